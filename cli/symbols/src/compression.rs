@@ -1,0 +1,171 @@
+//! The compressions that a kernel image may have.
+//!
+//! The kernel's build appends the uncompressed length to the payload (gzip ends in it anyway), so
+//! every result is checked against that. The decoders are other people's code and read a file that
+//! may be damaged: a panic in one of them is caught and becomes an error, and the output is bounded.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::error::SymbolError;
+
+/// The largest `vmlinux` that is unpacked.
+pub const MAX_VMLINUX: usize = 512 << 20;
+/// The largest dictionary or window of a decoder. `xz` and `zstd` kernels use up to 128 MiB.
+const MAX_WINDOW: usize = 128 << 20;
+/// How much is reserved on the payload's word alone.
+const MAX_RESERVE: usize = 64 << 20;
+/// Block size of the legacy lz4 format.
+const LZ4_BLOCK: usize = 8 << 20;
+
+/// How a kernel image's payload is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// `CONFIG_KERNEL_GZIP`.
+    Gzip,
+    /// `CONFIG_KERNEL_XZ`: LZMA2 behind the x86 branch filter.
+    Xz,
+    /// `CONFIG_KERNEL_ZSTD`.
+    Zstd,
+    /// `CONFIG_KERNEL_LZ4`: the legacy frame format.
+    Lz4,
+    /// `CONFIG_KERNEL_BZIP2`.
+    Bzip2,
+    /// `CONFIG_KERNEL_LZMA`: recognised, but not supported.
+    Lzma,
+    /// `CONFIG_KERNEL_LZO`: recognised, but not supported.
+    Lzo,
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Compression::None => "uncompressed",
+            Compression::Gzip => "gzip",
+            Compression::Xz => "xz",
+            Compression::Zstd => "zstd",
+            Compression::Lz4 => "lz4",
+            Compression::Bzip2 => "bzip2",
+            Compression::Lzma => "lzma",
+            Compression::Lzo => "lzo",
+        })
+    }
+}
+
+impl Compression {
+    /// Tells a payload's compression by its magic number.
+    #[must_use]
+    pub fn detect(payload: &[u8]) -> Option<Compression> {
+        const MAGIC: [(&[u8], Compression); 8] = [
+            (b"\x7fELF", Compression::None),
+            (b"\x1f\x8b\x08", Compression::Gzip),
+            (b"\xfd7zXZ\0", Compression::Xz),
+            (b"\x28\xb5\x2f\xfd", Compression::Zstd),
+            (b"\x02\x21\x4c\x18", Compression::Lz4),
+            (b"BZh", Compression::Bzip2),
+            (b"\x5d\0\0", Compression::Lzma),
+            (b"\x89LZO", Compression::Lzo),
+        ];
+        MAGIC.iter().find(|(magic, _)| payload.starts_with(magic)).map(|&(_, compression)| compression)
+    }
+}
+
+/// Unpacks a kernel image's payload, which ends in its uncompressed length.
+///
+/// # Errors
+/// [`SymbolError::Unsupported`] and [`SymbolError::Compression`].
+pub fn decompress(payload: &[u8]) -> Result<(Compression, Vec<u8>), SymbolError> {
+    let kind = Compression::detect(payload)
+        .ok_or(SymbolError::Unsupported { what: "a kernel image with an unknown compression", advice: "give vmlinux or System.map" })?;
+    let failed = |reason: String| SymbolError::Compression { kind, reason };
+    let (body, length) = match (kind, payload.split_last_chunk::<4>()) {
+        (Compression::None, _) => return Ok((kind, payload.to_vec())),
+        (_, None) => return Err(failed("it is cut short".to_owned())),
+        (_, Some((body, length))) => (body, u32::from_le_bytes(*length) as usize),
+    };
+    let reserve = length.min(MAX_RESERVE);
+    let unpack = || match kind {
+        Compression::None => Ok(Vec::new()), // returned above
+        Compression::Gzip => read(flate2::read::GzDecoder::new(payload), reserve),
+        Compression::Bzip2 => read(bzip2::read::BzDecoder::new(body), reserve),
+        Compression::Zstd => zstd(body, reserve),
+        Compression::Xz => xz(body, reserve),
+        Compression::Lz4 => lz4(body, reserve),
+        Compression::Lzma | Compression::Lzo => Err("this compression is not supported".to_owned()),
+    };
+    let unpacked = catch_unwind(AssertUnwindSafe(unpack)).unwrap_or_else(|_| Err("the decoder gave up".to_owned())).map_err(failed)?;
+    if unpacked.len() != length {
+        return Err(failed(format!("{} bytes instead of {length}", unpacked.len())));
+    }
+    Ok((kind, unpacked))
+}
+
+fn too_long() -> String {
+    format!("more than {} MiB", MAX_VMLINUX >> 20)
+}
+
+fn read(source: impl Read, reserve: usize) -> Result<Vec<u8>, String> {
+    let mut out = Vec::with_capacity(reserve);
+    source.take(MAX_VMLINUX as u64 + 1).read_to_end(&mut out).map_err(|error: io::Error| error.to_string())?;
+    if out.len() > MAX_VMLINUX {
+        return Err(too_long());
+    }
+    Ok(out)
+}
+
+fn zstd(body: &[u8], reserve: usize) -> Result<Vec<u8>, String> {
+    use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
+    let mut frame = FrameDecoder::new();
+    frame.set_max_window_size(MAX_WINDOW as u64);
+    let decoder = StreamingDecoder::new_with_decoder(body, frame).map_err(|error| error.to_string())?;
+    read(decoder, reserve)
+}
+
+fn xz(mut body: &[u8], reserve: usize) -> Result<Vec<u8>, String> {
+    use xz4rust::{XzDecoder, XzNextBlockResult};
+    const STEP: usize = 1 << 16;
+    let mut decoder = XzDecoder::in_heap_with_alloc_dict_size(0, MAX_WINDOW);
+    let mut out = Vec::with_capacity(reserve);
+    let mut buffer = vec![0; STEP];
+    loop {
+        let step = decoder.decode(body, &mut buffer).map_err(|error| error.to_string())?;
+        let (read, written, done) = match step {
+            XzNextBlockResult::NeedMoreData(read, written) => (read, written, false),
+            XzNextBlockResult::EndOfStream(read, written) => (read, written, true),
+        };
+        out.extend_from_slice(buffer.get(..written).unwrap_or_default());
+        body = body.get(read..).unwrap_or_default();
+        if out.len() > MAX_VMLINUX {
+            return Err(too_long());
+        }
+        if done {
+            return Ok(out);
+        }
+        if read == 0 && written == 0 {
+            return Err("it is cut short".to_owned());
+        }
+    }
+}
+
+/// The legacy lz4 format: a magic number, then blocks, each behind its compressed length.
+fn lz4(body: &[u8], reserve: usize) -> Result<Vec<u8>, String> {
+    const CUT: &str = "it is cut short";
+    let mut rest = body.get(4..).ok_or(CUT)?;
+    let mut out = Vec::with_capacity(reserve);
+    let mut block = vec![0; LZ4_BLOCK];
+    while let Some((length, behind)) = rest.split_first_chunk() {
+        let length = u32::from_le_bytes(*length) as usize;
+        let (packed, behind) = behind.split_at_checked(length).ok_or(CUT)?;
+        let written = lz4_flex::block::decompress_into(packed, &mut block).map_err(|error| error.to_string())?;
+        out.extend_from_slice(block.get(..written).unwrap_or_default());
+        if out.len() > MAX_VMLINUX {
+            return Err(too_long());
+        }
+        rest = behind;
+    }
+    if rest.is_empty() { Ok(out) } else { Err(CUT.to_owned()) }
+}

@@ -1,0 +1,119 @@
+//! The symbol table of an ELF file: `vmlinux` as the build leaves it, or a guest program.
+
+use std::fs::File;
+
+use object::read::{ReadCache, ReadRef};
+use object::{Object, ObjectKind, ObjectSection, ObjectSymbol, SectionKind, SymbolKind, SymbolSection};
+
+use crate::error::SymbolError;
+use crate::kallsyms::{Image, Segment};
+use crate::table::{Builder, Origin, SymbolTable};
+
+/// Reads the symbols from a file of any size, without reading the rest of it.
+///
+/// # Errors
+/// As [`parse`].
+pub fn read_file(file: &mut File) -> Result<SymbolTable, SymbolError> {
+    read(&ReadCache::new(file))
+}
+
+/// Reads the symbols: those of the symbol table, or the dynamic ones if that was stripped.
+///
+/// # Errors
+/// [`SymbolError::NoSymbols`] if there are none, [`SymbolError::Truncated`] if the headers point
+/// outside of the file.
+pub fn parse(bytes: &[u8]) -> Result<SymbolTable, SymbolError> {
+    read(bytes)
+}
+
+/// The segments of a stripped `vmlinux`, for the search for its kallsyms.
+///
+/// # Errors
+/// [`SymbolError::Truncated`] if the headers point outside of the file.
+pub fn kernel_segments(bytes: &[u8]) -> Result<Image<'_>, SymbolError> {
+    use object::ObjectSegment;
+    let elf = open(bytes)?;
+    let segments = elf.segments().map(|segment| {
+        let (file_offset, file_size) = segment.file_range();
+        Segment { file_offset, file_size, addr: segment.address() }
+    });
+    Ok(Image { bytes, segments: segments.take(MAX_SEGMENTS).collect() })
+}
+
+/// Kernels have four or five.
+const MAX_SEGMENTS: usize = 64;
+
+fn open<'d, R: ReadRef<'d>>(data: R) -> Result<object::File<'d, R>, SymbolError> {
+    object::File::parse(data).map_err(|_| SymbolError::Truncated { what: "its ELF headers" })
+}
+
+fn read<'d, R: ReadRef<'d>>(data: R) -> Result<SymbolTable, SymbolError> {
+    let elf = open(data)?;
+    if elf.kind() == ObjectKind::Relocatable {
+        return Err(SymbolError::Unsupported {
+            what: "an object file or kernel module",
+            advice: "its addresses are known only once it is linked or loaded; give vmlinux or the linked program",
+        });
+    }
+    let mut builder = Builder::default();
+    builder.position_independent = elf.kind() == ObjectKind::Dynamic;
+    add_symbols(&elf, elf.symbols(), &mut builder)?;
+    if builder.len() == 0 {
+        add_symbols(&elf, elf.dynamic_symbols(), &mut builder)?;
+    }
+    if builder.len() == 0 {
+        return Err(SymbolError::NoSymbols);
+    }
+    for section in elf.sections() {
+        if section.address() != 0 {
+            builder.end_at(section.address().saturating_add(section.size()));
+        }
+    }
+    Ok(builder.build(Origin::Elf))
+}
+
+fn add_symbols<'d, R: ReadRef<'d>>(
+    elf: &object::File<'d, R>,
+    symbols: impl Iterator<Item = impl ObjectSymbol<'d>>,
+    builder: &mut Builder,
+) -> Result<(), SymbolError> {
+    // Looking a section up walks over its header again: once for each section is enough.
+    let letters: Vec<(usize, char)> = elf.sections().map(|section| (section.index().0, letter(section.kind()))).collect();
+    for symbol in symbols {
+        let kind = match symbol.section() {
+            SymbolSection::Section(index) => letters
+                .binary_search_by_key(&index.0, |&(index, _)| index)
+                .ok()
+                .and_then(|found| letters.get(found))
+                .map_or('?', |&(_, letter)| letter),
+            SymbolSection::Absolute => 'a',
+            _ => continue,
+        };
+        if matches!(symbol.kind(), SymbolKind::File | SymbolKind::Section | SymbolKind::Tls) {
+            continue;
+        }
+        // Damaged names are left out; `$x` and `$d` only tell code from data on Arm.
+        let Ok(name) = symbol.name() else { continue };
+        if name.starts_with('$') {
+            continue;
+        }
+        let kind = match kind {
+            't' if symbol.is_weak() => 'W',
+            _ if symbol.is_weak() => 'V',
+            kind if symbol.is_global() => kind.to_ascii_uppercase(),
+            kind => kind,
+        };
+        builder.push(symbol.address(), symbol.size(), kind, name)?;
+    }
+    Ok(())
+}
+
+/// The type letter of `nm` for a local symbol in such a section.
+fn letter(kind: SectionKind) -> char {
+    match kind {
+        SectionKind::Text => 't',
+        SectionKind::ReadOnlyData | SectionKind::ReadOnlyString | SectionKind::ReadOnlyDataWithRel => 'r',
+        SectionKind::UninitializedData => 'b',
+        _ => 'd',
+    }
+}

@@ -1,0 +1,146 @@
+//! The kallsyms tables that a kernel carries in its read-only data (`CONFIG_KALLSYMS=y`).
+//!
+//! There is no pointer to them and a stripped `vmlinux` does not name them, so they are found by
+//! their structure. All are little-endian and aligned to 8 bytes (to 4 since 7.0), with zeros between:
+//!
+//! | table | contents |
+//! | --- | --- |
+//! | `token_table` | 256 zero-terminated strings, one for each byte value |
+//! | `token_index` | 256 `u16`: where each of those strings starts |
+//! | `names` | for each symbol a length and as many bytes, each standing for its token; the first letter is the type. Since 6.1 a length above 127 takes two bytes |
+//! | `markers` | `u32`: where every 256th name starts |
+//! | `num_syms` | `u32`, right before `names` |
+//! | `offsets` | an `i32` for each symbol: its address, in one of three encodings |
+//! | `relative_base` | the `u64` that some of the encodings count from |
+//!
+//! | kernel | order | `offsets` |
+//! | --- | --- | --- |
+//! | to 6.3 | offsets, relative_base, num_syms, names, markers, (seqs_of_names), token_table, token_index | per-CPU absolute |
+//! | 6.4 to 6.14 | num_syms, names, markers, token_table, token_index, offsets, relative_base, (seqs_of_names) | per-CPU absolute |
+//! | since 6.15 | as before | unsigned, from the base |
+//! | since 7.0 | as before, without relative_base | relative to its own place |
+//!
+//! The versions are a guide to the reader only: the code tries every order with every encoding.
+//!
+//! # What makes a result believable
+//! 1. The 256 indexes are exactly where the 256 tokens start, and all tokens are printable.
+//! 2. `num_syms` names end where the markers start, and every marker is where a 256th name starts.
+//! 3. Every name expands to a type letter and a printable name.
+//! 4. The addresses ascend, as the tables are sorted.
+//! 5. `_text` or `_stext` is there, in the kernel's half of the address space and inside of a
+//!    loaded segment; so are nearly all functions.
+//!
+//! An order and an encoding that do not belong to the kernel fail at 4 or 5.
+
+mod addresses;
+mod names;
+mod tokens;
+
+use crate::error::SymbolError;
+use crate::table::{Builder, KERNEL_HALF, Origin, SymbolTable};
+
+/// A part of the file that is loaded at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it starts in the file.
+    pub file_offset: u64,
+    /// How long it is in the file.
+    pub file_size: u64,
+    /// The address that it is linked for.
+    pub addr: u64,
+}
+
+/// An unpacked kernel.
+#[derive(Clone, Debug)]
+pub struct Image<'a> {
+    /// The whole file.
+    pub bytes: &'a [u8],
+    /// Its loaded segments.
+    pub segments: Vec<Segment>,
+}
+
+impl Image<'_> {
+    /// Is a segment linked for the kernel's half of the address space?
+    #[must_use]
+    pub fn is_kernel(&self) -> bool {
+        self.segments.iter().any(|s| s.addr >= KERNEL_HALF)
+    }
+
+    /// The link-time address of a place in the file.
+    fn addr_of(&self, file_offset: usize) -> Option<u64> {
+        let offset = file_offset as u64;
+        self.segments.iter().find_map(|segment| {
+            let inside = offset.checked_sub(segment.file_offset)?;
+            (inside < segment.file_size).then(|| segment.addr.checked_add(inside))?
+        })
+    }
+
+    /// Is this address in a segment of the kernel's half, or right at its end?
+    fn is_loaded(&self, addr: u64) -> bool {
+        addr >= KERNEL_HALF
+            && self.segments.iter().any(|segment| addr.checked_sub(segment.addr).is_some_and(|inside| inside <= segment.file_size))
+    }
+}
+
+/// How many token tables are tried. Nothing else in a kernel looks like one.
+const MAX_TRIES: usize = 16;
+
+/// Finds the tables and reads them.
+///
+/// # Errors
+/// [`SymbolError::NoKallsyms`] with the first check that failed; [`SymbolError::TooLarge`].
+pub fn extract(image: &Image<'_>, origin: Origin) -> Result<SymbolTable, SymbolError> {
+    let mut reason = "no token table".to_owned();
+    for tokens in tokens::find(image.bytes).take(MAX_TRIES) {
+        match read(image, &tokens) {
+            Ok(builder) => return Ok(builder.build(origin)),
+            Err(Failure::Error(error)) => return Err(error),
+            Err(Failure::Check(check)) => reason = check,
+        }
+    }
+    Err(SymbolError::NoKallsyms { reason })
+}
+
+/// Why one set of tables was not taken.
+enum Failure {
+    /// A check failed; another set may do.
+    Check(String),
+    /// There is no point in going on.
+    Error(SymbolError),
+}
+
+impl From<SymbolError> for Failure {
+    fn from(error: SymbolError) -> Failure {
+        Failure::Error(error)
+    }
+}
+
+fn check(reason: impl Into<String>) -> Failure {
+    Failure::Check(reason.into())
+}
+
+fn read(image: &Image<'_>, tokens: &tokens::Tokens<'_>) -> Result<Builder, Failure> {
+    let names = names::find(image.bytes, tokens).ok_or_else(|| check("no list of names that fits its markers"))?;
+    let symbols = names.expand(tokens).ok_or_else(|| check("a name that does not expand"))?;
+    let addresses =
+        addresses::find(image, tokens, &names, &symbols).ok_or_else(|| check("no addresses that ascend and put _text into the kernel"))?;
+    let mut builder = Builder::default();
+    for (symbol, addr) in symbols.iter().zip(addresses) {
+        builder.push(addr, 0, symbol.kind, symbols.name(symbol))?;
+    }
+    Ok(builder)
+}
+
+/// Reads the little-endian `u32` at an offset.
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    let four = bytes.get(offset..)?.first_chunk()?;
+    Some(u32::from_le_bytes(*four))
+}
+
+/// Every table starts at a multiple of this.
+const ALIGN: usize = 4;
+
+/// The next multiple of 8, to which older kernels align their tables.
+fn align_8(offset: usize) -> usize {
+    offset.saturating_add(7) & !7
+}

@@ -1,0 +1,79 @@
+//! The symbols' addresses: two places where they may be, three ways to write them.
+
+use super::names::{Names, Symbols};
+use super::tokens::Tokens;
+use super::{Image, align_8, u32_at};
+
+/// How an `offsets` entry becomes an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    /// It counts from its own place (since 7.0).
+    PlaceRelative,
+    /// Zero and above: an absolute (per-CPU) address. Below: counts down from the base less one.
+    AbsolutePerCpu,
+    /// Counts from the base, unsigned.
+    BaseRelative,
+}
+
+/// Finds the addresses of all symbols.
+pub(super) fn find(image: &Image<'_>, tokens: &Tokens<'_>, names: &Names<'_>, symbols: &Symbols) -> Option<Vec<u64>> {
+    let size = names.count.checked_mul(4)?;
+    // Up to 6.3 the offsets and their base come before everything else, since then behind.
+    let behind = tokens.end.checked_add(size);
+    let before = names.num_syms.checked_sub(8);
+    let places = [
+        (Some(tokens.end), behind.map(align_8)),
+        (Some(tokens.end), behind),
+        (before.and_then(|base| base.checked_sub(align_8(size))), before),
+    ];
+    let encodings = [Encoding::PlaceRelative, Encoding::AbsolutePerCpu, Encoding::BaseRelative];
+    places.into_iter().find_map(|(offsets, base)| {
+        encodings.into_iter().find_map(|encoding| {
+            let addresses = decode(image, offsets?, base?, names.count, encoding)?;
+            believable(image, symbols, &addresses).then_some(addresses)
+        })
+    })
+}
+
+/// The addresses in one encoding, if they ascend.
+fn decode(image: &Image<'_>, offsets: usize, base: usize, count: usize, encoding: Encoding) -> Option<Vec<u64>> {
+    let (place, base) = match encoding {
+        Encoding::PlaceRelative => (image.addr_of(offsets)?, 0),
+        _ => (0, u64::from_le_bytes(*image.bytes.get(base..)?.first_chunk()?)),
+    };
+    let mut addresses = Vec::with_capacity(count);
+    let mut previous = 0;
+    for index in 0..count {
+        let raw = u32_at(image.bytes, offsets + index * 4)?;
+        let signed = i64::from(raw.cast_signed());
+        let addr = match encoding {
+            Encoding::PlaceRelative => place.wrapping_add(index as u64 * 4).wrapping_add_signed(signed),
+            Encoding::AbsolutePerCpu if signed >= 0 => u64::from(raw),
+            Encoding::AbsolutePerCpu => base.wrapping_sub(1).wrapping_add_signed(-signed),
+            Encoding::BaseRelative => base.wrapping_add(u64::from(raw)),
+        };
+        if addr < previous {
+            return None;
+        }
+        previous = addr;
+        addresses.push(addr);
+    }
+    Some(addresses)
+}
+
+/// Is the kernel's start among the symbols and loaded, as are nearly all functions?
+fn believable(image: &Image<'_>, symbols: &Symbols, addresses: &[u64]) -> bool {
+    let mut anchored = false;
+    let (mut functions, mut loaded) = (0_usize, 0_usize);
+    for (symbol, &addr) in symbols.iter().zip(addresses) {
+        if !matches!(symbol.kind, 't' | 'T') {
+            continue;
+        }
+        functions += 1;
+        if image.is_loaded(addr) {
+            loaded += 1;
+            anchored |= matches!(symbols.name(symbol), "_text" | "_stext");
+        }
+    }
+    anchored && loaded >= functions - functions / 10
+}

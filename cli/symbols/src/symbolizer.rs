@@ -1,0 +1,244 @@
+//! Names for *runtime* addresses: several tables together, and the kernel's KASLR offset.
+//!
+//! KASLR moves the whole kernel image by one offset. Nobody tells the plugin which, but the guest
+//! gives it away: on x86-64 the kernel writes the address of `entry_SYSCALL_64` to MSR LSTAR while
+//! it starts. [`Symbolizer::learn_offset`] takes such evidence, and checks it: a kernel that is not
+//! the one of the symbol file nearly never ends up at an aligned offset.
+//!
+//! Before that, kernel addresses have no names.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::OffsetError;
+use crate::table::{KERNEL_HALF, Origin, Resolved, SymbolTable};
+
+/// Which offsets KASLR may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KaslrRange {
+    /// Every offset is a multiple of this.
+    pub alignment: u64,
+    /// Every offset is below this.
+    pub limit: u64,
+}
+
+impl KaslrRange {
+    /// x86-64 with `CONFIG_PHYSICAL_ALIGN=0x200000`, the default, and `CONFIG_RANDOMIZE_BASE`'s
+    /// 1 GiB (`KERNEL_IMAGE_SIZE`).
+    pub const X86_64: KaslrRange = KaslrRange { alignment: 2 << 20, limit: 1 << 30 };
+
+    /// arm64 with 4 KiB pages: 2 MiB steps (`MIN_KIMG_ALIGN`) in a part of the vmalloc area, which
+    /// is below 2^47 bytes.
+    pub const ARM64: KaslrRange = KaslrRange { alignment: 2 << 20, limit: 1 << 47 };
+}
+
+/// Where a symbol is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The link-time address.
+    pub link: u64,
+    /// Is it the kernel's? Then the runtime address is known once the offset is.
+    pub kernel: bool,
+}
+
+/// No offset is known yet. No real one is like this, as it is not aligned.
+const UNKNOWN: u64 = u64::MAX;
+
+/// Several tables and the kernel's KASLR offset.
+///
+/// It may be shared between threads: the offset is learned through `&self`.
+#[derive(Debug)]
+pub struct Symbolizer {
+    kernel: Option<SymbolTable>,
+    programs: Vec<SymbolTable>,
+    range: KaslrRange,
+    offset: AtomicU64,
+}
+
+impl Symbolizer {
+    /// Joins tables, for a guest of x86-64. Only the first kernel's table is used; a second one
+    /// would be of another kernel, or say the same.
+    #[must_use]
+    pub fn new(tables: Vec<SymbolTable>) -> Self {
+        Symbolizer::with_range(tables, KaslrRange::X86_64)
+    }
+
+    /// Joins tables, for a guest whose kernel may be moved by these offsets.
+    #[must_use]
+    pub fn with_range(tables: Vec<SymbolTable>, range: KaslrRange) -> Self {
+        let (kernels, programs): (Vec<_>, _) = tables.into_iter().partition(|t| t.is_kernel());
+        Symbolizer { kernel: kernels.into_iter().next(), programs, range, offset: AtomicU64::new(UNKNOWN) }
+    }
+
+    /// The name of a runtime address. One in the kernel's half of the address space has a name
+    /// only once the offset is known; a program's is taken as linked (`ET_EXEC`).
+    #[must_use]
+    pub fn resolve(&self, runtime: u64) -> Option<Resolved<'_>> {
+        if runtime >= KERNEL_HALF {
+            let link = runtime.wrapping_sub(self.offset()?);
+            self.kernel.as_ref()?.resolve(link)
+        } else {
+            self.programs.iter().filter(|table| !table.is_position_independent()).find_map(|table| table.resolve(runtime))
+        }
+    }
+
+    /// The link-time address of a symbol: the kernel's first, then the programs' in their order.
+    #[must_use]
+    pub fn address_of(&self, name: &str) -> Option<Location> {
+        let found = |table: &SymbolTable, kernel| {
+            let link = table.address_of(name)?;
+            Some(Location { link, kernel })
+        };
+        let kernel = self.kernel.as_ref().and_then(|table| found(table, true));
+        kernel.or_else(|| self.programs.iter().find_map(|table| found(table, false)))
+    }
+
+    /// The runtime address of a symbol; a kernel's only once the offset is known.
+    #[must_use]
+    pub fn runtime_address_of(&self, name: &str) -> Option<u64> {
+        let location = self.address_of(name)?;
+        if location.kernel { Some(location.link.wrapping_add(self.offset()?)) } else { Some(location.link) }
+    }
+
+    /// The kernel's table.
+    #[must_use]
+    pub fn kernel_table(&self) -> Option<&SymbolTable> {
+        self.kernel.as_ref()
+    }
+
+    /// The programs' tables, in the order in which they were given.
+    #[must_use]
+    pub fn program_tables(&self) -> &[SymbolTable] {
+        &self.programs
+    }
+
+    /// The kernel's offset, once it is known: add it (with [`u64::wrapping_add`]) to a link-time
+    /// address to have the runtime one. It is "negative" only if the table is a copy of
+    /// `/proc/kallsyms` from a boot that was randomized itself.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        match self.offset.load(Ordering::Acquire) {
+            UNKNOWN => None,
+            offset => Some(offset),
+        }
+    }
+
+    /// Takes evidence from the running guest: the kernel's `symbol` stands at `runtime`. The first
+    /// evidence decides; later evidence has to agree.
+    ///
+    /// # Errors
+    /// [`OffsetError::WrongKernel`] if no kernel of this table could be there. The offset then stays
+    /// as it was, so that no wrong names come of it. [`OffsetError::Contradiction`] if an other
+    /// offset was learned before.
+    pub fn learn_offset(&self, symbol: &str, runtime: u64) -> Result<u64, OffsetError> {
+        let table = self.kernel.as_ref().ok_or(OffsetError::NoKernelTable)?;
+        let link = table.address_of(symbol).ok_or_else(|| OffsetError::UnknownSymbol { symbol: symbol.to_owned() })?;
+        let found = self.offset_between(link, runtime, table.origin()).map_err(|reason| OffsetError::WrongKernel {
+            symbol: symbol.to_owned(),
+            link,
+            runtime,
+            reason,
+        })?;
+        let raced = self.offset.compare_exchange(UNKNOWN, found, Ordering::AcqRel, Ordering::Acquire);
+        match raced {
+            Err(known) if known != found => Err(OffsetError::Contradiction { symbol: symbol.to_owned(), known, found }),
+            _ => Ok(found),
+        }
+    }
+
+    fn offset_between(&self, link: u64, runtime: u64, origin: Origin) -> Result<u64, &'static str> {
+        let KaslrRange { alignment, limit } = self.range;
+        if runtime < KERNEL_HALF || link < KERNEL_HALF {
+            return Err("that is no kernel address");
+        }
+        if runtime < link && origin != Origin::Kallsyms {
+            return Err("KASLR moves upwards only");
+        }
+        if runtime.abs_diff(link) >= limit {
+            return Err("that is too far for KASLR");
+        }
+        let offset = runtime.wrapping_sub(link);
+        if alignment != 0 && !runtime.abs_diff(link).is_multiple_of(alignment) {
+            return Err("KASLR moves by whole steps only");
+        }
+        Ok(offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTRY: u64 = 0xffff_ffff_8200_0080;
+    const STEP: u64 = 2 << 20;
+
+    fn tables() -> Vec<SymbolTable> {
+        let kernel = b"ffffffff81000000 T _text\nffffffff82000080 T entry_SYSCALL_64\nffffffff82000180 T _etext\n";
+        let program = b"0000000000401000 T main\n0000000000401040 t loop\n0000000000401080 T end\n";
+        [&program[..], kernel].map(|bytes| SymbolTable::parse(bytes).unwrap()).into()
+    }
+
+    #[test]
+    fn kernel_names_wait_for_the_offset() {
+        let symbols = Symbolizer::new(tables());
+        let runtime = ENTRY + 7 * STEP;
+        assert_eq!(symbols.offset(), None);
+        assert_eq!(symbols.resolve(ENTRY), None);
+        assert_eq!(symbols.runtime_address_of("entry_SYSCALL_64"), None);
+        assert_eq!(symbols.learn_offset("entry_SYSCALL_64", runtime), Ok(7 * STEP));
+        let name = symbols.resolve(runtime + 0x12).unwrap();
+        assert_eq!(name.to_string(), "entry_SYSCALL_64+0x12/0x100");
+        assert_eq!(symbols.resolve(ENTRY), None);
+        assert_eq!(symbols.runtime_address_of("entry_SYSCALL_64"), Some(runtime));
+        assert_eq!(symbols.address_of("entry_SYSCALL_64"), Some(Location { link: ENTRY, kernel: true }));
+    }
+
+    #[test]
+    fn programs_are_where_they_are_linked() {
+        let symbols = Symbolizer::new(tables());
+        let name = symbols.resolve(0x40_1041).unwrap();
+        assert_eq!(name.to_string(), "loop+0x1/0x40");
+        assert_eq!(symbols.runtime_address_of("main"), Some(0x40_1000));
+        assert_eq!(symbols.resolve(0x40_0fff), None);
+    }
+
+    #[test]
+    fn wrong_evidence_is_refused() {
+        let symbols = Symbolizer::new(tables());
+        for runtime in [0, 0x40_1000, ENTRY - STEP, ENTRY + 0x1000, ENTRY + (1 << 30), u64::MAX] {
+            let learned = symbols.learn_offset("entry_SYSCALL_64", runtime);
+            assert!(matches!(learned, Err(OffsetError::WrongKernel { .. })), "{runtime:#x}");
+        }
+        assert!(matches!(symbols.learn_offset("main", ENTRY), Err(OffsetError::UnknownSymbol { .. })));
+        assert_eq!(symbols.offset(), None);
+        assert_eq!(Symbolizer::new(Vec::new()).learn_offset("_text", ENTRY), Err(OffsetError::NoKernelTable));
+    }
+
+    #[test]
+    fn the_first_evidence_stays() {
+        let symbols = Symbolizer::new(tables());
+        assert_eq!(symbols.learn_offset("entry_SYSCALL_64", ENTRY), Ok(0));
+        assert_eq!(symbols.learn_offset("_text", 0xffff_ffff_8100_0000), Ok(0));
+        assert_eq!(
+            symbols.learn_offset("entry_SYSCALL_64", ENTRY + STEP),
+            Err(OffsetError::Contradiction { symbol: "entry_SYSCALL_64".to_owned(), known: 0, found: STEP })
+        );
+        assert_eq!(symbols.offset(), Some(0));
+    }
+
+    #[test]
+    fn a_randomized_copy_of_kallsyms_may_be_above() {
+        let copy = b"ffffffff9a000000 T _text\nffffffff9a000100 T f\nffffffffc0000000 t m\t[m]\n";
+        let symbols = Symbolizer::new(vec![SymbolTable::parse(copy).unwrap()]);
+        let offset = symbols.learn_offset("_text", 0xffff_ffff_8100_0000).unwrap();
+        assert_eq!(offset, (STEP * 200).wrapping_neg());
+        let name = symbols.resolve(0xffff_ffff_8100_0040).unwrap();
+        assert_eq!(name.to_string(), "_text+0x40/0x100");
+    }
+
+    #[test]
+    fn alignment_is_a_parameter() {
+        let range = KaslrRange { alignment: 0x1000, limit: 1 << 30 };
+        let symbols = Symbolizer::with_range(tables(), range);
+        assert_eq!(symbols.learn_offset("entry_SYSCALL_64", ENTRY + 0x1000), Ok(0x1000));
+    }
+}

@@ -1,0 +1,90 @@
+//! Real kernel images, named by `ICSAN_KERNELS` (paths joined by `:`). Without the variable these
+//! tests say so and pass; with it, every file has to be good.
+//!
+//! A file `PATH.kallsyms` beside an image, if there is one, is a copy of that kernel's
+//! `/proc/kallsyms` taken with `nokaslr`: then all names, types and addresses are compared.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use icsan_symbols::{Origin, SymbolTable, Symbolizer};
+
+fn kernels() -> Vec<PathBuf> {
+    let Some(list) = std::env::var_os("ICSAN_KERNELS") else {
+        println!("SKIPPED: ICSAN_KERNELS names no kernel images");
+        return Vec::new();
+    };
+    std::env::split_paths(&list).collect()
+}
+
+#[test]
+fn every_kernel_has_symbols_that_make_sense() {
+    for path in kernels() {
+        let start = Instant::now();
+        let table = SymbolTable::load(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let took = start.elapsed();
+        let place = path.display();
+        println!("{place}: {} symbols, {:?}, {took:?}", table.len(), table.origin());
+
+        assert!(matches!(table.origin(), Origin::KernelImage { .. }));
+        assert!(table.is_kernel() && table.len() > 20_000, "{place}");
+        let text = table.address_of("_text").expect("_text");
+        assert_eq!(text % (2 << 20), 0, "{place}: {text:#x}");
+        for name in ["entry_SYSCALL_64", "__text_poke", "do_syscall_64", "schedule"] {
+            let addr = table.address_of(name).unwrap_or_else(|| panic!("{place}: no {name}"));
+            let resolved = table.resolve(addr + 1).unwrap();
+            assert_eq!((resolved.name, resolved.offset), (name, 1), "{place}");
+            assert!(resolved.size < 0x2000, "{place}: {resolved}");
+        }
+        let end = table.address_of("_etext").expect("_etext");
+        assert_eq!(table.resolve(end + 0x10), None, "{place}");
+        if cfg!(not(debug_assertions)) {
+            assert!(took.as_secs_f64() < 2.0, "{place}: {took:?}");
+        }
+    }
+}
+
+#[test]
+fn every_kernel_takes_its_offset_from_the_system_call_entry() {
+    for path in kernels() {
+        let symbols = Symbolizer::new(vec![SymbolTable::load(&path).unwrap()]);
+        let link = symbols.address_of("entry_SYSCALL_64").unwrap().link;
+        let offset = 0x1a20_0000;
+        assert_eq!(symbols.learn_offset("entry_SYSCALL_64", link + offset), Ok(offset));
+        let name = symbols.resolve(link + offset + 3).unwrap();
+        assert!(name.to_string().starts_with("entry_SYSCALL_64+0x3/0x"), "{name}");
+    }
+}
+
+#[test]
+fn every_kernel_agrees_with_its_own_proc_kallsyms() {
+    for path in kernels() {
+        let truth = PathBuf::from(format!("{}.kallsyms", path.display()));
+        match fs::read_to_string(&truth) {
+            Ok(text) => compare(&path, &text),
+            Err(_) => println!("SKIPPED: no {}", truth.display()),
+        }
+    }
+}
+
+fn compare(path: &Path, truth: &str) {
+    let table = SymbolTable::load(path).unwrap();
+    let ours: Vec<(u64, char, String)> = table.symbols().map(|s| (s.addr, s.kind, s.name.to_owned())).collect();
+    let theirs: Vec<(u64, char, String)> = truth
+        .lines()
+        .filter(|line| !line.contains('['))
+        .map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            let addr = u64::from_str_radix(words.next().unwrap(), 16).unwrap();
+            let kind = words.next().unwrap().chars().next().unwrap();
+            (addr, kind, words.next().unwrap().to_owned())
+        })
+        .collect();
+    let differing = ours.iter().zip(&theirs).filter(|(a, b)| a != b).count();
+    println!("{}: {} symbols here, {} in /proc/kallsyms, {differing} differ", path.display(), ours.len(), theirs.len());
+    if let Some((a, b)) = ours.iter().zip(&theirs).find(|(a, b)| a != b) {
+        panic!("{}: {a:x?} here, {b:x?} in /proc/kallsyms", path.display());
+    }
+    assert_eq!(ours.len(), theirs.len(), "{}", path.display());
+}

@@ -1,0 +1,178 @@
+//! Candidates: every instruction that a vCPU may execute at an address at one moment.
+//!
+//! Each chunk of the fetch window may stem from any moment since the vCPU brought it in, independently of the other chunks. So the candidates are the
+//! product of what the chunks were, each combination cut to the length of the instruction that it begins with. A combination that begins with no
+//! instruction keeps as many bytes as memory's instruction has, if it has so many.
+
+use crate::addr::{Linear, Seq};
+use crate::decode::Decode;
+use crate::hazard::Kind;
+use crate::window::{Part, Stretch, View};
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// How many combinations one execution looks at. An instruction spans two chunks of 16 bytes at most, so this is reached when both had 64 versions in
+/// one epoch; a JIT that gets there needs no further evidence. Hitting it makes the answer incomplete, and the model says so.
+pub const MAX_COMBINATIONS: usize = 4096;
+
+/// One instruction that the vCPU may execute.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Candidate {
+    /// The instruction.
+    pub bytes: Vec<u8>,
+    /// For each byte, the store that made its version. If several versions have the same value, the latest. `Seq(0)`: before all history.
+    pub versions: Vec<Seq>,
+    /// Did all bytes stand in memory together at one time since the vCPU brought the first of its chunks in?
+    pub whole: bool,
+    /// Is it a candidate only because the vCPU may have brought it in by speculation?
+    pub speculative: bool,
+    /// Does it lack the effect of a store that its author takes for done?
+    pub lacks_commit: bool,
+    /// What kind of hazard executing it would be, if it is not exempt. `None` for what is in memory.
+    pub kind: Option<Kind>,
+    /// Does an exemption of the profile cover its difference from memory?
+    pub exempt: bool,
+    /// The stores that separate it from memory: those to the differing bytes since its versions were in memory. Oldest first.
+    pub separated_by: Vec<Seq>,
+}
+
+/// All candidates of one execution.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Candidates {
+    /// Memory's instruction first, then the others, those whose newest byte is the oldest first.
+    pub list: Vec<Candidate>,
+    /// Is the list all of them? `false` if [`MAX_COMBINATIONS`] was hit.
+    pub complete: bool,
+}
+
+impl Candidates {
+    /// The instruction that is in memory.
+    #[must_use]
+    pub fn memory(&self) -> &Candidate {
+        &self.list[0]
+    }
+
+    /// The candidates that are not in memory.
+    #[must_use]
+    pub fn others(&self) -> &[Candidate] {
+        &self.list[1..]
+    }
+
+    /// Sets the list in order. The first element stays the first.
+    pub(crate) fn sort(&mut self) {
+        self.list[1..].sort_by(|a, b| {
+            let key = |candidate: &Candidate| (candidate.speculative, candidate.versions.iter().max().copied(), candidate.versions.clone());
+            key(a).cmp(&key(b)).then_with(|| a.bytes.cmp(&b.bytes))
+        });
+    }
+}
+
+/// A candidate's bytes, and for each byte the last moment at which the vCPU may have brought it in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Found {
+    pub bytes: Vec<u8>,
+    pub until: Vec<Seq>,
+    pub versions: Vec<Seq>,
+    pub whole: bool,
+}
+
+/// The distinct instructions other than memory's that the parts may combine to, and whether that is all of them.
+pub(crate) fn combine(parts: &[Part], memory: &[u8], decoder: &dyn Decode) -> (BTreeSet<Vec<u8>>, bool) {
+    let mut search = Search { memory, decoder, left: MAX_COMBINATIONS, found: BTreeSet::new(), complete: true };
+    // Nothing changed since it was brought in: by far the most frequent case.
+    if parts.iter().any(|part| part.stretches.len() > 1) {
+        search.grow(&mut Vec::new(), parts);
+    }
+    (search.found, search.complete)
+}
+
+struct Search<'a> {
+    memory: &'a [u8],
+    decoder: &'a dyn Decode,
+    left: usize,
+    found: BTreeSet<Vec<u8>>,
+    complete: bool,
+}
+
+impl Search<'_> {
+    fn grow(&mut self, prefix: &mut Vec<u8>, parts: &[Part]) {
+        let Some((part, rest)) = parts.split_first() else { return self.take(prefix) };
+        let mut seen = BTreeSet::new();
+        // The present first: if the bound is hit, what differs from memory in one chunk only has been looked at.
+        for stretch in part.stretches.iter().rev().take(1).chain(&part.stretches) {
+            if !seen.insert(&stretch.bytes) {
+                continue;
+            }
+            if self.left == 0 {
+                self.complete = false;
+                return;
+            }
+            let before = prefix.len();
+            prefix.extend_from_slice(&stretch.bytes);
+            if !part.is_whole(stretch) || prefix.starts_with(self.memory) || self.decoder.len(prefix).is_some() {
+                self.take(prefix);
+            } else {
+                self.grow(prefix, rest);
+            }
+            prefix.truncate(before);
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.left = self.left.saturating_sub(1);
+        let len = self.decoder.len(bytes).filter(|len| (1..=bytes.len()).contains(len)).unwrap_or(self.memory.len());
+        // Too few known bytes to be anything.
+        let Some(candidate) = bytes.get(..len) else { return };
+        if candidate.iter().zip(self.memory).any(|(candidate, memory)| candidate != memory) {
+            self.found.insert(candidate.to_vec());
+        }
+    }
+}
+
+/// Finds out where a candidate's bytes come from.
+pub(crate) fn trace_back(view: View<'_>, parts: &[Part], bytes: Vec<u8>) -> Found {
+    let touched: Vec<_> = parts.iter().filter(|part| part.at < bytes.len()).collect();
+    let mut until = Vec::with_capacity(bytes.len());
+    let mut versions = Vec::with_capacity(bytes.len());
+    for part in &touched {
+        let slice = &bytes[part.at..part.end().min(bytes.len())];
+        let Some(stretch) = part.stretches.iter().rev().find(|stretch| stretch.bytes.starts_with(slice)) else { continue };
+        until.extend(slice.iter().map(|_| stretch.to));
+        let version = |i: usize| stretch.phys.map_or(Seq(0), |phys| view.memory.version(phys.offset(i as u64), stretch.to));
+        versions.extend((0..slice.len()).map(version));
+    }
+    let whole = stood_together(view, &touched, &bytes);
+    Found { bytes, until, versions, whole }
+}
+
+/// Was there a moment, since the first of the parts was brought in, at which all the bytes were in memory?
+fn stood_together(view: View<'_>, touched: &[&Part], bytes: &[u8]) -> bool {
+    let Some(since) = touched.iter().map(|part| part.since).min() else { return true };
+    let mut common = vec![(since, view.now)];
+    for part in touched {
+        let slice = &bytes[part.at..part.end().min(bytes.len())];
+        let stood = |stretch: &Stretch| stretch.bytes.starts_with(slice).then_some((stretch.from, stretch.to));
+        let times: Vec<_> = view.stretches(part.linear, slice.len(), since).iter().filter_map(stood).collect();
+        common = common
+            .iter()
+            .flat_map(|(from, to)| times.iter().map(move |(first, last)| (*from.max(first), *to.min(last))))
+            .filter(|(from, to)| from <= to)
+            .collect();
+    }
+    !common.is_empty()
+}
+
+/// Memory's own instruction as a candidate.
+pub(crate) fn present(view: View<'_>, linear: Linear, bytes: Vec<u8>) -> Candidate {
+    let version = |i: usize| view.mapping.translate(linear.offset(i as u64)).map_or(Seq(0), |phys| view.memory.version(phys, view.now));
+    Candidate {
+        versions: (0..bytes.len()).map(version).collect(),
+        bytes,
+        whole: true,
+        speculative: false,
+        lacks_commit: false,
+        kind: None,
+        exempt: false,
+        separated_by: Vec::new(),
+    }
+}

@@ -1,0 +1,268 @@
+//! The model: the state of memory and of every vCPU, and what each event does to it.
+
+use crate::addr::{Linear, Seq, Vcpu};
+use crate::candidates::{self, Candidates};
+use crate::decode::Decode;
+use crate::error::ModelError;
+use crate::event::{Event, Store};
+use crate::hazard::{Hazard, Verdict};
+use crate::judge::{self, Judge};
+use crate::memory::{Memory, PAGE};
+use crate::prefetch_buffer::MAX_LOOKAHEAD;
+use crate::profile::Profile;
+use crate::stats::Stats;
+use crate::vcpu::{LastSync, VcpuState};
+use crate::window::View;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Memory, the vCPUs, and the profile that says what they may do.
+///
+/// A clone is an independent model in the same state, for whoever explores what could happen next.
+#[derive(Clone, Debug)]
+pub struct Model {
+    profile: Profile,
+    decoder: Arc<dyn Decode>,
+    memory: Memory,
+    vcpus: Vec<VcpuState>,
+    last: Seq,
+    stats: Stats,
+}
+
+impl Model {
+    /// A guest of `vcpus` vCPUs that has not begun to run.
+    ///
+    /// # Errors
+    /// A chunk that is no power of two up to a page, or a look-ahead above [`MAX_LOOKAHEAD`].
+    pub fn new(profile: Profile, decoder: impl Decode + 'static, vcpus: usize) -> Result<Self, ModelError> {
+        let buffers = profile.buffers;
+        if !buffers.chunk.is_power_of_two() || u64::from(buffers.chunk) > PAGE {
+            return Err(ModelError::BadChunk { chunk: buffers.chunk });
+        }
+        if buffers.lookahead > MAX_LOOKAHEAD {
+            return Err(ModelError::BadLookahead { lookahead: buffers.lookahead, max: MAX_LOOKAHEAD });
+        }
+        Ok(Self {
+            profile,
+            decoder: Arc::new(decoder),
+            memory: Memory::default(),
+            vcpus: vec![VcpuState::new(buffers); vcpus],
+            last: Seq(0),
+            stats: Stats::default(),
+        })
+    }
+
+    /// Applies an event and gives it the next place in the order. A refused event changes nothing.
+    ///
+    /// # Errors
+    /// Whatever makes the event impossible: see [`ModelError`].
+    pub fn apply(&mut self, event: &Event) -> Result<Verdict, ModelError> {
+        let now = self.last.next();
+        self.check(event)?;
+        let mut verdict = Verdict::silent(now);
+        match event {
+            Event::Remap { vcpu, linear, phys } => {
+                let snoop = self.profile.snoop;
+                let vcpu = self.vcpu_mut(*vcpu)?;
+                if vcpu.mapping.remap(now, *linear, *phys) && snoop {
+                    vcpu.snoop_remap(*linear);
+                }
+            }
+            Event::Store(store) => self.store(store, now),
+            Event::Fetch { vcpu, linear, len } => {
+                verdict = self.fetch(*vcpu, *linear, *len, now)?;
+                self.vcpu_mut(*vcpu)?.execute(*linear, *len, now);
+                self.stats.fetch(&verdict);
+            }
+            Event::Branch { vcpu } => self.vcpu_mut(*vcpu)?.branch(),
+            Event::Sync { vcpu, event, pc } => {
+                if self.profile.serializes(*event) {
+                    self.vcpu_mut(*vcpu)?.serialize(LastSync { event: Some(*event), pc: Some(*pc), seq: now });
+                    *self.stats.serializing.entry(*event).or_default() += 1;
+                    self.stats.epochs += 1;
+                }
+            }
+            Event::Commit { stores } => stores.iter().for_each(|store| self.memory.commit(*store)),
+            Event::Reset { vcpu } => {
+                self.vcpu_mut(*vcpu)?.serialize(LastSync { event: None, pc: None, seq: now });
+                self.stats.epochs += 1;
+            }
+        }
+        self.last = now;
+        Ok(verdict)
+    }
+
+    /// What the vCPU may execute if it executed `len` bytes at `linear` next.
+    ///
+    /// # Errors
+    /// As for the execution itself.
+    pub fn candidates(&self, vcpu: Vcpu, linear: Linear, len: u8) -> Result<Candidates, ModelError> {
+        self.check(&Event::Fetch { vcpu, linear, len })?;
+        self.examine(vcpu, linear, len, self.last.next())
+    }
+
+    /// Forgets what no vCPU can hold any more. It changes no verdict: calling it is a matter of memory only.
+    pub fn forget(&mut self) {
+        let horizon = self.vcpus.iter().map(|vcpu| vcpu.oldest(self.last)).min().unwrap_or(self.last);
+        self.memory.forget_before(horizon);
+        for vcpu in &mut self.vcpus {
+            vcpu.mapping.forget_before(horizon);
+        }
+    }
+
+    /// The profile.
+    #[must_use]
+    pub const fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// The counters.
+    #[must_use]
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Memory and its past.
+    #[must_use]
+    pub const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// One vCPU, if the guest has it.
+    #[must_use]
+    pub fn vcpu(&self, vcpu: Vcpu) -> Option<&VcpuState> {
+        self.vcpus.get(usize::from(vcpu.0))
+    }
+
+    /// The place of the last event that was applied.
+    #[must_use]
+    pub const fn last(&self) -> Seq {
+        self.last
+    }
+
+    fn vcpu_mut(&mut self, vcpu: Vcpu) -> Result<&mut VcpuState, ModelError> {
+        let vcpus = self.vcpus.len();
+        self.vcpus.get_mut(usize::from(vcpu.0)).ok_or(ModelError::UnknownVcpu { vcpu, vcpus })
+    }
+
+    /// Refuses what cannot be, before anything changes.
+    fn check(&self, event: &Event) -> Result<(), ModelError> {
+        let vcpu = match event {
+            Event::Store(store) => store.vcpu,
+            Event::Commit { .. } => None,
+            Event::Remap { vcpu, .. }
+            | Event::Fetch { vcpu, .. }
+            | Event::Branch { vcpu }
+            | Event::Sync { vcpu, .. }
+            | Event::Reset { vcpu } => Some(*vcpu),
+        };
+        if let Some(vcpu) = vcpu.filter(|vcpu| self.vcpu(*vcpu).is_none()) {
+            return Err(ModelError::UnknownVcpu { vcpu, vcpus: self.vcpus.len() });
+        }
+        match event {
+            Event::Remap { linear, phys, .. } => {
+                let aligned = linear.align_down(PAGE) == *linear && phys.is_none_or(|phys| phys.align_down(PAGE) == phys);
+                aligned.then_some(()).ok_or(ModelError::MisalignedPage { linear: *linear })
+            }
+            Event::Store(Store { bytes, .. }) if bytes.is_empty() => Err(ModelError::ZeroLength),
+            Event::Store(Store { phys, bytes, .. }) if phys.0 % PAGE + bytes.len() as u64 > PAGE => {
+                Err(ModelError::StoreCrossesPage { phys: *phys, len: bytes.len() })
+            }
+            Event::Fetch { len: 0, .. } => Err(ModelError::ZeroLength),
+            Event::Fetch { len, .. } if usize::from(*len) > self.decoder.max_len() => {
+                Err(ModelError::TooLong { len: *len, max: self.decoder.max_len() })
+            }
+            Event::Commit { stores } => match stores.iter().find(|seq| !self.memory.is_store(**seq)) {
+                Some(seq) => Err(ModelError::NotAStore { seq: *seq }),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn store(&mut self, store: &Store, now: Seq) {
+        self.memory.store(now, store.clone());
+        if let Some(owner) = store.vcpu.and_then(|vcpu| self.vcpus.get_mut(usize::from(vcpu.0))) {
+            owner.own_store(store, now);
+        }
+        if self.profile.snoop {
+            self.vcpus.iter_mut().for_each(|vcpu| vcpu.snoop(store));
+        }
+        self.stats.stores += 1;
+    }
+
+    fn fetch(&self, vcpu: Vcpu, linear: Linear, len: u8, now: Seq) -> Result<Verdict, ModelError> {
+        let candidates = self.examine(vcpu, linear, len, now)?;
+        let exempt = candidates.others().iter().filter(|candidate| candidate.exempt).count();
+        let complete = candidates.complete;
+        Ok(Verdict { seq: now, hazard: self.hazard(vcpu, linear, candidates, now).map(Box::new), exempt, complete })
+    }
+
+    fn hazard(&self, vcpu: Vcpu, linear: Linear, candidates: Candidates, now: Seq) -> Option<Hazard> {
+        let kind = judge::kind(candidates.others())?;
+        let state = self.vcpu(vcpu)?;
+        let view = View { memory: &self.memory, mapping: &state.mapping, now };
+        let separating = candidates.others().iter().filter(|candidate| !candidate.exempt).flat_map(|candidate| &candidate.separated_by);
+        let separating: BTreeSet<Seq> = separating.copied().collect();
+        let memory = candidates.memory().bytes.clone();
+        let last = linear.offset(memory.len() as u64 - 1);
+        let moved = |linear: Linear| {
+            let since = state.held_since(state.chunk_of(linear)).unwrap_or(now);
+            let since = if self.profile.buffers.speculation { state.epoch_start() } else { since };
+            state.mapping.moved_after(linear.align_down(PAGE), since)
+        };
+        let mut list = candidates.list;
+        list.remove(0);
+        Some(Hazard {
+            kind,
+            vcpu,
+            linear,
+            phys: state.mapping.translate(linear)?,
+            memory,
+            candidates: list,
+            writes: separating.into_iter().filter_map(|seq| judge::write(view, seq)).collect(),
+            remapped: [linear, last].into_iter().filter_map(moved).max(),
+            last_sync: state.last_sync,
+            epoch: state.epoch,
+        })
+    }
+
+    fn examine(&self, vcpu: Vcpu, linear: Linear, len: u8, now: Seq) -> Result<Candidates, ModelError> {
+        let state = self.vcpu(vcpu).ok_or(ModelError::UnknownVcpu { vcpu, vcpus: self.vcpus.len() })?;
+        let view = View { memory: &self.memory, mapping: &state.mapping, now };
+        let memory = present_bytes(view, vcpu, linear, len)?;
+        let judge = Judge { view, vcpu, linear, memory: &memory, exemptions: self.profile.exemptions };
+
+        let max = self.decoder.max_len();
+        let chunk = u64::from(self.profile.buffers.chunk);
+        let held = view.parts(linear, max, chunk, |chunk| state.held_since(chunk).unwrap_or(now));
+        let (found, mut complete) = candidates::combine(&held, &memory, &*self.decoder);
+        let mut list = vec![candidates::present(view, linear, memory.clone())];
+        list.extend(found.iter().map(|bytes| judge.candidate(candidates::trace_back(view, &held, bytes.clone()), false)));
+
+        // A snooping buffer drops what was brought in by speculation just as it drops the rest, so nothing is left to add.
+        if self.profile.buffers.speculation && !self.profile.snoop {
+            let parts = view.parts(linear, max, chunk, |chunk| state.speculated_since(chunk));
+            let (more, whole) = candidates::combine(&parts, &memory, &*self.decoder);
+            complete &= whole;
+            let only = more.into_iter().filter(|bytes| !found.contains(bytes));
+            list.extend(only.map(|bytes| judge.candidate(candidates::trace_back(view, &parts, bytes), true)));
+        }
+        let mut candidates = Candidates { list, complete };
+        candidates.sort();
+        Ok(candidates)
+    }
+}
+
+/// The instruction that is in memory.
+fn present_bytes(view: View<'_>, vcpu: Vcpu, linear: Linear, len: u8) -> Result<Vec<u8>, ModelError> {
+    let byte = |i: u8| {
+        let linear = linear.offset(u64::from(i));
+        match view.byte_now(linear) {
+            (_, Some(byte)) => Ok(byte),
+            (Some(phys), None) => Err(ModelError::UnknownContents { vcpu, linear, phys }),
+            (None, None) => Err(ModelError::Unmapped { vcpu, linear }),
+        }
+    };
+    (0..len).map(byte).collect()
+}

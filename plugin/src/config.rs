@@ -1,0 +1,200 @@
+//! The keys after `-plugin libicsan.so,`: parsed, checked, and refused in one line that says what and what to do.
+
+use crate::suppress::{SuppressError, Suppressions};
+use icsan_model::architecture::Architecture;
+use icsan_model::profile::{Profile, ProfileError};
+use icsan_symbols::{SymbolError, SymbolTable, Symbolizer};
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Everything that the user chose.
+#[derive(Debug)]
+pub struct Config {
+    /// The profile with `with` and `without` applied.
+    pub profile: Profile,
+    /// Events that were added to it, for the report.
+    pub with: Vec<String>,
+    /// Events that were taken from it, for the report.
+    pub without: Vec<String>,
+    /// Where the JSON Lines go.
+    pub report: Option<PathBuf>,
+    /// Names for addresses.
+    pub symbols: Symbolizer,
+    /// What the user does not want to hear of.
+    pub suppressions: Suppressions,
+    /// QEMU's exit code if there was an unsuppressed hazard; 0 leaves QEMU's own.
+    pub exitcode: u8,
+    /// Watch from the first execution of this symbol on.
+    pub start: Option<String>,
+    /// Stop watching at the first execution of this symbol.
+    pub stop: Option<String>,
+}
+
+/// Why a command line is refused.
+#[derive(Debug, Error)]
+#[allow(missing_docs)]
+pub enum ConfigError {
+    #[error("`{0}`: arguments are key=value; known keys are {known}", known = known_keys())]
+    NotAPair(String),
+    #[error("unknown key `{key}`; known keys are {known}", known = known_keys())]
+    UnknownKey { key: String },
+    #[error("`{key}` is given twice")]
+    Twice { key: &'static str },
+    #[error("{key}={value}: {expected}")]
+    BadValue { key: &'static str, value: String, expected: &'static str },
+    #[error("{key}={value} is not built into this version, which has the light mode only (writers=off)")]
+    NotBuilt { key: &'static str, value: String },
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    #[error("symbols={path}: {source}")]
+    Symbols { path: String, source: SymbolError },
+    #[error("suppress={path}: {source}")]
+    Suppress { path: String, source: SuppressError },
+    #[error("{key}={symbol}: no such symbol{hint}")]
+    NoSymbol { key: &'static str, symbol: String, hint: &'static str },
+}
+
+/// The keys, and whether this version has more than their default.
+const KEYS: &[(&str, bool)] = &[
+    ("profile", true),
+    ("with", true),
+    ("without", true),
+    ("report", true),
+    ("symbols", true),
+    ("writers", true),
+    ("chunk", true),
+    ("suppress", true),
+    ("exitcode", true),
+    ("start", true),
+    ("stop", true),
+    ("speculation", false),
+    ("lookahead", false),
+    ("prefetch", false),
+    ("trace", false),
+    ("widen", false),
+    ("inject", false),
+    ("serialize", false),
+    ("commit", false),
+    ("emulator", false),
+    ("record", false),
+];
+
+fn known_keys() -> String {
+    KEYS.iter().filter(|(_, built)| *built).map(|(key, _)| *key).collect::<Vec<_>>().join(", ")
+}
+
+/// The pairs as given, each known key at most once.
+struct Pairs(Vec<(&'static str, String)>);
+
+impl Pairs {
+    fn parse(arguments: &[String]) -> Result<Self, ConfigError> {
+        let mut pairs: Vec<(&'static str, String)> = Vec::new();
+        for argument in arguments {
+            let (key, value) = argument.split_once('=').ok_or_else(|| ConfigError::NotAPair(argument.clone()))?;
+            let (key, built) =
+                *KEYS.iter().find(|(known, _)| *known == key).ok_or_else(|| ConfigError::UnknownKey { key: key.to_owned() })?;
+            if pairs.iter().any(|(seen, _)| *seen == key) {
+                return Err(ConfigError::Twice { key });
+            }
+            if !built && !is_default(key, value) {
+                return Err(ConfigError::NotBuilt { key, value: value.to_owned() });
+            }
+            pairs.push((key, value.to_owned()));
+        }
+        Ok(Self(pairs))
+    }
+
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| *known == key).map(|(_, value)| value.as_str())
+    }
+
+    /// A list whose items are joined by `+`.
+    fn list(&self, key: &str) -> Vec<String> {
+        self.get(key).map(|value| value.split('+').filter(|item| !item.is_empty()).map(str::to_owned).collect()).unwrap_or_default()
+    }
+}
+
+/// Values of keys of later versions that this version fulfils already.
+fn is_default(key: &str, value: &str) -> bool {
+    match key {
+        "speculation" | "inject" | "serialize" | "widen" => switch(value) == Some(false),
+        "lookahead" => value == "0",
+        "prefetch" | "trace" => value == "unbounded",
+        "emulator" => value == "report",
+        _ => false,
+    }
+}
+
+/// QEMU's booleans.
+fn switch(value: &str) -> Option<bool> {
+    match value {
+        "on" | "yes" | "true" => Some(true),
+        "off" | "no" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+impl Config {
+    /// Parses and checks everything; reads the files that it names.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn parse(arguments: &[String], arch: &Architecture) -> Result<Self, ConfigError> {
+        let pairs = Pairs::parse(arguments)?;
+        match pairs.get("writers").map(|value| (value, switch(value))) {
+            None | Some((_, Some(false))) => {}
+            Some((value, Some(true))) => return Err(ConfigError::NotBuilt { key: "writers", value: value.to_owned() }),
+            Some((value, None)) => return Err(bad("writers", value, "on or off is expected")),
+        }
+        let (with, without) = (pairs.list("with"), pairs.list("without"));
+        let mut profile = Profile::select(arch, pairs.get("profile"), &with, &without)?;
+        if let Some(value) = pairs.get("chunk") {
+            profile.buffers.chunk = value
+                .parse::<u32>()
+                .ok()
+                .filter(|chunk| chunk.is_power_of_two() && (4..=4096).contains(chunk))
+                .ok_or_else(|| bad("chunk", value, "a power of two from 4 to 4096 (bytes) is expected"))?;
+        }
+        let exitcode = match pairs.get("exitcode") {
+            None => 0,
+            Some(value) => value.parse().map_err(|_| bad("exitcode", value, "a number from 0 to 255 is expected"))?,
+        };
+        let symbols = symbolizer(&pairs.list("symbols"))?;
+        let suppressions = match pairs.get("suppress") {
+            None => Suppressions::default(),
+            Some(path) => Suppressions::load(path.as_ref()).map_err(|source| ConfigError::Suppress { path: path.to_owned(), source })?,
+        };
+        let start = watch_symbol("start", pairs.get("start"), &symbols)?;
+        let stop = watch_symbol("stop", pairs.get("stop"), &symbols)?;
+        let report = match pairs.get("report") {
+            Some("") => return Err(bad("report", "", "a path is expected")),
+            other => other.map(PathBuf::from),
+        };
+        Ok(Self { profile, with, without, report, symbols, suppressions, exitcode, start, stop })
+    }
+}
+
+fn symbolizer(paths: &[String]) -> Result<Symbolizer, ConfigError> {
+    let mut tables = Vec::new();
+    for path in paths {
+        tables.push(SymbolTable::load(path.as_ref()).map_err(|source| ConfigError::Symbols { path: path.clone(), source })?);
+    }
+    Ok(Symbolizer::new(tables))
+}
+
+fn watch_symbol(key: &'static str, symbol: Option<&str>, symbols: &Symbolizer) -> Result<Option<String>, ConfigError> {
+    let Some(symbol) = symbol else { return Ok(None) };
+    if symbols.address_of(symbol).is_none() {
+        let hint = if symbols.kernel_table().is_none() && symbols.program_tables().is_empty() {
+            "; give symbols=PATH"
+        } else {
+            " in the files of symbols="
+        };
+        return Err(ConfigError::NoSymbol { key, symbol: symbol.to_owned(), hint });
+    }
+    Ok(Some(symbol.to_owned()))
+}
+
+fn bad(key: &'static str, value: &str, expected: &'static str) -> ConfigError {
+    ConfigError::BadValue { key, value: value.to_owned(), expected }
+}

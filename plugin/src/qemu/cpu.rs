@@ -1,0 +1,125 @@
+//! The vCPU that runs the current callback: its registers and its memory.
+
+use super::api::{Api, api};
+use parking_lot::Mutex;
+use qemu_plugin::sys;
+use std::collections::HashMap;
+use std::ffi::CStr;
+
+/// Register handles by name. QEMU numbers registers alike on all vCPUs of a machine, so the first vCPU's list serves all.
+static HANDLES: Mutex<Option<HashMap<String, Handle>>> = Mutex::new(None);
+
+#[derive(Clone, Copy, Debug)]
+struct Handle(*mut sys::qemu_plugin_register);
+// SAFETY: the pointer is a token that QEMU gives out and takes back; it is never followed here.
+unsafe impl Send for Handle {}
+
+/// Learns the registers. To be called from a vCPU's init callback.
+pub(super) fn learn_registers() {
+    let Some(api) = api() else { return };
+    let mut handles = HANDLES.lock();
+    if handles.is_some() {
+        return;
+    }
+    let mut found = HashMap::new();
+    // SAFETY: called in a vCPU's init callback, as QEMU asks. The array holds `len` descriptors, each as large as glib says (it grew after API 4, at its end); names
+    // are C strings that live as long as QEMU. The array itself is ours to free.
+    unsafe {
+        let array = (api.qemu_plugin_get_registers)();
+        if !array.is_null() {
+            let size = (api.g_array_get_element_size)(array) as usize;
+            if size >= size_of::<sys::qemu_plugin_reg_descriptor>() {
+                for index in 0..(*array).len as usize {
+                    let descriptor = &*(*array).data.add(index * size).cast::<sys::qemu_plugin_reg_descriptor>();
+                    if !descriptor.name.is_null() {
+                        let name = CStr::from_ptr(descriptor.name).to_string_lossy().into_owned();
+                        found.insert(name, Handle(descriptor.handle));
+                    }
+                }
+            }
+            (api.g_array_free)(array, 1);
+        }
+    }
+    *handles = Some(found);
+}
+
+/// A register of the guest, looked up by QEMU's name for it (gdb's).
+#[derive(Clone, Copy, Debug)]
+pub struct Register(Handle);
+
+// SAFETY: see `Handle`.
+unsafe impl Sync for Register {}
+
+impl Register {
+    /// The register of that name. `None` if this machine has none, or before its first vCPU started.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        HANDLES.lock().as_ref()?.get(name).copied().map(Self)
+    }
+}
+
+/// Access to the vCPU whose callback runs now. Exists only within one.
+#[derive(Debug)]
+pub struct CurrentCpu {
+    readable: bool,
+    _not_send: std::marker::PhantomData<*mut ()>,
+}
+
+impl CurrentCpu {
+    /// `readable`: the callback was registered as one that reads registers.
+    pub(super) fn new(readable: bool) -> Self {
+        Self { readable, _not_send: std::marker::PhantomData }
+    }
+
+    /// The value of a register, up to 64 bits.
+    #[must_use]
+    pub fn read(&self, register: Register) -> Option<u64> {
+        if !self.readable {
+            return None;
+        }
+        with_bytes(|api, bytes| {
+            // SAFETY: in a callback of a vCPU that was registered with R_REGS; the handle is QEMU's own; the array is live.
+            unsafe { (api.qemu_plugin_read_register)(register.0.0, bytes) };
+            true
+        })
+        .filter(|bytes| !bytes.is_empty())
+        .map(|bytes| little_endian(&bytes))
+    }
+
+    /// Guest memory at a linear address, as the vCPU maps it now.
+    #[must_use]
+    pub fn memory(&self, linear: u64, len: usize) -> Option<Vec<u8>> {
+        with_bytes(|api, bytes| {
+            // SAFETY: in a vCPU's callback; QEMU resizes the array to `len` and fills it, or says no.
+            unsafe { (api.qemu_plugin_read_memory_vaddr)(linear, bytes, len) }
+        })
+        .filter(|bytes| bytes.len() == len)
+    }
+
+    /// The physical address behind a linear one. `None` on API 4, which cannot say, and for what is not mapped.
+    #[must_use]
+    pub fn physical(&self, linear: u64) -> Option<u64> {
+        let translate = api()?.qemu_plugin_translate_vaddr?;
+        let mut physical = 0;
+        // SAFETY: in a vCPU's callback; the pointer is valid for the call.
+        unsafe { translate(linear, &raw mut physical) }.then_some(physical)
+    }
+}
+
+/// Runs `fill` on a fresh glib byte array and gives its contents if `fill` says that they are good.
+fn with_bytes(fill: impl FnOnce(&Api, *mut sys::GByteArray) -> bool) -> Option<Vec<u8>> {
+    let api = api()?;
+    // SAFETY: the array is made and freed here, and not kept by QEMU; `data` holds `len` bytes (and may be null if there are none).
+    unsafe {
+        let array = (api.g_byte_array_new)();
+        (api.g_byte_array_set_size)(array, 0);
+        let good = fill(api, array);
+        let bytes = (good && !(*array).data.is_null()).then(|| std::slice::from_raw_parts((*array).data, (*array).len as usize).to_vec());
+        (api.g_byte_array_free)(array, 1);
+        bytes
+    }
+}
+
+fn little_endian(bytes: &[u8]) -> u64 {
+    bytes.iter().take(8).rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}

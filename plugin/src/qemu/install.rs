@@ -1,0 +1,163 @@
+//! The entry that QEMU calls, and the cold callbacks, whose form depends on the version of the API.
+
+use super::api::{Generation, api};
+use super::cpu::learn_registers;
+use super::guard::{guard, guard_always};
+use super::process::say;
+use super::translation::Translation;
+use icsan_model::addr::Vcpu;
+use libc::{c_char, c_int, c_uint, c_void};
+use qemu_plugin::sys;
+use std::ffi::CStr;
+use std::sync::OnceLock;
+
+/// What QEMU says of the machine at installation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Machine {
+    /// QEMU's name of the guest architecture.
+    pub target: String,
+    /// The oldest and the newest plugin API that this QEMU speaks.
+    pub api: (i32, i32),
+    /// The version that was chosen.
+    pub generation: Generation,
+    /// A whole machine, or a single user program?
+    pub system: bool,
+    /// How many vCPUs the machine starts with.
+    pub vcpus: usize,
+    /// How many it can have, with hot-plugged ones.
+    pub max_vcpus: usize,
+}
+
+/// What the plugin does at the events that are not tied to an instruction.
+pub trait Hooks: Sync + Send {
+    /// A vCPU starts, on its own host thread.
+    fn vcpu_start(&self, vcpu: Vcpu);
+    /// A block is being translated.
+    fn translate(&self, block: &Translation<'_>);
+    /// QEMU is about to exit: the last call, made once.
+    fn exit(&self);
+}
+
+static HOOKS: OnceLock<Box<dyn Hooks>> = OnceLock::new();
+
+/// QEMU's entry. Returns 0 if the plugin was installed; otherwise one line on stderr says why not.
+///
+/// # Safety
+/// Called by QEMU once, with valid pointers: `info` describes the machine, `argv` holds `argc` C strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_plugin_install(id: u64, info: *const sys::qemu_info_t, argc: c_int, argv: *const *const c_char) -> c_int {
+    let mut result = -1;
+    guard_always(|| {
+        // SAFETY: the caller's promise.
+        let (machine, arguments) = unsafe { (machine(info), arguments(argc, argv)) };
+        match machine.and_then(|machine| start(id, machine, &arguments)) {
+            Ok(()) => result = 0,
+            Err(line) => say(&line),
+        }
+    });
+    result
+}
+
+unsafe fn machine(info: *const sys::qemu_info_t) -> Result<Machine, String> {
+    let generation = Generation::detect().ok_or("this QEMU is too old; use QEMU 10.0 or newer")?;
+    // SAFETY: the caller's promise: `info` is valid, and its target name is a C string.
+    unsafe {
+        let info = &*info;
+        let (vcpus, max_vcpus) = if info.system_emulation {
+            let system = info.__bindgen_anon_1.system;
+            (usize::try_from(system.smp_vcpus).unwrap_or(1), usize::try_from(system.max_vcpus).unwrap_or(1))
+        } else {
+            (1, 1)
+        };
+        Ok(Machine {
+            target: CStr::from_ptr(info.target_name).to_string_lossy().into_owned(),
+            api: (info.version.min, info.version.cur),
+            generation,
+            system: info.system_emulation,
+            vcpus,
+            max_vcpus,
+        })
+    }
+}
+
+unsafe fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<String> {
+    (0..usize::try_from(argc).unwrap_or(0))
+        // SAFETY: the caller's promise: `argc` valid C strings.
+        .map(|index| unsafe { CStr::from_ptr(*argv.add(index)) }.to_string_lossy().into_owned())
+        .collect()
+}
+
+fn start(id: u64, machine: Machine, arguments: &[String]) -> Result<(), String> {
+    super::api::init().map_err(|missing| format!("{missing}; use QEMU 10.0 or newer"))?;
+    let api = api().ok_or("no QEMU")?;
+    let generation = machine.generation;
+    let hooks = crate::install(machine, arguments)?;
+    if HOOKS.set(hooks).is_err() {
+        return Err("loaded twice; give -plugin libicsan.so once".to_owned());
+    }
+    let none = std::ptr::null_mut();
+    // SAFETY: each callback has the form that this version of the API calls (see the functions' types); an extra argument that older versions do not
+    // know is passed in a register and not read. Up to API 6 the exit callback is (id, userdata), since 7 (userdata).
+    unsafe {
+        if generation >= Generation::V7 {
+            (api.qemu_plugin_register_vcpu_init_cb)(id, vcpu_init_v7 as *const c_void, none);
+            (api.qemu_plugin_register_vcpu_tb_trans_cb)(id, translate_v7 as *const c_void, none);
+            (api.qemu_plugin_register_atexit_cb)(id, exit_v7 as *const c_void, none);
+        } else {
+            (api.qemu_plugin_register_vcpu_init_cb)(id, vcpu_init_v4 as *const c_void, none);
+            (api.qemu_plugin_register_vcpu_tb_trans_cb)(id, translate_v4 as *const c_void, none);
+            (api.qemu_plugin_register_atexit_cb)(id, exit_v4 as *const c_void, none);
+        }
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn vcpu_init_v4(_id: u64, vcpu: c_uint) {
+    vcpu_init(vcpu);
+}
+
+unsafe extern "C" fn vcpu_init_v7(vcpu: c_uint, _userdata: *mut c_void) {
+    vcpu_init(vcpu);
+}
+
+unsafe extern "C" fn translate_v4(_id: u64, tb: *mut sys::qemu_plugin_tb) {
+    translate(tb);
+}
+
+unsafe extern "C" fn translate_v7(tb: *mut sys::qemu_plugin_tb, _userdata: *mut c_void) {
+    translate(tb);
+}
+
+unsafe extern "C" fn exit_v4(_id: u64, _userdata: *mut c_void) {
+    exit();
+}
+
+unsafe extern "C" fn exit_v7(_userdata: *mut c_void) {
+    exit();
+}
+
+fn vcpu_init(vcpu: c_uint) {
+    guard(|| {
+        learn_registers();
+        if let Some(hooks) = HOOKS.get() {
+            hooks.vcpu_start(Vcpu(vcpu as u16));
+        }
+    });
+}
+
+fn translate(tb: *mut sys::qemu_plugin_tb) {
+    guard(|| {
+        if let Some(hooks) = HOOKS.get() {
+            // SAFETY: QEMU's handle, valid within the callback that is running.
+            hooks.translate(&unsafe { Translation::new(tb) });
+        }
+    });
+}
+
+fn exit() {
+    guard_always(|| {
+        if let Some(hooks) = HOOKS.get() {
+            hooks.exit();
+        }
+    });
+}

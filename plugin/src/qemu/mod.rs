@@ -1,0 +1,16 @@
+//! QEMU's plugin ABI: all `unsafe` and `extern "C"` of the plugin. Above this folder nobody sees a raw pointer or a QEMU version.
+//!
+//! - [`version`]: the version symbol, chosen at load; [`api`]: the functions, looked up by name.
+//! - [`install`]: the entry and the cold callbacks; [`translation`]: a block being translated, and callbacks on its instructions.
+//! - [`scoreboard`]: per-vCPU slots; [`cpu`]: registers and memory of the running vCPU; [`host_code`]: guest code in host memory.
+//! - [`guard`]: no panic leaves this folder; [`process`]: what is asked of the host process.
+
+pub mod api;
+pub mod cpu;
+pub mod guard;
+pub mod host_code;
+pub mod install;
+pub mod process;
+pub mod scoreboard;
+pub mod translation;
+pub mod version;

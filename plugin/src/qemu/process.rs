@@ -1,0 +1,36 @@
+//! What the plugin asks of the process that it lives in.
+
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+
+/// Writes one line for the user to stderr. A stderr that is closed or full is no reason to disturb the guest.
+pub fn say(line: &str) {
+    let _ = std::io::stderr().write_all(format!("icsan: {line}\n").as_bytes());
+}
+
+/// Ends the process at once with that code, after everything that is buffered by C's stdio was written. No destructors, no further exit handlers: to be called when
+/// the report is complete.
+pub fn exit_now(code: u8) -> ! {
+    // SAFETY: fflush(NULL) flushes all output streams and takes each stream's lock; _exit never returns.
+    unsafe {
+        libc::fflush(std::ptr::null_mut());
+        libc::_exit(i32::from(code))
+    }
+}
+
+/// The kernel's id of the calling thread.
+#[must_use]
+pub fn thread_id() -> i32 {
+    // SAFETY: gettid has no preconditions.
+    unsafe { libc::gettid() }
+}
+
+/// Does this process run a KVM guest? Plugins see nothing of it.
+#[must_use]
+pub fn runs_kvm() -> bool {
+    let Ok(files) = std::fs::read_dir("/proc/self/fd") else { return false };
+    files
+        .flatten()
+        .filter_map(|file| std::fs::read_link(file.path()).ok())
+        .any(|target| target.as_os_str().as_bytes().starts_with(b"anon_inode:kvm-"))
+}

@@ -1,0 +1,59 @@
+//! Slots: for every watched run of code one `u64` a vCPU, which QEMU's generated code tests before it calls back.
+
+use super::api::api;
+use icsan_model::addr::Vcpu;
+use qemu_plugin::sys;
+
+/// Number of a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SlotId(pub u32);
+
+/// A table of slots for each vCPU. QEMU allocates it for 16 vCPUs at first (16 x 8 bytes a slot) and grows it when a vCPU beyond that appears.
+#[derive(Debug)]
+pub struct Slots {
+    score: *mut sys::qemu_plugin_scoreboard,
+    len: u32,
+}
+
+// SAFETY: the pointer is QEMU's handle, valid for the life of the process (never freed here). QEMU takes its own lock to change the table, and stops all vCPUs
+// to move it; each vCPU's part is only touched from that vCPU's thread.
+unsafe impl Send for Slots {}
+// SAFETY: as above.
+unsafe impl Sync for Slots {}
+
+impl Slots {
+    /// Makes a table. To be called at installation only: from a translation callback it could wait for a lock whose holder waits for this vCPU.
+    /// `None` outside of QEMU.
+    #[must_use]
+    pub fn new(len: u32) -> Option<Self> {
+        let api = api()?;
+        // SAFETY: any size is valid; QEMU aborts the process if memory runs out, at start.
+        let score = unsafe { (api.qemu_plugin_scoreboard_new)(len as usize * size_of::<u64>()) };
+        (!score.is_null()).then_some(Self { score, len })
+    }
+
+    /// How many slots there are.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// A slot's place, as QEMU's conditional callbacks want it.
+    pub(super) fn entry(&self, slot: SlotId) -> sys::qemu_plugin_u64 {
+        debug_assert!(slot.0 < self.len);
+        sys::qemu_plugin_u64 { score: self.score, offset: slot.0 as usize * size_of::<u64>() }
+    }
+
+    /// Sets the slots of one vCPU. To be called on that vCPU's thread.
+    pub fn fill(&self, vcpu: Vcpu, slots: impl IntoIterator<Item = SlotId>, value: u64) {
+        let Some(api) = api() else { return };
+        // SAFETY: `score` is a live scoreboard, and the vCPU exists since it runs this callback.
+        let base = unsafe { (api.qemu_plugin_scoreboard_find)(self.score, u32::from(vcpu.0)) }.cast::<u64>();
+        for slot in slots {
+            if slot.0 < self.len {
+                // SAFETY: the element of each vCPU has `len` u64s; only this vCPU's thread reads or writes them, and it is here.
+                unsafe { base.add(slot.0 as usize).write(value) };
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The hazards so far, each distinct one once.
+
+use crate::config::Config;
+use crate::vcpu::LastSync;
+use icsan_model::addr::{Epoch, Linear, Vcpu};
+use icsan_model::hazard::Kind;
+use icsan_model::light::Conflict;
+use std::collections::{BTreeMap, HashMap};
+
+/// Distinct hazards that are kept. More are counted as dropped.
+const MAX_HAZARDS: usize = 10_000;
+
+/// What was seen when a hazard happened.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// Who executed.
+    pub vcpu: Vcpu,
+    /// Physical address of the instruction, where QEMU can say it (API 5 and later).
+    pub physical: Option<u64>,
+    /// The instruction, what is in memory, and what was executed there before.
+    pub conflict: Conflict,
+    /// The vCPU's last serializing event.
+    pub last_sync: Option<LastSync>,
+    /// The vCPU's epoch.
+    pub epoch: Epoch,
+    /// Value of the last marker that any vCPU executed before.
+    pub marker: u64,
+}
+
+/// One distinct hazard: the evidence of its first occurrence, and how often it happened.
+#[derive(Clone, Debug)]
+pub struct Hazard {
+    /// Which rule is broken.
+    pub kind: Kind,
+    /// The first occurrence.
+    pub evidence: Evidence,
+    /// How often it happened.
+    pub count: u64,
+    /// Why the user does not want to hear of it, if so.
+    pub suppressed: Option<String>,
+}
+
+/// Hazards are the same if kind, executing site and writing site are; the writer is not known in the light mode. Markers keep guest tests apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Key {
+    kind: Kind,
+    site: Linear,
+    marker: u64,
+}
+
+/// All of them, in the order of their first occurrence.
+#[derive(Debug, Default)]
+pub struct Findings {
+    hazards: Vec<Hazard>,
+    index: HashMap<Key, usize>,
+    dropped: u64,
+}
+
+impl Findings {
+    /// Adds an occurrence; gives the hazard if it is a new one.
+    pub fn add(&mut self, kind: Kind, evidence: Evidence, config: &Config) -> Option<&Hazard> {
+        let key = Key { kind, site: evidence.conflict.linear, marker: evidence.marker };
+        if let Some(hazard) = self.index.get(&key).and_then(|index| self.hazards.get_mut(*index)) {
+            hazard.count += 1;
+            return None;
+        }
+        if self.hazards.len() >= MAX_HAZARDS {
+            self.dropped += 1;
+            return None;
+        }
+        let symbol = config.symbols.resolve(evidence.conflict.linear.0).map(|resolved| resolved.name);
+        let suppressed = config.suppressions.reason(kind.name(), symbol).map(str::to_owned);
+        self.index.insert(key, self.hazards.len());
+        self.hazards.push(Hazard { kind, evidence, count: 1, suppressed });
+        self.hazards.last()
+    }
+
+    /// The hazards.
+    #[must_use]
+    pub fn hazards(&self) -> &[Hazard] {
+        &self.hazards
+    }
+
+    /// How many occurrences were not kept.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Distinct hazards by kind, suppressed ones left out.
+    #[must_use]
+    pub fn by_kind(&self) -> BTreeMap<&'static str, u64> {
+        let mut kinds = BTreeMap::new();
+        for hazard in self.hazards.iter().filter(|hazard| hazard.suppressed.is_none()) {
+            *kinds.entry(hazard.kind.name()).or_default() += 1;
+        }
+        kinds
+    }
+
+    /// How many distinct hazards the guest is to blame for, suppressed ones left out.
+    #[must_use]
+    pub fn unsuppressed(&self) -> usize {
+        self.hazards.iter().filter(|hazard| hazard.suppressed.is_none() && hazard.kind != Kind::Emulator).count()
+    }
+
+    /// How many distinct hazards are suppressed.
+    #[must_use]
+    pub fn suppressed(&self) -> usize {
+        self.hazards.iter().filter(|hazard| hazard.suppressed.is_some()).count()
+    }
+}

@@ -1,0 +1,75 @@
+//! The report: JSON Lines for programs, text for people.
+//!
+//! - [`findings`]: the distinct hazards; [`json`]: the objects of schema 1; [`text`]: KCSAN's form; [`sink`]: where both go.
+
+pub mod findings;
+pub mod json;
+pub mod sink;
+pub mod text;
+
+use crate::config::Config;
+use crate::qemu::install::Machine;
+use crate::vcpu::VcpuState;
+use icsan_model::architecture::Architecture;
+
+/// What every part of a report needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Report<'a> {
+    /// The guest's architecture.
+    pub arch: &'static Architecture,
+    /// What the user chose.
+    pub config: &'a Config,
+    /// What QEMU said.
+    pub machine: &'a Machine,
+}
+
+/// The numbers of the summary.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Counts {
+    /// Blocks that QEMU translated. 0: nothing was watched.
+    pub blocks: u64,
+    /// Epochs of all vCPUs that started one.
+    pub epochs: u64,
+    /// By event: how often a vCPU met it.
+    pub serializing: Vec<u64>,
+    /// Differences that an exemption covered.
+    pub exempt: u64,
+    /// What did not fit into a table.
+    pub dropped: u64,
+    /// Nothing was lost.
+    pub complete: bool,
+    /// Why nothing was watched, if so.
+    pub nothing_watched: Option<&'static str>,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { blocks: 0, epochs: 0, serializing: Vec::new(), exempt: 0, dropped: 0, complete: true, nothing_watched: None }
+    }
+}
+
+impl Counts {
+    /// Adds a vCPU's.
+    pub fn add(&mut self, vcpu: &VcpuState) {
+        let met: u64 = vcpu.syncs.iter().sum();
+        self.epochs += met;
+        self.exempt += vcpu.exempt;
+        self.dropped += vcpu.trace.dropped();
+        self.serializing.resize(self.serializing.len().max(vcpu.syncs.len()), 0);
+        for (sum, count) in self.serializing.iter_mut().zip(&vcpu.syncs) {
+            *sum += count;
+        }
+    }
+
+    /// Says so if nothing was watched: that is no clean verdict.
+    pub fn note_nothing_watched(&mut self, kvm: bool) {
+        if self.blocks == 0 {
+            self.complete = false;
+            self.nothing_watched = Some(if kvm {
+                "no block was translated: the guest ran under KVM, where plugins see nothing; use -accel tcg"
+            } else {
+                "no block was translated, so nothing was watched: use -accel tcg, and let the guest run"
+            });
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Where a report goes: text to stderr at once, JSON Lines to a file.
+//!
+//! The file gets each hazard when it is first seen, so that a QEMU that is killed leaves what was found; at exit it is written again with the final counts and
+//! the summary. A file that cannot be written twice (a pipe) gets the hazards at exit only.
+
+use super::findings::{Findings, Hazard};
+use super::json::Object;
+use super::{Counts, Report, text};
+use crate::qemu::process::say;
+use icsan_model::addr::Vcpu;
+use icsan_model::hazard::Kind;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, Write};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Marker lines that are kept. A guest that marks more often loses the later ones, which is said.
+const MAX_MARKERS: usize = 100_000;
+
+/// Short lines about QEMU's own staleness; the summary counts the rest.
+const MAX_EMULATOR_LINES: u32 = 3;
+
+/// The report file cannot be made.
+#[derive(Debug, Error)]
+#[error("report={path}: cannot be written: {source}; give a path in an existing, writable directory", path = path.display())]
+pub struct SinkError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+/// The open report.
+#[derive(Debug, Default)]
+pub struct Sink {
+    file: Option<Output>,
+    markers: Vec<String>,
+    emulator_lines: u32,
+    symbol_error: bool,
+}
+
+#[derive(Debug)]
+struct Output {
+    path: PathBuf,
+    file: File,
+    rewritable: bool,
+    failed: bool,
+}
+
+impl Output {
+    fn write(&mut self, lines: &str) {
+        if self.failed {
+            return;
+        }
+        if let Err(error) = self.file.write_all(lines.as_bytes()) {
+            self.failed = true;
+            say(&format!("report={}: {error}; the report file is not complete", self.path.display()));
+        }
+    }
+
+    fn restart(&mut self) {
+        if let Err(error) = self.file.rewind().and_then(|()| self.file.set_len(0)) {
+            self.failed = true;
+            say(&format!("report={}: {error}; the report file is not complete", self.path.display()));
+        }
+    }
+}
+
+impl Sink {
+    /// Opens the report file, if one is wanted.
+    ///
+    /// # Errors
+    /// It cannot be created or written.
+    pub fn open(path: Option<&Path>) -> Result<Self, SinkError> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let failed = |source| SinkError { path: path.to_owned(), source };
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(failed)?;
+        let rewritable = file.metadata().map_err(failed)?.is_file();
+        Ok(Self { file: Some(Output { path: path.to_owned(), file, rewritable, failed: false }), ..Self::default() })
+    }
+
+    /// Writes the first line.
+    pub fn start(&mut self, report: &Report<'_>) {
+        self.early(&line(&Object::start(report)));
+    }
+
+    /// The guest executed a marker.
+    pub fn marker(&mut self, vcpu: Vcpu, value: u64) {
+        if self.file.is_none() {
+            return;
+        }
+        if self.markers.len() == MAX_MARKERS {
+            say("more markers than the report keeps: later ones are left out");
+        }
+        if self.markers.len() > MAX_MARKERS {
+            return;
+        }
+        let line = line(&Object::marker(vcpu, value));
+        self.early(&line);
+        self.markers.push(line);
+    }
+
+    /// A new hazard.
+    pub fn hazard(&mut self, report: &Report<'_>, hazard: &Hazard) {
+        if hazard.kind == Kind::Emulator {
+            if self.emulator_lines < MAX_EMULATOR_LINES {
+                self.emulator_lines += 1;
+                to_stderr(&text::emulator(report, hazard));
+            }
+        } else if hazard.suppressed.is_none() {
+            to_stderr(&text::hazard(report, hazard));
+        }
+        self.early(&line(&Object::hazard(report, hazard)));
+    }
+
+    /// True once: the caller may complain about the symbols.
+    pub fn first_symbol_error(&mut self) -> bool {
+        !std::mem::replace(&mut self.symbol_error, true)
+    }
+
+    /// Writes everything with its final counts.
+    pub fn finish(&mut self, report: &Report<'_>, findings: &Findings, counts: &Counts, fault: Option<&str>) {
+        to_stderr(&text::summary(report, findings, counts, fault));
+        let Some(output) = &mut self.file else { return };
+        if output.rewritable {
+            output.restart();
+        }
+        let mut lines = line(&Object::start(report));
+        lines.extend(self.markers.iter().map(String::as_str));
+        lines.extend(findings.hazards().iter().map(|hazard| line(&Object::hazard(report, hazard))));
+        lines.push_str(&line(&Object::summary(report, findings, counts, fault)));
+        output.write(&lines);
+    }
+
+    /// Writes a line that [`Sink::finish`] will write again.
+    fn early(&mut self, line: &str) {
+        if let Some(output) = &mut self.file
+            && output.rewritable
+        {
+            output.write(line);
+        }
+    }
+}
+
+fn line(object: &Object<'_>) -> String {
+    // The objects are plain data with string keys: serde_json has nothing to refuse.
+    let mut line = serde_json::to_string(object).unwrap_or_else(|error| format!("{{\"type\":\"error\",\"text\":\"{error}\"}}"));
+    line.push('\n');
+    line
+}
+
+fn to_stderr(text: &str) {
+    // As in `say`: a stderr that is gone is no reason to disturb the guest.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,146 @@
+//! The report for people: hazards in the two-sided form of KCSAN's reports, and the summary.
+
+use super::findings::{Findings, Hazard};
+use super::{Counts, Report};
+use crate::x86::text::disassemble;
+use icsan_model::hazard::Kind;
+use icsan_model::light::{Origin, candidates};
+use std::fmt::Write;
+
+const BAR: &str = "==================================================================";
+
+/// The rule that a hazard of this kind breaks, with its source.
+#[must_use]
+pub fn rule(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Emulator => "none of the guest's: QEMU runs a block although memory has not held its bytes for a while",
+        _ => {
+            "SDM vol. 3, \"Handling Self- and Cross-Modifying Code\": the executing processor must serialize after the change, before it executes the changed code"
+        }
+    }
+}
+
+/// What the reader must know of the light mode's verdict.
+#[must_use]
+pub fn note(kind: Kind) -> Option<&'static str> {
+    (kind == Kind::Unserialized).then_some(
+        "light mode (writers=off): stores are not watched; if this vCPU itself wrote the bytes through this address and branched since, it is legal, and only writers=on can tell",
+    )
+}
+
+/// A hazard.
+#[must_use]
+pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
+    let evidence = &hazard.evidence;
+    let conflict = &evidence.conflict;
+    let symbols = &report.config.symbols;
+    let name = |address: u64| symbols.resolve(address).map_or_else(|| format!("{address:#x}"), |resolved| resolved.to_string());
+    let pc = conflict.linear.0;
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{BAR}\nBUG: ICSAN: {} in {} / writer unknown", hazard.kind.name(), name(pc));
+    let physical = evidence.physical.map_or_else(|| "phys unknown".to_owned(), |physical| format!("phys {physical:#x}"));
+    let location = symbols.resolve(pc).map(|resolved| format!(" in {resolved}")).unwrap_or_default();
+    let _ = writeln!(text, "vCPU {} executed {} bytes at {pc:#x} ({physical}){location}:", evidence.vcpu, conflict.memory.len());
+    let listed = candidates(conflict, report.config.profile.buffers.chunk);
+    let width = listed.iter().map(|candidate| candidate.bytes.len() * 3).max().unwrap_or(0);
+    for candidate in listed {
+        let (label, origin) = match candidate.origin {
+            Origin::Memory => ("in memory  ", ""),
+            Origin::Earlier => ("may execute", "executed earlier in this epoch"),
+            Origin::Mix => ("may execute", "chunks of both, fetched apart"),
+        };
+        let bytes = candidate.bytes.iter().map(|byte| format!("{byte:02x} ")).collect::<String>();
+        let line = format!("  {label} {bytes:<width$}  {:<40} {origin}", disassemble(&candidate.bytes, pc, symbols));
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    let _ = writeln!(text, "writer unknown: no store was seen");
+    let _ = match evidence.last_sync {
+        Some(sync) => writeln!(
+            text,
+            "vCPU {} last serialized at seq {}: {} in {}; not since",
+            evidence.vcpu,
+            sync.seq,
+            report.arch.event_name(sync.event),
+            name(sync.pc.0)
+        ),
+        None => writeln!(text, "vCPU {} has not serialized since it started", evidence.vcpu),
+    };
+    let _ = writeln!(text, "rule: {}", rule(hazard.kind));
+    if let Some(note) = note(hazard.kind) {
+        let _ = writeln!(text, "note: {note}");
+    }
+    let _ = writeln!(text, "{BAR}");
+    text
+}
+
+/// One line for QEMU's own staleness: it is not the guest's fault and must not look like it.
+#[must_use]
+pub fn emulator(report: &Report<'_>, hazard: &Hazard) -> String {
+    let pc = hazard.evidence.conflict.linear.0;
+    let name = report.config.symbols.resolve(pc).map(|resolved| format!(" in {resolved}")).unwrap_or_default();
+    format!(
+        "icsan: emulator: vCPU {} runs a block at {pc:#x}{name} although memory has not held its bytes for a while; QEMU's fault, not the guest's (docs/emulator.md)\n",
+        hazard.evidence.vcpu
+    )
+}
+
+/// The events that were met, by name.
+#[must_use]
+pub fn events_met(report: &Report<'_>, counts: &Counts) -> Vec<(&'static str, u64)> {
+    report.arch.events.iter().zip(&counts.serializing).filter(|(_, count)| **count != 0).map(|(row, count)| (row.name, *count)).collect()
+}
+
+/// The summary.
+#[must_use]
+pub fn summary(report: &Report<'_>, findings: &Findings, counts: &Counts, fault: Option<&str>) -> String {
+    let mut text = String::new();
+    let profile = &report.config.profile;
+    let _ = writeln!(
+        text,
+        "icsan: profile {}{}{}, {} vCPUs, plugin API {} (QEMU {}), light mode (writers=off)",
+        profile.name,
+        list(" with ", &report.config.with),
+        list(" without ", &report.config.without),
+        report.machine.vcpus,
+        report.machine.generation as i32,
+        report.machine.generation.qemu(),
+    );
+    let kinds = findings.by_kind();
+    let guest: Vec<String> =
+        kinds.iter().filter(|(kind, _)| **kind != Kind::Emulator.name()).map(|(kind, count)| format!("{kind} {count}")).collect();
+    let guest = if guest.is_empty() { "none".to_owned() } else { guest.join(", ") };
+    let emulator = kinds.get(Kind::Emulator.name()).copied().unwrap_or(0);
+    let _ = writeln!(
+        text,
+        "icsan: hazards (distinct sites): {guest}; suppressed {}; exempt executions {}; stale blocks of QEMU's own {emulator}",
+        findings.suppressed(),
+        counts.exempt
+    );
+    let events: Vec<String> = events_met(report, counts).iter().map(|(name, count)| format!("{name} {count}")).collect();
+    let _ = writeln!(text, "icsan: {} blocks translated; {} epochs: {}", counts.blocks, counts.epochs, events.join(", "));
+    if report.config.symbols.kernel_table().is_some() && report.config.symbols.offset().is_none() {
+        let _ = writeln!(
+            text,
+            "icsan: no kernel symbols: the kernel's place was not seen (it writes its system-call entry to MSR LSTAR when it boots); boot with nokaslr if the guest does something else"
+        );
+    }
+    if let Some(note) = counts.nothing_watched {
+        let _ = writeln!(text, "icsan: {note}");
+    }
+    if let Some(fault) = fault {
+        let _ = writeln!(text, "icsan: internal error, ICSAN was off from then on: {fault}");
+    }
+    if !counts.complete {
+        let _ = writeln!(
+            text,
+            "icsan: the report is not complete ({} items dropped): no hazard here does not mean that there was none",
+            counts.dropped
+        );
+    }
+    text
+}
+
+fn list(label: &str, names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!("{label}{}", names.join("+")) }
+}

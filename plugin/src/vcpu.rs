@@ -1,0 +1,83 @@
+//! What is kept for each vCPU. Touched from that vCPU's thread only, but for the report at the end.
+
+use crate::qemu::scoreboard::SlotId;
+use crate::segment::Segment;
+use icsan_model::addr::{Linear, Seq};
+use icsan_model::exemption::Exemption;
+use icsan_model::light::EpochTrace;
+use icsan_model::sync_event::{SyncEventId, SyncEventSet};
+use std::collections::HashSet;
+
+/// The last serializing event of a vCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LastSync {
+    /// Which event.
+    pub event: SyncEventId,
+    /// The instruction.
+    pub pc: Linear,
+    /// Its place in the order of all vCPUs' serializing events.
+    pub seq: Seq,
+}
+
+/// Blocks whose bytes memory does not hold any more, kept until they run again or memory agrees again. More of them at a time than this are not told apart from races.
+const MAX_SUSPECTS: usize = 1024;
+
+/// One vCPU.
+#[derive(Debug)]
+pub struct VcpuState {
+    /// What it executed in this epoch.
+    pub trace: EpochTrace,
+    /// The slots that are set, to be cleared at the next serializing event.
+    pub dirty: Vec<SlotId>,
+    /// Its last serializing event.
+    pub last_sync: Option<LastSync>,
+    /// How often it met each event that the profile counts.
+    pub syncs: Vec<u64>,
+    /// Differences that an exemption covered.
+    pub exempt: u64,
+    /// Segments that ran although memory had other bytes, by address of the segment.
+    suspects: HashSet<usize>,
+}
+
+/// What a mismatch between a block and memory means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mismatch {
+    /// Memory may have changed just now, while QEMU was entering the block: a race that any CPU can lose.
+    Race,
+    /// The vCPU came back to the block, and memory still has other bytes: QEMU did not drop it when they were stored.
+    Outlived,
+}
+
+impl VcpuState {
+    /// A vCPU that has executed nothing.
+    #[must_use]
+    pub fn new(exemptions: &'static [Exemption]) -> Self {
+        Self {
+            trace: EpochTrace::new(exemptions),
+            dirty: Vec::new(),
+            last_sync: None,
+            syncs: vec![0; SyncEventSet::CAPACITY],
+            exempt: 0,
+            suspects: HashSet::new(),
+        }
+    }
+
+    /// The vCPU is about to run `segment`, and memory does not hold its bytes.
+    pub fn mismatch(&mut self, segment: &'static Segment) -> Mismatch {
+        let key = std::ptr::from_ref(segment) as usize;
+        if self.suspects.remove(&key) {
+            return Mismatch::Outlived;
+        }
+        if self.suspects.len() < MAX_SUSPECTS {
+            self.suspects.insert(key);
+        }
+        Mismatch::Race
+    }
+
+    /// The vCPU is about to run `segment`, and memory holds its bytes.
+    pub fn agrees(&mut self, segment: &'static Segment) {
+        if !self.suspects.is_empty() {
+            self.suspects.remove(&(std::ptr::from_ref(segment) as usize));
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The registers that run-time distinctions need, by gdb's names for them.
+
+use crate::qemu::cpu::{CurrentCpu, Register};
+use std::sync::OnceLock;
+
+/// The general registers in the order of their numbers in ModRM and REX.
+const GENERAL: [&str; 16] = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+
+/// Handles of the registers; those that the machine lacks are `None`.
+#[derive(Debug)]
+pub struct Registers {
+    general: [Option<Register>; 16],
+    cs: Option<Register>,
+    cr3: Option<Register>,
+}
+
+static REGISTERS: OnceLock<Registers> = OnceLock::new();
+
+impl Registers {
+    /// The handles, looked up at the first use within a callback.
+    pub fn get() -> &'static Self {
+        REGISTERS.get_or_init(|| Self { general: GENERAL.map(Register::find), cs: Register::find("cs"), cr3: Register::find("cr3") })
+    }
+
+    /// General register by number.
+    pub fn general(&self, cpu: &CurrentCpu, number: u8) -> Option<u64> {
+        cpu.read((*self.general.get(usize::from(number))?)?)
+    }
+
+    /// RAX.
+    pub fn rax(&self, cpu: &CurrentCpu) -> Option<u64> {
+        self.general(cpu, 0)
+    }
+
+    /// RCX.
+    pub fn rcx(&self, cpu: &CurrentCpu) -> Option<u64> {
+        self.general(cpu, 1)
+    }
+
+    /// RDX.
+    pub fn rdx(&self, cpu: &CurrentCpu) -> Option<u64> {
+        self.general(cpu, 2)
+    }
+
+    /// RSP.
+    pub fn rsp(&self, cpu: &CurrentCpu) -> Option<u64> {
+        self.general(cpu, 4)
+    }
+
+    /// The code segment's selector.
+    pub fn cs(&self, cpu: &CurrentCpu) -> Option<u64> {
+        cpu.read(self.cs?)
+    }
+
+    /// CR3.
+    pub fn cr3(&self, cpu: &CurrentCpu) -> Option<u64> {
+        cpu.read(self.cr3?)
+    }
+}

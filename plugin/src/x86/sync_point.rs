@@ -1,0 +1,126 @@
+//! Instructions that serialize, or may.
+
+use super::registers::Registers;
+use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::translation::{Instruction, Payload};
+use crate::sanitizer::Sanitizer;
+use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::sync_event::SyncEventId;
+use icsan_model::x86::classify::{Class, classify};
+use icsan_model::x86::{events, resolve};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+
+/// The MSR that holds the address of the kernel's system-call entry (SDM vol. 4, IA32_LSTAR), and Linux's name for what is there.
+const LSTAR: u32 = 0xc000_0082;
+const LSTAR_SYMBOL: &str = "entry_SYSCALL_64";
+
+/// The instructions that have a callback so far: retranslation uses them again.
+#[derive(Debug, Default)]
+pub struct SyncPoints {
+    fixed: Mutex<HashMap<(Linear, SyncEventId), &'static FixedPoint>>,
+    resolved: Mutex<HashMap<(Linear, Class), &'static ResolvedPoint>>,
+}
+
+/// An instruction whose event is known from its bytes.
+#[derive(Debug)]
+struct FixedPoint {
+    sanitizer: &'static Sanitizer,
+    pc: Linear,
+    event: SyncEventId,
+}
+
+impl Payload for FixedPoint {
+    const READS_REGISTERS: bool = false;
+
+    fn fire(&'static self, vcpu: Vcpu, _cpu: &CurrentCpu) {
+        self.sanitizer.synchronizes(vcpu, self.event, self.pc);
+    }
+}
+
+/// An instruction whose event depends on registers or memory.
+#[derive(Debug)]
+struct ResolvedPoint {
+    sanitizer: &'static Sanitizer,
+    pc: Linear,
+    len: u8,
+    class: Class,
+}
+
+impl Payload for ResolvedPoint {
+    const READS_REGISTERS: bool = true;
+
+    fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
+        let event = match self.class {
+            Class::Fixed(event) => event,
+            Class::Iret { operand_bytes } => self.iret(cpu, operand_bytes),
+            Class::Wrmsr => self.wrmsr(cpu),
+            Class::MovCr3 { register } => mov_cr3(cpu, register),
+        };
+        self.sanitizer.synchronizes(vcpu, event, self.pc);
+    }
+}
+
+impl ResolvedPoint {
+    /// Only the 64-bit form is told apart: its frame lies at RSP, while older modes add a segment base that QEMU does not show.
+    fn iret(&self, cpu: &CurrentCpu, operand_bytes: u8) -> SyncEventId {
+        let registers = Registers::get();
+        let frame = || {
+            let bytes = cpu.memory(registers.rsp(cpu)?, 16)?;
+            let (rip, cs) = bytes.split_at(8);
+            Some((u64::from_le_bytes(rip.try_into().ok()?), u64::from_le_bytes(cs.try_into().ok()?), registers.cs(cpu)?))
+        };
+        if operand_bytes != 8 {
+            return events::IRET;
+        }
+        match frame() {
+            Some((target, new_cs, cs)) => resolve::iret(self.pc, self.len, target, (new_cs ^ cs) & 3 == 0),
+            // Not readable: the IRET will fault. `iret` is what the stricter profiles do not count.
+            None => events::IRET,
+        }
+    }
+
+    fn wrmsr(&self, cpu: &CurrentCpu) -> SyncEventId {
+        let registers = Registers::get();
+        let Some(msr) = registers.rcx(cpu).map(|rcx| rcx as u32) else { return events::WRMSR_NONSERIALIZING };
+        if msr == LSTAR
+            && let (Some(high), Some(low)) = (registers.rdx(cpu), registers.rax(cpu))
+        {
+            self.sanitizer.kernel_symbol_at(LSTAR_SYMBOL, high << 32 | low & 0xffff_ffff);
+        }
+        resolve::wrmsr(msr)
+    }
+}
+
+fn mov_cr3(cpu: &CurrentCpu, register: u8) -> SyncEventId {
+    let registers = Registers::get();
+    match (registers.cr3(cpu), registers.general(cpu, register)) {
+        (Some(old), Some(new)) => resolve::mov_cr3(old, new),
+        _ => events::MOV_CR3,
+    }
+}
+
+impl SyncPoints {
+    /// Puts a callback on the instruction if it `may_synchronize`, or tells where the kernel is.
+    pub fn instrument(&self, instruction: &Instruction<'_>, sanitizer: &'static Sanitizer, may_synchronize: bool) {
+        let pc = instruction.linear;
+        match classify(&instruction.bytes) {
+            None => {}
+            Some(Class::Fixed(event)) => {
+                if may_synchronize {
+                    let make = || -> &'static FixedPoint { Box::leak(Box::new(FixedPoint { sanitizer, pc, event })) };
+                    let point = *self.fixed.lock().entry((pc, event)).or_insert_with(make);
+                    instruction.on_execute(point);
+                }
+            }
+            Some(class) => {
+                if may_synchronize || class == Class::Wrmsr {
+                    let len = instruction.bytes.len() as u8;
+                    let make = || -> &'static ResolvedPoint { Box::leak(Box::new(ResolvedPoint { sanitizer, pc, len, class })) };
+                    let point = *self.resolved.lock().entry((pc, class)).or_insert_with(make);
+                    instruction.on_execute(point);
+                }
+            }
+        }
+    }
+}

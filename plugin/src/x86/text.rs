@@ -1,0 +1,32 @@
+//! Instructions as text, in the AT&T syntax that kernel developers read, with symbols.
+
+use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter, Instruction};
+use icsan_symbols::Symbolizer;
+
+/// The text of the instruction that `bytes` start with at the linear address `at`; `(bad)` if they are none.
+///
+/// The mode is not known when a report is made: 64-bit is tried first, and the one in which the instruction has the length that QEMU decoded wins.
+#[must_use]
+pub fn disassemble(bytes: &[u8], at: u64, symbols: &Symbolizer) -> String {
+    let decoded = [64, 32, 16]
+        .into_iter()
+        .map(|bits| Decoder::with_ip(bits, bytes, at, DecoderOptions::NONE).decode())
+        .find(|instruction| !instruction.is_invalid() && instruction.len() == bytes.len());
+    let instruction = decoded.unwrap_or_else(|| Decoder::with_ip(64, bytes, at, DecoderOptions::NONE).decode());
+    if instruction.is_invalid() {
+        return "(bad)".to_owned();
+    }
+    let mut text = String::new();
+    let mut formatter = GasFormatter::new();
+    formatter.options_mut().set_uppercase_hex(false);
+    formatter.format(&instruction, &mut text);
+    if let Some(name) = branch_target(&instruction).and_then(|target| symbols.resolve(target)) {
+        text.push_str(&format!(" <{name}>"));
+    }
+    text
+}
+
+fn branch_target(instruction: &Instruction) -> Option<u64> {
+    let target = instruction.near_branch_target();
+    (target != 0).then_some(target)
+}
