@@ -17,6 +17,9 @@ use crate::exemption::Exemption;
 /// Bytes that are compared at once. An implementation constant: no rule depends on it.
 const GRANULE: usize = 16;
 
+/// How many bytes of an older version a conflict shows: enough for the longest instruction of any architecture here.
+pub const WINDOW: usize = 15;
+
 /// Older versions that are kept for one vCPU in one epoch. Past this the oldest evidence is not extended, which can only miss; see [`EpochTrace::dropped`].
 const MAX_OLDER: usize = 4096;
 
@@ -140,8 +143,8 @@ pub struct Conflict {
     pub linear: Linear,
     /// The bytes that are in memory and about to be executed.
     pub memory: Vec<u8>,
-    /// The bytes that were executed at the same addresses earlier in this epoch, each as long as `memory` (bytes that were not executed earlier are
-    /// as in memory), latest first. Only those that no exemption covers.
+    /// The bytes that were executed from the same address on earlier in this epoch, latest first: at least as many as `memory` has (those that were not
+    /// executed earlier are as in memory), and what was executed right after them, up to [`WINDOW`] in all. Only those that no exemption covers.
     pub older: Vec<Vec<u8>>,
 }
 
@@ -257,35 +260,38 @@ impl EpochTrace {
     fn compare(&self, linear: Linear, memory: &[u8], findings: &mut Findings) {
         let mut older: Vec<Vec<u8>> = Vec::new();
         let mut exempt = 0;
-        let end = linear.offset(memory.len() as u64 - 1);
+        let end = linear.offset(WINDOW as u64 - 1);
         let bases = [linear.align_down(GRANULE as u64), end.align_down(GRANULE as u64)];
         let parts: Vec<Vec<(u128, u128, u16)>> =
             bases[..1 + usize::from(bases[0] != bases[1])].iter().map(|base| self.versions(*base).collect()).collect();
         for rank in 0..parts.iter().map(Vec::len).max().unwrap_or(0) {
             let mut version = memory.to_vec();
+            let mut after = Vec::new();
             let mut same_start = true;
-            for (base, part) in bases.iter().zip(&parts) {
-                let Some((bytes, mask, starts)) = part.get(rank) else { continue };
-                for (index, byte) in version.iter_mut().enumerate() {
-                    let at = linear.offset(index as u64);
-                    if at.align_down(GRANULE as u64) != *base {
-                        continue;
-                    }
-                    let position = (at.0 - base.0) as u32;
-                    if mask >> (8 * position) & 0xff != 0 {
-                        *byte = (bytes >> (8 * position)) as u8;
-                    }
-                    if index == 0 {
-                        same_start = starts >> position & 1 != 0;
-                    }
+            for index in 0..memory.len().max(WINDOW) {
+                let at = linear.offset(index as u64);
+                let base = at.align_down(GRANULE as u64);
+                let position = (at.0 - base.0) as u32;
+                let part = parts.get(usize::from(base != bases[0])).and_then(|part| part.get(rank));
+                let executed =
+                    part.filter(|(_, mask, _)| mask >> (8 * position) & 0xff != 0).map(|(bytes, ..)| (bytes >> (8 * position)) as u8);
+                match (version.get_mut(index), executed) {
+                    (Some(byte), Some(executed)) => *byte = executed,
+                    (Some(_), None) => {}
+                    (None, Some(executed)) => after.push(executed),
+                    (None, None) => break,
+                }
+                if index == 0 {
+                    same_start = part.is_none_or(|(.., starts)| starts >> position & 1 != 0);
                 }
             }
-            if version == memory || older.contains(&version) {
+            if version == memory || older.iter().any(|known: &Vec<u8>| known.starts_with(&version)) {
                 continue;
             }
             if self.is_exempt(linear, memory, &version, same_start) {
                 exempt += 1;
             } else {
+                version.append(&mut after);
                 older.push(version);
             }
         }
@@ -367,7 +373,7 @@ pub enum Origin {
 /// A byte string that the vCPU may execute.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Candidate {
-    /// The bytes, as many as the instruction in memory has.
+    /// The bytes: as many as the instruction in memory has, or more where the earlier instruction may have been longer.
     pub bytes: Vec<u8>,
     /// Where they come from.
     pub origin: Origin,
@@ -380,15 +386,19 @@ pub fn candidates(conflict: &Conflict, chunk: u32) -> Vec<Candidate> {
     let mut found = vec![Candidate { bytes: conflict.memory.clone(), origin: Origin::Memory }];
     let chunk_of = |index: usize| conflict.linear.offset(index as u64).align_down(u64::from(chunk)).0;
     for older in &conflict.older {
-        let mut chunks: Vec<u64> = (0..older.len()).filter(|index| older[*index] != conflict.memory[*index]).map(chunk_of).collect();
+        let common = conflict.memory.len();
+        let mut chunks: Vec<u64> = (0..common).filter(|index| older[*index] != conflict.memory[*index]).map(chunk_of).collect();
         chunks.dedup();
         let all = (1u32 << chunks.len().min(8)) - 1;
         for choice in (1..=all).rev() {
             let take_older =
                 |index: usize| chunks.iter().position(|chunk| *chunk == chunk_of(index)).is_some_and(|bit| choice >> bit & 1 != 0);
-            let bytes: Vec<u8> =
-                (0..older.len()).map(|index| if take_older(index) { older[index] } else { conflict.memory[index] }).collect();
-            let origin = if choice == all { Origin::Earlier } else { Origin::Mix };
+            let (bytes, origin) = if choice == all {
+                (older.clone(), Origin::Earlier)
+            } else {
+                let byte = |index: usize| if take_older(index) { older[index] } else { conflict.memory[index] };
+                ((0..common).map(byte).collect(), Origin::Mix)
+            };
             if found.iter().all(|known| known.bytes != bytes) {
                 found.push(Candidate { bytes, origin });
             }

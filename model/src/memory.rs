@@ -38,6 +38,8 @@ struct Change {
 struct Cell {
     known: u16,
     now: [u8; CELL],
+    /// The version of each byte that is there now.
+    latest: [Seq; CELL],
     /// Oldest first.
     changes: Vec<Change>,
 }
@@ -85,6 +87,9 @@ impl Memory {
     pub fn version(&self, phys: Phys, at: Seq) -> Seq {
         let (index, bit) = split(phys);
         let Some(cell) = self.cells.get(&index) else { return Seq(0) };
+        if cell.latest[bit] <= at {
+            return cell.latest[bit];
+        }
         cell.changes.iter().rev().find(|change| change.seq <= at && change.mask & (1 << bit) != 0).map_or(Seq(0), |change| change.seq)
     }
 
@@ -154,6 +159,7 @@ impl Cell {
             if self.known & (1 << bit) == 0 || self.now[bit] != *byte {
                 change.mask |= 1 << bit;
                 self.now[bit] = *byte;
+                self.latest[bit] = seq;
             }
         }
         self.known |= change.mask;

@@ -106,7 +106,7 @@ fn event(arch: &Architecture, name: &str) -> Result<SyncEventId, ProfileError> {
             .iter()
             .map(|row| (distance(row.name, name), row.name))
             .min()
-            .filter(|(distance, _)| *distance <= 3)
+            .filter(|(distance, _)| *distance <= name.len() / 3 + 1)
             .map(|(_, near)| near),
     })
 }

@@ -46,6 +46,8 @@ pub enum ConfigError {
     NotBuilt { key: &'static str, value: String },
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    #[error("with={name}: no plugin can see this event, so counting it would change nothing")]
+    Unseen { name: String },
     #[error("symbols={path}: {source}")]
     Symbols { path: String, source: SymbolError },
     #[error("suppress={path}: {source}")]
@@ -148,6 +150,9 @@ impl Config {
         }
         let (with, without) = (pairs.list("with"), pairs.list("without"));
         let mut profile = Profile::select(arch, pairs.get("profile"), &with, &without)?;
+        if let Some(name) = with.iter().find(|name| arch.event_by_name(name).is_some_and(|event| !crate::x86::can_see(event))) {
+            return Err(ConfigError::Unseen { name: name.clone() });
+        }
         if let Some(value) = pairs.get("chunk") {
             profile.buffers.chunk = value
                 .parse::<u32>()
@@ -197,4 +202,69 @@ fn watch_symbol(key: &'static str, symbol: Option<&str>, symbols: &Symbolizer) -
 
 fn bad(key: &'static str, value: &str, expected: &'static str) -> ConfigError {
     ConfigError::BadValue { key, value: value.to_owned(), expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Config;
+    use icsan_model::x86::X86_64;
+
+    fn parse(arguments: &[&str]) -> Result<Config, String> {
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Config::parse(&arguments, &X86_64).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults() {
+        let config = parse(&[]).unwrap();
+        assert_eq!(config.profile, *X86_64.profile("linux-x86").unwrap());
+        assert_eq!((config.exitcode, config.report, config.start, config.stop), (0, None, None, None));
+    }
+
+    #[test]
+    fn every_profile_loads_and_events_come_and_go() {
+        for profile in X86_64.profiles {
+            assert_eq!(parse(&[&format!("profile={}", profile.name)]).unwrap().profile, *profile);
+        }
+        let config = parse(&["with=lfence+mfence", "without=cpuid", "chunk=64"]).unwrap();
+        let counts = |name: &str| config.profile.serializes(X86_64.event_by_name(name).unwrap());
+        assert!(counts("lfence") && counts("mfence") && !counts("cpuid") && counts("iret"));
+        assert_eq!(config.profile.buffers.chunk, 64);
+    }
+
+    #[test]
+    fn what_later_versions_add_is_refused_unless_it_is_the_default() {
+        assert!(
+            parse(&["writers=off", "inject=off", "speculation=no", "lookahead=0", "emulator=report", "widen=off", "serialize=off"]).is_ok()
+        );
+        for bad in ["writers=on", "inject=stale", "speculation=on", "lookahead=16", "emulator=repair", "commit=foo", "record=/tmp/x"] {
+            assert!(parse(&[bad]).unwrap_err().contains("is not built into this version"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        for (arguments, expected) in [
+            (&["profil=fred"][..], "unknown key `profil`"),
+            (&["fred"][..], "key=value"),
+            (&["chunk=16", "chunk=32"][..], "`chunk` is given twice"),
+            (&["profile=linux"][..], "unknown profile `linux`; known are: linux-x86"),
+            (&["with=cpuit"][..], "did you mean `cpuid`"),
+            (&["without=nonsense"][..], "unknown event `nonsense`"),
+            (&["with=smi"][..], "no plugin can see"),
+            (&["chunk=12"][..], "power of two"),
+            (&["chunk=2"][..], "power of two"),
+            (&["exitcode=256"][..], "from 0 to 255"),
+            (&["exitcode=-1"][..], "from 0 to 255"),
+            (&["writers=maybe"][..], "on or off"),
+            (&["report="][..], "a path is expected"),
+            (&["symbols=/nonexistent"][..], "symbols=/nonexistent"),
+            (&["suppress=/nonexistent"][..], "suppress=/nonexistent"),
+            (&["start=foo"][..], "no such symbol; give symbols=PATH"),
+        ] {
+            let error = parse(arguments).unwrap_err();
+            assert!(error.contains(expected), "{arguments:?}: {error}");
+            assert!(!error.contains('\n'), "one line: {error}");
+        }
+    }
 }

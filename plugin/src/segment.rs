@@ -67,12 +67,6 @@ impl CodeTable {
         self.dropped
     }
 
-    /// How many segments there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.segments.len()
-    }
-
     /// Notes what a translation read at `linear`, and tells whether any of these bytes were different in an earlier translation of the same place.
     pub fn observe(&mut self, linear: Linear, bytes: &[u8], host: Option<usize>) -> bool {
         let mut changed = false;

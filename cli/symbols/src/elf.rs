@@ -5,9 +5,10 @@ use std::fs::File;
 use object::read::{ReadCache, ReadRef};
 use object::{Object, ObjectKind, ObjectSection, ObjectSymbol, SectionKind, SymbolKind, SymbolSection};
 
+use crate::builder::Builder;
 use crate::error::SymbolError;
 use crate::kallsyms::{Image, Segment};
-use crate::table::{Builder, Origin, SymbolTable};
+use crate::table::{Origin, SymbolTable};
 
 /// Reads the symbols from a file of any size, without reading the rest of it.
 ///

@@ -27,8 +27,9 @@
 //! 2. `num_syms` names end where the markers start, and every marker is where a 256th name starts.
 //! 3. Every name expands to a type letter and a printable name.
 //! 4. The addresses ascend, as the tables are sorted.
-//! 5. `_text` or `_stext` is there, in the kernel's half of the address space and inside of a
-//!    loaded segment; so are nearly all functions.
+//! 5. `relative_base`, where there is one, is in a loaded segment. `_text` or `_stext` is where the
+//!    first segment in the kernel's half of the address space starts. Nearly all functions are in
+//!    segments of that half.
 //!
 //! An order and an encoding that do not belong to the kernel fail at 4 or 5.
 
@@ -36,8 +37,9 @@ mod addresses;
 mod names;
 mod tokens;
 
+use crate::builder::Builder;
 use crate::error::SymbolError;
-use crate::table::{Builder, KERNEL_HALF, Origin, SymbolTable};
+use crate::table::{KERNEL_HALF, Origin, SymbolTable};
 
 /// A part of the file that is loaded at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +65,12 @@ impl Image<'_> {
     /// Is a segment linked for the kernel's half of the address space?
     #[must_use]
     pub fn is_kernel(&self) -> bool {
-        self.segments.iter().any(|s| s.addr >= KERNEL_HALF)
+        self.kernel_start().is_some()
+    }
+
+    /// Where the lowest segment in the kernel's half of the address space starts.
+    fn kernel_start(&self) -> Option<u64> {
+        self.segments.iter().map(|s| s.addr).filter(|&addr| addr >= KERNEL_HALF).min()
     }
 
     /// The link-time address of a place in the file.

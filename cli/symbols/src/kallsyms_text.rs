@@ -9,9 +9,10 @@
 //! With no module loaded the two formats look alike. `System.map` then gives itself away by the
 //! `kallsyms_…` tables, which kallsyms itself leaves out; short lists count as a `System.map`.
 
+use crate::builder::Builder;
 use crate::error::SymbolError;
 use crate::system_map::lines;
-use crate::table::{Builder, Origin, SymbolTable};
+use crate::table::{Origin, SymbolTable};
 
 /// A list of at least so many symbols without a `kallsyms_…` among them is taken for a copy of
 /// `/proc/kallsyms`.

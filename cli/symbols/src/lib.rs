@@ -27,6 +27,7 @@
 
 #![forbid(unsafe_code)]
 
+mod builder;
 pub mod compression;
 pub mod elf;
 pub mod error;

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::LazyLock;
+
 use common::elf::{self, Segment};
 use common::image::{LAYOUTS, Layout, bz_image, compress, vmlinux};
 use common::{TEXT, kernel_symbols};
@@ -30,6 +32,11 @@ fn exercise(bytes: &[u8]) {
     let _ = symbols.resolve(u64::MAX);
 }
 
+/// Made once: compressing takes its time.
+static SMALL_FILES: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(small_files);
+/// A kernel of each layout.
+static KERNELS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| LAYOUTS.map(|layout| vmlinux(layout, &kernel_symbols(layout.per_cpu()))).into());
+
 fn small_files() -> Vec<(String, Vec<u8>)> {
     let symbols = kernel_symbols(true);
     let kernel = vmlinux(Layout::New, &symbols);
@@ -45,7 +52,7 @@ fn small_files() -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn every_prefix_is_survived() {
-    for (name, file) in small_files() {
+    for (name, file) in SMALL_FILES.iter() {
         // The headers byte by byte, what is compressed in steps.
         let step = if file.len() > 4096 { 97 } else { 1 };
         let ends = (0..file.len().min(2200)).chain((2200..file.len()).step_by(step));
@@ -58,8 +65,7 @@ fn every_prefix_is_survived() {
 
 #[test]
 fn every_prefix_of_a_kernel_is_survived() {
-    for layout in LAYOUTS {
-        let kernel = vmlinux(layout, &kernel_symbols(layout.per_cpu()));
+    for kernel in KERNELS.iter() {
         for end in (0..kernel.len()).step_by(113) {
             exercise(&kernel[..end]);
         }
@@ -94,7 +100,7 @@ proptest! {
 
     #[test]
     fn changed_files_are_survived(which in 0..7_usize, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
-        let (_, mut file) = small_files().swap_remove(which);
+        let mut file = SMALL_FILES[which].1.clone();
         for (place, value) in changes {
             let place = place.index(file.len());
             file[place] = value;
@@ -104,7 +110,7 @@ proptest! {
 
     #[test]
     fn changed_kernels_are_survived(which in 0..5_usize, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
-        let mut kernel = vmlinux(LAYOUTS[which], &kernel_symbols(LAYOUTS[which].per_cpu()));
+        let mut kernel = KERNELS[which].clone();
         for (place, value) in changes {
             let place = place.index(kernel.len());
             kernel[place] = value;

@@ -2,11 +2,16 @@
 //! tests say so and pass; with it, every file has to be good.
 //!
 //! A file `PATH.kallsyms` beside an image, if there is one, is a copy of that kernel's
-//! `/proc/kallsyms` taken with `nokaslr`: then all names, types and addresses are compared.
+//! `/proc/kallsyms` taken as root with `nokaslr`: then all names, types and addresses are compared.
+//!
+//! ```text
+//! ICSAN_KERNELS=$(scripts/kernel 6.1):$(scripts/kernel 6.12):$(scripts/kernel 7) \
+//!     cargo test --release -p icsan-symbols --test real_kernels -- --nocapture
+//! ```
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use icsan_symbols::{Origin, SymbolTable, Symbolizer};
 
@@ -18,12 +23,21 @@ fn kernels() -> Vec<PathBuf> {
     std::env::split_paths(&list).collect()
 }
 
+/// The shortest of three times: other jobs may share the machine.
+fn load_time(path: &Path) -> Duration {
+    let load = |_| {
+        let start = Instant::now();
+        SymbolTable::load(path).unwrap();
+        start.elapsed()
+    };
+    (0..3).map(load).min().unwrap()
+}
+
 #[test]
 fn every_kernel_has_symbols_that_make_sense() {
     for path in kernels() {
-        let start = Instant::now();
         let table = SymbolTable::load(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let took = start.elapsed();
+        let took = load_time(&path);
         let place = path.display();
         println!("{place}: {} symbols, {:?}, {took:?}", table.len(), table.origin());
 

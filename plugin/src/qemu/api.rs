@@ -10,7 +10,7 @@
 //! - `qemu_plugin_translate_vaddr` exists since 5.
 
 use libc::{c_char, c_int, c_uint, c_void};
-use qemu_plugin::sys;
+use qemu_plugin_sys as sys;
 use std::sync::OnceLock;
 use thiserror::Error;
 

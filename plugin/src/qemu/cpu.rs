@@ -2,7 +2,7 @@
 
 use super::api::{Api, api};
 use parking_lot::Mutex;
-use qemu_plugin::sys;
+use qemu_plugin_sys as sys;
 use std::collections::HashMap;
 use std::ffi::CStr;
 

@@ -7,7 +7,7 @@ use super::process::say;
 use super::translation::Translation;
 use icsan_model::addr::Vcpu;
 use libc::{c_char, c_int, c_uint, c_void};
-use qemu_plugin::sys;
+use qemu_plugin_sys as sys;
 use std::ffi::CStr;
 use std::sync::OnceLock;
 

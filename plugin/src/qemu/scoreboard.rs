@@ -2,7 +2,7 @@
 
 use super::api::api;
 use icsan_model::addr::Vcpu;
-use qemu_plugin::sys;
+use qemu_plugin_sys as sys;
 
 /// Number of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -30,12 +30,6 @@ impl Slots {
         // SAFETY: any size is valid; QEMU aborts the process if memory runs out, at start.
         let score = unsafe { (api.qemu_plugin_scoreboard_new)(len as usize * size_of::<u64>()) };
         (!score.is_null()).then_some(Self { score, len })
-    }
-
-    /// How many slots there are.
-    #[must_use]
-    pub fn len(&self) -> u32 {
-        self.len
     }
 
     /// A slot's place, as QEMU's conditional callbacks want it.

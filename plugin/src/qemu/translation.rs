@@ -7,7 +7,7 @@ use super::host_code::HostCode;
 use super::scoreboard::{SlotId, Slots};
 use icsan_model::addr::{Linear, Vcpu};
 use libc::{c_uint, c_void};
-use qemu_plugin::sys;
+use qemu_plugin_sys as sys;
 use std::marker::PhantomData;
 use std::ops::Range;
 

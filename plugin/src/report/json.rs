@@ -4,7 +4,7 @@ use super::findings::{Findings, Hazard};
 use super::{Counts, Report};
 use crate::x86::text::disassemble;
 use icsan_model::addr::Vcpu;
-use icsan_model::light::{Origin, candidates};
+use icsan_model::light::Origin;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -161,7 +161,8 @@ impl<'a> Object<'a> {
             len: conflict.memory.len(),
             memory: hex_bytes(&conflict.memory),
             memory_text: text(&conflict.memory),
-            candidates: candidates(conflict, report.config.profile.buffers.chunk)
+            candidates: report
+                .candidates(conflict)
                 .into_iter()
                 .map(|candidate| CandidateObject {
                     text: text(&candidate.bytes),

@@ -10,7 +10,9 @@ pub mod text;
 use crate::config::Config;
 use crate::qemu::install::Machine;
 use crate::vcpu::VcpuState;
+use crate::x86::text::first_instruction;
 use icsan_model::architecture::Architecture;
+use icsan_model::light::{self, Candidate, Conflict, Origin};
 
 /// What every part of a report needs to know.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +23,18 @@ pub struct Report<'a> {
     pub config: &'a Config,
     /// What QEMU said.
     pub machine: &'a Machine,
+}
+
+impl Report<'_> {
+    /// What the vCPU may execute, each cut to one instruction.
+    #[must_use]
+    pub fn candidates(&self, conflict: &Conflict) -> Vec<Candidate> {
+        let mut candidates = light::candidates(conflict, self.config.profile.buffers.chunk);
+        for candidate in candidates.iter_mut().filter(|candidate| candidate.origin == Origin::Earlier) {
+            candidate.bytes = first_instruction(&candidate.bytes).to_vec();
+        }
+        candidates
+    }
 }
 
 /// The numbers of the summary.

@@ -4,7 +4,7 @@ use super::findings::{Findings, Hazard};
 use super::{Counts, Report};
 use crate::x86::text::disassemble;
 use icsan_model::hazard::Kind;
-use icsan_model::light::{Origin, candidates};
+use icsan_model::light::Origin;
 use std::fmt::Write;
 
 const BAR: &str = "==================================================================";
@@ -42,7 +42,7 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     let physical = evidence.physical.map_or_else(|| "phys unknown".to_owned(), |physical| format!("phys {physical:#x}"));
     let location = symbols.resolve(pc).map(|resolved| format!(" in {resolved}")).unwrap_or_default();
     let _ = writeln!(text, "vCPU {} executed {} bytes at {pc:#x} ({physical}){location}:", evidence.vcpu, conflict.memory.len());
-    let listed = candidates(conflict, report.config.profile.buffers.chunk);
+    let listed = report.candidates(conflict);
     let width = listed.iter().map(|candidate| candidate.bytes.len() * 3).max().unwrap_or(0);
     for candidate in listed {
         let (label, origin) = match candidate.origin {

@@ -9,8 +9,9 @@ mod watch_gate;
 use crate::qemu::translation::Instruction;
 use crate::sanitizer::Sanitizer;
 use icsan_model::profile::Profile;
+use icsan_model::sync_event::SyncEventId;
 use icsan_model::x86::classify::{Class, classify};
-use icsan_model::x86::events;
+use icsan_model::x86::events::{self, Seen};
 
 /// The guest's page size, in bytes.
 pub const PAGE: u64 = 4096;
@@ -21,6 +22,12 @@ pub struct Points {
     sync: sync_point::SyncPoints,
     marker: marker::MarkerPoint,
     gates: watch_gate::Gates,
+}
+
+/// Does the plugin learn of the event at all? It watches instructions; resets, interrupt delivery and system management mode show in none.
+#[must_use]
+pub fn can_see(event: SyncEventId) -> bool {
+    matches!(events::seen(event), Seen::Instruction | Seen::Resolved | Seen::Hot)
 }
 
 impl Points {

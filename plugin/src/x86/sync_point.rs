@@ -105,22 +105,19 @@ impl SyncPoints {
     pub fn instrument(&self, instruction: &Instruction<'_>, sanitizer: &'static Sanitizer, may_synchronize: bool) {
         let pc = instruction.linear;
         match classify(&instruction.bytes) {
-            None => {}
-            Some(Class::Fixed(event)) => {
-                if may_synchronize {
-                    let make = || -> &'static FixedPoint { Box::leak(Box::new(FixedPoint { sanitizer, pc, event })) };
-                    let point = *self.fixed.lock().entry((pc, event)).or_insert_with(make);
-                    instruction.on_execute(point);
-                }
+            Some(Class::Fixed(event)) if may_synchronize => {
+                let make = || -> &'static FixedPoint { Box::leak(Box::new(FixedPoint { sanitizer, pc, event })) };
+                let point = *self.fixed.lock().entry((pc, event)).or_insert_with(make);
+                instruction.on_execute(point);
             }
-            Some(class) => {
-                if may_synchronize || class == Class::Wrmsr {
-                    let len = instruction.bytes.len() as u8;
-                    let make = || -> &'static ResolvedPoint { Box::leak(Box::new(ResolvedPoint { sanitizer, pc, len, class })) };
-                    let point = *self.resolved.lock().entry((pc, class)).or_insert_with(make);
-                    instruction.on_execute(point);
-                }
+            None | Some(Class::Fixed(_)) => {}
+            Some(class) if may_synchronize || class == Class::Wrmsr => {
+                let len = instruction.bytes.len() as u8;
+                let make = || -> &'static ResolvedPoint { Box::leak(Box::new(ResolvedPoint { sanitizer, pc, len, class })) };
+                let point = *self.resolved.lock().entry((pc, class)).or_insert_with(make);
+                instruction.on_execute(point);
             }
+            Some(_) => {}
         }
     }
 }

@@ -26,6 +26,13 @@ pub fn disassemble(bytes: &[u8], at: u64, symbols: &Symbolizer) -> String {
     text
 }
 
+/// How many of the bytes the first instruction takes (64-bit mode); all of them if they are no instruction.
+#[must_use]
+pub fn first_instruction(bytes: &[u8]) -> &[u8] {
+    let instruction = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
+    if instruction.is_invalid() { bytes } else { &bytes[..instruction.len()] }
+}
+
 fn branch_target(instruction: &Instruction) -> Option<u64> {
     let target = instruction.near_branch_target();
     (target != 0).then_some(target)

@@ -26,7 +26,7 @@ pub(super) fn find(image: &Image<'_>, tokens: &Tokens<'_>, names: &Names<'_>, sy
         (Some(tokens.end), behind),
         (before.and_then(|base| base.checked_sub(align_8(size))), before),
     ];
-    let encodings = [Encoding::PlaceRelative, Encoding::AbsolutePerCpu, Encoding::BaseRelative];
+    let encodings = [Encoding::AbsolutePerCpu, Encoding::BaseRelative, Encoding::PlaceRelative];
     places.into_iter().find_map(|(offsets, base)| {
         encodings.into_iter().find_map(|encoding| {
             let addresses = decode(image, offsets?, base?, names.count, encoding)?;
@@ -41,6 +41,9 @@ fn decode(image: &Image<'_>, offsets: usize, base: usize, count: usize, encoding
         Encoding::PlaceRelative => (image.addr_of(offsets)?, 0),
         _ => (0, u64::from_le_bytes(*image.bytes.get(base..)?.first_chunk()?)),
     };
+    if encoding != Encoding::PlaceRelative && !image.is_loaded(base) {
+        return None;
+    }
     let mut addresses = Vec::with_capacity(count);
     let mut previous = 0;
     for index in 0..count {
@@ -61,18 +64,18 @@ fn decode(image: &Image<'_>, offsets: usize, base: usize, count: usize, encoding
     Some(addresses)
 }
 
-/// Is the kernel's start among the symbols and loaded, as are nearly all functions?
+/// Is `_text` or `_stext` where the kernel's first segment starts, and are nearly all functions in
+/// its segments? Offsets that are read from the wrong place, or as if they counted from there, fail
+/// here at the latest.
 fn believable(image: &Image<'_>, symbols: &Symbols, addresses: &[u64]) -> bool {
+    let start = image.kernel_start();
     let mut anchored = false;
     let (mut functions, mut loaded) = (0_usize, 0_usize);
     for (symbol, &addr) in symbols.iter().zip(addresses) {
-        if !matches!(symbol.kind, 't' | 'T') {
-            continue;
-        }
-        functions += 1;
-        if image.is_loaded(addr) {
-            loaded += 1;
-            anchored |= matches!(symbols.name(symbol), "_text" | "_stext");
+        if matches!(symbol.kind, 't' | 'T') {
+            functions += 1;
+            loaded += usize::from(image.is_loaded(addr));
+            anchored |= start == Some(addr) && matches!(symbols.name(symbol), "_text" | "_stext");
         }
     }
     anchored && loaded >= functions - functions / 10

@@ -1,0 +1,102 @@
+//! The model and the brute-force oracle say the same, candidate for candidate, on random histories.
+
+use icsan_model::event::Event;
+use icsan_model::model::Model;
+use icsan_model::naive::{Answer, Naive};
+use icsan_model::profile::Profile;
+use icsan_model::strategies::{self, Guest, Op, Toy, VCPUS};
+use proptest::prelude::*;
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
+
+/// The oracle with the guest that it watches.
+#[derive(Clone, Debug)]
+struct Reference {
+    guest: Guest,
+    naive: Naive,
+    /// The events so far that the system under test has not met: first those that set the guest up.
+    latest: Vec<(Event, Option<Answer>)>,
+}
+
+impl Reference {
+    fn new(profile: Profile) -> Self {
+        let (guest, events) = Guest::new();
+        let mut naive = Naive::new(profile, Toy);
+        let latest = events.into_iter().map(|event| (event.clone(), naive.apply(&event))).collect();
+        Self { guest, naive, latest }
+    }
+}
+
+impl ReferenceStateMachine for Reference {
+    type State = Self;
+    type Transition = Op;
+
+    fn init_state() -> BoxedStrategy<Self> {
+        strategies::profile().prop_map(Self::new).boxed()
+    }
+
+    fn transitions(_: &Self) -> BoxedStrategy<Op> {
+        strategies::op().boxed()
+    }
+
+    fn apply(mut state: Self, op: &Op) -> Self {
+        let event = state.guest.step(op);
+        state.latest = event.into_iter().map(|event| (event.clone(), state.naive.apply(&event))).collect();
+        state
+    }
+
+    fn preconditions(state: &Self, op: &Op) -> bool {
+        state.guest.clone().step(op).is_some()
+    }
+}
+
+struct Tested(Model);
+
+impl Tested {
+    fn step(&mut self, event: &Event, answer: Option<&Answer>) {
+        let asked = match event {
+            Event::Fetch { vcpu, linear, len } => Some(self.0.candidates(*vcpu, *linear, *len).expect("possible")),
+            _ => None,
+        };
+        let verdict = self.0.apply(event).expect("possible");
+        let (Some(candidates), Some(answer)) = (asked, answer) else {
+            assert_eq!(verdict.hazard, None);
+            return;
+        };
+        assert_eq!(verdict.complete, candidates.complete);
+        if !verdict.complete {
+            return;
+        }
+        let mut found: Vec<_> = candidates.others().to_vec();
+        found.sort_by(|a, b| a.bytes.cmp(&b.bytes));
+        assert_eq!(found, answer.others.values().cloned().collect::<Vec<_>>());
+        assert_eq!(verdict.hazard.as_ref().map(|hazard| hazard.kind), answer.kind);
+        assert_eq!(verdict.exempt, answer.others.values().filter(|candidate| candidate.exempt).count());
+        if let Some(hazard) = &verdict.hazard {
+            let blamed: std::collections::BTreeSet<_> =
+                answer.others.values().filter(|candidate| !candidate.exempt).flat_map(|candidate| candidate.separated_by.clone()).collect();
+            assert_eq!(hazard.writes.iter().map(|write| write.seq).collect::<Vec<_>>(), blamed.into_iter().collect::<Vec<_>>());
+            assert!(!hazard.writes.is_empty() || hazard.remapped.is_some(), "something explains every hazard");
+        }
+    }
+}
+
+impl StateMachineTest for Tested {
+    type SystemUnderTest = Self;
+    type Reference = Reference;
+
+    fn init_test(state: &Reference) -> Self {
+        let mut tested = Self(Model::new(*state.naive.profile(), Toy, usize::from(VCPUS)).expect("a sound profile"));
+        state.latest.iter().for_each(|(event, answer)| tested.step(event, answer.as_ref()));
+        tested
+    }
+
+    fn apply(mut tested: Self, state: &Reference, _: Op) -> Self {
+        state.latest.iter().for_each(|(event, answer)| tested.step(event, answer.as_ref()));
+        tested
+    }
+}
+
+prop_state_machine! {
+    #[test]
+    fn the_model_agrees_with_the_naive_oracle(sequential 1..80 => Tested);
+}
