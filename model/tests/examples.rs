@@ -195,6 +195,16 @@ fn code_mapped_where_nothing_was_cannot_be_stale() {
 }
 
 #[test]
+fn a_lookahead_brings_nothing_in_from_an_unmapped_page() {
+    let mut example = Example::new(profile(&[], Buffers { lookahead: 4096, ..Buffers::DEFAULT }));
+    example.fetch(0, 0x1000, 5);
+    example.store(None, 0x2000, &[4, 7, 7, 7, 7, 0]);
+    example.map(0, 0x2000, Some(0x2000));
+    example.store(Some((1, 0x2000)), 0x2000, &[12]);
+    assert_eq!(example.kind(0, 0x2000, 5), None);
+}
+
+#[test]
 fn what_was_never_brought_in_is_speculative_at_worst() {
     let mut example = Example::new(profile(&[], Buffers { speculation: true, ..Buffers::DEFAULT }));
     let store = example.store(Some((1, 0x1000)), 0x1000, &[12]);
