@@ -54,7 +54,7 @@ pub struct Marker {
 #[allow(missing_docs)]
 pub struct HazardObject<'a> {
     pub kind: &'static str,
-    pub rule: &'static str,
+    pub rule: String,
     pub vcpu: u16,
     pub pc: String,
     pub symbol: Option<String>,
@@ -153,7 +153,7 @@ impl<'a> Object<'a> {
         let text = |bytes: &[u8]| disassemble(bytes, conflict.linear.0, symbols);
         Self::Hazard(HazardObject {
             kind: hazard.kind.name(),
-            rule: super::text::rule(hazard.kind),
+            rule: super::text::rule(hazard.kind, report.arch),
             vcpu: evidence.vcpu.0,
             pc: hex(conflict.linear.0),
             symbol: symbol(conflict.linear.0),

@@ -3,20 +3,20 @@
 use super::findings::{Findings, Hazard};
 use super::{Counts, Report};
 use crate::x86::text::disassemble;
+use icsan_model::architecture::Architecture;
 use icsan_model::hazard::Kind;
 use icsan_model::light::Origin;
 use std::fmt::Write;
 
 const BAR: &str = "==================================================================";
 
-/// The rule that a hazard of this kind breaks, with its source.
+/// The rule that a hazard of this kind breaks, with the section that states it.
 #[must_use]
-pub fn rule(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Emulator => "none of the guest's: QEMU runs a block although memory has not held its bytes for a while",
-        _ => {
-            "SDM vol. 3, \"Handling Self- and Cross-Modifying Code\": the executing processor must serialize after the change, before it executes the changed code"
-        }
+pub fn rule(kind: Kind, arch: &Architecture) -> String {
+    let rule = icsan_model::rule::rule(kind);
+    match rule.source(arch.name) {
+        Some(source) => format!("{}: {}", source.section, rule.text),
+        None => rule.text.to_owned(),
     }
 }
 
@@ -66,7 +66,7 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
         ),
         None => writeln!(text, "vCPU {} has not serialized since it started", evidence.vcpu),
     };
-    let _ = writeln!(text, "rule: {}", rule(hazard.kind));
+    let _ = writeln!(text, "rule: {}", rule(hazard.kind, report.arch));
     if let Some(note) = note(hazard.kind) {
         let _ = writeln!(text, "note: {note}");
     }

@@ -1,0 +1,71 @@
+//! What the tests work with: the plugin, the QEMUs, the kernels; and the turn to use the machine.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One QEMU at a time: the guests' speed, and so what they do within a time limit, must not depend on how many tests run.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A QEMU that the plugin serves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Qemu {
+    /// Its version.
+    pub version: &'static str,
+    /// The plugin API that ICSAN must choose.
+    pub api: i64,
+    /// Can a plugin ask for physical addresses (API 5 and later)?
+    pub physical: bool,
+    /// The program.
+    pub program: PathBuf,
+}
+
+/// The equipment. Whoever holds it has the turn.
+#[derive(Debug)]
+pub struct Lab {
+    /// `libicsan.so`.
+    pub plugin: PathBuf,
+    /// The QEMUs that must work.
+    pub qemus: [Qemu; 2],
+    /// Too old.
+    pub qemu_7_2: PathBuf,
+    /// Another architecture.
+    pub qemu_aarch64: PathBuf,
+    /// Debian's kernel images.
+    pub kernel_6_1: PathBuf,
+    /// The other one.
+    pub kernel_6_12: PathBuf,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Lab {
+    /// Waits for the turn. `None` if the tests against real QEMUs are not wanted, which is said.
+    pub fn open() -> Option<Self> {
+        let Some(plugin) = std::env::var_os("ICSAN_PLUGIN").filter(|path| !path.is_empty()) else {
+            println!("skipped: ICSAN_PLUGIN is not set (scripts/test sets it and fetches QEMUs and kernels)");
+            return None;
+        };
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let qemu = |version, api, variable| Qemu { version, api, physical: api >= 5, program: existing(variable) };
+        Some(Self {
+            plugin: exists("ICSAN_PLUGIN", plugin),
+            qemus: [qemu("10.0", 4, "ICSAN_QEMU_10_0"), qemu("11.1", 7, "ICSAN_QEMU_11_1")],
+            qemu_7_2: existing("ICSAN_QEMU_7_2"),
+            qemu_aarch64: existing("ICSAN_QEMU_AARCH64"),
+            kernel_6_1: existing("ICSAN_KERNEL_6_1"),
+            kernel_6_12: existing("ICSAN_KERNEL_6_12"),
+            _turn: turn,
+        })
+    }
+}
+
+fn existing(variable: &str) -> PathBuf {
+    let path = std::env::var_os(variable).unwrap_or_else(|| panic!("ICSAN_PLUGIN is set, but {variable} is not"));
+    exists(variable, path)
+}
+
+fn exists(variable: &str, path: OsString) -> PathBuf {
+    let path = PathBuf::from(path);
+    assert!(path.is_file(), "{variable}={}: no such file", path.display());
+    path
+}

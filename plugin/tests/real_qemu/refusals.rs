@@ -1,0 +1,438 @@
+//! What cannot work is refused when it is loaded: one line that says what is wrong and what to do, and an exit. No crash, no hang, nothing silently ignored.
+
+use crate::boot_sector::{BootSector, Ending, NEVER};
+use crate::lab::Lab;
+use crate::machine::{Guest, Machine, SOON};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// A refusal takes a tenth of a second on an idle machine.
+const QUICKLY: Duration = Duration::from_secs(20);
+
+/// The lines that the plugin wrote.
+fn own_lines(stderr: &str) -> Vec<&str> {
+    stderr.lines().filter(|line| line.starts_with("icsan: ")).collect()
+}
+
+/// Gives what is wrong with a refusal whose line must hold all `words`.
+fn refusal_fault(mut guest: Guest, words: &[&str]) -> Option<String> {
+    let Some(code) = guest.ends_within(QUICKLY) else {
+        return Some(format!("it did not end, expected one line with {words:?}\n{}", guest.outputs()));
+    };
+    let stderr = guest.stderr();
+    let lines = own_lines(&stderr);
+    let foreign =
+        stderr.lines().any(|line| !line.starts_with("icsan: ") && !line.starts_with("qemu-system-") && !line.starts_with("Please use"));
+    let told = lines.len() == 1 && words.iter().all(|word| lines[0].contains(word));
+    (code == 0 || !told || foreign).then(|| format!("exit code {code}, expected one line with {words:?}\n{}", guest.outputs()))
+}
+
+fn assert_no_faults(faults: &[String]) {
+    assert!(faults.is_empty(), "{} of the refusals are not as they should be:\n\n{}", faults.len(), faults.join("\n\n"));
+}
+
+/// Starts each QEMU with each text of keys, and expects a refusal with those words.
+fn refuses(lab: &Lab, cases: &[(&str, &[&str])]) {
+    let mut faults = Vec::new();
+    for qemu in &lab.qemus {
+        for (keys, words) in cases {
+            let guest = Machine::pc(lab, qemu).keys(keys).launch();
+            faults.extend(refusal_fault(guest, words).map(|fault| format!("QEMU {}, `{keys}`: {fault}", qemu.version)));
+        }
+    }
+    assert_no_faults(&faults);
+}
+
+#[test]
+fn keys_that_are_none() {
+    let Some(lab) = Lab::open() else { return };
+    refuses(
+        &lab,
+        &[
+            ("nonsense=1", &["unknown key `nonsense`", "known keys are", "profile", "suppress"]),
+            // QEMU makes `foo=on` of it, and `de=off` of the other one.
+            ("foo", &["unknown key `foo`"]),
+            ("node", &["unknown key `de`"]),
+            ("Chunk=16", &["unknown key `Chunk`"]),
+            ("chunk=16,chunk=16", &["`chunk` is given twice"]),
+            ("without=iret,without=cpuid", &["`without` is given twice"]),
+        ],
+    );
+}
+
+#[test]
+fn values_that_are_none() {
+    let Some(lab) = Lab::open() else { return };
+    refuses(
+        &lab,
+        &[
+            ("chunk=0", &["chunk=0", "power of two"]),
+            ("chunk=24", &["chunk=24", "power of two"]),
+            ("chunk=8192", &["chunk=8192", "4096"]),
+            ("chunk=-16", &["chunk=-16", "power of two"]),
+            ("chunk=16k", &["chunk=16k", "power of two"]),
+            ("chunk=", &["chunk=", "power of two"]),
+            ("exitcode=256", &["exitcode=256", "0 to 255"]),
+            ("exitcode=-1", &["exitcode=-1", "0 to 255"]),
+            ("exitcode=bad", &["exitcode=bad", "0 to 255"]),
+            ("writers=maybe", &["writers=maybe", "on or off"]),
+            ("profile=amd", &["unknown profile `amd`", "amd-apm", "linux-x86"]),
+            ("profile=", &["unknown profile ``", "linux-x86"]),
+            ("with=nonsense", &["unknown event `nonsense`"]),
+            ("without=cpuidd", &["unknown event `cpuidd`", "did you mean `cpuid`?"]),
+            ("without=iret+invlgp", &["unknown event `invlgp`", "did you mean `invlpg`?"]),
+            ("with=mov-cr33", &["unknown event `mov-cr33`", "did you mean `mov-cr3`?"]),
+            ("start=kernel_init", &["start=kernel_init", "no such symbol", "symbols=PATH"]),
+            ("stop=kernel_init", &["stop=kernel_init", "no such symbol", "symbols=PATH"]),
+        ],
+    );
+}
+
+/// A shell variable that is not set, or a value that was forgotten, is no reason to run without what the user asked for.
+#[test]
+fn values_that_are_missing() {
+    let Some(lab) = Lab::open() else { return };
+    refuses(
+        &lab,
+        &[
+            ("report=", &["report=", "path"]),
+            ("suppress=", &["suppress="]),
+            ("symbols=", &["symbols="]),
+            ("start=", &["start="]),
+            ("stop=", &["stop="]),
+            ("with=", &["with="]),
+            ("without=", &["without="]),
+            // QEMU makes `report=on` of it: that would write to a file of that name.
+            ("report", &["report=on", "path"]),
+        ],
+    );
+}
+
+#[test]
+fn keys_of_later_versions() {
+    let Some(lab) = Lab::open() else { return };
+    let words: &[&str] = &["not built into this version"];
+    let keys = ["writers=on", "inject=stale", "speculation=on", "lookahead=16", "prefetch=64", "trace=8", "widen=100", "serialize=emulate"];
+    let more = ["commit=text_poke", "emulator=repair", "record=recording"];
+    refuses(&lab, &keys.into_iter().chain(more).map(|key| (key, words)).collect::<Vec<_>>());
+}
+
+/// The same keys with the values that this version fulfils.
+#[test]
+fn defaults_of_later_keys_are_taken() {
+    let Some(lab) = Lab::open() else { return };
+    for qemu in &lab.qemus {
+        let mut guest = Machine::pc(&lab, qemu)
+            .sector(&BootSector::new(Ending::PowerOff))
+            .keys("writers=off,inject=off,speculation=off,lookahead=0,prefetch=unbounded,trace=unbounded,widen=off,serialize=off,emulator=report")
+            .report()
+            .launch();
+        assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
+        assert_eq!(guest.report().summary()["complete"], true);
+    }
+}
+
+/// Files that are not what they should be.
+struct BadFiles {
+    folder: TempDir,
+}
+
+impl BadFiles {
+    fn new() -> Self {
+        Self { folder: TempDir::new().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn with(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        std::fs::write(self.path(name), bytes).unwrap();
+        self.path(name)
+    }
+
+    fn fifo(&self) -> PathBuf {
+        let path = self.path("fifo");
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        path
+    }
+}
+
+/// Bytes without any pattern, the same every time (xorshift).
+fn random_bytes(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    })
+    .take(len)
+    .collect()
+}
+
+/// The System.map next to a kernel in Debian's package.
+fn debian_system_map(kernel: &Path) -> PathBuf {
+    let image = kernel.canonicalize().unwrap();
+    let name = image.file_name().unwrap().to_str().unwrap().replace("vmlinuz", "System.map");
+    let map = image.with_file_name(name);
+    assert!(map.is_file(), "{} is not there", map.display());
+    map
+}
+
+#[test]
+fn symbol_files_that_are_none() {
+    let Some(lab) = Lab::open() else { return };
+    let files = BadFiles::new();
+    let kernel = std::fs::read(&lab.kernel_6_1).unwrap();
+    let cases: Vec<(PathBuf, &[&str])> = vec![
+        (files.path("missing"), &["missing", "cannot read", "No such file"]),
+        (files.folder.path().to_owned(), &["cannot read"]),
+        (files.with("empty", ""), &["empty: the file is empty"]),
+        (files.with("half-of-a-kernel", &kernel[..kernel.len() / 2]), &["half-of-a-kernel", "cut short"]),
+        (files.with("head-of-a-kernel", &kernel[..600]), &["head-of-a-kernel", "cut short"]),
+        (files.with("random", random_bytes(1 << 20)), &["random", "not a symbol file: give"]),
+        (files.with("text", "this is no map\n"), &["text", "not a symbol file: give"]),
+        (debian_system_map(&lab.kernel_6_1), &["stub", "give the kernel image itself"]),
+        (files.fifo(), &["fifo", "cannot read"]),
+        (PathBuf::from("/dev/zero"), &["/dev/zero", "cannot read"]),
+    ];
+    let mut faults = Vec::new();
+    for qemu in &lab.qemus {
+        for (path, words) in &cases {
+            let guest = Machine::pc(&lab, qemu).path_key("symbols", path).launch();
+            faults.extend(refusal_fault(guest, words).map(|fault| format!("QEMU {}, {}: {fault}", qemu.version, path.display())));
+        }
+    }
+    assert_no_faults(&faults);
+}
+
+#[test]
+fn the_second_of_two_symbol_files_is_read_too() {
+    let Some(lab) = Lab::open() else { return };
+    let files = BadFiles::new();
+    let good = files.path("good");
+    BootSector::new(Ending::Spin).write_symbols(&good);
+    let both = format!("symbols={}+{}", good.display(), files.path("missing").display());
+    refuses(&lab, &[(&both, &["missing", "cannot read"])]);
+    let unknown = format!("symbols={},start=nowhere", good.display());
+    refuses(&lab, &[(&unknown, &["start=nowhere", "no such symbol", "symbols="])]);
+}
+
+#[test]
+fn suppressions_that_are_none() {
+    let Some(lab) = Lab::open() else { return };
+    let files = BadFiles::new();
+    let cases: Vec<(PathBuf, &[&str])> = vec![
+        (files.path("missing"), &["missing", "cannot be read", "No such file"]),
+        (files.folder.path().to_owned(), &["cannot be read", "directory"]),
+        (files.with("malformed", "# mine\n\nfoo bar\n"), &["line 3", "`foo bar`", "symbol:GLOB REASON"]),
+        (files.with("field", "color:foo bar\n"), &["line 1", "kind:GLOB REASON"]),
+        (files.with("no-reason", "symbol:foo\n"), &["line 1", "say why `symbol:foo` is suppressed"]),
+        (files.with("no-glob", "symbol: because\n"), &["line 1", "symbol:GLOB REASON"]),
+    ];
+    let mut faults = Vec::new();
+    for qemu in &lab.qemus {
+        for (path, words) in &cases {
+            let guest = Machine::pc(&lab, qemu).path_key("suppress", path).launch();
+            faults.extend(refusal_fault(guest, words).map(|fault| format!("QEMU {}, {}: {fault}", qemu.version, path.display())));
+        }
+    }
+    assert_no_faults(&faults);
+}
+
+#[test]
+fn reports_that_cannot_be_written() {
+    let Some(lab) = Lab::open() else { return };
+    let files = BadFiles::new();
+    let cases: Vec<(PathBuf, &[&str])> = vec![
+        (files.path("missing/report"), &["No such file", "existing, writable directory"]),
+        (files.folder.path().to_owned(), &["directory"]),
+        // Not even root can make a file there.
+        (PathBuf::from("/sys/icsan-report"), &["cannot be written", "existing, writable directory"]),
+        (files.with("file", "").join("report"), &["Not a directory"]),
+    ];
+    let mut faults = Vec::new();
+    for qemu in &lab.qemus {
+        for (path, words) in &cases {
+            let guest = Machine::pc(&lab, qemu).path_key("report", path).launch();
+            faults.extend(refusal_fault(guest, words).map(|fault| format!("QEMU {}, {}: {fault}", qemu.version, path.display())));
+        }
+    }
+    assert_no_faults(&faults);
+}
+
+/// Opening a FIFO waits for its reader: QEMU would hang before it has started.
+#[test]
+fn a_fifo_without_a_reader() {
+    let Some(lab) = Lab::open() else { return };
+    let files = BadFiles::new();
+    let fifo = files.fifo();
+    for qemu in &lab.qemus {
+        let guest = Machine::pc(&lab, qemu).path_key("report", &fifo).launch();
+        assert_no_faults(&refusal_fault(guest, &["fifo", "cannot be written"]).into_iter().collect::<Vec<_>>());
+    }
+}
+
+/// A refused line leaves the report of the last run alone.
+#[test]
+fn a_refusal_does_not_empty_the_last_report() {
+    let Some(lab) = Lab::open() else { return };
+    for qemu in &lab.qemus {
+        let machine = Machine::pc(&lab, qemu).report().keys("profile=nonsense");
+        std::fs::write(machine.report_path(), "the last one\n").unwrap();
+        let mut guest = machine.launch();
+        assert_ne!(guest.exit_code(QUICKLY), 0);
+        assert_eq!(guest.report_text(), "the last one\n", "QEMU {}", qemu.version);
+    }
+}
+
+#[test]
+fn a_qemu_that_is_too_old() {
+    let Some(lab) = Lab::open() else { return };
+    let arguments = ["-machine", "q35", "-display", "none", "-nodefaults"];
+    let guest = Machine::bare(&lab, &lab.qemu_7_2).arguments(&arguments).launch();
+    assert_no_faults(&refusal_fault(guest, &["too old", "use QEMU 10.0 or newer"]).into_iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn another_architecture() {
+    let Some(lab) = Lab::open() else { return };
+    let arguments = ["-machine", "virt", "-cpu", "cortex-a57", "-display", "none", "-nodefaults"];
+    let guest = Machine::bare(&lab, &lab.qemu_aarch64).arguments(&arguments).launch();
+    let fault = refusal_fault(guest, &["aarch64 is not supported", "use qemu-system-x86_64"]);
+    assert_no_faults(&fault.into_iter().collect::<Vec<_>>());
+}
+
+/// Ways to run vCPUs on one host thread, with one and with two of them.
+const ONE_THREAD: [(&[&str], &[&str]); 2] = [
+    (&["-accel", "tcg,thread=single", "-smp", "2"], &["-accel", "tcg,thread=single", "-smp", "1"]),
+    (&["-accel", "tcg", "-icount", "shift=auto", "-smp", "2"], &["-accel", "tcg", "-icount", "shift=auto", "-smp", "1"]),
+];
+
+#[test]
+fn several_vcpus_on_one_thread() {
+    let Some(lab) = Lab::open() else { return };
+    let mut faults = Vec::new();
+    for qemu in &lab.qemus {
+        for (two, _) in ONE_THREAD {
+            let guest = Machine::pc_with(&lab, qemu, two).launch();
+            let words = ["share one host thread", "thread=multi", "-smp 1"];
+            faults.extend(refusal_fault(guest, &words).map(|fault| format!("QEMU {}, {two:?}: {fault}", qemu.version)));
+        }
+    }
+    assert_no_faults(&faults);
+}
+
+#[test]
+fn one_vcpu_on_one_thread_works() {
+    let Some(lab) = Lab::open() else { return };
+    let sector = BootSector::new(Ending::PowerOff);
+    for qemu in &lab.qemus {
+        for (_, one) in ONE_THREAD {
+            let mut guest = Machine::pc_with(&lab, qemu, one).sector(&sector).report().launch();
+            assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
+            assert_eq!(guest.report().sites(), [sector.address("whole"), sector.address("straddle")], "QEMU {}, {one:?}", qemu.version);
+        }
+    }
+}
+
+/// That refusal comes late, when QEMU may have changed the terminal: it must be given back as it was.
+#[test]
+fn a_late_refusal_gives_the_terminal_back() {
+    let Some(lab) = Lab::open() else { return };
+    for qemu in &lab.qemus {
+        let (program, plugin) = (qemu.program.display(), lab.plugin.display());
+        let line = format!(
+            "timeout --foreground 20 {program} -plugin {plugin} -machine q35 -smp 2 -accel tcg,thread=single -nodefaults -display none -serial stdio; stty -a"
+        );
+        let output = Command::new("script").args(["-q", "-c", &line, "/dev/null"]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("share one host thread"), "{text}");
+        for mode in [" -echo ", " -icanon "] {
+            assert!(!text.contains(mode), "QEMU {}: the terminal is left with{mode}\n{text}", qemu.version);
+        }
+    }
+}
+
+/// QEMU takes the same path twice for one plugin with the keys of both.
+#[test]
+fn given_twice_by_one_path() {
+    let Some(lab) = Lab::open() else { return };
+    for qemu in &lab.qemus {
+        let again = format!("{},exitcode=7", lab.plugin.display());
+        let machine = Machine::pc(&lab, qemu).arguments(&["-plugin", &again]).report().sector(&BootSector::new(Ending::PowerOff));
+        let mut guest = machine.launch();
+        assert_eq!(guest.exit_code(SOON), 7, "{}", guest.outputs());
+        assert_eq!(guest.report().hazards.len(), 2);
+    }
+}
+
+/// The second one is refused; the first one, which works, may say at QEMU's exit that it saw nothing.
+#[test]
+fn given_twice_by_two_paths() {
+    let Some(lab) = Lab::open() else { return };
+    for qemu in &lab.qemus {
+        let machine = Machine::pc(&lab, qemu);
+        let other = machine.file("other.so");
+        std::os::unix::fs::symlink(&lab.plugin, &other).unwrap();
+        let mut guest = machine.arguments(&["-plugin", other.to_str().unwrap()]).launch();
+        assert_ne!(guest.exit_code(QUICKLY), 0, "{}", guest.outputs());
+        let stderr = guest.stderr();
+        let told = own_lines(&stderr).into_iter().filter(|line| line.contains("twice") && line.contains("once")).count();
+        assert_eq!(told, 1, "{}", guest.outputs());
+    }
+}
+
+/// Nothing ran, so nothing was watched: that is no clean verdict.
+#[test]
+fn a_guest_that_never_runs() {
+    let Some(lab) = Lab::open() else { return };
+    for qemu in &lab.qemus {
+        let mut guest = Machine::pc(&lab, qemu).arguments(&["-S"]).report().launch();
+        guest.monitor("quit");
+        assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
+        let report = guest.report();
+        assert_eq!((&report.summary()["blocks"], &report.summary()["complete"]), (&0.into(), &false.into()));
+        assert!(guest.stderr().contains("icsan: no block was translated"), "{}", guest.outputs());
+    }
+}
+
+/// Under KVM plugins see nothing.
+#[test]
+fn kvm_instead_of_tcg() {
+    let Some(lab) = Lab::open() else { return };
+    if let Err(error) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        println!("skipped: /dev/kvm: {error}");
+        return;
+    }
+    for qemu in &lab.qemus {
+        // Stopped, since KVM guests do not get far on every machine that has the device; and a CPU of which no host lacks much.
+        let kvm = ["-accel", "kvm", "-smp", "1"];
+        let mut guest = Machine::pc_with(&lab, qemu, &kvm).arguments(&["-S", "-cpu", "qemu64"]).report().launch();
+        if let Some(code) = guest.ends_within(Duration::from_millis(700)) {
+            println!("skipped: QEMU {} has no KVM here, and exits with {code}: {}", qemu.version, guest.stderr());
+            continue;
+        }
+        guest.monitor("quit");
+        assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
+        assert_eq!(guest.report().summary()["complete"], false, "{}", guest.outputs());
+        assert!(guest.stderr().contains("KVM") && guest.stderr().contains("-accel tcg"), "{}", guest.outputs());
+    }
+}
+
+/// A `start=` that never executes means that nothing was watched.
+#[test]
+fn a_start_that_is_never_reached() {
+    let Some(lab) = Lab::open() else { return };
+    for qemu in &lab.qemus {
+        let start = format!("start={NEVER}");
+        let mut guest = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::PowerOff)).keys(&start).report().launch();
+        assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
+        assert_eq!(guest.report().hazards.len(), 0);
+        assert_eq!(guest.report().summary()["complete"], false, "QEMU {}: nothing was watched\n{}", qemu.version, guest.outputs());
+        assert!(own_lines(&guest.stderr()).iter().any(|line| line.contains(NEVER)), "{}", guest.outputs());
+    }
+}

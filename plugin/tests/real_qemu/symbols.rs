@@ -1,0 +1,130 @@
+//! Names are right wherever KASLR puts the kernel, whatever file they come from, and absent when the file is of another kernel.
+
+use crate::boot_sector::{BootSector, Ending};
+use crate::lab::{Lab, Qemu};
+use crate::machine::{BOOT, Guest, Machine, SOON};
+use crate::report::Report;
+use icsan_symbols::SymbolTable;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// What every boot of Debian's kernels does: `memcpy_orig` is patched by `memcpy_orig`, and its end runs before the next serializing event.
+pub fn assert_boot_hazard(guest: &Guest, report: &Report, qemu: &Qemu) {
+    let [hazard] = report.hazards.as_slice() else { panic!("one hazard is expected\n{}", guest.outputs()) };
+    let name = hazard["symbol"].as_str().unwrap_or_else(|| panic!("no name\n{}", guest.outputs()));
+    assert!(name.starts_with("memcpy_orig+0x"), "{name}\n{}", guest.outputs());
+    assert_eq!(hazard["paddr"].is_string(), qemu.physical, "{hazard}");
+    let sync = &hazard["last_sync"]["symbol"];
+    assert!(sync.as_str().is_some_and(|name| name.starts_with("text_poke_early+0x")), "{sync}\n{}", guest.outputs());
+    assert!(guest.stderr().contains(&format!("BUG: ICSAN: unserialized in {name}")), "{}", guest.outputs());
+}
+
+/// The kernel says where it is when it panics.
+pub fn assert_offset_as_printed(guest: &Guest, report: &Report) {
+    let serial = guest.serial();
+    let printed = serial.split("Kernel Offset: ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    assert_eq!(report.summary()["kaslr"].as_str(), printed, "{}", guest.outputs());
+}
+
+/// A System.map of the kernel, as its build would have made it.
+fn system_map(image: &Path, map: PathBuf) -> PathBuf {
+    let mut text = String::new();
+    for symbol in SymbolTable::load(image).unwrap().symbols() {
+        writeln!(text, "{:016x} {} {}", symbol.addr, symbol.kind, symbol.name).unwrap();
+    }
+    std::fs::write(&map, text).unwrap();
+    map
+}
+
+/// Boots until the hazard is there, and quits.
+fn boot_to_the_hazard(machine: Machine) -> (Guest, Report) {
+    let mut guest = machine.report().launch();
+    guest.wait_for_hazards(1, BOOT);
+    guest.monitor("quit");
+    assert_eq!(guest.exit_code(BOOT), 0, "{}", guest.outputs());
+    let report = guest.report();
+    (guest, report)
+}
+
+/// With KASLR and from the image itself: `endings::a_kernel_panics` checks that with 6.1, up to the kernel's own word for the offset.
+#[test]
+fn from_a_system_map_without_kaslr() {
+    let Some(lab) = Lab::open() else { return };
+    for qemu in &lab.qemus {
+        let machine = Machine::pc(&lab, qemu).kernel(&lab.kernel_6_1, "nokaslr");
+        let map = system_map(&lab.kernel_6_1, machine.file("System.map"));
+        let (guest, report) = boot_to_the_hazard(machine.path_key("symbols", &map));
+        assert_boot_hazard(&guest, &report, qemu);
+        assert_eq!(report.summary()["kaslr"], "0x0", "{}", guest.outputs());
+        // The address and the name must be of the same place.
+        let table = SymbolTable::load(&lab.kernel_6_1).unwrap();
+        let pc = u64::from_str_radix(report.sites()[0].trim_start_matches("0x"), 16).unwrap();
+        assert_eq!(table.resolve(pc).unwrap().to_string(), report.hazards[0]["symbol"]);
+    }
+}
+
+#[test]
+fn of_a_newer_kernel() {
+    let Some(lab) = Lab::open() else { return };
+    for qemu in &lab.qemus {
+        let machine = Machine::pc(&lab, qemu).kernel(&lab.kernel_6_12, "").path_key("symbols", &lab.kernel_6_12);
+        let (guest, report) = boot_to_the_hazard(machine);
+        assert_boot_hazard(&guest, &report, qemu);
+        assert!(report.summary()["kaslr"].is_string(), "{}", guest.outputs());
+    }
+}
+
+/// 6.12's symbols for a boot of 6.1: no names rather than wrong ones, and the guest boots on.
+#[test]
+fn of_another_kernel() {
+    let Some(lab) = Lab::open() else { return };
+    for qemu in &lab.qemus {
+        let machine = Machine::pc(&lab, qemu).kernel(&lab.kernel_6_1, "").path_key("symbols", &lab.kernel_6_12);
+        let (guest, report) = boot_to_the_hazard(machine);
+        let stderr = guest.stderr();
+        let said: Vec<_> = stderr.lines().filter(|line| line.contains("the symbols are not of the kernel that runs")).collect();
+        assert_eq!(said.len(), 1, "{}", guest.outputs());
+        assert!(said[0].starts_with("icsan: ") && said[0].contains("give the symbols of the kernel that boots"), "{}", said[0]);
+        assert_eq!(report.hazards.len(), 1, "{}", guest.outputs());
+        assert!(report.hazards[0]["symbol"].is_null() && report.hazards[0]["last_sync"]["symbol"].is_null(), "{}", guest.outputs());
+        assert!(report.summary()["kaslr"].is_null(), "{}", guest.outputs());
+    }
+}
+
+/// Debian names its kernels like this: `+` joins files, and is a letter of their names.
+#[test]
+fn from_a_file_with_a_plus_in_its_name() {
+    let Some(lab) = Lab::open() else { return };
+    let sector = BootSector::new(Ending::PowerOff);
+    for qemu in &lab.qemus {
+        let machine = Machine::pc(&lab, qemu);
+        let (disk, map) = (machine.file("disk"), machine.file("vmlinuz-6.12.117+deb12-cloud-amd64"));
+        sector.write_disk(&disk);
+        sector.write_symbols(&map);
+        let drive = format!("file={},format=raw", disk.display());
+        let mut guest = machine.arguments(&["-drive", &drive]).path_key("symbols", &map).report().launch();
+        assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
+        assert!(guest.report().hazards[0]["symbol"].as_str().is_some_and(|name| name.starts_with("whole+0x0/")), "{}", guest.outputs());
+    }
+}
+
+/// Two files, joined by `+`: the kernel's and a program's.
+#[test]
+fn from_several_files() {
+    let Some(lab) = Lab::open() else { return };
+    let sector = BootSector::new(Ending::PowerOff);
+    for qemu in &lab.qemus {
+        let machine = Machine::pc(&lab, qemu);
+        let (disk, map) = (machine.file("disk"), machine.file("sector.map"));
+        sector.write_disk(&disk);
+        sector.write_symbols(&map);
+        let drive = format!("file={},format=raw", disk.display());
+        let keys = format!("symbols={}+{},start=first,stop=kernel_init", lab.kernel_6_1.display(), map.display());
+        let mut guest = machine.arguments(&["-drive", &drive]).keys(&keys).report().launch();
+        assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
+        let report = guest.report();
+        assert!(report.hazards[0]["symbol"].as_str().is_some_and(|name| name.starts_with("whole+0x0/")), "{}", guest.outputs());
+        // The kernel of that file never ran, and that is said.
+        assert!(guest.stderr().contains("icsan: no kernel symbols"), "{}", guest.outputs());
+    }
+}
