@@ -205,7 +205,7 @@ impl Model {
         let separating = candidates.others().iter().filter(|candidate| !candidate.exempt).flat_map(|candidate| &candidate.separated_by);
         let separating: BTreeSet<Seq> = separating.copied().collect();
         let memory = candidates.memory().bytes.clone();
-        let last = linear.offset(memory.len() as u64 - 1);
+        let reach = candidates.list.iter().map(|candidate| candidate.bytes.len() as u64).max()?;
         let moved = |linear: Linear| {
             let since = state.held_since(state.chunk_of(linear)).unwrap_or(now);
             let since = if self.profile.buffers.speculation { state.epoch_start() } else { since };
@@ -221,7 +221,7 @@ impl Model {
             memory,
             candidates: list,
             writes: separating.into_iter().filter_map(|seq| judge::write(view, seq)).collect(),
-            remapped: [linear, last].into_iter().filter_map(moved).max(),
+            remapped: (0..reach).filter_map(|i| moved(linear.offset(i))).max(),
             last_sync: state.last_sync,
             epoch: state.epoch,
         })

@@ -194,6 +194,30 @@ fn code_mapped_where_nothing_was_cannot_be_stale() {
     assert_eq!((hazard.kind, hazard.writes.len(), hazard.remapped.is_some()), (Kind::Unserialized, 0, true));
 }
 
+/// Only the middle one of three chunks was held.
+#[test]
+fn a_hazard_by_remapping_names_the_remapping() {
+    let mut example = Example::new(profile(&[], Buffers { chunk: 4, ..Buffers::DEFAULT }));
+    example.store(None, 0x1000, &[0, 0, 0, 5, 0, 0, 0, 0, 0]);
+    example.store(None, 0x3000, &[0, 0, 0, 5, 6, 0, 0, 0, 0]);
+    example.fetch(0, 0x1004, 1);
+    example.map(0, 0x1000, Some(0x3000));
+    let hazard = example.fetch(0, 0x1003, 6).expect("a hazard");
+    assert!(hazard.writes.is_empty() && hazard.remapped == Some(example.0.last()).map(|seq| Seq(seq.0 - 1)));
+}
+
+/// Two places with equal bytes are two versions: the later one is named.
+#[test]
+fn a_candidates_versions_are_of_the_place_that_it_was_read_from_last() {
+    let mut example = example();
+    let copy = example.store(None, 0x2000, &[4, 0, 0, 0, 0, 4, 0, 0]);
+    example.fetch(0, 0x1000, 5);
+    example.map(0, 0x1000, Some(0x2000));
+    example.store(Some((1, 0x2000)), 0x2000, &[12]);
+    let hazard = example.fetch(0, 0x1000, 5).expect("a hazard");
+    assert_eq!(hazard.candidates[0].versions, [copy; 5]);
+}
+
 #[test]
 fn a_lookahead_brings_nothing_in_from_an_unmapped_page() {
     let mut example = Example::new(profile(&[], Buffers { lookahead: 4096, ..Buffers::DEFAULT }));

@@ -3,13 +3,16 @@
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::event::Event;
 use icsan_model::exemption::Exemption;
-use icsan_model::light::{CodeRun, EpochTrace};
+use icsan_model::light::CodeRun;
 use icsan_model::model::Model;
 use icsan_model::profile::{Buffers, Profile};
 use icsan_model::strategies::{self, BREAKPOINT, Guest, HALF, Op, Toy, VCPUS};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::Cell;
+
+mod common;
+use common::Trace;
 
 const NONE: &[Exemption] = &[];
 const INT3: &[Exemption] = &[Exemption::Breakpoint(&[BREAKPOINT])];
@@ -29,7 +32,7 @@ fn run(profile: Profile, ops: &[Op]) -> Vec<Both> {
     for event in &setup {
         model.apply(event).expect("the set-up is possible");
     }
-    let mut traces: Vec<EpochTrace> = (0..VCPUS).map(|_| EpochTrace::new(profile.exemptions)).collect();
+    let mut traces: Vec<Trace> = (0..VCPUS).map(|_| Trace::new(profile.exemptions)).collect();
     let mut found = Vec::new();
     for op in ops {
         let Some(event) = guest.step(op) else { continue };
@@ -57,7 +60,7 @@ fn run(profile: Profile, ops: &[Op]) -> Vec<Both> {
     found
 }
 
-fn execute(traces: &mut [EpochTrace], guest: &Guest, vcpu: Vcpu, linear: Linear, len: u8) -> usize {
+fn execute(traces: &mut [Trace], guest: &Guest, vcpu: Vcpu, linear: Linear, len: u8) -> usize {
     let bytes: Vec<u8> = (0..u64::from(len)).map(|index| guest.read(vcpu, linear.offset(index)).expect("mapped")).collect();
     traces[usize::from(vcpu.0)].execute(&CodeRun::new(linear, &bytes, &[len])).conflicts.len()
 }

@@ -6,7 +6,7 @@ use crate::qemu::guard;
 use crate::qemu::install::{Hooks, Machine};
 use crate::qemu::process;
 use crate::qemu::scoreboard::Slots;
-use crate::qemu::translation::{Instruction, Translation, bytes_of, host_code};
+use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
 use crate::report::findings::{Evidence, Findings};
 use crate::report::sink::Sink;
 use crate::report::{Counts, Report};
@@ -16,7 +16,7 @@ use crate::x86;
 use icsan_model::addr::{Linear, Seq, Vcpu};
 use icsan_model::architecture::Architecture;
 use icsan_model::hazard::Kind;
-use icsan_model::light::{CodeRun, Conflict};
+use icsan_model::light::{Conflict, judge};
 use icsan_model::sync_event::SyncEventId;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,6 +25,12 @@ use std::time::Duration;
 /// Segments that can be watched. Each costs 8 bytes in every vCPU's slot table, which QEMU makes for 16 vCPUs at once (so 32 MiB), and some 300 bytes of its own.
 /// A Debian kernel's boot has about 60,000. When they run out, what is translated next is not watched, and the report says so.
 const MAX_SEGMENTS: u32 = 1 << 18;
+
+/// A slot's value: the vCPU executed the segment in this epoch, and memory held its bytes.
+const EXECUTED: u64 = 1;
+
+/// A slot's value: the vCPU ran the segment, but memory had other bytes. It is no evidence, and need not be looked at again in this epoch.
+const OUTLIVED: u64 = 2;
 
 /// How long the report waits for a vCPU that is still inside a callback when QEMU exits.
 const EXIT_PATIENCE: Duration = Duration::from_secs(2);
@@ -59,7 +65,7 @@ impl Sanitizer {
     pub fn new(arch: &'static Architecture, config: Config, machine: Machine) -> Result<&'static Self, String> {
         let sink = Sink::open(config.report.as_deref()).map_err(|error| error.to_string())?;
         let slots = Slots::new(MAX_SEGMENTS).ok_or("QEMU gave no scoreboard")?;
-        let vcpus = (0..machine.max_vcpus.max(1)).map(|_| Mutex::new(VcpuState::new(config.profile.exemptions))).collect();
+        let vcpus = (0..machine.max_vcpus.max(1)).map(|_| Mutex::default()).collect();
         let watching = AtomicBool::new(config.start.is_none());
         let sanitizer: &'static Self = Box::leak(Box::new(Self {
             arch,
@@ -98,10 +104,10 @@ impl Sanitizer {
             return;
         }
         let mut state = state.lock();
-        if !segment.host.holds(segment.run.bytes()) {
+        if !segment.host.holds() {
             // The slot stays clear, so that the next execution comes here, too; and the old bytes are no evidence of anything that the guest did.
             if state.mismatch(segment) == Mismatch::Outlived {
-                self.set_slot(&mut state, vcpu, segment);
+                self.set_slot(&mut state, vcpu, segment, OUTLIVED);
                 let evidence = self.evidence(&state, vcpu, cpu, outlived(segment));
                 drop(state);
                 self.found(Kind::Emulator, evidence);
@@ -109,16 +115,15 @@ impl Sanitizer {
             return;
         }
         state.agrees(segment);
-        self.set_slot(&mut state, vcpu, segment);
-        if self.config.profile.snoop {
-            // Every store empties every buffer at once: nothing older can be left.
+        self.set_slot(&mut state, vcpu, segment, EXECUTED);
+        let rivals = segment.rivals();
+        if rivals.is_empty() || self.config.profile.snoop {
+            // Nothing else ever stood here; or every store empties every buffer at once, and nothing older can be left.
             return;
         }
-        let findings = state.trace.execute(&segment.run);
+        let earlier = rivals.iter().filter(|rival| self.slots.get(vcpu, rival.slot) == EXECUTED).map(|rival| rival.run());
+        let findings = judge(segment.run(), earlier, self.config.profile.exemptions);
         state.exempt += findings.exempt;
-        if findings.conflicts.is_empty() {
-            return;
-        }
         let evidence: Vec<Evidence> = findings.conflicts.into_iter().map(|conflict| self.evidence(&state, vcpu, cpu, conflict)).collect();
         drop(state);
         for evidence in evidence {
@@ -126,8 +131,8 @@ impl Sanitizer {
         }
     }
 
-    fn set_slot(&self, state: &mut VcpuState, vcpu: Vcpu, segment: &Segment) {
-        self.slots.fill(vcpu, [segment.slot], 1);
+    fn set_slot(&self, state: &mut VcpuState, vcpu: Vcpu, segment: &Segment, value: u64) {
+        self.slots.fill(vcpu, [segment.slot], value);
         state.dirty.push(segment.slot);
     }
 
@@ -137,7 +142,7 @@ impl Sanitizer {
             physical: cpu.physical(conflict.linear.0),
             conflict,
             last_sync: state.last_sync,
-            epoch: state.trace.epoch(),
+            epoch: state.epoch,
             marker: self.marker.load(Ordering::Relaxed),
         }
     }
@@ -156,7 +161,7 @@ impl Sanitizer {
         let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return };
         let mut state = state.lock();
         let seq = Seq(self.seq.fetch_add(1, Ordering::Relaxed) + 1);
-        state.trace.serialize();
+        state.epoch = state.epoch.next();
         state.last_sync = Some(LastSync { event, pc, seq });
         if let Some(count) = state.syncs.get_mut(usize::from(event.0)) {
             *count += 1;
@@ -187,27 +192,20 @@ impl Sanitizer {
 
     fn watch_segments(&'static self, instructions: &[Instruction<'_>]) {
         let mut code = self.code.lock();
-        let changed: Vec<bool> = instructions
-            .iter()
-            .map(|instruction| {
-                let host = host_code(std::slice::from_ref(instruction), x86::PAGE).identity();
-                code.observe(instruction.linear, &instruction.bytes, host)
-            })
-            .collect();
+        let changed: Vec<bool> =
+            instructions.iter().map(|instruction| code.changed(instruction.linear, instruction.bytes(), instruction.host())).collect();
         let mut start = 0;
         for end in 1..=instructions.len() {
             let cut = end == instructions.len()
                 || changed[end - 1]
                 || changed[end]
-                || self.points.may_synchronize(&instructions[end - 1].bytes, &self.config.profile);
+                || x86::may_synchronize(instructions[end - 1].bytes(), &self.config.profile);
             if !cut {
                 continue;
             }
-            let (bytes, lengths) = bytes_of(instructions, start..end);
-            let host = host_code(&instructions[start..end], x86::PAGE);
-            let run = CodeRun::new(instructions[start].linear, &bytes, &lengths);
-            if let Some(segment) = code.intern(run, host, self) {
-                instructions[start].on_execute_while_clear(&self.slots, segment.slot, segment);
+            let part = &instructions[start..end];
+            if let Some(segment) = code.intern(code_run(part), host_code(part, x86::PAGE), self) {
+                part[0].on_execute_while_clear(&self.slots, segment.slot, segment);
             }
             start = end;
         }
@@ -216,10 +214,10 @@ impl Sanitizer {
 
 /// A block that outlived its bytes, in the form of a conflict: what it runs is the older version.
 fn outlived(segment: &Segment) -> Conflict {
-    let bytes = segment.run.bytes();
+    let bytes = segment.run().bytes();
     let now = segment.host.read(bytes);
     let mut offset = 0;
-    for (linear, old) in segment.run.instructions() {
+    for (linear, old) in segment.run().instructions() {
         let memory = &now[offset..offset + old.len()];
         offset += old.len();
         if memory != old {
@@ -227,7 +225,7 @@ fn outlived(segment: &Segment) -> Conflict {
         }
     }
     // Memory went back in the meantime: name the whole segment.
-    Conflict { linear: segment.run.linear(), memory: now, older: vec![bytes.to_vec()] }
+    Conflict { linear: segment.run().linear(), memory: now, older: vec![bytes.to_vec()] }
 }
 
 impl Hooks for &'static Sanitizer {
@@ -247,7 +245,7 @@ impl Hooks for &'static Sanitizer {
     fn translate(&self, block: &Translation<'_>) {
         self.blocks.fetch_add(1, Ordering::Relaxed);
         let instructions = block.instructions();
-        if instructions.iter().any(|instruction| instruction.bytes.is_empty()) {
+        if instructions.iter().any(|instruction| instruction.bytes().is_empty()) {
             return;
         }
         // First the segments: on one instruction callbacks fire in the order of their registration, and a serializing instruction belongs to the epoch that it ends.

@@ -2,6 +2,9 @@
 //!
 //! A block is cut after every instruction that may serialize, since what follows is fetched in a new epoch; and where its bytes are known to have changed
 //! before, after every instruction, so that a block that faults half-way is not blamed for what it did not execute.
+//!
+//! A vCPU's slots say which segments it executed in its current epoch. So only segments that other ones contradict (**rivals**: other bytes at the same
+//! linear addresses) have anything to judge, and code that never changed costs no more than its slot.
 
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::host_code::HostCode;
@@ -10,20 +13,28 @@ use crate::qemu::translation::Payload;
 use crate::sanitizer::Sanitizer;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::light::CodeRun;
-use std::collections::HashMap;
-use std::sync::Arc;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A run of code at one linear and one physical place. Segments live for ever: QEMU's generated code points at them.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Segment {
-    /// Linear address, bytes, instruction lengths.
-    pub run: Arc<CodeRun>,
-    /// Where memory holds it.
+    /// What memory must hold, and where. First: it is looked at on every call.
     pub host: HostCode,
+    /// Whom to tell.
+    sanitizer: &'static Sanitizer,
     /// The slot that says, for each vCPU, whether it executed the segment in its current epoch.
     pub slot: SlotId,
-    /// Whom to tell.
-    pub sanitizer: &'static Sanitizer,
+    contested: AtomicBool,
+    rest: Box<Rest>,
+}
+
+#[derive(Debug)]
+struct Rest {
+    run: CodeRun,
+    rivals: Mutex<Vec<&'static Segment>>,
 }
 
 impl Payload for Segment {
@@ -34,22 +45,48 @@ impl Payload for Segment {
     }
 }
 
-/// What translations have seen in one 16-byte piece of code.
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    bytes: [u8; PIECE],
-    known: u16,
-    changed: bool,
+impl Segment {
+    /// Linear address, bytes, instructions.
+    #[must_use]
+    pub fn run(&self) -> &CodeRun {
+        &self.rest.run
+    }
+
+    /// The segments that have other bytes at some of its addresses, latest first. Nearly always none.
+    #[must_use]
+    pub fn rivals(&self) -> Vec<&'static Segment> {
+        // A vCPU that executed a rival did so after the rival was made, which set the flag, and QEMU's own publication of the block came in between.
+        if self.contested.load(Ordering::Relaxed) { self.rest.rivals.lock().iter().rev().copied().collect() } else { Vec::new() }
+    }
+
+    fn add_rival(&self, rival: &'static Segment) {
+        self.rest.rivals.lock().push(rival);
+        self.contested.store(true, Ordering::Release);
+    }
+
+    /// Where its first byte lies in host memory, less its linear address: equal for two segments if the one's bytes are also the other's.
+    fn displacement(&self) -> Option<usize> {
+        self.host.identity().map(|host| host.wrapping_sub(self.run().linear().0 as usize))
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = u64> + use<> {
+        pieces(self.run().linear(), self.run().bytes().len())
+    }
 }
 
-const PIECE: usize = 16;
+/// Segments are found by the aligned pieces of linear address space that they touch; of that many bytes.
+const PIECE: u64 = 64;
 
-/// All segments, and which code is known to have changed.
+fn pieces(linear: Linear, len: usize) -> impl Iterator<Item = u64> {
+    let last = linear.0.saturating_add(len.max(1) as u64 - 1) / PIECE;
+    linear.0 / PIECE..=last
+}
+
+/// All segments.
 #[derive(Debug, Default)]
 pub struct CodeTable {
-    segments: HashMap<(Arc<CodeRun>, HostCode), &'static Segment>,
-    /// By linear address and host identity of the piece: a remap is no change of the code at either place.
-    seen: HashMap<(u64, usize), Seen>,
+    by_piece: FxHashMap<u64, Vec<&'static Segment>>,
+    len: u32,
     limit: u32,
     dropped: u64,
 }
@@ -61,47 +98,57 @@ impl CodeTable {
         Self { limit, ..Self::default() }
     }
 
-    /// How many segments could not be watched because the table was full.
+    /// How many times a segment could not be watched because the table was full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Notes what a translation read at `linear`, and tells whether any of these bytes were different in an earlier translation of the same place.
-    pub fn observe(&mut self, linear: Linear, bytes: &[u8], host: Option<usize>) -> bool {
-        let mut changed = false;
-        for (index, byte) in bytes.iter().enumerate() {
-            let at = linear.offset(index as u64);
-            let position = (at.0 % PIECE as u64) as usize;
-            let identity = host.map_or(0, |host| (host + index).wrapping_sub(position));
-            if self.seen.len() >= 4 * self.limit as usize && !self.seen.contains_key(&(at.0 - position as u64, identity)) {
-                // Full: treat what is new as unchanged. It costs exactness within a block that faults half-way, no finding.
-                continue;
-            }
-            let seen = self.seen.entry((at.0 - position as u64, identity)).or_default();
-            if seen.known >> position & 1 != 0 && seen.bytes[position] != *byte {
-                seen.changed = true;
-            }
-            seen.bytes[position] = *byte;
-            seen.known |= 1 << position;
-            changed |= seen.changed;
+    fn at(&self, piece: u64) -> &[&'static Segment] {
+        self.by_piece.get(&piece).map_or(&[], Vec::as_slice)
+    }
+
+    /// Is it known that other bytes stood at the place of this instruction, in the same memory?
+    #[must_use]
+    pub fn changed(&self, linear: Linear, bytes: &[u8], host: Option<usize>) -> bool {
+        let Some(displacement) = host.map(|host| host.wrapping_sub(linear.0 as usize)) else { return false };
+        let mut near = pieces(linear, bytes.len()).flat_map(|piece| self.at(piece)).peekable();
+        if near.peek().is_none() {
+            return false;
         }
-        changed
+        let run = CodeRun::new(linear, bytes, &[bytes.len() as u8]);
+        near.any(|segment| segment.displacement() == Some(displacement) && segment.run().contradicts(&run))
     }
 
     /// The segment of this run, made if it is new. `None` if the table is full.
     pub fn intern(&mut self, run: CodeRun, host: HostCode, sanitizer: &'static Sanitizer) -> Option<&'static Segment> {
-        let key = (Arc::new(run), host);
-        if let Some(known) = self.segments.get(&key) {
+        let same = |segment: &&&'static Segment| *segment.run() == run && segment.host == host;
+        if let Some(known) = self.at(run.linear().0 / PIECE).iter().find(same) {
             return Some(known);
         }
-        let slot = SlotId(self.segments.len() as u32);
-        if slot.0 >= self.limit {
+        if self.len >= self.limit {
             self.dropped += 1;
             return None;
         }
-        let segment: &'static Segment = Box::leak(Box::new(Segment { run: key.0.clone(), host: key.1.clone(), slot, sanitizer }));
-        self.segments.insert(key, segment);
+        let rest = Box::new(Rest { run, rivals: Mutex::default() });
+        let segment = Segment { host, sanitizer, slot: SlotId(self.len), contested: AtomicBool::new(false), rest };
+        let segment: &'static Segment = Box::leak(Box::new(segment));
+        self.len += 1;
+        self.contest(segment);
+        for piece in segment.pieces() {
+            self.by_piece.entry(piece).or_default().push(segment);
+        }
         Some(segment)
+    }
+
+    /// Makes a new segment and those that it contradicts each other's rivals.
+    fn contest(&self, segment: &'static Segment) {
+        let mut rivals: Vec<&'static Segment> = segment.pieces().flat_map(|piece| self.at(piece)).copied().collect();
+        rivals.sort_by_key(|rival| rival.slot.0);
+        rivals.dedup_by_key(|rival| rival.slot.0);
+        for rival in rivals.into_iter().filter(|rival| rival.run().contradicts(segment.run())) {
+            rival.add_rival(segment);
+            segment.add_rival(rival);
+        }
     }
 }

@@ -2,9 +2,7 @@
 
 use crate::qemu::scoreboard::SlotId;
 use crate::segment::Segment;
-use icsan_model::addr::{Linear, Seq};
-use icsan_model::exemption::Exemption;
-use icsan_model::light::EpochTrace;
+use icsan_model::addr::{Epoch, Linear, Seq};
 use icsan_model::sync_event::{SyncEventId, SyncEventSet};
 use std::collections::HashSet;
 
@@ -25,8 +23,8 @@ const MAX_SUSPECTS: usize = 1024;
 /// One vCPU.
 #[derive(Debug)]
 pub struct VcpuState {
-    /// What it executed in this epoch.
-    pub trace: EpochTrace,
+    /// The epoch that it is in.
+    pub epoch: Epoch,
     /// The slots that are set, to be cleared at the next serializing event.
     pub dirty: Vec<SlotId>,
     /// Its last serializing event.
@@ -48,12 +46,18 @@ pub enum Mismatch {
     Outlived,
 }
 
+impl Default for VcpuState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl VcpuState {
     /// A vCPU that has executed nothing.
     #[must_use]
-    pub fn new(exemptions: &'static [Exemption]) -> Self {
+    pub fn new() -> Self {
         Self {
-            trace: EpochTrace::new(exemptions),
+            epoch: Epoch(1),
             dirty: Vec::new(),
             last_sync: None,
             syncs: vec![0; SyncEventSet::CAPACITY],

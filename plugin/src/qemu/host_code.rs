@@ -3,11 +3,18 @@
 //! At translation QEMU gives a host pointer for each instruction. Through it the plugin can see later whether memory still holds what was translated, without
 //! asking QEMU, at the price of a few loads.
 
-/// Where the bytes of a translated run lie in the host's memory: one piece for each guest page that an instruction starts in. Bytes of an
+/// Bytes that are kept beside the pointer, so that most comparisons touch one cache line of ours.
+const INLINE: usize = 32;
+
+/// The bytes of a translated run, and where memory holds them: one piece for each guest page that an instruction starts in. Bytes of an
 /// instruction that cross into a page where none starts have no known place and are not compared.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct HostCode {
-    pieces: Vec<Piece>,
+    /// The first bytes; no bytes if their place is not known.
+    head: usize,
+    head_len: u8,
+    head_bytes: [u8; INLINE],
+    rest: Box<[Piece]>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -16,54 +23,73 @@ struct Piece {
     address: usize,
     /// Offset of that byte in the run.
     offset: usize,
-    len: usize,
+    bytes: Box<[u8]>,
 }
 
 impl HostCode {
-    /// Adds `len` bytes at `offset` of the run. Pieces that follow each other in host memory become one.
-    pub(super) fn push(&mut self, address: usize, offset: usize, len: usize) {
-        match self.pieces.last_mut() {
-            Some(last) if last.address + last.len == address && last.offset + last.len == offset => last.len += len,
-            _ => self.pieces.push(Piece { address, offset, len }),
+    /// From the pieces of a run in order: host address, offset in the run, bytes. A piece with the address 0 has no known place.
+    pub(super) fn new<'a>(pieces: impl Iterator<Item = (usize, usize, &'a [u8])>) -> Self {
+        let mut joined: Vec<(usize, usize, Vec<u8>)> = Vec::new();
+        for (address, offset, bytes) in pieces.filter(|(address, ..)| *address != 0) {
+            match joined.last_mut() {
+                Some((start, first, known)) if *start + known.len() == address && *first + known.len() == offset => {
+                    known.extend_from_slice(bytes)
+                }
+                _ => joined.push((address, offset, bytes.to_vec())),
+            }
         }
+        let mut code = Self { head: 0, head_len: 0, head_bytes: [0; INLINE], rest: Box::default() };
+        let mut rest = Vec::new();
+        for (address, offset, bytes) in joined {
+            let mut inline = 0;
+            if offset == 0 {
+                inline = bytes.len().min(INLINE);
+                code.head = address;
+                code.head_len = inline as u8;
+                code.head_bytes[..inline].copy_from_slice(&bytes[..inline]);
+            }
+            if inline < bytes.len() {
+                rest.push(Piece { address: address + inline, offset: offset + inline, bytes: bytes[inline..].into() });
+            }
+        }
+        code.rest = rest.into();
+        code
     }
 
-    /// Host address of the first byte, as a stand-in for the physical address: equal exactly if the guest memory is the same.
+    /// Host address of the first byte, as a stand-in for the physical address: equal exactly if the guest memory is the same. `None` if it is not known.
     #[must_use]
     pub fn identity(&self) -> Option<usize> {
-        self.pieces.first().map(|piece| piece.address)
+        (self.head_len != 0).then_some(self.head)
     }
 
-    /// Does memory hold `bytes` (the run's bytes) now? Bytes of unknown place count as held.
+    /// Does memory hold the run's bytes now? Bytes of unknown place count as held.
     #[must_use]
-    pub fn holds(&self, bytes: &[u8]) -> bool {
-        self.pieces.iter().all(|piece| match bytes.get(piece.offset..piece.offset + piece.len) {
-            Some(bytes) => same(piece.address as *const u8, bytes),
-            None => true,
-        })
+    pub fn holds(&self) -> bool {
+        same(self.head, &self.head_bytes[..usize::from(self.head_len)]) && self.rest.iter().all(|piece| same(piece.address, &piece.bytes))
     }
 
-    /// What memory holds now, where its place is known; `bytes` elsewhere.
+    /// What memory holds now, where its place is known; `translated` (the run's bytes) elsewhere.
     #[must_use]
-    pub fn read(&self, bytes: &[u8]) -> Vec<u8> {
-        let mut now = bytes.to_vec();
-        for piece in &self.pieces {
-            if let Some(part) = now.get_mut(piece.offset..piece.offset + piece.len) {
-                for (index, byte) in part.iter_mut().enumerate() {
-                    // SAFETY: as in `same`.
-                    *byte = unsafe { ((piece.address + index) as *const u8).read_volatile() };
-                }
+    pub fn read(&self, translated: &[u8]) -> Vec<u8> {
+        let mut now = translated.to_vec();
+        let head = (self.head, 0, usize::from(self.head_len));
+        for (address, offset, len) in
+            std::iter::once(head).chain(self.rest.iter().map(|piece| (piece.address, piece.offset, piece.bytes.len())))
+        {
+            for (index, byte) in now.iter_mut().skip(offset).take(len).enumerate() {
+                // SAFETY: as in `same`.
+                *byte = unsafe { ((address + index) as *const u8).read_volatile() };
             }
         }
         now
     }
 }
 
-fn same(memory: *const u8, bytes: &[u8]) -> bool {
-    // SAFETY: QEMU gave this address for guest RAM (or ROM) that it translated from, and RAM blocks stay mapped as long as the machine lives (memory that is
-    // unplugged from a running guest is not supported). Other host threads may write at the same time (guest stores): the comparison is left to C, which reads
-    // plain bytes that have no invalid values, and an answer from a moment of change only means "changing right now", which the caller must expect anyway.
-    unsafe { libc::memcmp(memory.cast(), bytes.as_ptr().cast(), bytes.len()) == 0 }
+fn same(address: usize, bytes: &[u8]) -> bool {
+    // SAFETY: QEMU gave this address for guest RAM (or ROM) that it translated from (or there are no bytes to compare), and RAM blocks stay mapped as long as the
+    // machine lives (memory that is unplugged from a running guest is not supported). Other host threads may write at the same time (guest stores): the comparison is
+    // left to C, which reads plain bytes that have no invalid values, and an answer from a moment of change only means "changing right now", which the caller must expect anyway.
+    bytes.is_empty() || unsafe { libc::memcmp(address as *const libc::c_void, bytes.as_ptr().cast(), bytes.len()) == 0 }
 }
 
 #[cfg(test)]
@@ -72,18 +98,26 @@ mod tests {
 
     #[test]
     fn sees_memory_change_in_every_byte() {
-        let mut memory = *b"nineteen bytes here";
+        let mut memory = *b"more than thirty-two bytes of code, so that some are kept apart";
         let translated = memory;
-        let mut code = HostCode::default();
-        code.push(memory.as_ptr() as usize, 0, 10);
-        code.push(memory.as_ptr() as usize + 10, 10, 9);
-        assert_eq!(code.pieces.len(), 1);
-        assert!(code.holds(&translated));
+        let base = memory.as_ptr() as usize;
+        let code = HostCode::new([(base, 0, &translated[..10]), (base + 10, 10, &translated[10..])].into_iter());
+        assert_eq!(code.identity(), Some(base));
+        assert_eq!(code.rest.len(), 1);
+        assert!(code.holds());
         for index in 0..memory.len() {
             memory[index] ^= 1;
-            assert!(!code.holds(&translated), "byte {index}");
+            assert!(!code.holds(), "byte {index}");
             assert_eq!(code.read(&translated), std::hint::black_box(&memory).to_vec());
             memory[index] ^= 1;
         }
+    }
+
+    #[test]
+    fn bytes_of_unknown_place_count_as_held() {
+        let memory = *b"0123";
+        let code = HostCode::new([(0, 0, &b"xx"[..]), (memory.as_ptr() as usize, 2, &b"0123"[..])].into_iter());
+        assert_eq!((code.identity(), code.holds()), (None, true));
+        assert_eq!(code.read(b"xx????"), b"xx0123");
     }
 }

@@ -38,16 +38,30 @@ impl Slots {
         sys::qemu_plugin_u64 { score: self.score, offset: slot.0 as usize * size_of::<u64>() }
     }
 
-    /// Sets the slots of one vCPU. To be called on that vCPU's thread.
-    pub fn fill(&self, vcpu: Vcpu, slots: impl IntoIterator<Item = SlotId>, value: u64) {
-        let Some(api) = api() else { return };
+    /// One vCPU's part of the table. To be called on that vCPU's thread, which alone touches it.
+    fn part(&self, vcpu: Vcpu) -> Option<*mut u64> {
         // SAFETY: `score` is a live scoreboard, and the vCPU exists since it runs this callback.
-        let base = unsafe { (api.qemu_plugin_scoreboard_find)(self.score, u32::from(vcpu.0)) }.cast::<u64>();
+        Some(unsafe { (api()?.qemu_plugin_scoreboard_find)(self.score, u32::from(vcpu.0)) }.cast())
+    }
+
+    /// Sets slots of one vCPU. To be called in a callback of that vCPU.
+    pub fn fill(&self, vcpu: Vcpu, slots: impl IntoIterator<Item = SlotId>, value: u64) {
+        let Some(part) = self.part(vcpu) else { return };
         for slot in slots {
             if slot.0 < self.len {
-                // SAFETY: the element of each vCPU has `len` u64s; only this vCPU's thread reads or writes them, and it is here.
-                unsafe { base.add(slot.0 as usize).write(value) };
+                // SAFETY: each vCPU's part has `len` u64s; only this vCPU's thread reads or writes them, and it is here.
+                unsafe { part.add(slot.0 as usize).write(value) };
             }
+        }
+    }
+
+    /// The value of a slot of one vCPU. To be called in a callback of that vCPU.
+    #[must_use]
+    pub fn get(&self, vcpu: Vcpu, slot: SlotId) -> u64 {
+        match self.part(vcpu) {
+            // SAFETY: as above.
+            Some(part) if slot.0 < self.len => unsafe { part.add(slot.0 as usize).read() },
+            _ => 0,
         }
     }
 }

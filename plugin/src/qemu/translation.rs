@@ -6,10 +6,13 @@ use super::guard::guard;
 use super::host_code::HostCode;
 use super::scoreboard::{SlotId, Slots};
 use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::light::CodeRun;
 use libc::{c_uint, c_void};
 use qemu_plugin_sys as sys;
 use std::marker::PhantomData;
-use std::ops::Range;
+
+/// No instruction of any architecture is longer, in bytes.
+const MAX_LEN: usize = 16;
 
 /// What a callback carries: it lives for ever, and knows what to do when its instruction is about to execute.
 pub trait Payload: Sync {
@@ -41,8 +44,8 @@ pub struct Instruction<'a> {
     insn: *mut sys::qemu_plugin_insn,
     /// Its linear address.
     pub linear: Linear,
-    /// Its bytes, read again by QEMU now: under multi-threaded TCG they may be newer than what was decoded.
-    pub bytes: Vec<u8>,
+    buffer: [u8; MAX_LEN],
+    len: u8,
     host: usize,
     _callback: PhantomData<&'a ()>,
 }
@@ -63,13 +66,14 @@ impl Translation<'_> {
             (0..(api.qemu_plugin_tb_n_insns)(self.tb))
                 .map(|index| {
                     let insn = (api.qemu_plugin_tb_get_insn)(self.tb, index);
-                    let mut bytes = vec![0; (api.qemu_plugin_insn_size)(insn)];
-                    let read = (api.qemu_plugin_insn_data)(insn, bytes.as_mut_ptr().cast(), bytes.len());
-                    bytes.truncate(read);
+                    let mut buffer = [0; MAX_LEN];
+                    let wanted = (api.qemu_plugin_insn_size)(insn).min(MAX_LEN);
+                    let len = (api.qemu_plugin_insn_data)(insn, buffer.as_mut_ptr().cast(), wanted).min(MAX_LEN) as u8;
                     Instruction {
                         insn,
                         linear: Linear((api.qemu_plugin_insn_vaddr)(insn)),
-                        bytes,
+                        buffer,
+                        len,
                         host: (api.qemu_plugin_insn_haddr)(insn) as usize,
                         _callback: PhantomData,
                     }
@@ -80,6 +84,18 @@ impl Translation<'_> {
 }
 
 impl Instruction<'_> {
+    /// Its bytes, read again by QEMU now: under multi-threaded TCG they may be newer than what was decoded.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[..usize::from(self.len)]
+    }
+
+    /// Host address of its first byte, if it lies in RAM.
+    #[must_use]
+    pub fn host(&self) -> Option<usize> {
+        (self.host != 0).then_some(self.host)
+    }
+
     /// Calls `payload` before every execution of this instruction on which `slot` of the executing vCPU is 0.
     pub fn on_execute_while_clear<P: Payload>(&self, slots: &Slots, slot: SlotId, payload: &'static P) {
         let Some(api) = api() else { return };
@@ -118,29 +134,23 @@ fn flags<P: Payload>() -> sys::qemu_plugin_cb_flags {
 
 /// Where the bytes of these instructions lie in the host's memory, as one run that starts with the first of them.
 ///
-/// `page` is the guest's page size in bytes. Empty if QEMU has no pointer (the code does not lie in RAM).
+/// `page` is the guest's page size in bytes.
 #[must_use]
 pub fn host_code(instructions: &[Instruction<'_>], page: u64) -> HostCode {
-    let mut code = HostCode::default();
     let mut offset = 0;
-    for instruction in instructions {
-        let len = instruction.bytes.len();
-        if instruction.host != 0 {
-            // The pointer holds up to the end of the guest page of the first byte.
-            let to_page_end = (page - instruction.linear.0 % page) as usize;
-            code.push(instruction.host, offset, len.min(to_page_end));
-        }
-        offset += len;
-    }
-    code
+    HostCode::new(instructions.iter().map(|instruction| {
+        // The pointer holds up to the end of the guest page of the first byte.
+        let to_page_end = (page - instruction.linear.0 % page) as usize;
+        let start = offset;
+        offset += instruction.bytes().len();
+        (instruction.host, start, &instruction.bytes()[..instruction.bytes().len().min(to_page_end)])
+    }))
 }
 
-/// The bytes and lengths of a range of instructions.
+/// The instructions as one run.
 #[must_use]
-pub fn bytes_of(instructions: &[Instruction<'_>], range: Range<usize>) -> (Vec<u8>, Vec<u8>) {
-    let part = &instructions[range];
-    (
-        part.iter().flat_map(|instruction| instruction.bytes.iter().copied()).collect(),
-        part.iter().map(|instruction| instruction.bytes.len() as u8).collect(),
-    )
+pub fn code_run(instructions: &[Instruction<'_>]) -> CodeRun {
+    let bytes: Vec<u8> = instructions.iter().flat_map(|instruction| instruction.bytes()).copied().collect();
+    let lengths: Vec<u8> = instructions.iter().map(|instruction| instruction.len).collect();
+    CodeRun::new(instructions.first().map_or(Linear(0), |instruction| instruction.linear), &bytes, &lengths)
 }

@@ -68,7 +68,6 @@ impl Counts {
         let met: u64 = vcpu.syncs.iter().sum();
         self.epochs += met;
         self.exempt += vcpu.exempt;
-        self.dropped += vcpu.trace.dropped();
         self.serializing.resize(self.serializing.len().max(vcpu.syncs.len()), 0);
         for (sum, count) in self.serializing.iter_mut().zip(&vcpu.syncs) {
             *sum += count;

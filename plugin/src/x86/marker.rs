@@ -35,7 +35,7 @@ impl Payload for Marker {
 impl MarkerPoint {
     /// Puts the callback on the instruction if it is a marker.
     pub fn instrument(&self, instruction: &Instruction<'_>, sanitizer: &'static Sanitizer) {
-        if instruction.bytes == MARKER {
+        if instruction.bytes() == MARKER {
             instruction.on_execute(*self.payload.get_or_init(|| Box::leak(Box::new(Marker { sanitizer }))));
         }
     }

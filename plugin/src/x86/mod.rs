@@ -30,24 +30,24 @@ pub fn can_see(event: SyncEventId) -> bool {
     matches!(events::seen(event), Seen::Instruction | Seen::Resolved | Seen::Hot)
 }
 
-impl Points {
-    /// May this instruction serialize under that profile? Cheap: it is asked for every translated instruction.
-    #[must_use]
-    pub fn may_synchronize(&self, bytes: &[u8], profile: &Profile) -> bool {
-        match classify(bytes) {
-            None => false,
-            Some(Class::Fixed(event)) => profile.serializes(event),
-            Some(Class::Iret { .. }) => profile.serializes(events::IRET) || profile.serializes(events::IRET_TO_SELF),
-            Some(Class::Wrmsr) => profile.serializes(events::WRMSR) || profile.serializes(events::WRMSR_NONSERIALIZING),
-            Some(Class::MovCr3 { .. }) => {
-                [events::MOV_CR3, events::MOV_CR3_NOFLUSH, events::MOV_CR3_PTI].iter().any(|event| profile.serializes(*event))
-            }
+/// May this instruction serialize under that profile? Cheap: it is asked for every translated instruction.
+#[must_use]
+pub fn may_synchronize(bytes: &[u8], profile: &Profile) -> bool {
+    match classify(bytes) {
+        None => false,
+        Some(Class::Fixed(event)) => profile.serializes(event),
+        Some(Class::Iret { .. }) => profile.serializes(events::IRET) || profile.serializes(events::IRET_TO_SELF),
+        Some(Class::Wrmsr) => profile.serializes(events::WRMSR) || profile.serializes(events::WRMSR_NONSERIALIZING),
+        Some(Class::MovCr3 { .. }) => {
+            [events::MOV_CR3, events::MOV_CR3_NOFLUSH, events::MOV_CR3_PTI].iter().any(|event| profile.serializes(*event))
         }
     }
+}
 
+impl Points {
     /// Puts the callbacks on an instruction that it needs besides its segment's.
     pub fn instrument(&self, instruction: &Instruction<'_>, sanitizer: &'static Sanitizer) {
-        self.sync.instrument(instruction, sanitizer, self.may_synchronize(&instruction.bytes, &sanitizer.config().profile));
+        self.sync.instrument(instruction, sanitizer, may_synchronize(instruction.bytes(), &sanitizer.config().profile));
         self.marker.instrument(instruction, sanitizer);
         self.gates.instrument(instruction, sanitizer);
     }

@@ -104,7 +104,7 @@ impl SyncPoints {
     /// Puts a callback on the instruction if it `may_synchronize`, or tells where the kernel is.
     pub fn instrument(&self, instruction: &Instruction<'_>, sanitizer: &'static Sanitizer, may_synchronize: bool) {
         let pc = instruction.linear;
-        match classify(&instruction.bytes) {
+        match classify(instruction.bytes()) {
             Some(Class::Fixed(event)) if may_synchronize => {
                 let make = || -> &'static FixedPoint { Box::leak(Box::new(FixedPoint { sanitizer, pc, event })) };
                 let point = *self.fixed.lock().entry((pc, event)).or_insert_with(make);
@@ -112,7 +112,7 @@ impl SyncPoints {
             }
             None | Some(Class::Fixed(_)) => {}
             Some(class) if may_synchronize || class == Class::Wrmsr => {
-                let len = instruction.bytes.len() as u8;
+                let len = instruction.bytes().len() as u8;
                 let make = || -> &'static ResolvedPoint { Box::leak(Box::new(ResolvedPoint { sanitizer, pc, len, class })) };
                 let point = *self.resolved.lock().entry((pc, class)).or_insert_with(make);
                 instruction.on_execute(point);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// A refusal takes a tenth of a second on an idle machine.
-const QUICKLY: Duration = Duration::from_secs(20);
+const QUICKLY: Duration = Duration::from_secs(10);
 
 /// The lines that the plugin wrote.
 fn own_lines(stderr: &str) -> Vec<&str> {
@@ -73,13 +73,11 @@ fn values_that_are_none() {
             ("chunk=8192", &["chunk=8192", "4096"]),
             ("chunk=-16", &["chunk=-16", "power of two"]),
             ("chunk=16k", &["chunk=16k", "power of two"]),
-            ("chunk=", &["chunk=", "power of two"]),
             ("exitcode=256", &["exitcode=256", "0 to 255"]),
             ("exitcode=-1", &["exitcode=-1", "0 to 255"]),
             ("exitcode=bad", &["exitcode=bad", "0 to 255"]),
             ("writers=maybe", &["writers=maybe", "on or off"]),
             ("profile=amd", &["unknown profile `amd`", "amd-apm", "linux-x86"]),
-            ("profile=", &["unknown profile ``", "linux-x86"]),
             ("with=nonsense", &["unknown event `nonsense`"]),
             ("without=cpuidd", &["unknown event `cpuidd`", "did you mean `cpuid`?"]),
             ("without=iret+invlgp", &["unknown event `invlgp`", "did you mean `invlpg`?"]),
@@ -97,7 +95,10 @@ fn values_that_are_missing() {
     refuses(
         &lab,
         &[
-            ("report=", &["report=", "path"]),
+            ("profile=", &["profile"]),
+            ("chunk=", &["chunk=", "expected"]),
+            ("exitcode=", &["exitcode=", "expected"]),
+            ("report=", &["report=", "expected"]),
             ("suppress=", &["suppress="]),
             ("symbols=", &["symbols="]),
             ("start=", &["start="]),

@@ -1,0 +1,28 @@
+//! What a vCPU executed in its epoch, kept as plainly as can be.
+
+use icsan_model::exemption::Exemption;
+use icsan_model::light::{CodeRun, Findings, judge};
+
+/// The runs that one vCPU executed in its current epoch, latest last.
+pub struct Trace {
+    exemptions: &'static [Exemption],
+    runs: Vec<CodeRun>,
+}
+
+impl Trace {
+    pub fn new(exemptions: &'static [Exemption]) -> Self {
+        Self { exemptions, runs: Vec::new() }
+    }
+
+    pub fn serialize(&mut self) {
+        self.runs.clear();
+    }
+
+    pub fn execute(&mut self, run: &CodeRun) -> Findings {
+        let findings = judge(run, self.runs.iter().rev(), self.exemptions);
+        if !self.runs.contains(run) {
+            self.runs.push(run.clone());
+        }
+        findings
+    }
+}
