@@ -99,7 +99,7 @@ impl Sanitizer {
 
     /// `vcpu` is about to execute `segment`, for the first time in its epoch (or memory disagreed the last time).
     pub fn executes(&'static self, segment: &'static Segment, vcpu: Vcpu, cpu: &CurrentCpu) {
-        let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return };
+        let (Some(state), Some(slots)) = (self.vcpus.get(usize::from(vcpu.0)), self.slots.of(vcpu)) else { return };
         if !self.watching.load(Ordering::Relaxed) {
             return;
         }
@@ -107,7 +107,8 @@ impl Sanitizer {
         if !segment.host.holds() {
             // The slot stays clear, so that the next execution comes here, too; and the old bytes are no evidence of anything that the guest did.
             if state.mismatch(segment) == Mismatch::Outlived {
-                self.set_slot(&mut state, vcpu, segment, OUTLIVED);
+                slots.set(segment.slot, OUTLIVED);
+                state.dirty.push(segment.slot);
                 let evidence = self.evidence(&state, vcpu, cpu, outlived(segment));
                 drop(state);
                 self.found(Kind::Emulator, evidence);
@@ -115,13 +116,14 @@ impl Sanitizer {
             return;
         }
         state.agrees(segment);
-        self.set_slot(&mut state, vcpu, segment, EXECUTED);
-        let rivals = segment.rivals();
+        slots.set(segment.slot, EXECUTED);
+        state.dirty.push(segment.slot);
+        let rivals = segment.rivals(|slot| slots.get(slot) == EXECUTED);
         if rivals.is_empty() || self.config.profile.snoop {
-            // Nothing else ever stood here; or every store empties every buffer at once, and nothing older can be left.
+            // The vCPU ran nothing else here in this epoch; or every store empties every buffer at once, and nothing older can be left.
             return;
         }
-        let earlier = rivals.iter().filter(|rival| self.slots.get(vcpu, rival.slot) == EXECUTED).map(|rival| rival.run());
+        let earlier = rivals.iter().map(|rival| rival.run());
         let findings = judge(segment.run(), earlier, self.config.profile.exemptions);
         state.exempt += findings.exempt;
         let evidence: Vec<Evidence> = findings.conflicts.into_iter().map(|conflict| self.evidence(&state, vcpu, cpu, conflict)).collect();
@@ -129,11 +131,6 @@ impl Sanitizer {
         for evidence in evidence {
             self.found(Kind::Unserialized, evidence);
         }
-    }
-
-    fn set_slot(&self, state: &mut VcpuState, vcpu: Vcpu, segment: &Segment, value: u64) {
-        self.slots.fill(vcpu, [segment.slot], value);
-        state.dirty.push(segment.slot);
     }
 
     fn evidence(&self, state: &VcpuState, vcpu: Vcpu, cpu: &CurrentCpu, conflict: Conflict) -> Evidence {
@@ -166,7 +163,9 @@ impl Sanitizer {
         if let Some(count) = state.syncs.get_mut(usize::from(event.0)) {
             *count += 1;
         }
-        self.slots.fill(vcpu, state.dirty.drain(..), 0);
+        if let Some(slots) = self.slots.of(vcpu) {
+            state.dirty.drain(..).for_each(|slot| slots.set(slot, 0));
+        }
     }
 
     /// The guest executed a marker.

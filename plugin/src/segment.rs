@@ -52,11 +52,14 @@ impl Segment {
         &self.rest.run
     }
 
-    /// The segments that have other bytes at some of its addresses, latest first. Nearly always none.
+    /// The segments that have other bytes at some of its addresses and that `executed` says yes to, latest first. Nearly always none.
     #[must_use]
-    pub fn rivals(&self) -> Vec<&'static Segment> {
+    pub fn rivals(&self, executed: impl Fn(SlotId) -> bool) -> Vec<&'static Segment> {
         // A vCPU that executed a rival did so after the rival was made, which set the flag, and QEMU's own publication of the block came in between.
-        if self.contested.load(Ordering::Relaxed) { self.rest.rivals.lock().iter().rev().copied().collect() } else { Vec::new() }
+        if !self.contested.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.rest.rivals.lock().iter().rev().filter(|rival| executed(rival.slot)).copied().collect()
     }
 
     fn add_rival(&self, rival: &'static Segment) {

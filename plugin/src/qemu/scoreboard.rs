@@ -3,6 +3,7 @@
 use super::api::api;
 use icsan_model::addr::Vcpu;
 use qemu_plugin_sys as sys;
+use std::marker::PhantomData;
 
 /// Number of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -38,30 +39,36 @@ impl Slots {
         sys::qemu_plugin_u64 { score: self.score, offset: slot.0 as usize * size_of::<u64>() }
     }
 
-    /// One vCPU's part of the table. To be called on that vCPU's thread, which alone touches it.
-    fn part(&self, vcpu: Vcpu) -> Option<*mut u64> {
-        // SAFETY: `score` is a live scoreboard, and the vCPU exists since it runs this callback.
-        Some(unsafe { (api()?.qemu_plugin_scoreboard_find)(self.score, u32::from(vcpu.0)) }.cast())
-    }
-
-    /// Sets slots of one vCPU. To be called in a callback of that vCPU.
-    pub fn fill(&self, vcpu: Vcpu, slots: impl IntoIterator<Item = SlotId>, value: u64) {
-        let Some(part) = self.part(vcpu) else { return };
-        for slot in slots {
-            if slot.0 < self.len {
-                // SAFETY: each vCPU's part has `len` u64s; only this vCPU's thread reads or writes them, and it is here.
-                unsafe { part.add(slot.0 as usize).write(value) };
-            }
-        }
-    }
-
-    /// The value of a slot of one vCPU. To be called in a callback of that vCPU.
+    /// One vCPU's part of the table. To be called in a callback of that vCPU. `None` outside of QEMU.
     #[must_use]
-    pub fn get(&self, vcpu: Vcpu, slot: SlotId) -> u64 {
-        match self.part(vcpu) {
-            // SAFETY: as above.
-            Some(part) if slot.0 < self.len => unsafe { part.add(slot.0 as usize).read() },
-            _ => 0,
+    pub fn of(&self, vcpu: Vcpu) -> Option<VcpuSlots<'_>> {
+        // SAFETY: `score` is a live scoreboard, and the vCPU exists since it runs this callback.
+        let part = unsafe { (api()?.qemu_plugin_scoreboard_find)(self.score, u32::from(vcpu.0)) };
+        (!part.is_null()).then_some(VcpuSlots { part: part.cast(), len: self.len, _table: PhantomData })
+    }
+}
+
+/// The slots of the vCPU whose callback is running. Neither sent nor shared: only that vCPU's thread touches them.
+#[derive(Debug)]
+pub struct VcpuSlots<'a> {
+    part: *mut u64,
+    len: u32,
+    _table: PhantomData<&'a Slots>,
+}
+
+impl VcpuSlots<'_> {
+    /// Sets a slot.
+    pub fn set(&self, slot: SlotId, value: u64) {
+        if slot.0 < self.len {
+            // SAFETY: the part has `len` u64s; only this vCPU's thread reads or writes them, and it is here. QEMU moves the table only while no callback runs.
+            unsafe { self.part.add(slot.0 as usize).write(value) };
         }
+    }
+
+    /// The value of a slot.
+    #[must_use]
+    pub fn get(&self, slot: SlotId) -> u64 {
+        // SAFETY: as above.
+        if slot.0 < self.len { unsafe { self.part.add(slot.0 as usize).read() } } else { 0 }
     }
 }
