@@ -4,7 +4,7 @@ use crate::suppress::{SuppressError, Suppressions};
 use icsan_model::architecture::Architecture;
 use icsan_model::profile::{Profile, ProfileError};
 use icsan_symbols::{SymbolError, SymbolTable, Symbolizer};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Everything that the user chose.
@@ -42,7 +42,7 @@ pub enum ConfigError {
     Twice { key: &'static str },
     #[error("{key}={value}: {expected}")]
     BadValue { key: &'static str, value: String, expected: &'static str },
-    #[error("{key}={value} is not built into this version, which has the light mode only (writers=off)")]
+    #[error("{key}={value} is not built into this version, which has the light mode only (writers=off): leave it out")]
     NotBuilt { key: &'static str, value: String },
     #[error(transparent)]
     Profile(#[from] ProfileError),
@@ -97,6 +97,9 @@ impl Pairs {
                 *KEYS.iter().find(|(known, _)| *known == key).ok_or_else(|| ConfigError::UnknownKey { key: key.to_owned() })?;
             if pairs.iter().any(|(seen, _)| *seen == key) {
                 return Err(ConfigError::Twice { key });
+            }
+            if value.is_empty() {
+                return Err(bad(key, value, "a value is expected"));
             }
             if !built && !is_default(key, value) {
                 return Err(ConfigError::NotBuilt { key, value: value.to_owned() });
@@ -164,7 +167,7 @@ impl Config {
             None => 0,
             Some(value) => value.parse().map_err(|_| bad("exitcode", value, "a number from 0 to 255 is expected"))?,
         };
-        let symbols = symbolizer(&pairs.list("symbols"))?;
+        let symbols = symbolizer(&files(&pairs.list("symbols")))?;
         let suppressions = match pairs.get("suppress") {
             None => Suppressions::default(),
             Some(path) => Suppressions::load(path.as_ref()).map_err(|source| ConfigError::Suppress { path: path.to_owned(), source })?,
@@ -172,11 +175,26 @@ impl Config {
         let start = watch_symbol("start", pairs.get("start"), &symbols)?;
         let stop = watch_symbol("stop", pairs.get("stop"), &symbols)?;
         let report = match pairs.get("report") {
-            Some("") => return Err(bad("report", "", "a path is expected")),
+            // What QEMU makes of a bare `report`.
+            Some(value @ ("on" | "off")) => {
+                return Err(bad("report", value, "a path is expected (for a file of this name give ./on or ./off)"));
+            }
             other => other.map(PathBuf::from),
         };
         Ok(Self { profile, with, without, report, symbols, suppressions, exitcode, start, stop })
     }
+}
+
+/// Puts file names together again that hold a `+` themselves (Debian's do: `vmlinuz-6.12.117+deb12-cloud-amd64`): the longest that exists wins.
+fn files(pieces: &[String]) -> Vec<String> {
+    let mut files = Vec::new();
+    let mut rest = pieces;
+    while !rest.is_empty() {
+        let taken = (1..=rest.len()).rev().find(|taken| Path::new(&rest[..*taken].join("+")).exists()).unwrap_or(1);
+        files.push(rest[..taken].join("+"));
+        rest = &rest[taken..];
+    }
+    files
 }
 
 fn symbolizer(paths: &[String]) -> Result<Symbolizer, ConfigError> {
@@ -257,7 +275,8 @@ mod tests {
             (&["exitcode=256"][..], "from 0 to 255"),
             (&["exitcode=-1"][..], "from 0 to 255"),
             (&["writers=maybe"][..], "on or off"),
-            (&["report="][..], "a path is expected"),
+            (&["report="][..], "a value is expected"),
+            (&["report=on"][..], "a path is expected"),
             (&["symbols=/nonexistent"][..], "symbols=/nonexistent"),
             (&["suppress=/nonexistent"][..], "suppress=/nonexistent"),
             (&["start=foo"][..], "no such symbol; give symbols=PATH"),

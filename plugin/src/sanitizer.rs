@@ -18,6 +18,7 @@ use icsan_model::architecture::Architecture;
 use icsan_model::hazard::Kind;
 use icsan_model::light::{Conflict, judge};
 use icsan_model::sync_event::SyncEventId;
+use icsan_symbols::OffsetError;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -54,6 +55,10 @@ pub struct Sanitizer {
     /// Value of the guest's last marker.
     marker: AtomicU64,
     watching: AtomicBool,
+    /// This machine was refused after QEMU had started: there is nothing to report.
+    refused: AtomicBool,
+    /// Was it ever watching?
+    started: AtomicBool,
     blocks: AtomicU64,
 }
 
@@ -67,6 +72,7 @@ impl Sanitizer {
         let slots = Slots::new(MAX_SEGMENTS).ok_or("QEMU gave no scoreboard")?;
         let vcpus = (0..machine.max_vcpus.max(1)).map(|_| Mutex::default()).collect();
         let watching = AtomicBool::new(config.start.is_none());
+        let started = AtomicBool::new(config.start.is_none());
         let sanitizer: &'static Self = Box::leak(Box::new(Self {
             arch,
             config,
@@ -81,6 +87,8 @@ impl Sanitizer {
             seq: AtomicU64::new(0),
             marker: AtomicU64::new(0),
             watching,
+            refused: AtomicBool::new(false),
+            started,
             blocks: AtomicU64::new(0),
         }));
         sanitizer.sink.lock().start(&sanitizer.report());
@@ -177,12 +185,23 @@ impl Sanitizer {
     /// Watching begins or ends.
     pub fn watch(&self, on: bool) {
         self.watching.store(on, Ordering::Relaxed);
+        self.started.fetch_or(on, Ordering::Relaxed);
     }
 
     /// The kernel's `symbol` was seen at a runtime address.
     pub fn kernel_symbol_at(&self, symbol: &str, runtime: u64) {
-        if self.config.symbols.kernel_table().is_some()
-            && let Err(error) = self.config.symbols.learn_offset(symbol, runtime)
+        if self.config.symbols.kernel_table().is_some() {
+            self.symbol_evidence(self.config.symbols.learn_offset(symbol, runtime).map(drop));
+        }
+    }
+
+    /// One of these symbols was seen at a runtime address, if the kernel has any of them.
+    pub fn kernel_symbol_among(&self, symbols: &[&str], runtime: u64) {
+        self.symbol_evidence(self.config.symbols.confirm(symbols, runtime));
+    }
+
+    fn symbol_evidence(&self, evidence: Result<(), OffsetError>) {
+        if let Err(error) = evidence
             && self.sink.lock().first_symbol_error()
         {
             process::say(&format!("{error}; no kernel symbols in this report"));
@@ -237,7 +256,8 @@ impl Hooks for &'static Sanitizer {
                 "several vCPUs share one host thread (thread=single or -icount): QEMU then calls plugins with wrong vCPU numbers and corrupts the guest; \
                  use -accel tcg,thread=multi, or -smp 1",
             );
-            process::exit_now(1);
+            self.refused.store(true, Ordering::Relaxed);
+            process::refuse();
         }
     }
 
@@ -255,6 +275,9 @@ impl Hooks for &'static Sanitizer {
     }
 
     fn exit(&self) {
+        if self.refused.load(Ordering::Relaxed) {
+            return;
+        }
         let mut counts = Counts { blocks: self.blocks.load(Ordering::Relaxed), ..Counts::default() };
         match self.code.try_lock_for(EXIT_PATIENCE) {
             Some(code) => counts.dropped += code.dropped(),
@@ -268,6 +291,9 @@ impl Hooks for &'static Sanitizer {
         }
         let fault = guard::fault();
         counts.complete &= fault.is_none();
+        if let Some(start) = self.config.start.as_deref().filter(|_| !self.started.load(Ordering::Relaxed)) {
+            counts.note_never_started(start);
+        }
         counts.note_nothing_watched(process::runs_kvm());
         let (Some(findings), Some(mut sink)) = (self.findings.try_lock_for(EXIT_PATIENCE), self.sink.try_lock_for(EXIT_PATIENCE)) else {
             process::say("a vCPU did not let go of the report; it is not written");

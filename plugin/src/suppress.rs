@@ -5,6 +5,9 @@
 use std::path::Path;
 use thiserror::Error;
 
+/// A longer file is none that a person wrote, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
 /// The patterns of a suppression file.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Suppressions {
@@ -30,6 +33,8 @@ enum Field {
 pub enum SuppressError {
     #[error("cannot be read: {0}")]
     Unreadable(#[from] std::io::Error),
+    #[error("is no regular file of at most {MAX_FILE} bytes; give a text file")]
+    NoFile,
     #[error("line {line}: `{text}` is neither `symbol:GLOB REASON` nor `kind:GLOB REASON`")]
     Malformed { line: usize, text: String },
     #[error("line {line}: say why `{pattern}` is suppressed, after a space")]
@@ -42,6 +47,10 @@ impl Suppressions {
     /// # Errors
     /// What [`SuppressError`] lists.
     pub fn load(path: &Path) -> Result<Self, SuppressError> {
+        let file = std::fs::metadata(path)?;
+        if !file.is_file() || file.len() > MAX_FILE {
+            return Err(SuppressError::NoFile);
+        }
         Self::parse(&String::from_utf8_lossy(&std::fs::read(path)?))
     }
 

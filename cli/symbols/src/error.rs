@@ -111,7 +111,7 @@ pub enum OffsetError {
     },
     /// Earlier evidence gave another offset.
     #[error(
-        "{symbol} puts the kernel at offset {found:#x}, but it was found at offset {known:#x} before: the symbols are not of the kernel that runs, or another kernel was started"
+        "the symbols are not of the kernel that runs (or another kernel was started): {symbol} puts it at offset {found:#x}, and earlier evidence at {known:#x}; give the symbols of the kernel that boots"
     )]
     Contradiction {
         /// The symbol that was observed last.

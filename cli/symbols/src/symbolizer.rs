@@ -42,6 +42,8 @@ pub struct Location {
 
 /// No offset is known yet. No real one is like this, as it is not aligned.
 const UNKNOWN: u64 = u64::MAX;
+/// Evidence contradicted itself: there are no names any more.
+const FORGOTTEN: u64 = u64::MAX - 1;
 
 /// Several tables and the kernel's KASLR offset.
 ///
@@ -117,7 +119,7 @@ impl Symbolizer {
     #[must_use]
     pub fn offset(&self) -> Option<u64> {
         match self.offset.load(Ordering::Acquire) {
-            UNKNOWN => None,
+            UNKNOWN | FORGOTTEN => None,
             offset => Some(offset),
         }
     }
@@ -140,9 +142,26 @@ impl Symbolizer {
         })?;
         let raced = self.offset.compare_exchange(UNKNOWN, found, Ordering::AcqRel, Ordering::Acquire);
         match raced {
+            Err(FORGOTTEN) => Ok(found),
             Err(known) if known != found => Err(OffsetError::Contradiction { symbol: symbol.to_owned(), known, found }),
             _ => Ok(found),
         }
+    }
+
+    /// Takes more evidence from the running guest: one of these symbols stands at `runtime`, in a kernel that has any of them. It is needed because an aligned
+    /// symbol fits, at some offset, the table of nearly every other kernel.
+    ///
+    /// # Errors
+    /// [`OffsetError::Contradiction`] if none of them is there, which is said once. The offset is then forgotten for good: no names rather than wrong ones.
+    pub fn confirm(&self, symbols: &[&str], runtime: u64) -> Result<(), OffsetError> {
+        let (Some(table), Some(known)) = (self.kernel.as_ref(), self.offset()) else { return Ok(()) };
+        let links: Vec<_> = symbols.iter().filter_map(|symbol| Some((symbol, table.address_of(symbol)?))).collect();
+        let Some((symbol, link)) = links.first().copied().filter(|_| runtime >= KERNEL_HALF) else { return Ok(()) };
+        if links.iter().any(|(_, link)| link.wrapping_add(known) == runtime) {
+            return Ok(());
+        }
+        self.offset.store(FORGOTTEN, Ordering::Release);
+        Err(OffsetError::Contradiction { symbol: (*symbol).to_owned(), known, found: runtime.wrapping_sub(link) })
     }
 
     fn offset_between(&self, link: u64, runtime: u64, origin: Origin) -> Result<u64, &'static str> {

@@ -1,6 +1,7 @@
 //! What the plugin asks of the process that it lives in.
 
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 
 /// Writes one line for the user to stderr. A stderr that is closed or full is no reason to disturb the guest.
@@ -15,6 +16,24 @@ pub fn exit_now(code: u8) -> ! {
     unsafe {
         libc::fflush(std::ptr::null_mut());
         libc::_exit(i32::from(code))
+    }
+}
+
+/// Ends the process as QEMU does when it cannot go on: with QEMU's exit handlers, which give the terminal back.
+pub fn refuse() -> ! {
+    // SAFETY: QEMU itself leaves this way from any of its threads.
+    unsafe { libc::exit(1) }
+}
+
+/// Makes writes wait, on a file that was opened with O_NONBLOCK.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_blocking(file: &std::fs::File) -> std::io::Result<()> {
+    // SAFETY: the descriptor is open; F_SETFL takes an int.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) } {
+        -1 => Err(std::io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }
 

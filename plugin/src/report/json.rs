@@ -116,7 +116,7 @@ pub struct Summary<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub note: Option<&'static str>,
+    pub note: Option<String>,
 }
 
 impl<'a> Object<'a> {
@@ -207,7 +207,7 @@ impl<'a> Object<'a> {
             complete: counts.complete,
             kaslr: report.config.symbols.offset().map(hex),
             fault,
-            note: counts.nothing_watched,
+            note: counts.nothing_watched.clone(),
         })
     }
 }

@@ -31,7 +31,7 @@ impl Report<'_> {
     pub fn candidates(&self, conflict: &Conflict) -> Vec<Candidate> {
         let mut candidates = light::candidates(conflict, self.config.profile.buffers.chunk);
         for candidate in candidates.iter_mut().filter(|candidate| candidate.origin == Origin::Earlier) {
-            candidate.bytes = first_instruction(&candidate.bytes).to_vec();
+            candidate.bytes = first_instruction(&candidate.bytes, &conflict.memory).to_vec();
         }
         candidates
     }
@@ -53,7 +53,7 @@ pub struct Counts {
     /// Nothing was lost.
     pub complete: bool,
     /// Why nothing was watched, if so.
-    pub nothing_watched: Option<&'static str>,
+    pub nothing_watched: Option<String>,
 }
 
 impl Default for Counts {
@@ -74,15 +74,26 @@ impl Counts {
         }
     }
 
+    /// Says so if `start=` never executed: that is no clean verdict.
+    pub fn note_never_started(&mut self, start: &str) {
+        self.complete = false;
+        self.nothing_watched = Some(format!(
+            "start={start} was never executed (or before the kernel's place was known), so nothing was watched: give a function that runs later"
+        ));
+    }
+
     /// Says so if nothing was watched: that is no clean verdict.
     pub fn note_nothing_watched(&mut self, kvm: bool) {
         if self.blocks == 0 {
             self.complete = false;
-            self.nothing_watched = Some(if kvm {
-                "no block was translated: the guest ran under KVM, where plugins see nothing; use -accel tcg"
-            } else {
-                "no block was translated, so nothing was watched: use -accel tcg, and let the guest run"
-            });
+            self.nothing_watched = Some(
+                (if kvm {
+                    "no block was translated: the guest ran under KVM, where plugins see nothing; use -accel tcg"
+                } else {
+                    "no block was translated, so nothing was watched: use -accel tcg, and let the guest run"
+                })
+                .to_owned(),
+            );
         }
     }
 }

@@ -6,11 +6,12 @@
 use super::findings::{Findings, Hazard};
 use super::json::Object;
 use super::{Counts, Report, text};
-use crate::qemu::process::say;
+use crate::qemu::process::{say, set_blocking};
 use icsan_model::addr::Vcpu;
 use icsan_model::hazard::Kind;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -72,7 +73,9 @@ impl Sink {
     pub fn open(path: Option<&Path>) -> Result<Self, SinkError> {
         let Some(path) = path else { return Ok(Self::default()) };
         let failed = |source| SinkError { path: path.to_owned(), source };
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(failed)?;
+        // A FIFO that nobody reads would hold QEMU up for ever; opened like this, it is an error.
+        let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+        set_blocking(&file).map_err(failed)?;
         let rewritable = file.metadata().map_err(failed)?.is_file();
         Ok(Self { file: Some(Output { path: path.to_owned(), file, rewritable, failed: false }), ..Self::default() })
     }

@@ -125,7 +125,7 @@ pub fn summary(report: &Report<'_>, findings: &Findings, counts: &Counts, fault:
             "icsan: no kernel symbols: the kernel's place was not seen (it writes its system-call entry to MSR LSTAR when it boots); boot with nokaslr if the guest does something else"
         );
     }
-    if let Some(note) = counts.nothing_watched {
+    if let Some(note) = &counts.nothing_watched {
         let _ = writeln!(text, "icsan: {note}");
     }
     if let Some(fault) = fault {

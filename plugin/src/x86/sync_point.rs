@@ -15,6 +15,11 @@ use std::collections::HashMap;
 const LSTAR: u32 = 0xc000_0082;
 const LSTAR_SYMBOL: &str = "entry_SYSCALL_64";
 
+/// Other MSRs that hold addresses of the kernel's entries, and Linux's names for what may be there (CSTAR, SYSENTER_EIP). LSTAR alone proves nothing: its target is
+/// 0x80 behind a whole 2 MiB in every Debian kernel, and so it fits the symbols of any of them.
+const MORE_ENTRIES: [(u32, &[&str]); 2] =
+    [(0xc000_0083, &["entry_SYSCALL_compat", "entry_SYSCALL32_ignore", "ignore_sysret"]), (0x176, &["entry_SYSENTER_compat"])];
+
 /// The instructions that have a callback so far: retranslation uses them again.
 #[derive(Debug, Default)]
 pub struct SyncPoints {
@@ -83,10 +88,11 @@ impl ResolvedPoint {
     fn wrmsr(&self, cpu: &CurrentCpu) -> SyncEventId {
         let registers = Registers::get();
         let Some(msr) = registers.rcx(cpu).map(|rcx| rcx as u32) else { return events::WRMSR_NONSERIALIZING };
-        if msr == LSTAR
-            && let (Some(high), Some(low)) = (registers.rdx(cpu), registers.rax(cpu))
-        {
-            self.sanitizer.kernel_symbol_at(LSTAR_SYMBOL, high << 32 | low & 0xffff_ffff);
+        let value = || Some(registers.rdx(cpu)? << 32 | registers.rax(cpu)? & 0xffff_ffff);
+        if msr == LSTAR {
+            value().into_iter().for_each(|value| self.sanitizer.kernel_symbol_at(LSTAR_SYMBOL, value));
+        } else if let Some((_, symbols)) = MORE_ENTRIES.iter().find(|(entry, _)| *entry == msr) {
+            value().into_iter().for_each(|value| self.sanitizer.kernel_symbol_among(symbols, value));
         }
         resolve::wrmsr(msr)
     }

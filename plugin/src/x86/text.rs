@@ -26,10 +26,15 @@ pub fn disassemble(bytes: &[u8], at: u64, symbols: &Symbolizer) -> String {
     text
 }
 
-/// How many of the bytes the first instruction takes (64-bit mode); all of them if they are no instruction.
+/// How many of the bytes the first instruction takes, in the mode in which `like` is one whole instruction; all of them if they are no instruction.
 #[must_use]
-pub fn first_instruction(bytes: &[u8]) -> &[u8] {
-    let instruction = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
+pub fn first_instruction<'a>(bytes: &'a [u8], like: &[u8]) -> &'a [u8] {
+    let decode = |bits, bytes| Decoder::new(bits, bytes, DecoderOptions::NONE).decode();
+    let bits = [64, 32, 16].into_iter().find(|bits| {
+        let instruction = decode(*bits, like);
+        !instruction.is_invalid() && instruction.len() == like.len()
+    });
+    let instruction = decode(bits.unwrap_or(64), bytes);
     if instruction.is_invalid() { bytes } else { &bytes[..instruction.len()] }
 }
 
