@@ -105,18 +105,18 @@ pub struct Findings {
 pub fn judge<'a>(run: &CodeRun, earlier: impl Iterator<Item = &'a CodeRun> + Clone, exemptions: &[Exemption]) -> Findings {
     let mut findings = Findings::default();
     for (linear, memory) in run.instructions() {
+        // Several runs may hold the same older instruction: it counts once.
         let mut older: Vec<Vec<u8>> = Vec::new();
+        let mut exempt: Vec<Vec<u8>> = Vec::new();
         for run in earlier.clone() {
             let version = version(run, linear, memory);
-            if version.starts_with(memory) || older.iter().any(|known| known.starts_with(&version)) {
+            if version.starts_with(memory) || older.iter().chain(&exempt).any(|known| known.starts_with(&version)) {
                 continue;
             }
-            if exemptions.iter().any(|exemption| covers(*exemption, run, linear, memory, &version)) {
-                findings.exempt += 1;
-            } else {
-                older.push(version);
-            }
+            let covered = exemptions.iter().any(|exemption| covers(*exemption, run, linear, memory, &version));
+            if covered { exempt.push(version) } else { older.push(version) }
         }
+        findings.exempt += exempt.len() as u64;
         if !older.is_empty() {
             findings.conflicts.push(Conflict { linear, memory: memory.to_vec(), older });
         }

@@ -228,7 +228,7 @@ fn suppressions_that_are_none() {
     let files = BadFiles::new();
     let cases: Vec<(PathBuf, &[&str])> = vec![
         (files.path("missing"), &["missing", "cannot be read", "No such file"]),
-        (files.folder.path().to_owned(), &["cannot be read", "directory"]),
+        (files.folder.path().to_owned(), &["no regular file", "text file"]),
         (files.with("malformed", "# mine\n\nfoo bar\n"), &["line 3", "`foo bar`", "symbol:GLOB REASON"]),
         (files.with("field", "color:foo bar\n"), &["line 1", "kind:GLOB REASON"]),
         (files.with("no-reason", "symbol:foo\n"), &["line 1", "say why `symbol:foo` is suppressed"]),
