@@ -1,0 +1,80 @@
+//! Each attempt at a scenario runs in a process of its own: fresh addresses, fresh membarrier registrations, and a crash ends only itself.
+
+use crate::cpu::mark;
+use crate::outcome::Outcome;
+use crate::scenarios;
+use crate::sys::check;
+use icsan_guest_tests::marker::Marker;
+use icsan_guest_tests::table::Scenario;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::FromRawFd;
+use std::time::{Duration, Instant};
+
+/// How long one attempt may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs one attempt and says what came of it.
+pub fn attempt(row: &Scenario, marker: Marker) -> Outcome {
+    let outcome = run(row, marker).unwrap_or_else(|error| Outcome::Failed(error.to_string()));
+    // Again, in case the child crashed.
+    mark(Marker::OUTSIDE);
+    outcome
+}
+
+fn run(row: &Scenario, marker: Marker) -> io::Result<Outcome> {
+    let Some(function) = scenarios::function(row.name) else {
+        return Ok(Outcome::Failed("no such scenario".into()));
+    };
+    let mut ends = [0; 2];
+    // SAFETY: fills an array of two descriptors.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }.into())?;
+    // SAFETY: this process has one thread, so the child may do anything.
+    let pid = check(unsafe { libc::fork() }.into())? as libc::pid_t;
+    // SAFETY: both descriptors are new and nobody else's; each process closes the end that it does not use.
+    let (mut reader, mut writer) = unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) };
+    if pid == 0 {
+        drop(reader);
+        mark(marker);
+        let outcome = function().unwrap_or_else(|error| Outcome::Failed(error.to_string()));
+        mark(Marker::OUTSIDE);
+        let _ = writer.write_all(outcome.to_line().as_bytes());
+        drop(writer);
+        // SAFETY: ends the child without running the parent's exit handlers.
+        unsafe { libc::_exit(0) };
+    }
+    drop(writer);
+    let in_time = wait_readable(ends[0]);
+    if !in_time {
+        // SAFETY: our own child, not reaped yet.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+    let mut line = String::new();
+    reader.read_to_string(&mut line)?;
+    let mut status = 0;
+    // SAFETY: the status is a local of ours.
+    check(unsafe { libc::waitpid(pid, &mut status, 0) }.into())?;
+    Ok(match Outcome::from_line(&line) {
+        Some(outcome) => outcome,
+        None if !in_time => Outcome::Failed(format!("took longer than {} s", LIMIT.as_secs())),
+        // Wild jumps and stray breakpoints are what outdated blocks end in.
+        None if libc::WIFSIGNALED(status) => Outcome::Spoiled(format!("killed by signal {}", libc::WTERMSIG(status))),
+        None => Outcome::Spoiled(format!("exit status {status:#x}")),
+    })
+}
+
+/// Waits for the first byte or the end of the pipe.
+fn wait_readable(fd: libc::c_int) -> bool {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let left = end.saturating_duration_since(Instant::now()).as_millis() as libc::c_int;
+        let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one descriptor, in a local of ours.
+        match unsafe { libc::poll(&mut poll, 1, left) } {
+            0 => return false,
+            1 => return true,
+            _ if left == 0 => return false,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! What it takes to be /init: mounts, parameters from the kernel's command line, and the power switch.
+
+use crate::ktap;
+use std::ffi::CStr;
+use std::fs;
+
+fn mount(kind: &CStr, at: &CStr) {
+    let _ = fs::create_dir_all(at.to_str().unwrap_or("/"));
+    // SAFETY: three C strings and no data.
+    if unsafe { libc::mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) } != 0 {
+        eprintln!("cannot mount {}: {}", at.to_string_lossy(), std::io::Error::last_os_error());
+    }
+}
+
+/// The value of `icsan.KEY=VALUE` on the kernel's command line.
+fn parameter(key: &str) -> Option<String> {
+    let line = fs::read_to_string("/proc/cmdline").ok()?;
+    line.split_whitespace().find_map(|word| word.strip_prefix("icsan.")?.strip_prefix(key)?.strip_prefix('=').map(str::to_owned))
+}
+
+/// Runs what the command line asks for, and switches the machine off.
+pub fn run() -> ! {
+    mount(c"proc", c"/proc");
+    mount(c"sysfs", c"/sys");
+    mount(c"devtmpfs", c"/dev");
+    mount(c"tracefs", c"/sys/kernel/tracing");
+    let filter = parameter("filter").unwrap_or_default();
+    let repeat = parameter("repeat").and_then(|text| text.parse().ok()).unwrap_or(1);
+    ktap::run(&filter, repeat);
+    // SAFETY: writes caches back, and ends the machine: nothing runs after it.
+    unsafe {
+        libc::sync();
+        libc::reboot(libc::RB_POWER_OFF);
+    }
+    // Without ACPI the kernel comes back; the last process of a machine must not end.
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,77 @@
+//! Runs the scenarios and prints KTAP, each line in one write behind the prefix that tells it from kernel messages.
+
+use crate::child;
+use crate::outcome::Outcome;
+use crate::sys::cpus;
+use icsan_guest_tests::console::{ATTEMPTS, DONE, PREFIX, describe};
+use icsan_guest_tests::glob::matches_any;
+use icsan_guest_tests::marker::Marker;
+use icsan_guest_tests::table::{Scenario, TABLE};
+use std::io::Write;
+use std::time::Instant;
+
+fn say(line: &str) {
+    // On the console a line feed first: a kernel message may stand there unfinished.
+    let start = if std::process::id() == 1 { "\n" } else { "" };
+    let text = format!("{start}{PREFIX}{line}\n");
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+/// Runs every scenario that the filter lets through `repeat` times. True if none failed.
+pub fn run(filter: &str, repeat: u16) -> bool {
+    let rows: Vec<&Scenario> = TABLE.iter().filter(|row| matches_any(filter, row.name)).collect();
+    say("KTAP version 1");
+    say(&format!("1..{}", rows.len() * usize::from(repeat)));
+    let mut number = 0;
+    let mut good = true;
+    for round in 1..=repeat {
+        for row in &rows {
+            number += 1;
+            good &= one(number, row, round);
+        }
+    }
+    say(DONE);
+    good
+}
+
+fn one(number: usize, row: &Scenario, round: u16) -> bool {
+    if row.cpus > cpus() {
+        say(&format!("ok {number} - {} # SKIP needs {} CPUs", describe(row.name, round, 1), row.cpus));
+        return true;
+    }
+    let mut last = String::new();
+    for attempt in 1..=ATTEMPTS {
+        let description = describe(row.name, round, attempt);
+        let start = Instant::now();
+        match child::attempt(row, Marker { scenario: row.id(), round, attempt }) {
+            Outcome::Done { patches, seen, tight } => {
+                say(&format!(
+                    "# {}: {seen} of {patches} changes seen, {tight} tight, {} ms, emulator: {}",
+                    row.name,
+                    start.elapsed().as_millis(),
+                    attempt - 1
+                ));
+                say(&format!("ok {number} - {description}"));
+                return true;
+            }
+            Outcome::Skipped(why) => {
+                say(&format!("ok {number} - {description} # SKIP {why}"));
+                return true;
+            }
+            Outcome::Failed(why) => {
+                say(&format!("# {}: {why}", row.name));
+                say(&format!("not ok {number} - {description}"));
+                return false;
+            }
+            Outcome::Spoiled(why) => {
+                say(&format!("# {} attempt {attempt} spoiled: {why}", row.name));
+                last = why;
+            }
+        }
+    }
+    say(&format!("# {}: spoiled in all {ATTEMPTS} attempts, the last time: {last}", row.name));
+    say(&format!("not ok {number} - {}", describe(row.name, round, ATTEMPTS)));
+    false
+}

@@ -1,0 +1,47 @@
+//! `icsan-guest`: carries the scenarios of the table out, as /init of a guest or as an ordinary program.
+//!
+//! ```text
+//! icsan-guest                     as process 1 only: everything that the kernel's command line asks for, then power off
+//! icsan-guest list                the scenarios
+//! icsan-guest run FILTER [TIMES]  as an ordinary program
+//! ```
+
+mod child;
+mod code_page;
+mod cpu;
+mod cross_modify;
+mod executor;
+mod guard_word;
+mod init;
+mod int3_protocol;
+mod kernel_patching;
+mod ktap;
+mod mapping;
+mod membarrier;
+mod outcome;
+mod own_code;
+mod pace;
+mod processes;
+mod scenarios;
+mod shape;
+mod sys;
+
+use icsan_guest_tests::table::TABLE;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        _ if std::process::id() == 1 => init::run(),
+        [processes::EXEC_PROBE] => std::process::exit(processes::exec_probe()),
+        ["list"] => TABLE.iter().for_each(|row| println!("{:28} {}", row.name, row.what)),
+        ["run", filter] => std::process::exit(i32::from(!ktap::run(filter, 1))),
+        ["run", filter, times] if times.parse::<u16>().is_ok() => {
+            std::process::exit(i32::from(!ktap::run(filter, times.parse().unwrap_or(1))));
+        }
+        _ => {
+            eprintln!("icsan-guest: not process 1, so not acting as init; usage: icsan-guest list | run FILTER [TIMES]");
+            std::process::exit(2);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `mapping/`: the code changes because the mapping does, or behind the mapping's back.
+
+use crate::code_page::CodePage;
+use crate::cross_modify::{HandOver, hand_over_by, nothing};
+use crate::executor::Executor;
+use crate::membarrier::sync_core;
+use crate::outcome::{Attempt, spoiled};
+use crate::pace::Pace;
+use crate::shape::{Kind, Shape, return_value};
+use crate::sys::{Membarrier, membarrier, pin};
+use icsan_guest_tests::table::{WRITER, executor};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{Acquire, Release};
+
+const SHAPE: Kind = Kind::Imm32TwoQuadwords;
+
+/// The kernel's TLB flush serializes the executor, or it would be broken: the outcome is judged.
+const BY_FLUSH: HandOver = HandOver { writer: nothing, executor: || {}, serializes: true };
+
+/// Each time a page at an address of its own. All of them stay mapped until the end.
+pub fn fresh() -> Attempt {
+    pin(WRITER)?;
+    let target = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&target);
+    let executor = Executor::start(executor(2), move |_| {
+        let function = theirs.load(Acquire);
+        // SAFETY: the writer put a function there before it gave the command.
+        let function = unsafe { std::mem::transmute::<usize, crate::code_page::Function>(function) };
+        function(0)
+    })?;
+    let mut pages = Vec::new();
+    let mut pace = Pace::of_good();
+    while let Some(n) = pace.next() {
+        let page = CodePage::anonymous(1)?;
+        page.store_bytes(0, &return_value(n));
+        target.store(page.address(0) as usize, Release);
+        pages.push(page);
+        let got = executor.call(0)?;
+        if got != u64::from(n) {
+            return Ok(spoiled(n, n.into(), got));
+        }
+        pace.seen(true);
+    }
+    drop(executor);
+    Ok(pace.outcome())
+}
+
+/// munmap, then mmap at the same address, then the new code.
+pub fn unmap_and_map() -> Attempt {
+    let shape = Arc::new(Shape::new(SHAPE)?);
+    let theirs = Arc::clone(&shape);
+    hand_over_by(BY_FLUSH, &shape, shape.function(), move |n| {
+        theirs.page().map_again()?;
+        theirs.lay_out();
+        theirs.store(n);
+        Ok(())
+    })
+}
+
+/// mmap with MAP_FIXED of a file that holds the new code already.
+pub fn map_fixed() -> Attempt {
+    let shape = Arc::new(Shape::on(SHAPE, CodePage::aliased()?));
+    let theirs = Arc::clone(&shape);
+    hand_over_by(BY_FLUSH, &shape, shape.function(), move |n| {
+        let next = Shape::on(SHAPE, CodePage::aliased()?);
+        next.store(n);
+        theirs.page().map_over(next.page())
+    })
+}
+
+/// Never writable and executable at once.
+pub fn flip() -> Attempt {
+    let shape = Arc::new(Shape::new(SHAPE)?);
+    shape.page().protect(false)?;
+    let theirs = Arc::clone(&shape);
+    hand_over_by(BY_FLUSH, &shape, shape.function(), move |n| {
+        theirs.page().protect(true)?;
+        theirs.store(n);
+        theirs.page().protect(false)
+    })
+}
+
+/// The kernel stores into the executor's page, by a system call of the writer's.
+pub fn pwrite(how: HandOver) -> Attempt {
+    let shape = Arc::new(Shape::on(SHAPE, CodePage::aliased()?));
+    let theirs = Arc::clone(&shape);
+    hand_over_by(how, &shape, shape.function(), move |n| theirs.page().pwrite(theirs.site(), &theirs.bytes(n)))
+}
+
+/// Without a sync.
+pub fn pwrite_only() -> Attempt {
+    pwrite(HandOver { writer: nothing, executor: || {}, serializes: false })
+}
+
+/// With one.
+pub fn pwrite_and_sync() -> Attempt {
+    membarrier(Membarrier::RegisterSyncCore)?;
+    pwrite(HandOver { writer: sync_core, executor: || {}, serializes: true })
+}

@@ -1,0 +1,77 @@
+//! What came of one attempt at a scenario, and how a child process tells its parent.
+
+use std::io;
+
+/// What came of one attempt.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It ran to its end; `seen` of `patches` changes were observed in time, `tight` of them well within a tick.
+    Done {
+        /// Changes made.
+        patches: u32,
+        /// Changes that the executor was seen to run.
+        seen: u32,
+        /// Changes that no tick can have hidden.
+        tight: u32,
+    },
+    /// Old code ran where no CPU may run it: the emulator's fault, try again.
+    Spoiled(String),
+    /// The guest lacks something.
+    Skipped(String),
+    /// It could not be carried out.
+    Failed(String),
+}
+
+/// What a scenario returns: errors of system calls are failures.
+pub type Attempt = io::Result<Outcome>;
+
+impl Outcome {
+    /// One line for the parent.
+    pub fn to_line(&self) -> String {
+        match self {
+            Self::Done { patches, seen, tight } => format!("done {patches} {seen} {tight}"),
+            Self::Spoiled(why) => format!("spoiled {why}"),
+            Self::Skipped(why) => format!("skipped {why}"),
+            Self::Failed(why) => format!("failed {why}"),
+        }
+    }
+
+    /// Reads such a line.
+    pub fn from_line(line: &str) -> Option<Self> {
+        let (word, rest) = line.trim_end().split_once(' ')?;
+        match word {
+            "done" => {
+                let mut numbers = rest.split(' ').map(|number| number.parse().ok());
+                Some(Self::Done { patches: numbers.next()??, seen: numbers.next()??, tight: numbers.next()?? })
+            }
+            "spoiled" => Some(Self::Spoiled(rest.to_owned())),
+            "skipped" => Some(Self::Skipped(rest.to_owned())),
+            "failed" => Some(Self::Failed(rest.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// Old code after a sync that forbids it.
+pub fn spoiled(patch: u32, expected: u64, got: u64) -> Outcome {
+    Outcome::Spoiled(format!("patch {patch}: {got:#x} instead of {expected:#x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Outcome;
+
+    #[test]
+    fn lines_read_back() {
+        for outcome in [
+            Outcome::Done { patches: 40, seen: 39, tight: 12 },
+            Outcome::Spoiled("patch 3: 0x1 instead of 0x2".into()),
+            Outcome::Skipped("no tracefs".into()),
+            Outcome::Failed("it broke".into()),
+        ] {
+            assert_eq!(Outcome::from_line(&outcome.to_line()), Some(outcome));
+        }
+        assert_eq!(Outcome::from_line(""), None);
+        assert_eq!(Outcome::from_line("done 4 4"), None);
+    }
+}

@@ -1,0 +1,95 @@
+//! `process/`: changed code meets fork, exec and migration.
+
+use crate::code_page::CodePage;
+use crate::cpu::cpuid;
+use crate::outcome::{Attempt, Outcome, spoiled};
+use crate::pace::Pace;
+use crate::shape::{Kind, Shape, text_target};
+use crate::sys::{Membarrier, check, cpus, membarrier, pin};
+use icsan_guest_tests::table::{WRITER, executor};
+use std::io;
+use std::process::Command;
+
+/// How the exec scenario's second program is called; see [`exec_probe`].
+pub const EXEC_PROBE: &str = "exec-probe";
+
+const FORKS: u32 = 6;
+
+fn wait_for(pid: libc::pid_t) -> io::Result<i32> {
+    let mut status = 0;
+    // SAFETY: the status is a local of ours.
+    check(unsafe { libc::waitpid(pid, &mut status, 0) }.into())?;
+    Ok(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 255 })
+}
+
+/// The parent runs the code and changes it through an alias; the child, on the same CPU, runs it first. A CR3 write stands between.
+pub fn fork() -> Attempt {
+    pin(executor(cpus()))?;
+    let shape = Shape::on(Kind::Imm32TwoQuadwords, CodePage::aliased()?);
+    let function = shape.function();
+    for n in 1..=FORKS {
+        function(0);
+        shape.store(n);
+        // SAFETY: this process has one thread, and the child calls nothing but the code and _exit.
+        let pid = check(unsafe { libc::fork() }.into())? as libc::pid_t;
+        if pid == 0 {
+            let code = i32::from(function(0) != shape.expected(n));
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(code) };
+        }
+        if wait_for(pid)? != 0 {
+            return Ok(Outcome::Spoiled(format!("patch {n}: the child ran old code")));
+        }
+    }
+    Ok(Outcome::Done { patches: FORKS, seen: FORKS, tight: 0 })
+}
+
+/// Changes this program's text, runs it, and has a child do the same and then execute the program anew, at the same addresses.
+pub fn exec() -> Attempt {
+    pin(executor(cpus()))?;
+    let shape = Shape::new(Kind::Imm32Text)?;
+    let function = shape.function();
+    for n in 1..=FORKS {
+        shape.store(n);
+        cpuid();
+        let got = function(0);
+        if got != shape.expected(n) {
+            return Ok(spoiled(n, shape.expected(n), got));
+        }
+        let status = Command::new("/proc/self/exe").arg(EXEC_PROBE).status()?;
+        match status.code() {
+            Some(0) => {}
+            Some(1) => return Ok(Outcome::Spoiled(format!("patch {n}: the new program ran the old one's text"))),
+            _ => return Ok(Outcome::Failed(format!("the new program: {status}"))),
+        }
+    }
+    Ok(Outcome::Done { patches: FORKS, seen: FORKS, tight: 0 })
+}
+
+/// The second program of `exec`: its text is as in the file. The exit code says so.
+pub fn exec_probe() -> i32 {
+    i32::from(text_target()(0) != 0)
+}
+
+/// Runs code on one CPU, changes it on another, and comes back.
+pub fn migrate(registered: bool) -> Attempt {
+    if registered {
+        membarrier(Membarrier::RegisterSyncCore)?;
+    }
+    let shape = Shape::new(Kind::Imm32TwoQuadwords)?;
+    let function = shape.function();
+    let mut pace = Pace::of_bad();
+    while let Some(n) = pace.next() {
+        pin(executor(2))?;
+        function(0);
+        pin(WRITER)?;
+        shape.store(n);
+        pin(executor(2))?;
+        let got = function(0);
+        if got != shape.expected(n) {
+            return Ok(spoiled(n, shape.expected(n), got));
+        }
+        pace.seen(true);
+    }
+    Ok(pace.outcome())
+}

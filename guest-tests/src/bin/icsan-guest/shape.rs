@@ -1,0 +1,201 @@
+//! Shapes: which bytes of which instruction change, by which stores.
+//!
+//! A shape is a piece of code with versions 0, 1, 2, …; running version `n` returns [`Shape::expected`]`(n)`. Neighbouring versions differ in
+//! every byte of an immediate, so that a mix is seen as one.
+
+use crate::code_page::{CodePage, Function};
+use std::arch::global_asm;
+use std::io;
+
+// A named function on pages of its own, for reports with a symbol: mov eax, imm32 (the immediate is aligned), ret.
+global_asm!(
+    ".pushsection .text.icsan_patch_target, \"ax\", @progbits",
+    ".balign 4096",
+    ".globl patch_target_imm32",
+    ".type patch_target_imm32, @function",
+    "patch_target_imm32:",
+    ".byte 0x0F, 0x1F, 0x00",
+    ".byte 0xB8, 0, 0, 0, 0",
+    "ret",
+    ".size patch_target_imm32, . - patch_target_imm32",
+    ".balign 4096",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    safe fn patch_target_imm32(argument: u64) -> u64;
+}
+
+/// The named function whose immediate is changed; it returns 0 in the program file.
+pub fn text_target() -> Function {
+    patch_target_imm32
+}
+
+/// NOP5 and the JMP that replaces it differ in their first and fourth byte only, so each mix of them is an instruction too, and has a place to go.
+pub const NOP5: [u8; 5] = [0x0F, 0x1F, 0x44, 0x00, 0x00];
+/// Its displacement is [`JMP_DISTANCE`].
+pub const JMP5: [u8; 5] = [0xE9, 0x1F, 0x44, 0x01, 0x00];
+const JMP_DISTANCE: usize = 0x1441F;
+/// Where the JMP goes with the NOP's tail.
+const TORN_DISTANCE: usize = 0x441F;
+/// Room for the code and both places.
+pub const JMP_PAGES: usize = 24;
+
+/// What the NOP falls into returns this.
+pub const FELL_THROUGH: u64 = 1;
+/// What the JMP jumps to returns this.
+pub const JUMPED: u64 = 2;
+/// What a JMP with the NOP's tail jumps to returns this.
+pub const TORN: u64 = 99;
+
+/// `mov eax, value` and `ret`.
+pub fn return_value(value: u32) -> [u8; 6] {
+    let [a, b, c, d] = value.to_le_bytes();
+    [0xB8, a, b, c, d, 0xC3]
+}
+
+/// Puts a NOP5 at `site`, what it falls into after it, and the places where the JMP goes.
+pub fn lay_out_jump(page: &CodePage, site: usize) {
+    page.store_bytes(site, &NOP5);
+    page.store_bytes(site + 5, &return_value(FELL_THROUGH as u32));
+    page.store_bytes(site + 5 + JMP_DISTANCE, &return_value(JUMPED as u32));
+    page.store_bytes(site + 5 + TORN_DISTANCE, &return_value(TORN as u32));
+}
+
+/// The places behind `site` that a NOP and a JMP lead to.
+pub const fn jump_target(site: usize, version: u32) -> usize {
+    if version % 2 == 1 { site + 5 + JMP_DISTANCE } else { site + 5 }
+}
+
+/// What changes, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// One byte.
+    Imm8,
+    /// Four bytes inside one aligned quadword, one store.
+    Imm32,
+    /// Four bytes inside one chunk that straddle two quadwords, one store.
+    Imm32TwoQuadwords,
+    /// Four bytes that straddle two chunks, one store.
+    Imm32Split,
+    /// The same as `Imm32`, in the program's own text.
+    Imm32Text,
+    /// An aligned quadword, one store.
+    Imm64,
+    /// A whole instruction inside one aligned quadword, one store of eight bytes.
+    Jmp5,
+    /// A whole instruction that straddles two chunks, five stores.
+    Jmp5Bytes,
+}
+
+/// Code with versions.
+#[derive(Debug)]
+pub struct Shape {
+    kind: Kind,
+    page: CodePage,
+}
+
+/// Where the changed bytes are.
+const fn site(kind: Kind) -> usize {
+    match kind {
+        Kind::Imm8 => 3,
+        Kind::Imm32 | Kind::Imm32Text => 4,
+        Kind::Imm32TwoQuadwords => 6,
+        Kind::Imm32Split | Kind::Jmp5Bytes => 14,
+        Kind::Imm64 => 8,
+        Kind::Jmp5 => 0,
+    }
+}
+
+impl Shape {
+    /// Maps and lays out version 0.
+    pub fn new(kind: Kind) -> io::Result<Self> {
+        let page = match kind {
+            Kind::Jmp5 | Kind::Jmp5Bytes => CodePage::anonymous(JMP_PAGES)?,
+            Kind::Imm32Text => CodePage::of_text(text_target())?,
+            _ => CodePage::anonymous(1)?,
+        };
+        Ok(Self::on(kind, page))
+    }
+
+    /// Lays out version 0 on a page that is mapped already. Only for what fits into one page.
+    pub fn on(kind: Kind, page: CodePage) -> Self {
+        let shape = Self { kind, page };
+        shape.lay_out();
+        shape
+    }
+
+    /// Writes version 0 as a whole.
+    pub fn lay_out(&self) {
+        let page = &self.page;
+        match self.kind {
+            // xor eax, eax; mov al, imm8; ret
+            Kind::Imm8 => page.store_bytes(0, &[0x31, 0xC0, 0xB0, 0, 0xC3]),
+            Kind::Imm32 | Kind::Imm32TwoQuadwords | Kind::Imm32Split => {
+                let instruction = site(self.kind) - 1;
+                page.store_bytes(0, &[0x90].repeat(instruction));
+                page.store_bytes(instruction, &return_value(0));
+            }
+            Kind::Imm32Text => {}
+            // NOPs up to 6; mov rax, imm64; ret
+            Kind::Imm64 => page.store_bytes(0, &[0x66, 0x0F, 0x1F, 0x44, 0, 0, 0x48, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0xC3]),
+            Kind::Jmp5 => lay_out_jump(page, 0),
+            Kind::Jmp5Bytes => {
+                page.store_bytes(0, &[0x90].repeat(site(Kind::Jmp5Bytes)));
+                lay_out_jump(page, site(Kind::Jmp5Bytes));
+            }
+        }
+    }
+
+    /// The code.
+    pub fn function(&self) -> Function {
+        self.page.function(0)
+    }
+
+    /// The memory that it stands in.
+    pub fn page(&self) -> &CodePage {
+        &self.page
+    }
+
+    /// What version `n` returns.
+    pub fn expected(&self, n: u32) -> u64 {
+        let byte = u64::from(n as u8);
+        match self.kind {
+            Kind::Imm8 => byte,
+            Kind::Imm32 | Kind::Imm32TwoQuadwords | Kind::Imm32Split | Kind::Imm32Text => byte * 0x0101_0101,
+            Kind::Imm64 => byte * 0x0101_0101_0101_0101,
+            Kind::Jmp5 | Kind::Jmp5Bytes if n % 2 == 1 => JUMPED,
+            Kind::Jmp5 | Kind::Jmp5Bytes => FELL_THROUGH,
+        }
+    }
+
+    /// The bytes of version `n` from [`Shape::site`] on, for a writer of its own.
+    pub fn bytes(&self, n: u32) -> [u8; 4] {
+        (self.expected(n) as u32).to_le_bytes()
+    }
+
+    /// Where the changed bytes begin.
+    pub fn site(&self) -> usize {
+        site(self.kind)
+    }
+
+    /// Changes version `n - 1` into version `n`.
+    pub fn store(&self, n: u32) {
+        let at = self.site();
+        let value = self.expected(n);
+        match self.kind {
+            Kind::Imm8 => self.page.store8(at, value as u8),
+            Kind::Imm32 | Kind::Imm32TwoQuadwords | Kind::Imm32Split | Kind::Imm32Text => self.page.store32(at, value as u32),
+            Kind::Imm64 => self.page.store64(at, value),
+            // The last three bytes are what follows, unchanged: the first ones of `return_value(FELL_THROUGH)`.
+            Kind::Jmp5 => {
+                let [a, b, c, d, e] = if n % 2 == 1 { JMP5 } else { NOP5 };
+                let [f, g, h, ..] = return_value(FELL_THROUGH as u32);
+                self.page.store64(at, u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+            }
+            // Every step leaves a whole instruction: the tail first on the way to the JMP, and last on the way back.
+            Kind::Jmp5Bytes if n % 2 == 1 => (0..5).rev().for_each(|i| self.page.store8(at + i, JMP5[i])),
+            Kind::Jmp5Bytes => (0..5).for_each(|i| self.page.store8(at + i, NOP5[i])),
+        }
+    }
+}

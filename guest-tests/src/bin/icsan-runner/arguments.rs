@@ -1,0 +1,92 @@
+//! The command line.
+
+use clap::Parser;
+use icsan_guest_tests::verdict::{Mode, Profile};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Boots guests under ICSAN, compares its verdicts with the scenario table, and prints KTAP.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "icsan-runner", version)]
+pub struct Arguments {
+    /// ICSAN's plugin; without it only the outcomes of the scenarios are checked
+    #[arg(long, value_name = "PATH")]
+    pub plugin: Option<PathBuf>,
+    /// A QEMU to boot with; repeatable
+    #[arg(long, value_name = "NAME=PATH", required = true)]
+    pub qemu: Vec<Named>,
+    /// A kernel image to boot; repeatable
+    #[arg(long, value_name = "NAME=PATH", required = true)]
+    pub kernel: Vec<Named>,
+    /// A profile to judge by; repeatable [default: all]
+    #[arg(long, value_name = "NAME", value_parser = |text: &str| Profile::from_name(text).ok_or("unknown profile"))]
+    pub profile: Vec<Profile>,
+    /// The guest program, linked statically
+    #[arg(long, value_name = "PATH")]
+    pub guest: PathBuf,
+    /// How many vCPUs
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub smp: u8,
+    /// TCG's threads: one for each vCPU, or one for all
+    #[arg(long, default_value = "multi", value_parser = ["multi", "single"])]
+    pub thread: String,
+    /// How often each scenario runs in one boot
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub repeat: u16,
+    /// Only the scenarios that match one of these globs, joined by commas
+    #[arg(long, value_name = "GLOB", default_value = "")]
+    pub filter: String,
+    /// What the plugin knows: light (compares what is executed) or full (follows every store)
+    #[arg(long, value_name = "MODE", default_value = "light", value_parser = |text: &str| Mode::from_name(text).ok_or("light or full"))]
+    pub mode: Mode,
+    /// After how many seconds a boot is killed
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub timeout: u64,
+    /// Keep reports and console logs in this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub keep: Option<PathBuf>,
+    /// More words for the kernel's command line
+    #[arg(long, value_name = "WORDS", default_value = "")]
+    pub append: String,
+    /// One more key for the plugin; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub extra: Vec<String>,
+}
+
+/// A file with a name for the table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Named {
+    /// The name.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl FromStr for Named {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, path) = text.split_once('=').ok_or("expected NAME=PATH")?;
+        let path = PathBuf::from(path);
+        match (name.is_empty(), path.is_file()) {
+            (false, true) => Ok(Self { name: name.to_owned(), path }),
+            (true, _) => Err("expected NAME=PATH".into()),
+            (_, false) => Err(format!("{} is not a file", path.display())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+        assert!("10.0".parse::<Named>().is_err());
+        assert!("=/bin/sh".parse::<Named>().is_err());
+        assert!("10.0=/no/such/file".parse::<Named>().is_err());
+        assert_eq!("10.0=/bin/sh".parse::<Named>().unwrap().name, "10.0");
+    }
+}

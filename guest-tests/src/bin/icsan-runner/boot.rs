@@ -1,0 +1,183 @@
+//! One boot: a QEMU process from its start to its end, which comes by power-off, by a crash, or by our timeout.
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// What to boot, and how.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The QEMU program.
+    pub qemu: PathBuf,
+    /// The kernel image.
+    pub kernel: PathBuf,
+    /// The packed initramfs.
+    pub initramfs: PathBuf,
+    /// How many vCPUs.
+    pub smp: usize,
+    /// `multi` or `single`.
+    pub thread: String,
+    /// The value of `-plugin`.
+    pub plugin: Option<String>,
+    /// More of the kernel's command line.
+    pub append: String,
+    /// When to kill it.
+    pub timeout: Duration,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Boot {
+    /// The serial console.
+    pub console: String,
+    /// QEMU's and the plugin's own text.
+    pub stderr: String,
+    /// Was it killed by us?
+    pub timed_out: bool,
+    /// Did QEMU itself end well?
+    pub clean_exit: bool,
+    /// How it ended, in words.
+    pub exit: String,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Boot {
+    /// Did the kernel die of a breakpoint that nobody planted? Multi-threaded TCG does that to healthy kernels: a block of the INT3 of a
+    /// text patch outlives the patch.
+    #[must_use]
+    pub fn died_of_int3(&self) -> bool {
+        // "int3: 0000 [#1]", with "Oops: " before it since 6.10.
+        self.console.match_indices("int3: 0000 [#").next().is_some()
+    }
+}
+
+/// The kernel's command line, but for the scenarios' own part. Oopses end the boot; levels below 4 keep the console for the KTAP lines.
+const APPEND: &str = "console=ttyS0 panic=-1 oops=panic mitigations=off loglevel=4";
+
+impl Machine {
+    /// Boots and waits for the end.
+    ///
+    /// # Errors
+    /// QEMU cannot be started.
+    pub fn boot(&self) -> Result<Boot> {
+        let mut command = Command::new(&self.qemu);
+        command
+            .args(["-machine", "q35", "-cpu", "max", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
+            .args(["-accel", &format!("tcg,thread={}", self.thread), "-smp", &self.smp.to_string()])
+            .arg("-kernel")
+            .arg(&self.kernel)
+            .arg("-initrd")
+            .arg(&self.initramfs)
+            .args(["-append", &format!("{APPEND} {}", self.append)]);
+        if let Some(plugin) = &self.plugin {
+            command.args(["-plugin", plugin]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A group of its own, so that all of it can be killed; and the kernel kills it if we die.
+        command.process_group(0);
+        // SAFETY: prctl is safe to call between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        let start = Instant::now();
+        let mut child = command.spawn().with_context(|| format!("cannot start {}", self.qemu.display()))?;
+        let console = collect(child.stdout.take());
+        let stderr = collect(child.stderr.take());
+        let mut boot = Boot::default();
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if start.elapsed() > self.timeout && !boot.timed_out {
+                boot.timed_out = true;
+                kill(&child);
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        boot.seconds = start.elapsed().as_secs_f64();
+        boot.clean_exit = status.success();
+        boot.exit = if boot.timed_out { format!("killed after {:.0} s", boot.seconds) } else { status.to_string() };
+        boot.console = text(console);
+        boot.stderr = text(stderr);
+        Ok(boot)
+    }
+}
+
+fn kill(child: &Child) {
+    // SAFETY: the group is the one that this child was started in, and it has not been waited for.
+    unsafe { libc::kill(-(child.id() as libc::pid_t), libc::SIGKILL) };
+}
+
+/// No more of an output than this is kept.
+const OUTPUT_LIMIT: u64 = 64 << 20;
+
+fn collect(stream: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            let _ = stream.by_ref().take(OUTPUT_LIMIT).read_to_end(&mut bytes);
+            // Keeps the writer going.
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        }
+        bytes
+    })
+}
+
+fn text(collector: JoinHandle<Vec<u8>>) -> String {
+    collector.join().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// Writes the initramfs that all boots share.
+///
+/// # Errors
+/// The guest program cannot be read, or the archive not be written.
+pub fn write_initramfs(guest: &Path, folder: &Path) -> Result<PathBuf> {
+    let program = fs::read(guest).with_context(|| format!("cannot read the guest program {}", guest.display()))?;
+    let path = folder.join("initramfs.gz");
+    fs::write(&path, crate::initramfs::build(&program)?).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn int3_oopses_of_both_wordings() {
+        let with = |console: &str| Boot { console: console.into(), ..Boot::default() }.died_of_int3();
+        assert!(with("[    3.1] int3: 0000 [#1] PREEMPT SMP NOPTI"));
+        assert!(with("[    3.1] Oops: int3: 0000 [#1] SMP"));
+        assert!(!with("[    3.1] Oops: 0000 [#1] SMP\nint3: none"));
+    }
+
+    #[test]
+    fn a_process_that_hangs_is_killed() {
+        let folder = std::env::temp_dir().join(format!("icsan-runner-test-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let qemu = folder.join("qemu");
+        fs::write(&qemu, "#!/bin/sh\necho hello\nsleep 100 &\nwait\n").unwrap();
+        fs::set_permissions(&qemu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let machine = Machine {
+            qemu,
+            kernel: PathBuf::new(),
+            initramfs: PathBuf::new(),
+            smp: 1,
+            thread: "multi".into(),
+            plugin: None,
+            append: String::new(),
+            timeout: Duration::from_millis(300),
+        };
+        let boot = machine.boot().unwrap();
+        assert!(boot.timed_out && !boot.clean_exit && boot.console == "hello\n", "{boot:?}");
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -1,0 +1,92 @@
+//! Hazards that are true findings outside of all scenarios: firmware and kernels that rely on more than the profile grants. Counted, not failed.
+
+use crate::report::Hazard;
+use icsan_guest_tests::glob::matches_any;
+use icsan_guest_tests::verdict::Profile::{AmdApm, Fred, LinuxX86, PtiBlind, SdmStrict};
+use icsan_guest_tests::verdict::{Kind, Mode, Profile};
+
+/// One finding that is understood.
+#[derive(Clone, Copy, Debug)]
+pub struct Explained {
+    /// Under which profiles.
+    pub profiles: &'static [Profile],
+    /// In which modes.
+    pub modes: &'static [Mode],
+    /// Of which kinds.
+    pub kinds: &'static [Kind],
+    /// Where: a glob over the symbol, offset and all; empty if the place has no symbol.
+    pub symbol: &'static str,
+    /// Between which addresses, the second not included.
+    pub pc: (u64, u64),
+    /// Why it is true, and whose it is.
+    pub why: &'static str,
+}
+
+/// All of them.
+pub const EXPLAINED: &[Explained] = &[
+    Explained {
+        profiles: &[LinuxX86, SdmStrict, Fred, PtiBlind, AmdApm],
+        modes: &[Mode::Light, Mode::Full],
+        kinds: &[Kind::Unserialized, Kind::Smc],
+        symbol: "memcpy_orig+*",
+        pc: ANYWHERE,
+        why: "apply_returns() rewrites memcpy()'s own return by text_poke_early(), which copies by memcpy(): the return that was just stored is \
+              the next instruction, before text_poke_early() gets to its sync_core()",
+    },
+    Explained {
+        profiles: &[Fred],
+        modes: &[Mode::Light],
+        kinds: &[Kind::Unserialized],
+        symbol: "",
+        // Where QEMU loads the kernel's real-mode part.
+        pc: (0x10000, 0x20000),
+        why: "intcall() of the kernel's real-mode part stores the number into its INT instruction and jumps: legal, but the light mode sees no store; \
+              the other profiles count the IRET of the BIOS",
+    },
+];
+
+const ANYWHERE: (u64, u64) = (0, u64::MAX);
+
+/// Looks up why a hazard is true.
+#[must_use]
+pub fn explain(hazard: &Hazard, mode: Mode, profile: Profile) -> Option<&'static str> {
+    EXPLAINED
+        .iter()
+        .find(|row| {
+            let place = match &hazard.symbol {
+                Some(symbol) => !row.symbol.is_empty() && matches_any(row.symbol, symbol),
+                None => row.symbol.is_empty(),
+            };
+            place
+                && row.kinds.contains(&hazard.kind)
+                && row.modes.contains(&mode)
+                && row.profiles.contains(&profile)
+                && (row.pc.0..row.pc.1).contains(&hazard.pc)
+        })
+        .map(|row| row.why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use icsan_guest_tests::marker::Marker;
+
+    #[test]
+    fn by_symbol_and_by_address() {
+        let hazard = |pc, symbol: Option<&str>| Hazard {
+            kind: Kind::Unserialized,
+            vcpu: 0,
+            pc,
+            symbol: symbol.map(str::to_owned),
+            marker: Marker::OUTSIDE,
+            count: 1,
+        };
+        let kernel = hazard(0xffff_ffff_8100_0000, Some("memcpy_orig+0xf3/0x130"));
+        assert!(explain(&kernel, Mode::Light, LinuxX86).is_some());
+        assert!(explain(&kernel, Mode::Light, Profile::Coherent).is_none());
+        assert!(explain(&hazard(0x102fe, None), Mode::Light, Fred).is_some());
+        assert!(explain(&hazard(0x102fe, None), Mode::Full, Fred).is_none());
+        assert!(explain(&hazard(0x102fe, Some("main+0x1/0x2")), Mode::Light, Fred).is_none());
+        assert!(explain(&hazard(0xffff_ffff_8100_0000, Some("schedule+0x1/0x9")), Mode::Light, LinuxX86).is_none());
+    }
+}

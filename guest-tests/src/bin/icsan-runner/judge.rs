@@ -1,0 +1,226 @@
+//! Compares what the guest did and what ICSAN said with the table.
+
+use crate::explained::explain;
+use crate::guest_output::{Ending, GuestOutput};
+use crate::report::{Hazard, Report};
+use icsan_guest_tests::marker::Marker;
+use icsan_guest_tests::table::{self, Scenario, TABLE};
+use icsan_guest_tests::verdict::{Kind, Mode, Profile, Verdict};
+use std::collections::BTreeMap;
+
+/// What a check came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Status {
+    /// As the table says.
+    Passed,
+    /// Not judged, and why.
+    Skipped(String),
+    /// Not as the table says, and how.
+    Failed(String),
+}
+
+/// One check: a scenario over all its rounds, or something about the boot as a whole.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Check {
+    /// Scenario, or what of the boot was checked.
+    pub name: String,
+    /// What it came to.
+    pub status: Status,
+    /// What was demanded: a letter for the table.
+    pub letter: char,
+    /// Rounds that were as the table says, of all.
+    pub rounds: (usize, usize),
+    /// Attempts that the emulator spoiled.
+    pub spoiled: u32,
+    /// Distinct hazards that ICSAN itself put down to the emulator.
+    pub emulator: usize,
+}
+
+/// What the verdicts depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct Conditions {
+    /// The profile; none without a plugin, when only outcomes are judged.
+    pub profile: Option<Profile>,
+    /// How much the plugin knows.
+    pub mode: Mode,
+    /// How many vCPUs.
+    pub smp: usize,
+}
+
+/// Judges every scenario that the guest ran, in the table's order.
+#[must_use]
+pub fn scenarios(output: &GuestOutput, report: &Report, conditions: Conditions) -> Vec<Check> {
+    TABLE
+        .iter()
+        .filter(|row| output.rounds.iter().any(|round| round.name == row.name))
+        .map(|row| scenario(row, output, report, conditions))
+        .collect()
+}
+
+fn scenario(row: &Scenario, output: &GuestOutput, report: &Report, conditions: Conditions) -> Check {
+    let verdict = conditions.profile.map_or(Verdict::Unchecked("no plugin: outcome only"), |profile| row.verdict(conditions.mode, profile));
+    let letter = match verdict {
+        Verdict::Silent => 'S',
+        Verdict::Reported(_) => 'R',
+        Verdict::Unchecked(_) => '?',
+    };
+    let mut check = Check { name: row.name.into(), status: Status::Passed, letter, rounds: (0, 0), spoiled: 0, emulator: 0 };
+    for round in output.rounds.iter().filter(|round| round.name == row.name) {
+        check.rounds.1 += 1;
+        check.spoiled += round.attempt - 1;
+        let marker = Marker { scenario: row.id(), round: round.round, attempt: round.attempt };
+        check.emulator += report.hazards_at(marker).filter(|hazard| hazard.kind == Kind::Emulator).count();
+        let fault = match &round.ending {
+            Ending::Skipped(why) => {
+                check.status = Status::Skipped(why.clone());
+                continue;
+            }
+            Ending::Failed(why) => Some(why.clone()),
+            Ending::Ok if conditions.profile.is_none() => None,
+            Ending::Ok if !report.markers.contains(&marker) => Some("the plugin did not see the marker".into()),
+            Ending::Ok => {
+                let hazards: Vec<&Hazard> = report.hazards_at(marker).filter(|hazard| hazard.kind != Kind::Emulator).collect();
+                fault_of_hazards(verdict, &hazards, table::executor(conditions.smp) as u64)
+            }
+        };
+        match fault {
+            None => check.rounds.0 += 1,
+            Some(why) if !matches!(check.status, Status::Failed(_)) => {
+                check.status = Status::Failed(format!("round {}: {why}", round.round))
+            }
+            Some(_) => {}
+        }
+    }
+    if let (Status::Passed, Verdict::Unchecked(why), Some(_)) = (&check.status, verdict, conditions.profile) {
+        check.status = Status::Skipped(format!("not judged: {why}"));
+    }
+    check
+}
+
+fn fault_of_hazards(verdict: Verdict, hazards: &[&Hazard], executor: u64) -> Option<String> {
+    match verdict {
+        Verdict::Unchecked(_) => None,
+        Verdict::Silent if hazards.is_empty() => None,
+        Verdict::Silent => Some(format!("should be silent, but: {}", list(hazards))),
+        Verdict::Reported(_) if hazards.is_empty() => Some("should be reported, but is silent".into()),
+        Verdict::Reported(kind) if !hazards.iter().any(|hazard| hazard.kind == kind && hazard.vcpu == executor) => {
+            Some(format!("should be {kind} on vCPU {executor}, but is: {}", list(hazards)))
+        }
+        Verdict::Reported(kind) if hazards.iter().any(|hazard| hazard.vcpu != executor) => {
+            Some(format!("should be {kind} on vCPU {executor} only, but is: {}", list(hazards)))
+        }
+        Verdict::Reported(_) => None,
+    }
+}
+
+fn list(hazards: &[&Hazard]) -> String {
+    let mut text: Vec<String> = hazards.iter().take(4).map(|hazard| describe(hazard)).collect();
+    if hazards.len() > 4 {
+        text.push(format!("{} more", hazards.len() - 4));
+    }
+    text.join("; ")
+}
+
+fn describe(hazard: &Hazard) -> String {
+    let symbol = hazard.symbol.as_deref().map(|symbol| format!(" {symbol}")).unwrap_or_default();
+    format!("{} on vCPU {} at {:#x}{symbol} ({} times)", hazard.kind, hazard.vcpu, hazard.pc, hazard.count)
+}
+
+/// Judges what was reported outside of all scenarios: nothing, but for what is explained. Notes say what was.
+#[must_use]
+pub fn outside(report: &Report, mode: Mode, profile: Profile) -> (Check, Vec<String>) {
+    let mut explained: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut check =
+        Check { name: "outside of scenarios".into(), status: Status::Passed, letter: 'S', rounds: (0, 0), spoiled: 0, emulator: 0 };
+    let mut left = Vec::new();
+    for hazard in report.hazards_at(Marker::OUTSIDE) {
+        match explain(hazard, mode, profile) {
+            _ if hazard.kind == Kind::Emulator => check.emulator += 1,
+            Some(why) => *explained.entry(why).or_default() += 1,
+            None => left.push(hazard),
+        }
+    }
+    if !left.is_empty() {
+        check.status = Status::Failed(format!("{} unexplained: {}", left.len(), list(&left)));
+    }
+    (check, explained.iter().map(|(why, count)| format!("explained: {count} × {why}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest_output;
+    use crate::report;
+
+    const ONE: &str = "ICSAN| 1..1\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| # done\n";
+
+    fn conditions(profile: Profile) -> Conditions {
+        Conditions { profile: Some(profile), mode: Mode::Full, smp: 2 }
+    }
+
+    fn judge(console: &str, report: &str, conditions: Conditions) -> Vec<Check> {
+        scenarios(&guest_output::parse(console), &report::parse(report).unwrap(), conditions)
+    }
+
+    fn failure(check: &Check) -> &str {
+        match &check.status {
+            Status::Failed(why) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_bad_scenario_that_is_reported() {
+        let checks = judge(ONE, report::tests::WHOLE, conditions(Profile::LinuxX86));
+        assert_eq!((checks.len(), &checks[0].status, checks[0].rounds), (1, &Status::Passed, (1, 1)));
+    }
+
+    #[test]
+    fn a_bad_scenario_on_the_wrong_vcpu_or_of_the_wrong_kind_or_silent() {
+        let linux = conditions(Profile::LinuxX86);
+        let whole = report::tests::WHOLE;
+        assert!(
+            failure(&judge(ONE, &whole.replace("\"unserialized\",\"vcpu\":1", "\"unserialized\",\"vcpu\":0"), linux)[0])
+                .contains("on vCPU 0")
+        );
+        assert!(failure(&judge(ONE, &whole.replace("\"kind\":\"unserialized\"", "\"kind\":\"stale\""), linux)[0]).contains("stale"));
+        let silent: String = whole.lines().filter(|line| !line.contains("hazard\"")).map(|line| format!("{line}\n")).collect();
+        assert!(failure(&judge(ONE, &silent, linux)[0]).contains("silent"));
+        assert!(failure(&judge(ONE, &whole.replace("\"kind\":\"unserialized\"", "\"kind\":\"emulator\""), linux)[0]).contains("silent"));
+    }
+
+    #[test]
+    fn a_good_scenario_that_is_reported() {
+        assert!(failure(&judge(ONE, report::tests::WHOLE, conditions(Profile::Coherent))[0]).contains("should be silent"));
+    }
+
+    #[test]
+    fn a_marker_that_the_plugin_missed() {
+        let second = ONE.replace("attempt 1", "attempt 2");
+        let checks = judge(&second, report::tests::WHOLE, conditions(Profile::LinuxX86));
+        assert!(failure(&checks[0]).contains("marker"));
+        assert_eq!(checks[0].spoiled, 1);
+    }
+
+    #[test]
+    fn the_guests_own_failures_and_skips() {
+        let failed = "ICSAN| 1..1\nICSAN| # it broke\nICSAN| not ok 1 - cross/imm8 round 1 attempt 1\nICSAN| # done\n";
+        assert!(failure(&judge(failed, report::tests::WHOLE, conditions(Profile::LinuxX86))[0]).contains("it broke"));
+        let skipped = ONE.replace("attempt 1", "attempt 1 # SKIP needs 2 CPUs");
+        assert_eq!(judge(&skipped, report::tests::WHOLE, conditions(Profile::LinuxX86))[0].status, Status::Skipped("needs 2 CPUs".into()));
+    }
+
+    #[test]
+    fn without_a_plugin_only_outcomes_count() {
+        let checks = scenarios(&guest_output::parse(ONE), &Report::default(), Conditions { profile: None, mode: Mode::Light, smp: 2 });
+        assert_eq!(checks[0].status, Status::Passed);
+    }
+
+    #[test]
+    fn hazards_outside_of_scenarios_need_an_explanation() {
+        let report = report::parse(&report::tests::WHOLE.replace("\"marker\":\"0x100010001\"", "\"marker\":\"0x0\"")).unwrap();
+        assert!(failure(&outside(&report, Mode::Full, Profile::LinuxX86).0).contains("1 unexplained"));
+        let none = report::parse(report::tests::WHOLE).unwrap();
+        assert_eq!(outside(&none, Mode::Full, Profile::LinuxX86).0.status, Status::Passed);
+    }
+}

@@ -1,0 +1,77 @@
+//! `icsan-runner`: boots guests under ICSAN and compares its verdicts with the scenario table.
+
+mod arguments;
+mod boot;
+mod explained;
+mod guest_output;
+mod initramfs;
+mod judge;
+mod output;
+mod report;
+mod run;
+
+use anyhow::{Context, Result};
+use arguments::Arguments;
+use clap::Parser;
+use icsan_guest_tests::verdict::Profile;
+use output::{Counts, Judged};
+use run::Setting;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+fn main() -> ExitCode {
+    match run_all(Arguments::parse()) {
+        Ok(counts) if counts.failed == 0 && counts.passed > 0 => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("icsan-runner: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_all(arguments: Arguments) -> Result<Counts> {
+    let scratch = std::env::temp_dir().join(format!("icsan-runner-{}", std::process::id()));
+    let folder: PathBuf = arguments.keep.clone().unwrap_or_else(|| scratch.clone());
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let initramfs = boot::write_initramfs(&arguments.guest, &folder)?;
+    let profiles: Vec<Option<Profile>> = match (&arguments.plugin, arguments.profile.is_empty()) {
+        (None, _) => vec![None],
+        (Some(_), true) => Profile::NAMES.iter().map(|(profile, _)| Some(*profile)).collect(),
+        (Some(_), false) => arguments.profile.iter().copied().map(Some).collect(),
+    };
+    let total = arguments.qemu.len() * arguments.kernel.len() * profiles.len();
+    let setting = Setting { arguments, initramfs, folder };
+    let mut boots: Vec<Judged> = Vec::new();
+    println!("KTAP version 1\n1..{total}");
+    for qemu in &setting.arguments.qemu {
+        for kernel in &setting.arguments.kernel {
+            for profile in &profiles {
+                let number = boots.len() + 1;
+                let name = profile.map_or("no plugin", Profile::name);
+                eprintln!("boot {number} of {total}: QEMU {}, kernel {}, {name}", qemu.name, kernel.name);
+                let start = Instant::now();
+                let judged = run::run(&setting, qemu, kernel, *profile)?;
+                let counts = Counts::of(std::slice::from_ref(&judged));
+                eprintln!(
+                    "  {:.1} s: {} passed, {} failed, {} skipped",
+                    start.elapsed().as_secs_f64(),
+                    counts.passed,
+                    counts.failed,
+                    counts.skipped
+                );
+                print!("{}", output::ktap(number, &judged));
+                boots.push(judged);
+            }
+        }
+    }
+    if setting.arguments.keep.is_none() {
+        let _ = fs::remove_dir_all(&scratch);
+    }
+    print!("{}", output::table(&boots));
+    let counts = Counts::of(&boots);
+    println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
+    Ok(counts)
+}

@@ -1,0 +1,157 @@
+//! What the runner prints: one KTAP report with a subtest for each boot, a table, and one line of counts.
+
+use crate::judge::{Check, Status};
+use icsan_guest_tests::table::TABLE;
+use std::fmt::Write;
+
+/// One boot, judged.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// QEMU and kernel, by name: a group of the table.
+    pub machine: String,
+    /// The profile, by name: a column of the table.
+    pub profile: String,
+    /// Everything that was checked.
+    pub checks: Vec<Check>,
+    /// Remarks for the log.
+    pub notes: Vec<String>,
+}
+
+/// How many checks passed, failed and were skipped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// As the table says.
+    pub passed: usize,
+    /// Not as the table says.
+    pub failed: usize,
+    /// Not judged.
+    pub skipped: usize,
+}
+
+impl Counts {
+    /// Over all boots.
+    #[must_use]
+    pub fn of(boots: &[Judged]) -> Self {
+        let mut counts = Self::default();
+        for check in boots.iter().flat_map(|boot| &boot.checks) {
+            match check.status {
+                Status::Passed => counts.passed += 1,
+                Status::Failed(_) => counts.failed += 1,
+                Status::Skipped(_) => counts.skipped += 1,
+            }
+        }
+        counts
+    }
+}
+
+/// A comment or description must stay on its line, and only a directive may follow a `#`.
+fn clean(text: &str) -> String {
+    text.replace(['\n', '\r'], " ").replace('#', "\\#")
+}
+
+/// The KTAP lines of one boot, as a subtest.
+#[must_use]
+pub fn ktap(number: usize, boot: &Judged) -> String {
+    let mut text = format!("  KTAP version 1\n  1..{}\n", boot.checks.len());
+    for note in &boot.notes {
+        let _ = writeln!(text, "  # {}", clean(note));
+    }
+    for (index, check) in boot.checks.iter().enumerate() {
+        let counts = match (check.rounds, check.spoiled, check.emulator) {
+            ((_, 0), ..) => String::new(),
+            ((good, of), 0, 0) => format!(" {good}/{of}"),
+            ((good, of), spoiled, emulator) => {
+                let _ = writeln!(text, "  # emulator: {} spoiled {spoiled} attempts, {emulator} hazards put down to it", check.name);
+                format!(" {good}/{of}")
+            }
+        };
+        let (word, directive) = match &check.status {
+            Status::Passed => ("ok", String::new()),
+            Status::Skipped(why) => ("ok", format!(" # SKIP {}", clean(why))),
+            Status::Failed(why) => {
+                let _ = writeln!(text, "  # {}: {}", check.name, clean(why));
+                ("not ok", String::new())
+            }
+        };
+        let _ = writeln!(text, "  {word} {} - {}{counts}{directive}", index + 1, check.name);
+    }
+    let good = !boot.checks.iter().any(|check| matches!(check.status, Status::Failed(_)));
+    let _ = writeln!(text, "{} {number} - {} {}", if good { "ok" } else { "not ok" }, boot.machine, boot.profile);
+    text
+}
+
+/// Scenario × profile, one table for each machine. A cell says what was demanded (S silent, R reported, ? not judged) and how many rounds
+/// were so, with an exclamation mark if the check failed.
+#[must_use]
+pub fn table(boots: &[Judged]) -> String {
+    let mut text = String::new();
+    let mut machines: Vec<&str> = boots.iter().map(|boot| boot.machine.as_str()).collect();
+    machines.dedup();
+    for machine in machines {
+        let columns: Vec<&Judged> = boots.iter().filter(|boot| boot.machine == machine).collect();
+        let _ = write!(text, "# {machine:28}");
+        columns.iter().for_each(|boot| _ = write!(text, " {:>11}", boot.profile));
+        text.push('\n');
+        for row in TABLE {
+            let cells: Vec<String> = columns.iter().map(|boot| cell(boot, row.name)).collect();
+            if cells.iter().any(|cell| cell != "-" && cell != "skip") {
+                let _ = write!(text, "# {:28}", row.name);
+                cells.iter().for_each(|cell| _ = write!(text, " {cell:>11}"));
+                text.push('\n');
+            }
+        }
+    }
+    text
+}
+
+fn cell(boot: &Judged, name: &str) -> String {
+    let Some(check) = boot.checks.iter().find(|check| check.name == name) else { return "-".into() };
+    let mark = if matches!(check.status, Status::Failed(_)) { "!" } else { "" };
+    if check.rounds.0 == 0 && matches!(check.status, Status::Skipped(_)) {
+        return "skip".into();
+    }
+    format!("{} {}/{}{mark}", check.letter, check.rounds.0, check.rounds.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, status: Status) -> Check {
+        Check { name: name.into(), status, letter: 'R', rounds: (2, 3), spoiled: 1, emulator: 0 }
+    }
+
+    fn boot() -> Judged {
+        Judged {
+            machine: "10.0 6.1".into(),
+            profile: "fred".into(),
+            checks: vec![
+                check("cross/imm8", Status::Passed),
+                check("own/jump", Status::Failed("round 2: silent # at all".into())),
+                check("own/alias", Status::Skipped("needs\n2 CPUs".into())),
+            ],
+            notes: vec!["a note".into()],
+        }
+    }
+
+    #[test]
+    fn ktap_of_a_boot() {
+        assert_eq!(
+            ktap(4, &boot()),
+            "  KTAP version 1\n  1..3\n  # a note\n\
+             \x20 # emulator: cross/imm8 spoiled 1 attempts, 0 hazards put down to it\n  ok 1 - cross/imm8 2/3\n\
+             \x20 # emulator: own/jump spoiled 1 attempts, 0 hazards put down to it\n\
+             \x20 # own/jump: round 2: silent \\# at all\n  not ok 2 - own/jump 2/3\n\
+             \x20 # emulator: own/alias spoiled 1 attempts, 0 hazards put down to it\n  ok 3 - own/alias 2/3 # SKIP needs 2 CPUs\n\
+             not ok 4 - 10.0 6.1 fred\n"
+        );
+    }
+
+    #[test]
+    fn counts_and_cells() {
+        assert_eq!(Counts::of(&[boot(), boot()]), Counts { passed: 2, failed: 2, skipped: 2 });
+        let table = table(&[boot()]);
+        assert!(table.contains("R 2/3!") && table.contains("own/alias"), "{table}");
+        assert!(!table.contains("guard/data"), "{table}");
+    }
+}

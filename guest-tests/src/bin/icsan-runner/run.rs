@@ -1,0 +1,186 @@
+//! One cell of the matrix: a QEMU, a kernel and a profile, booted until it counts, and judged.
+
+use crate::arguments::{Arguments, Named};
+use crate::boot::{Boot, Machine};
+use crate::guest_output::{self, GuestOutput};
+use crate::judge::{self, Check, Conditions, Status};
+use crate::output::Judged;
+use crate::report::{self, Report};
+use anyhow::{Context, Result, bail};
+use icsan_guest_tests::verdict::{Mode, Profile};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often a boot is tried whose kernel dies of a breakpoint that outlived its patch: QEMU's fault (see [`Boot::died_of_int3`]). A healthy
+/// kernel does so once in some dozens of boots here, so this many in a row mean something else.
+const BOOTS: usize = 5;
+
+/// What all boots share.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The command line.
+    pub arguments: Arguments,
+    /// The packed initramfs.
+    pub initramfs: PathBuf,
+    /// Where reports and logs go.
+    pub folder: PathBuf,
+}
+
+/// Boots and judges.
+///
+/// # Errors
+/// QEMU cannot be started, or files not be written.
+pub fn run(context: &Setting, qemu: &Named, kernel: &Named, profile: Option<Profile>) -> Result<Judged> {
+    let arguments = &context.arguments;
+    let profile_name = profile.map_or("no-plugin", Profile::name);
+    let machine_name = format!("{} {} smp{} {}", qemu.name, kernel.name, arguments.smp, arguments.thread);
+    let stem = context.folder.join(format!("{} {profile_name}", machine_name).replace([' ', '/'], "-"));
+    let report_path = stem.with_added("jsonl");
+    let machine = Machine {
+        qemu: qemu.path.clone(),
+        kernel: kernel.path.clone(),
+        initramfs: context.initramfs.clone(),
+        smp: arguments.smp.into(),
+        thread: arguments.thread.clone(),
+        plugin: profile.map(|profile| plugin(arguments, kernel, profile, &report_path)).transpose()?,
+        append: format!("icsan.filter={} icsan.repeat={} {}", arguments.filter, arguments.repeat, arguments.append),
+        timeout: Duration::from_secs(arguments.timeout),
+    };
+    let mut deaths = 0;
+    let boot = loop {
+        let _ = fs::remove_file(&report_path);
+        let boot = machine.boot()?;
+        fs::write(stem.with_added("console"), &boot.console)?;
+        fs::write(stem.with_added("stderr"), &boot.stderr)?;
+        if !boot.died_of_int3() {
+            break boot;
+        }
+        deaths += 1;
+        eprintln!("  the kernel died of an outdated INT3 (QEMU's fault), boot {deaths} of {BOOTS}");
+        fs::write(stem.with_added(&format!("int3-{deaths}.console")), &boot.console)?;
+        if deaths == BOOTS {
+            break boot;
+        }
+    };
+    let output = guest_output::parse(&boot.console);
+    let report = profile.map(|_| read_report(&report_path));
+    let mut judged = judge(&boot, &output, report, Conditions { profile, mode: arguments.mode, smp: arguments.smp.into() });
+    judged.machine = machine_name;
+    judged.profile = profile_name.into();
+    judged.notes.push(format!("{:.1} s", boot.seconds));
+    if deaths > 0 {
+        judged.notes.push(format!("emulator: {deaths} boots died of an outdated INT3"));
+    }
+    Ok(judged)
+}
+
+fn plugin(arguments: &Arguments, kernel: &Named, profile: Profile, report: &Path) -> Result<String> {
+    let library = arguments.plugin.as_ref().context("no plugin")?;
+    let mut words = vec![
+        library.display().to_string(),
+        format!("profile={}", profile.name()),
+        format!("report={}", report.display()),
+        format!("symbols={}+{}", kernel.path.display(), arguments.guest.display()),
+    ];
+    if arguments.mode == Mode::Full {
+        words.push("commit=guest_patch_commit".into());
+    }
+    words.extend(arguments.extra.iter().cloned());
+    if let Some(word) = words.iter().find(|word| word.contains(',')) {
+        bail!("QEMU owns the comma, which stands in {word}");
+    }
+    Ok(words.join(","))
+}
+
+fn read_report(path: &Path) -> Result<Report, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    report::parse(&text)
+}
+
+fn judge(boot: &Boot, output: &GuestOutput, report: Option<Result<Report, String>>, conditions: Conditions) -> Judged {
+    let mut judged = Judged { machine: String::new(), profile: String::new(), checks: Vec::new(), notes: Vec::new() };
+    let guest_fault = if boot.clean_exit { output.fault() } else { Some(format!("QEMU: {}; {}", boot.exit, last_words(boot, output))) };
+    judged.checks.push(whole("guest ran to power-off", guest_fault));
+    let mut readable = false;
+    let report = match report {
+        None => Report::default(),
+        Some(report) => {
+            let fault = report.as_ref().map_or_else(|why| Some(why.clone()), Report::fault);
+            judged.checks.push(whole("report is whole", fault));
+            readable = report.is_ok();
+            report.unwrap_or_default()
+        }
+    };
+    judged.checks.extend(judge::scenarios(output, &report, conditions));
+    // What was not reported cannot be judged; `report is whole` has failed already.
+    if let (Some(profile), true) = (conditions.profile, readable) {
+        let (check, notes) = judge::outside(&report, conditions.mode, profile);
+        judged.checks.push(check);
+        judged.notes.extend(notes);
+    }
+    judged
+}
+
+fn whole(name: &str, fault: Option<String>) -> Check {
+    let status = fault.map_or(Status::Passed, Status::Failed);
+    Check { name: name.into(), status, letter: ' ', rounds: (0, 0), spoiled: 0, emulator: 0 }
+}
+
+/// Where it stopped: QEMU's own last line, or the guest's.
+fn last_words(boot: &Boot, output: &GuestOutput) -> String {
+    let last = |text: &str| text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
+    let words = last(&boot.stderr).or_else(|| last(&boot.console)).unwrap_or_else(|| "it said nothing".into());
+    match output.rounds.last() {
+        Some(round) => format!("after {} round {}: {words}", round.name, round.round),
+        None => words,
+    }
+}
+
+trait WithAdded {
+    /// Adds `.extension` and keeps the dots that are there.
+    fn with_added(&self, extension: &str) -> PathBuf;
+}
+
+impl WithAdded for PathBuf {
+    fn with_added(&self, extension: &str) -> PathBuf {
+        let mut name = self.clone().into_os_string();
+        name.push(".");
+        name.push(extension);
+        name.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONSOLE: &str = "ICSAN| 1..1\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| # done\n";
+    const CONDITIONS: Conditions = Conditions { profile: Some(Profile::LinuxX86), mode: Mode::Full, smp: 2 };
+
+    fn failed(console: &str, clean_exit: bool, report: Option<Result<Report, String>>) -> Vec<String> {
+        let boot = Boot { console: console.into(), clean_exit, exit: "exit status: 1".into(), ..Boot::default() };
+        let judged = judge(&boot, &guest_output::parse(console), report, CONDITIONS);
+        judged.checks.into_iter().filter(|check| matches!(check.status, Status::Failed(_))).map(|check| check.name).collect()
+    }
+
+    #[test]
+    fn all_is_well() {
+        assert!(failed(CONSOLE, true, Some(report::parse(report::tests::WHOLE))).is_empty());
+    }
+
+    #[test]
+    fn a_missing_or_truncated_report_fails() {
+        let missing = read_report(Path::new("/no/such/report"));
+        assert_eq!(failed(CONSOLE, true, Some(missing)), ["report is whole", "cross/imm8"]);
+        let cut = report::parse(&report::tests::WHOLE[..200]);
+        assert_eq!(failed(CONSOLE, true, Some(cut)), ["report is whole", "cross/imm8"]);
+    }
+
+    #[test]
+    fn a_guest_without_ktap_fails() {
+        let report = || Some(report::parse(report::tests::WHOLE));
+        assert_eq!(failed("Kernel panic - not syncing", true, report()), ["guest ran to power-off"]);
+        assert_eq!(failed(CONSOLE, false, report()), ["guest ran to power-off"]);
+    }
+}

@@ -1,0 +1,264 @@
+//! The scenarios, and what ICSAN must say about each.
+//!
+//! A row says what is true under the full model (`writers=on`). Where the light mode has to say something else, since it sees no store,
+//! the row says what and why: a known difference, not a licence.
+//!
+//! Unless a row says otherwise, the changed bytes of an own-code or hand-over scenario straddle two aligned quadwords, so that AMD's exemption
+//! of aligned quadwords does not touch it; only the `cross/` rows are about that exemption.
+
+use crate::verdict::Kind::{Alias, Smc, Stale, Torn, Unserialized};
+use crate::verdict::Profile::{AmdApm, Coherent, Fred, SdmStrict};
+use crate::verdict::Verdict::{Reported, Silent, Unchecked};
+use crate::verdict::{Mode, Profile, Verdict, Verdicts};
+
+/// One scenario.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scenario {
+    /// Its name: group, slash, name.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub what: &'static str,
+    /// The corrected scenario, for a bad one.
+    pub twin: Option<&'static str>,
+    /// How many CPUs it needs.
+    pub cpus: usize,
+    /// What the full model must say.
+    pub full: Verdicts,
+    /// What the light mode says instead, and why.
+    pub light: Option<(Verdicts, &'static str)>,
+}
+
+impl Scenario {
+    /// What must be said under `profile` in `mode`.
+    #[must_use]
+    pub fn verdict(&self, mode: Mode, profile: Profile) -> Verdict {
+        match (mode, &self.light) {
+            (Mode::Light, Some((light, _))) => light.under(profile),
+            _ => self.full.under(profile),
+        }
+    }
+
+    /// Its place in the table, from 1: the low half of its marker.
+    #[must_use]
+    pub fn id(&self) -> u16 {
+        let index = TABLE.iter().position(|row| row.name == self.name).unwrap_or(usize::MAX - 1);
+        (index + 1) as u16
+    }
+}
+
+/// The CPU that writes and steers; the vCPU of the same number.
+pub const WRITER: usize = 0;
+
+/// The CPU that executes the changed code, given how many there are; the vCPU of the same number.
+#[must_use]
+pub const fn executor(cpus: usize) -> usize {
+    if cpus > 1 { 1 } else { 0 }
+}
+
+/// Looks a scenario up by its marker.
+#[must_use]
+pub fn by_id(id: u16) -> Option<&'static Scenario> {
+    TABLE.get(usize::from(id).checked_sub(1)?)
+}
+
+/// Looks a scenario up by its name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static Scenario> {
+    TABLE.iter().find(|row| row.name == name)
+}
+
+const fn good(name: &'static str, what: &'static str) -> Scenario {
+    Scenario { name, what, twin: None, cpus: 2, full: Verdicts::SILENT, light: None }
+}
+
+const fn bad(name: &'static str, twin: &'static str, full: Verdicts, what: &'static str) -> Scenario {
+    Scenario { name, what, twin: Some(twin), cpus: 2, full, light: None }
+}
+
+impl Scenario {
+    const fn on_one_cpu(mut self) -> Self {
+        self.cpus = 1;
+        self
+    }
+
+    const fn in_light(mut self, verdicts: Verdicts, why: &'static str) -> Self {
+        self.light = Some((verdicts, why));
+        self
+    }
+
+    const fn under(mut self, profile: Profile, verdict: Verdict) -> Self {
+        self.full = self.full.but(profile, verdict);
+        self
+    }
+}
+
+const UNSERIALIZED: Verdicts = Verdicts::reported(Unserialized);
+/// One store inside an aligned quadword.
+const QUADWORD: Verdicts = UNSERIALIZED.but(AmdApm, Silent);
+const TORN: Verdicts =
+    Verdicts::all(Reported(Torn)).but(Coherent, Unchecked("the two chunks are fetched one after the other, and a store can fall between"));
+/// Torn, but nobody runs the code while it is being changed.
+const TORN_LATER: Verdicts = Verdicts::reported(Torn);
+const KERNEL: Verdicts =
+    Verdicts::SILENT.but(SdmStrict, Unchecked("no INT3 exemption: depends on who meets a breakpoint in the epoch of the old bytes"));
+
+/// A finding about Linux, which `idle=poll` on the kernel's command line makes certain.
+const MIGRATION: Verdicts = Verdicts::all(Unchecked(
+    "the IPI that wakes the idle CPU ends in IRET, but a CPU that polls or has not gone idle yet needs none, and nothing serializes",
+))
+.but(Fred, Reported(Unserialized))
+.but(Coherent, Silent);
+
+const NO_MIXES: &str = "no mixes of versions without the store side";
+const NO_COMMIT: &str = "no versions that were never executed, and no commits, without the store side";
+const NO_WRITER: &str = "only the store side knows that the writer is the executor itself";
+
+/// Every scenario; a row's place is its identity within one build of guest and runner.
+pub const TABLE: &[Scenario] = &[
+    // A thread runs code without a system call while another one changes it.
+    bad("cross/imm8", "cross/imm8-cpuid", QUADWORD, "changes a 1-byte immediate under a spinning thread"),
+    bad("cross/imm32", "cross/imm32-cpuid", QUADWORD, "changes an aligned 4-byte immediate under a spinning thread"),
+    bad(
+        "cross/imm32-text",
+        "cross/imm32-cpuid",
+        QUADWORD,
+        "the same in the program's own text, made writable: the symbol is patch_target_imm32",
+    ),
+    bad("cross/imm64", "cross/imm64-cpuid", QUADWORD, "changes an aligned 8-byte immediate under a spinning thread"),
+    bad("cross/imm32-split", "cross/imm32-split-cpuid", TORN, "changes an immediate that straddles two chunks under a spinning thread")
+        .in_light(UNSERIALIZED, NO_MIXES),
+    bad("cross/jmp5", "cross/jmp5-cpuid", QUADWORD, "NOP5 to JMP and back with one aligned 8-byte store under a spinning thread"),
+    bad(
+        "cross/jmp5-bytes",
+        "cross/jmp5-bytes-cpuid",
+        TORN,
+        "NOP5 to JMP and back byte by byte, across two chunks, under a spinning thread",
+    )
+    .in_light(UNSERIALIZED, NO_MIXES),
+    // The same with a hand-over: the executor stands aside during the store and executes CPUID before it runs the code again.
+    good("cross/imm8-cpuid", "1-byte immediate; the executor stands aside and executes CPUID"),
+    good("cross/imm32-cpuid", "aligned 4-byte immediate; the executor stands aside and executes CPUID"),
+    good("cross/imm64-cpuid", "aligned 8-byte immediate; the executor stands aside and executes CPUID"),
+    good("cross/imm32-split-cpuid", "immediate across two chunks; the executor stands aside and executes CPUID"),
+    good("cross/jmp5-cpuid", "NOP5 to JMP in one store; the executor stands aside and executes CPUID"),
+    good("cross/jmp5-bytes-cpuid", "NOP5 to JMP byte by byte; the executor stands aside and executes CPUID"),
+    // Hand-over, by what stands between the store and the execution.
+    bad(
+        "handover/nothing",
+        "handover/iret-to-self",
+        UNSERIALIZED,
+        "the executor stands aside during the store, then runs the code: a flag does not serialize",
+    ),
+    bad(
+        "handover/fences",
+        "handover/iret-to-self",
+        UNSERIALIZED,
+        "the executor executes MFENCE, LFENCE and a locked instruction: none of them serializes",
+    ),
+    good("handover/iret-to-self", "the executor executes IRET-to-self in user mode"),
+    good("membarrier/sync-core", "the writer calls membarrier(PRIVATE_EXPEDITED_SYNC_CORE), registered"),
+    good("membarrier/plain", "the writer calls membarrier(PRIVATE_EXPEDITED): its IPI ends in IRET, which FRED's ERETU replaces")
+        .under(Fred, Reported(Unserialized)),
+    bad("membarrier/unregistered", "membarrier/sync-core", UNSERIALIZED, "the writer calls SYNC_CORE unregistered, gets EPERM and goes on"),
+    // The INT3 protocol in user space, with a SIGTRAP handler that carries out the new instruction.
+    good("int3/complete", "INT3, sync, tail, sync, first byte, sync under a spinning thread that traps")
+        .under(SdmStrict, Reported(Unserialized)),
+    bad("int3/no-first-sync", "int3/complete", TORN_LATER, "the tail is stored before anybody dropped the old first byte")
+        .in_light(Verdicts::SILENT.but(SdmStrict, Reported(Unserialized)), NO_COMMIT),
+    bad("int3/no-second-sync", "int3/complete", TORN_LATER, "the first byte is stored before anybody dropped the old tail")
+        .in_light(Verdicts::SILENT, NO_COMMIT),
+    bad("int3/no-third-sync", "int3/complete", Verdicts::reported(Stale), "the patch is called done while the INT3 may still be executed")
+        .in_light(Verdicts::SILENT, NO_COMMIT),
+    bad("int3/no-syncs", "int3/complete", TORN_LATER, "all three stores with no sync at all").in_light(UNSERIALIZED, NO_MIXES),
+    // A thread changes its own code.
+    good("own/jump", "stores through the address it executes from, then calls the code").on_one_cpu().in_light(UNSERIALIZED, NO_WRITER),
+    bad("own/no-jump", "own/no-jump-cpuid", Verdicts::reported(Smc), "stores into the very next instruction")
+        .on_one_cpu()
+        .in_light(UNSERIALIZED, NO_WRITER),
+    good("own/no-jump-cpuid", "stores into an instruction ahead, with CPUID between").on_one_cpu(),
+    bad(
+        "own/alias",
+        "own/alias-cpuid",
+        Verdicts::reported(Alias),
+        "stores through a second mapping, then calls the code: a branch is not enough",
+    )
+    .on_one_cpu()
+    .in_light(UNSERIALIZED, NO_WRITER),
+    good("own/alias-cpuid", "stores through a second mapping, executes CPUID, then calls the code").on_one_cpu(),
+    // Mappings.
+    good("mapping/fresh", "new code at an address where nothing was mapped before, handed to another thread"),
+    good("mapping/munmap-mmap", "unmaps code that another thread ran and maps other code there"),
+    good("mapping/map-fixed", "maps other code over code that another thread ran"),
+    good("mapping/mprotect", "makes code that another thread ran writable and not executable, changes it, and back"),
+    bad(
+        "mapping/pwrite",
+        "mapping/pwrite-sync-core",
+        UNSERIALIZED,
+        "changes code by pwrite() to the memfd that another thread executes from",
+    ),
+    good("mapping/pwrite-sync-core", "the same with membarrier(PRIVATE_EXPEDITED_SYNC_CORE) before the other thread goes on"),
+    // A word that says whether the code behind it may be entered (JDK-8310239).
+    bad("guard/data", "guard/data-cpuid", UNSERIALIZED, "the executor reads the guard as data, finds it open and enters changed code"),
+    bad("guard/immediate", "guard/data-cpuid", QUADWORD, "the guard is an immediate operand: AMD promises what Intel does not"),
+    good("guard/data-cpuid", "the executor executes CPUID on the guard's slow path before it enters"),
+    // Processes.
+    good("process/fork", "a child runs code that its parent ran and then changed through an alias").on_one_cpu(),
+    good("process/exec", "a program changes its text, runs it, and executes itself anew").on_one_cpu(),
+    Scenario { full: MIGRATION, ..good("process/migrate", "a thread goes to another CPU, changes its code there and comes back") },
+    good("process/migrate-registered", "the same, registered for SYNC_CORE: the scheduler serializes"),
+    // The kernel changes its own text while other CPUs, if there are any, are in user mode and in system calls.
+    Scenario { full: KERNEL, ..good("kernel/static-keys", "toggles /proc/sys/kernel/sched_schedstats").on_one_cpu() },
+    Scenario { full: KERNEL, ..good("kernel/tracepoint", "enables and disables the tracepoint sched_switch").on_one_cpu() },
+    Scenario { full: KERNEL, ..good("kernel/kprobe", "plants and removes a kprobe at the entry of a system call").on_one_cpu() },
+    Scenario { full: KERNEL, ..good("kernel/ftrace", "switches the function tracer on and off for one function").on_one_cpu() },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn is_bad(row: &Scenario) -> bool {
+        matches!(row.full.under(Profile::LinuxX86), Verdict::Reported(_))
+    }
+
+    #[test]
+    fn names_are_unique_and_ids_lead_back() {
+        let names: HashSet<_> = TABLE.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), TABLE.len());
+        for row in TABLE {
+            assert_eq!(by_id(row.id()), Some(row));
+            assert_eq!(by_name(row.name), Some(row));
+        }
+        assert_eq!(by_id(0), None);
+        assert_eq!(by_id(TABLE.len() as u16 + 1), None);
+    }
+
+    #[test]
+    fn every_bad_scenario_has_a_good_twin() {
+        for row in TABLE.iter().filter(|row| is_bad(row)) {
+            let twin = row.twin.and_then(by_name).unwrap_or_else(|| panic!("{} has no twin", row.name));
+            assert!(!is_bad(twin), "{}: its twin {} is bad itself", row.name, twin.name);
+            assert!(twin.cpus >= row.cpus, "{}: its twin runs elsewhere", row.name);
+        }
+    }
+
+    #[test]
+    fn the_control_reports_nothing() {
+        for row in TABLE {
+            for mode in [Mode::Light, Mode::Full] {
+                assert!(!matches!(row.verdict(mode, Coherent), Reported(_)), "{}", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn light_reports_only_what_it_can_name() {
+        for row in TABLE {
+            for (profile, name) in Profile::NAMES {
+                let verdict = row.verdict(Mode::Light, profile);
+                assert!(matches!(verdict, Silent | Unchecked(_) | Reported(Unserialized)), "{} under {name}", row.name);
+            }
+        }
+    }
+}
