@@ -16,6 +16,8 @@
 
 pub mod console;
 pub mod glob;
+#[cfg(feature = "runner")]
+pub mod host;
 pub mod marker;
 pub mod table;
 pub mod verdict;

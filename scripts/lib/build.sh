@@ -32,6 +32,6 @@ build_runner() {
 build_guest() {
 	say "building the guest program"
 	(cd "$root" && CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' \
-		cargo build --release --locked --target x86_64-unknown-linux-gnu -p icsan-guest-tests --bin icsan-guest >&2)
+		cargo build --release --locked --target x86_64-unknown-linux-gnu -p icsan-guest-tests --no-default-features --bin icsan-guest >&2)
 	printf '%s\n' "$target/x86_64-unknown-linux-gnu/release/icsan-guest"
 }

@@ -48,6 +48,9 @@ pub struct Arguments {
     /// More words for the kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "")]
     pub append: String,
+    /// Show how QEMU is started, and what the plugin writes
+    #[arg(long)]
+    pub show: bool,
     /// One more key for the plugin; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     pub extra: Vec<String>,

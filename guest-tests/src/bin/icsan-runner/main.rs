@@ -1,10 +1,8 @@
 //! `icsan-runner`: boots guests under ICSAN and compares its verdicts with the scenario table.
 
 mod arguments;
-mod boot;
 mod explained;
 mod guest_output;
-mod initramfs;
 mod judge;
 mod output;
 mod report;
@@ -13,6 +11,7 @@ mod run;
 use anyhow::{Context, Result};
 use arguments::Arguments;
 use clap::Parser;
+use icsan_guest_tests::host::boot;
 use icsan_guest_tests::verdict::Profile;
 use output::{Counts, Judged};
 use run::Setting;

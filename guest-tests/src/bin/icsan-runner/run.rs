@@ -1,12 +1,12 @@
 //! One cell of the matrix: a QEMU, a kernel and a profile, booted until it counts, and judged.
 
 use crate::arguments::{Arguments, Named};
-use crate::boot::{Boot, Machine};
 use crate::guest_output::{self, GuestOutput};
 use crate::judge::{self, Check, Conditions, Status};
 use crate::output::Judged;
 use crate::report::{self, Report};
 use anyhow::{Context, Result, bail};
+use icsan_guest_tests::host::boot::{Boot, Machine};
 use icsan_guest_tests::verdict::{Mode, Profile};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,12 +47,18 @@ pub fn run(context: &Setting, qemu: &Named, kernel: &Named, profile: Option<Prof
         append: format!("icsan.filter={} icsan.repeat={} {}", arguments.filter, arguments.repeat, arguments.append),
         timeout: Duration::from_secs(arguments.timeout),
     };
+    if arguments.show {
+        eprintln!("\n{}\n", machine.shown());
+    }
     let mut deaths = 0;
     let boot = loop {
         let _ = fs::remove_file(&report_path);
         let boot = machine.boot()?;
         fs::write(stem.with_added("console"), &boot.console)?;
         fs::write(stem.with_added("stderr"), &boot.stderr)?;
+        if arguments.show {
+            eprint!("{}", boot.stderr);
+        }
         if !boot.died_of_int3() {
             break boot;
         }

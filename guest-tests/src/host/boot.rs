@@ -61,11 +61,8 @@ impl Boot {
 const APPEND: &str = "console=ttyS0 panic=-1 oops=panic mitigations=off loglevel=4";
 
 impl Machine {
-    /// Boots and waits for the end.
-    ///
-    /// # Errors
-    /// QEMU cannot be started.
-    pub fn boot(&self) -> Result<Boot> {
+    /// The command line.
+    fn command(&self) -> Command {
         let mut command = Command::new(&self.qemu);
         command
             .args(["-machine", "q35", "-cpu", "max", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
@@ -78,6 +75,26 @@ impl Machine {
         if let Some(plugin) = &self.plugin {
             command.args(["-plugin", plugin]);
         }
+        command
+    }
+
+    /// The command line as one would type it.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let command = self.command();
+        let quoted = |word: &std::ffi::OsStr| {
+            let word = word.to_string_lossy();
+            if word.contains([' ', '*', '?']) { format!("'{word}'") } else { word.into_owned() }
+        };
+        std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Boots and waits for the end.
+    ///
+    /// # Errors
+    /// QEMU cannot be started.
+    pub fn boot(&self) -> Result<Boot> {
+        let mut command = self.command();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own, so that all of it can be killed; and the kernel kills it if we die.
         command.process_group(0);
@@ -143,7 +160,7 @@ fn text(collector: JoinHandle<Vec<u8>>) -> String {
 pub fn write_initramfs(guest: &Path, folder: &Path) -> Result<PathBuf> {
     let program = fs::read(guest).with_context(|| format!("cannot read the guest program {}", guest.display()))?;
     let path = folder.join("initramfs.gz");
-    fs::write(&path, crate::initramfs::build(&program)?).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::write(&path, super::initramfs::build(&program)?).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }
 
