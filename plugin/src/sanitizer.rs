@@ -111,26 +111,29 @@ impl Sanitizer {
         if !self.watching.load(Ordering::Relaxed) {
             return;
         }
-        let mut state = state.lock();
         if !segment.host.holds() {
             // The slot stays clear, so that the next execution comes here, too; and the old bytes are no evidence of anything that the guest did.
+            segment.suspect();
+            let mut state = state.lock();
             if state.mismatch(segment) == Mismatch::Outlived {
                 slots.set(segment.slot, OUTLIVED);
-                state.dirty.push(segment.slot);
                 let evidence = self.evidence(&state, vcpu, cpu, outlived(segment));
                 drop(state);
                 self.found(Kind::Emulator, evidence);
             }
             return;
         }
-        state.agrees(segment);
+        // From here on nearly every call leaves without a lock.
+        if segment.suspected() {
+            state.lock().agrees(segment);
+        }
         slots.set(segment.slot, EXECUTED);
-        state.dirty.push(segment.slot);
         let rivals = segment.rivals(|slot| slots.get(slot) == EXECUTED);
         if rivals.is_empty() || self.config.profile.snoop {
             // The vCPU ran nothing else here in this epoch; or every store empties every buffer at once, and nothing older can be left.
             return;
         }
+        let mut state = state.lock();
         let earlier = rivals.iter().map(|rival| rival.run());
         let findings = judge(segment.run(), earlier, self.config.profile.exemptions);
         state.exempt += findings.exempt;
@@ -172,7 +175,7 @@ impl Sanitizer {
             *count += 1;
         }
         if let Some(slots) = self.slots.of(vcpu) {
-            state.dirty.drain(..).for_each(|slot| slots.set(slot, 0));
+            slots.clear();
         }
     }
 

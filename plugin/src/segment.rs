@@ -28,6 +28,7 @@ pub struct Segment {
     /// The slot that says, for each vCPU, whether it executed the segment in its current epoch.
     pub slot: SlotId,
     contested: AtomicBool,
+    suspected: AtomicBool,
     rest: Box<Rest>,
 }
 
@@ -52,7 +53,19 @@ impl Segment {
         &self.rest.run
     }
 
+    /// Did memory ever differ from it when a vCPU ran it? Set and asked by that vCPU's thread; to the others a late answer does not matter.
+    #[must_use]
+    pub fn suspected(&self) -> bool {
+        self.suspected.load(Ordering::Relaxed)
+    }
+
+    /// Memory differs from it.
+    pub fn suspect(&self) {
+        self.suspected.store(true, Ordering::Relaxed);
+    }
+
     /// The segments that have other bytes at some of its addresses and that `executed` says yes to, latest first. Nearly always none.
+    #[inline]
     #[must_use]
     pub fn rivals(&self, executed: impl Fn(SlotId) -> bool) -> Vec<&'static Segment> {
         // A vCPU that executed a rival did so after the rival was made, which set the flag, and QEMU's own publication of the block came in between.
@@ -134,7 +147,8 @@ impl CodeTable {
             return None;
         }
         let rest = Box::new(Rest { run, rivals: Mutex::default() });
-        let segment = Segment { host, sanitizer, slot: SlotId(self.len), contested: AtomicBool::new(false), rest };
+        let segment =
+            Segment { host, sanitizer, slot: SlotId(self.len), contested: AtomicBool::new(false), suspected: AtomicBool::new(false), rest };
         let segment: &'static Segment = Box::leak(Box::new(segment));
         self.len += 1;
         self.contest(segment);

@@ -1,6 +1,5 @@
 //! What is kept for each vCPU. Touched from that vCPU's thread only, but for the report at the end.
 
-use crate::qemu::scoreboard::SlotId;
 use crate::segment::Segment;
 use icsan_model::addr::{Epoch, Linear, Seq};
 use icsan_model::sync_event::{SyncEventId, SyncEventSet};
@@ -25,8 +24,6 @@ const MAX_SUSPECTS: usize = 1024;
 pub struct VcpuState {
     /// The epoch that it is in.
     pub epoch: Epoch,
-    /// The slots that are set, to be cleared at the next serializing event.
-    pub dirty: Vec<SlotId>,
     /// Its last serializing event.
     pub last_sync: Option<LastSync>,
     /// How often it met each event that the profile counts.
@@ -56,14 +53,7 @@ impl VcpuState {
     /// A vCPU that has executed nothing.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            epoch: Epoch(1),
-            dirty: Vec::new(),
-            last_sync: None,
-            syncs: vec![0; SyncEventSet::CAPACITY],
-            exempt: 0,
-            suspects: HashSet::new(),
-        }
+        Self { epoch: Epoch(1), last_sync: None, syncs: vec![0; SyncEventSet::CAPACITY], exempt: 0, suspects: HashSet::new() }
     }
 
     /// The vCPU is about to run `segment`, and memory does not hold its bytes.

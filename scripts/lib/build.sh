@@ -2,36 +2,71 @@
 # Building what the scripts run. Sourced after cache.sh, not run.
 
 target=${CARGO_TARGET_DIR:-${root:?cache.sh comes first}/target}
+[[ $target == /* ]] || target=$PWD/$target
+export CARGO_TARGET_DIR=$target # the same for every cargo, whatever its folder and configuration
 
-# A Rust that is new enough, and a C linker, which every Rust program needs.
+# A Rust that is new enough, and a C compiler with a static C library, which Rust links with.
 need_rust() {
-	command -v cargo >/dev/null || die "cargo is not installed: install Rust 1.88 or newer (https://rustup.rs)"
-	if ! command -v cc >/dev/null; then
-		((EUID == 0)) || die "no C compiler, which Rust links with: install the packages gcc and libc6-dev (as root)"
-		say "installing gcc and libc6-dev, which Rust links with"
-		{ apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev; } >&2
+	local need has
+	need=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+	command -v cargo >/dev/null || die "cargo is not installed: install Rust $need or newer (https://rustup.rs)"
+	has=$("${RUSTC:-rustc}" --version 2>&1) || die "rustc does not work: ${has%%$'\n'*}"
+	has=$(sed -n 's/^rustc \([0-9.]*\).*/\1/p' <<<"$has")
+	if [[ $(printf '%s\n' "$need" "$has" | sort -V | head -n1) != "$need" ]]; then
+		die "Rust ${has:-of an unknown version} is too old: install $need or newer (https://rustup.rs; Debian 13's own is 1.85)"
 	fi
+	# gcc may be there without libc6-dev; it then repeats the file's name instead of saying where it is.
+	if [[ $(cc -print-file-name=libc.a 2>/dev/null) != /* ]]; then
+		if ((EUID)) || ! command -v apt-get >/dev/null; then
+			die "no C compiler with a static C library, which Rust links with: install the packages gcc and libc6-dev (as root)"
+		fi
+		say "installing gcc and libc6-dev, which Rust links with"
+		has=$({ apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install gcc libc6-dev; } 2>&1) ||
+			die "gcc and libc6-dev cannot be installed; apt says:"$'\n'"$has"
+	fi
+}
+
+# compile ARG...: cargo build. With its own exit: bash ignores a failure in a command substitution's middle, and what an older build left would be used.
+compile() { (cd "$root" && cargo build --release --locked "$@") >&2 || exit 1; }
+
+# compile_guest BINARY: static, so that it can be a guest's only file; not relocatable, so that its symbols are where the file says. These flags win over all that
+# the user's environment or configuration sets.
+compile_guest() {
+	CARGO_ENCODED_RUSTFLAGS=$'-Ctarget-feature=+crt-static\x1f-Crelocation-model=static' \
+		compile --target x86_64-unknown-linux-gnu -p icsan-guest-tests --no-default-features --bin "$1"
 }
 
 # build_plugin: builds it, and prints its path.
 build_plugin() {
 	say "building the plugin"
-	(cd "$root" && cargo build --release --locked -p icsan-plugin >&2)
+	compile -p icsan-plugin
 	printf '%s\n' "$target/release/libicsan.so"
 }
 
 # build_runner: builds the host's side of the guest tests, and prints its path.
 build_runner() {
 	say "building the runner"
-	(cd "$root" && cargo build --release --locked -p icsan-guest-tests --bin icsan-runner >&2)
+	compile -p icsan-guest-tests --bin icsan-runner
 	printf '%s\n' "$target/release/icsan-runner"
 }
 
-# build_guest: builds the guest's program, and prints its path. Static, so that it can be a guest's only file; not relocatable, so that its symbols are where the
-# file says.
+# build_guest: builds the guest's program, and prints its path.
 build_guest() {
 	say "building the guest program"
-	(cd "$root" && CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' \
-		cargo build --release --locked --target x86_64-unknown-linux-gnu -p icsan-guest-tests --no-default-features --bin icsan-guest >&2)
+	compile_guest icsan-guest
 	printf '%s\n' "$target/x86_64-unknown-linux-gnu/release/icsan-guest"
+}
+
+# build_bench: builds the host's side of the measurements, and prints its path.
+build_bench() {
+	say "building the bench"
+	compile -p icsan-guest-tests --bin icsan-bench
+	printf '%s\n' "$target/release/icsan-bench"
+}
+
+# build_workload: builds the guest that is measured, and prints its path.
+build_workload() {
+	say "building the guest's workload"
+	compile_guest icsan-workload
+	printf '%s\n' "$target/x86_64-unknown-linux-gnu/release/icsan-workload"
 }

@@ -34,9 +34,7 @@ lock_cache() {
 
 # stage ENTRY: an empty folder to fill. What an interrupted run left behind goes first: the lock is held, so nobody is using it.
 stage() {
-	rm -rf "$1.part" "$1"
-	mkdir -p "$1.part"
-	printf '%s\n' "$1.part"
+	rm -rf "$1.part" "$1" && mkdir -p "$1.part" && printf '%s\n' "$1.part"
 }
 
 # publish ENTRY
