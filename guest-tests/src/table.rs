@@ -46,6 +46,13 @@ impl Scenario {
     }
 }
 
+/// The modules of the guest's kernel that `kernel/module` loads: without dependencies, in Linux 6.1 as in 7.3, and with each kind of place
+/// that is patched when a module is loaded. The first is the larger one, so that the second one's text takes its place.
+pub const MODULES: [&str; 2] = ["pktgen", "dummy"];
+
+/// Where the guest finds them, as `NAME.ko`.
+pub const MODULES_FOLDER: &str = "/modules";
+
 /// The CPU that writes and steers; the vCPU of the same number.
 pub const WRITER: usize = 0;
 
@@ -208,8 +215,19 @@ pub const TABLE: &[Scenario] = &[
     good("process/migrate-registered", "the same, registered for SYNC_CORE: the scheduler serializes"),
     // The kernel changes its own text while other CPUs, if there are any, are in user mode and in system calls.
     Scenario { full: KERNEL, ..good("kernel/static-keys", "toggles /proc/sys/kernel/sched_schedstats").on_one_cpu() },
-    Scenario { full: KERNEL, ..good("kernel/tracepoint", "enables and disables the tracepoint sched_switch").on_one_cpu() },
+    Scenario {
+        full: KERNEL,
+        ..good("kernel/tracepoint", "enables and disables the tracepoint sched_switch: a jump label and a static call").on_one_cpu()
+    },
     Scenario { full: KERNEL, ..good("kernel/kprobe", "plants and removes a kprobe at the entry of a system call").on_one_cpu() },
+    Scenario {
+        full: KERNEL,
+        ..good("kernel/kprobe-inside", "plants a kprobe inside of that system call, waits until it is a jump, and removes it").on_one_cpu()
+    },
+    Scenario {
+        full: KERNEL,
+        ..good("kernel/module", "loads two modules in turn, runs their code on every CPU, patches it, and unloads them").on_one_cpu()
+    },
     Scenario { full: KERNEL, ..good("kernel/ftrace", "switches the function tracer on and off for one function").on_one_cpu() },
 ];
 

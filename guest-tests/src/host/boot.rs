@@ -1,5 +1,6 @@
 //! One boot: a QEMU process from its start to its end, which comes by power-off, by a crash, or by our timeout.
 
+use super::initramfs::GuestFile;
 use anyhow::{Context, Result};
 use std::fs;
 use std::io::Read;
@@ -153,15 +154,23 @@ fn text(collector: JoinHandle<Vec<u8>>) -> String {
     collector.join().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// Writes the initramfs that all boots share.
+/// Writes an initramfs that holds the guest program only.
 ///
 /// # Errors
 /// The guest program cannot be read, or the archive not be written.
 pub fn write_initramfs(guest: &Path, folder: &Path) -> Result<PathBuf> {
-    let program = fs::read(guest).with_context(|| format!("cannot read the guest program {}", guest.display()))?;
     let path = folder.join("initramfs.gz");
-    fs::write(&path, super::initramfs::build(&program)?).with_context(|| format!("cannot write {}", path.display()))?;
+    write_initramfs_with(guest, &[], &path)?;
     Ok(path)
+}
+
+/// Writes an initramfs that holds the guest program and more files.
+///
+/// # Errors
+/// The guest program cannot be read, or the archive not be written.
+pub fn write_initramfs_with(guest: &Path, files: &[GuestFile], path: &Path) -> Result<()> {
+    let program = fs::read(guest).with_context(|| format!("cannot read the guest program {}", guest.display()))?;
+    fs::write(path, super::initramfs::build(&program, files)?).with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,26 +1,46 @@
-//! An initramfs that holds one program: a `newc` cpio archive, compressed.
+//! An initramfs that holds one program, and what it needs: a `newc` cpio archive, compressed.
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
+const FILE: u32 = 0o100_644;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
-/// Packs `init` with the directories that it mounts to and the console that it is started on.
-pub fn build(init: &[u8]) -> io::Result<Vec<u8>> {
-    let mut archive = Vec::with_capacity(init.len() + 4096);
+/// A file of the guest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GuestFile {
+    /// Its absolute path. Its folder is made, if it is one level deep.
+    pub path: String,
+    /// What it holds.
+    pub data: Vec<u8>,
+}
+
+/// Packs `init` with the directories that it mounts to, the console that it is started on, and `files`.
+///
+/// # Errors
+/// The compressor fails.
+pub fn build(init: &[u8], files: &[GuestFile]) -> io::Result<Vec<u8>> {
+    let mut archive = Vec::with_capacity(init.len() + files.iter().map(|file| file.data.len() + 256).sum::<usize>() + 4096);
     let mut inode = 0;
     let mut add = |name: &str, mode: u32, device: (u32, u32), data: &[u8]| {
         inode += 1;
         entry(&mut archive, inode, name, mode, device, data);
     };
-    for directory in ["dev", "proc", "sys", "tmp"] {
+    let mut directories = BTreeSet::from(["dev", "proc", "sys", "tmp"]);
+    let names = || files.iter().map(|file| file.path.trim_start_matches('/'));
+    directories.extend(names().filter_map(|name| name.rsplit_once('/')).map(|(directory, _)| directory));
+    for directory in directories {
         add(directory, DIRECTORY, (0, 0), &[]);
     }
     add("dev/console", CHARACTER_DEVICE, (5, 1), &[]);
     add("init", PROGRAM, (0, 0), init);
+    for (name, file) in names().zip(files) {
+        add(name, FILE, (0, 0), &file.data);
+    }
     add("TRAILER!!!", 0, (0, 0), &[]);
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
     packed.write_all(&archive)?;
@@ -43,6 +63,17 @@ fn entry(archive: &mut Vec<u8>, inode: u32, name: &str, mode: u32, (major, minor
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flate2::read::GzDecoder;
+    use std::io::Read;
+
+    #[test]
+    fn files_come_with_their_folder() {
+        let file = GuestFile { path: "/modules/dummy.ko".into(), data: b"text".to_vec() };
+        let mut archive = String::new();
+        GzDecoder::new(build(b"", &[file]).unwrap().as_slice()).read_to_string(&mut archive).unwrap();
+        let (folder, file) = (archive.find("modules\0").unwrap(), archive.find("modules/dummy.ko\0").unwrap());
+        assert!(folder < file && archive[file..].contains("text"));
+    }
 
     #[test]
     fn entries_are_aligned_and_sized() {

@@ -23,6 +23,7 @@ pub fn run() -> ! {
     mount(c"proc", c"/proc");
     mount(c"sysfs", c"/sys");
     mount(c"devtmpfs", c"/dev");
+    mount(c"debugfs", c"/sys/kernel/debug");
     mount(c"tracefs", c"/sys/kernel/tracing");
     let filter = parameter("filter").unwrap_or_default();
     let repeat = parameter("repeat").and_then(|text| text.parse().ok()).unwrap_or(1);

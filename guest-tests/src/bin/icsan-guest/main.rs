@@ -14,6 +14,7 @@ mod executor;
 mod guard_word;
 mod init;
 mod int3_protocol;
+mod kernel_modules;
 mod kernel_patching;
 mod ktap;
 mod mapping;

@@ -4,7 +4,7 @@ use crate::cross_modify::{CPUID, hand_over, under_spinner};
 use crate::int3_protocol::Missing;
 use crate::outcome::Attempt;
 use crate::shape::Kind;
-use crate::{guard_word, int3_protocol, kernel_patching, mapping, membarrier, own_code, processes};
+use crate::{guard_word, int3_protocol, kernel_modules, kernel_patching, mapping, membarrier, own_code, processes};
 
 /// Looks the function up.
 pub fn function(name: &str) -> Option<fn() -> Attempt> {
@@ -54,6 +54,8 @@ pub fn function(name: &str) -> Option<fn() -> Attempt> {
         "kernel/static-keys" => kernel_patching::static_keys,
         "kernel/tracepoint" => kernel_patching::tracepoint,
         "kernel/kprobe" => kernel_patching::kprobe,
+        "kernel/kprobe-inside" => kernel_patching::kprobe_inside,
+        "kernel/module" => kernel_modules::module,
         "kernel/ftrace" => kernel_patching::ftrace,
         _ => return None,
     })

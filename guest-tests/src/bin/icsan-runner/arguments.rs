@@ -18,6 +18,9 @@ pub struct Arguments {
     /// A kernel image to boot; repeatable
     #[arg(long, value_name = "NAME=PATH", required = true)]
     pub kernel: Vec<Named>,
+    /// The modules folder of a kernel, `lib/modules/RELEASE`, by that kernel's name; repeatable. Without it, kernel/module is skipped
+    #[arg(long, value_name = "NAME=FOLDER")]
+    pub modules: Vec<NamedFolder>,
     /// A profile to judge by; repeatable [default: all]
     #[arg(long, value_name = "NAME", value_parser = |text: &str| Profile::from_name(text).ok_or("unknown profile"))]
     pub profile: Vec<Profile>,
@@ -69,13 +72,33 @@ impl FromStr for Named {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, path) = text.split_once('=').ok_or("expected NAME=PATH")?;
-        let path = PathBuf::from(path);
-        match (name.is_empty(), path.is_file()) {
-            (false, true) => Ok(Self { name: name.to_owned(), path }),
-            (true, _) => Err("expected NAME=PATH".into()),
-            (_, false) => Err(format!("{} is not a file", path.display())),
-        }
+        let (name, path) = split(text)?;
+        if path.is_file() { Ok(Self { name, path }) } else { Err(format!("{} is not a file", path.display())) }
+    }
+}
+
+/// A folder that goes with the file of the same name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NamedFolder {
+    /// The name.
+    pub name: String,
+    /// The folder.
+    pub path: PathBuf,
+}
+
+impl FromStr for NamedFolder {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, path) = split(text)?;
+        if path.is_dir() { Ok(Self { name, path }) } else { Err(format!("{} is not a folder", path.display())) }
+    }
+}
+
+fn split(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() => Ok((name.to_owned(), path.into())),
+        _ => Err("expected NAME=PATH".into()),
     }
 }
 
@@ -90,6 +113,8 @@ mod tests {
         assert!("10.0".parse::<Named>().is_err());
         assert!("=/bin/sh".parse::<Named>().is_err());
         assert!("10.0=/no/such/file".parse::<Named>().is_err());
+        assert!("6.1=/no/such/folder".parse::<NamedFolder>().is_err());
+        assert_eq!("6.1=/bin".parse::<NamedFolder>().unwrap().path, PathBuf::from("/bin"));
         assert_eq!("10.0=/bin/sh".parse::<Named>().unwrap().name, "10.0");
     }
 }

@@ -4,11 +4,12 @@ mod arguments;
 mod explained;
 mod guest_output;
 mod judge;
+mod modules;
 mod output;
 mod report;
 mod run;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use arguments::Arguments;
 use clap::Parser;
 use icsan_guest_tests::host::boot;
@@ -35,24 +36,35 @@ fn run_all(arguments: Arguments) -> Result<Counts> {
     let scratch = std::env::temp_dir().join(format!("icsan-runner-{}", std::process::id()));
     let folder: PathBuf = arguments.keep.clone().unwrap_or_else(|| scratch.clone());
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let initramfs = boot::write_initramfs(&arguments.guest, &folder)?;
+    if let Some(stray) = arguments.modules.iter().find(|modules| arguments.kernel.iter().all(|kernel| kernel.name != modules.name)) {
+        bail!("--modules {}=…: there is no --kernel {}=…", stray.name, stray.name);
+    }
     let profiles: Vec<Option<Profile>> = match (&arguments.plugin, arguments.profile.is_empty()) {
         (None, _) => vec![None],
         (Some(_), true) => Profile::NAMES.iter().map(|(profile, _)| Some(*profile)).collect(),
         (Some(_), false) => arguments.profile.iter().copied().map(Some).collect(),
     };
     let total = arguments.qemu.len() * arguments.kernel.len() * profiles.len();
-    let setting = Setting { arguments, initramfs, folder };
+    // Only modules make them differ.
+    let mut initramfs = Vec::new();
+    for kernel in &arguments.kernel {
+        let modules = arguments.modules.iter().find(|modules| modules.name == kernel.name);
+        let files = modules.map(|modules| modules::read(&modules.path)).transpose()?.unwrap_or_default();
+        let path = folder.join(format!("initramfs-{}.gz", kernel.name.replace('/', "-")));
+        boot::write_initramfs_with(&arguments.guest, &files, &path)?;
+        initramfs.push(path);
+    }
+    let setting = Setting { arguments, folder };
     let mut boots: Vec<Judged> = Vec::new();
     println!("KTAP version 1\n1..{total}");
     for qemu in &setting.arguments.qemu {
-        for kernel in &setting.arguments.kernel {
+        for (kernel, initramfs) in setting.arguments.kernel.iter().zip(&initramfs) {
             for profile in &profiles {
                 let number = boots.len() + 1;
                 let name = profile.map_or("no plugin", Profile::name);
                 eprintln!("boot {number} of {total}: QEMU {}, kernel {}, {name}", qemu.name, kernel.name);
                 let start = Instant::now();
-                let judged = run::run(&setting, qemu, kernel, *profile)?;
+                let judged = run::run(&setting, qemu, kernel, initramfs, *profile)?;
                 let counts = Counts::of(std::slice::from_ref(&judged));
                 eprintln!(
                     "  {:.1} s: {} passed, {} failed, {} skipped",

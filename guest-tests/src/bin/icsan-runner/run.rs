@@ -21,8 +21,6 @@ const BOOTS: usize = 5;
 pub struct Setting {
     /// The command line.
     pub arguments: Arguments,
-    /// The packed initramfs.
-    pub initramfs: PathBuf,
     /// Where reports and logs go.
     pub folder: PathBuf,
 }
@@ -31,7 +29,7 @@ pub struct Setting {
 ///
 /// # Errors
 /// QEMU cannot be started, or files not be written.
-pub fn run(context: &Setting, qemu: &Named, kernel: &Named, profile: Option<Profile>) -> Result<Judged> {
+pub fn run(context: &Setting, qemu: &Named, kernel: &Named, initramfs: &Path, profile: Option<Profile>) -> Result<Judged> {
     let arguments = &context.arguments;
     let profile_name = profile.map_or("no-plugin", Profile::name);
     let machine_name = format!("{} {} smp{} {}", qemu.name, kernel.name, arguments.smp, arguments.thread);
@@ -40,7 +38,7 @@ pub fn run(context: &Setting, qemu: &Named, kernel: &Named, profile: Option<Prof
     let machine = Machine {
         qemu: qemu.path.clone(),
         kernel: kernel.path.clone(),
-        initramfs: context.initramfs.clone(),
+        initramfs: initramfs.to_owned(),
         smp: arguments.smp.into(),
         thread: arguments.thread.clone(),
         plugin: profile.map(|profile| plugin(arguments, kernel, profile, &report_path)).transpose()?,

@@ -1,0 +1,91 @@
+//! What a figure's reader must know of where it was measured: date, versions, shape of the machine, and whether it was quiet.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+/// A load average above this at the start means that somebody else is busy, or was a moment ago.
+const QUIET: f64 = 0.5;
+
+/// Where and when.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// UTC.
+    pub date: String,
+    /// CPUs and memory.
+    pub shape: String,
+    /// Name and version of everything that matters.
+    pub versions: Vec<(String, String)>,
+    /// Set if the machine was not quiet at the start.
+    pub warning: Option<String>,
+}
+
+impl Setting {
+    /// Of this machine, now.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn now() -> Result<Self> {
+        let cpus = thread::available_parallelism().context("cannot count the CPUs")?;
+        let meminfo = fs::read_to_string("/proc/meminfo")?;
+        let kib: u64 = meminfo.split_whitespace().nth(1).and_then(|word| word.parse().ok()).context("/proc/meminfo is strange")?;
+        let load = fs::read_to_string("/proc/loadavg")?;
+        let load: f64 = load.split_whitespace().next().and_then(|word| word.parse().ok()).context("/proc/loadavg is strange")?;
+        Ok(Self {
+            date: command(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]))?,
+            shape: format!("{cpus} CPUs (x86-64), {:.0} GiB", kib as f64 / f64::from(1 << 20)),
+            versions: Vec::new(),
+            warning: (load > QUIET).then(|| format!("the load average was {load:.2} at the start")),
+        })
+    }
+
+    /// As it stands in the JSON file.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let versions: serde_json::Map<String, Value> =
+            self.versions.iter().map(|(name, version)| (name.clone(), Value::from(version.as_str()))).collect();
+        json!({"date": self.date, "machine": self.shape, "versions": versions, "warning": self.warning})
+    }
+}
+
+fn command(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+}
+
+/// What a QEMU says of itself.
+///
+/// # Errors
+/// It cannot be started.
+pub fn qemu_version(qemu: &Path) -> Result<String> {
+    let line = command(Command::new(qemu).arg("--version"))?;
+    Ok(line.strip_prefix("QEMU emulator version ").unwrap_or(&line).to_owned())
+}
+
+/// The release that a kernel image names in its header.
+#[must_use]
+pub fn kernel_version(image: &[u8]) -> Option<String> {
+    // The offset of a C string, counted from the second sector (Documentation/arch/x86/boot.rst, kernel_version).
+    let offset = u16::from_le_bytes(image.get(0x20e..0x210)?.try_into().ok()?);
+    let text = image.get(usize::from(offset) + 0x200..)?;
+    let text = String::from_utf8_lossy(text.split(|byte| *byte == 0).next()?).into_owned();
+    (image.get(0x202..0x206)? == b"HdrS" && !text.is_empty()).then(|| text.split_whitespace().next().map(str::to_owned))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernels_version() {
+        let mut image = vec![0; 0x400];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());
+        image[0x300..0x310].copy_from_slice(b"6.12.1-cloud (a)");
+        assert_eq!(kernel_version(&image).as_deref(), Some("6.12.1-cloud"));
+        assert_eq!(kernel_version(&image[..0x210]), None);
+    }
+}

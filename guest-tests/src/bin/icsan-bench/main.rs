@@ -1,0 +1,134 @@
+//! `icsan-bench`: what ICSAN costs a guest.
+//!
+//! Boots the same machine without and with the plugin, in turn, and compares the user time of the whole QEMU process. It prints numbers and
+//! judges nothing: only that the guest did its work, that both did the same, and that the plugin watched all of it.
+
+mod arguments;
+mod machine;
+mod output;
+mod process;
+mod row;
+
+use anyhow::{Context, Result, bail};
+use arguments::{Arguments, Named};
+use clap::Parser;
+use machine::Setting;
+use process::Guest;
+use row::{Pair, Row, Work};
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+fn main() -> ExitCode {
+    match bench(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("icsan-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(arguments: &Arguments) -> Result<()> {
+    let mut setting = Setting::now()?;
+    if let Some(warning) = &setting.warning {
+        eprintln!("WARNING: the machine is not quiet: {warning}");
+    }
+    for qemu in &arguments.qemu {
+        setting.versions.push((format!("QEMU {}", qemu.name), machine::qemu_version(&qemu.path)?));
+    }
+    let image = fs::read(&arguments.kernel.path).with_context(|| format!("cannot read {}", arguments.kernel.path.display()))?;
+    let kernel = machine::kernel_version(&image).unwrap_or_else(|| arguments.kernel.name.clone());
+    setting.versions.push((format!("Linux {}", arguments.kernel.name), kernel));
+    let folder = std::env::temp_dir().join(format!("icsan-bench-{}", std::process::id()));
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let rows = measure_all(arguments, &folder);
+    let rows = rows.with_context(|| format!("console and stderr of the last boot are in {}", folder.display()))?;
+    let _ = fs::remove_dir_all(&folder);
+    if arguments.markdown {
+        print!("{}", output::markdown(&rows, &setting, arguments.pairs));
+    }
+    if let Some(path) = &arguments.json {
+        let all = json!({"schema": 1, "setting": setting.json(), "rows": rows.iter().map(Row::json).collect::<Vec<_>>()});
+        fs::write(path, format!("{all:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn measure_all(arguments: &Arguments, folder: &Path) -> Result<Vec<Row>> {
+    let initramfs = process::initramfs(&arguments.guest, folder)?;
+    let (workloads, sizes) = (arguments.workloads(), arguments.sizes());
+    let total = arguments.qemu.len() * sizes.len() * workloads.len();
+    let mut rows = Vec::new();
+    for qemu in &arguments.qemu {
+        for smp in &sizes {
+            for workload in &workloads {
+                eprintln!("{} of {total}: QEMU {}, {smp} vCPUs, {workload}", rows.len() + 1, qemu.name);
+                let guest = Guest {
+                    qemu: &qemu.path,
+                    kernel: &arguments.kernel.path,
+                    initramfs: &initramfs,
+                    smp: *smp,
+                    workload,
+                    folder,
+                    timeout: Duration::from_secs(arguments.timeout),
+                };
+                let row = measure(arguments, qemu, &guest)?;
+                // For the terminal; with --markdown standard output is for the table alone.
+                if arguments.markdown {
+                    eprint!("{}", output::text(&row))
+                } else {
+                    print!("{}", output::text(&row))
+                }
+                rows.push(row);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn measure(arguments: &Arguments, qemu: &Named, guest: &Guest<'_>) -> Result<Row> {
+    let report = guest.folder.join("report.jsonl");
+    let mut words = vec![
+        arguments.plugin.display().to_string(),
+        format!("report={}", report.display()),
+        format!("symbols={}", arguments.kernel.path.display()),
+    ];
+    words.extend(arguments.extra.iter().cloned());
+    if let Some(word) = words.iter().find(|word| word.contains(',')) {
+        bail!("QEMU owns the comma, which stands in {word}");
+    }
+    let plugin = words.join(",");
+    let mut pairs = Vec::new();
+    let mut work = Work::default();
+    let mut checksums = Vec::new();
+    // The first pair warms the host's page cache and CPU up, and does not count.
+    for number in 0..=arguments.pairs {
+        let mut boot = |plugin: Option<&str>| -> Result<process::Usage> {
+            let (usage, checksum) = guest.run(plugin)?;
+            checksums.push(checksum);
+            Ok(usage)
+        };
+        // In turn, so that a drift of the machine meets both alike.
+        let pair = if number % 2 == 0 {
+            let plain = boot(None)?;
+            Pair { plain, plugin: boot(Some(&plugin))? }
+        } else {
+            let with = boot(Some(&plugin))?;
+            Pair { plain: boot(None)?, plugin: with }
+        };
+        let text = fs::read_to_string(&report).with_context(|| format!("the plugin wrote no {}", report.display()))?;
+        work = Work::parse(&text).map_err(anyhow::Error::msg)?;
+        let label = if number == 0 { "warm-up".to_owned() } else { format!("pair {number}") };
+        eprintln!("  {label}: user {:.2} s without, {:.2} s with: {:.2}", pair.plain.user, pair.plugin.user, pair.ratio());
+        if number != 0 {
+            pairs.push(pair);
+        }
+    }
+    if checksums.iter().any(|checksum| *checksum != checksums[0]) {
+        bail!("'{}' did not always give the same result: {checksums:?}", guest.workload);
+    }
+    Ok(Row { qemu: qemu.name.clone(), smp: guest.smp, workload: guest.workload.to_owned(), pairs, work })
+}

@@ -1,0 +1,112 @@
+//! What the bench prints: a table for the terminal, and one for docs/performance.md.
+
+use crate::machine::Setting;
+use crate::row::Row;
+use std::fmt::Write;
+
+/// A number with its thousands set apart.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index != 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn boot_of<'a>(rows: &'a [Row], row: &Row) -> Option<&'a Row> {
+    rows.iter().find(|other| other.workload == "boot" && other.qemu == row.qemu && other.smp == row.smp).filter(|_| row.workload != "boot")
+}
+
+/// One row in words.
+#[must_use]
+pub fn text(row: &Row) -> String {
+    let (ratio, least, greatest) = row.ratios();
+    let mut text =
+        format!("QEMU {}, {} vCPU, {}: median ratio {ratio:.2} ({least:.2} to {greatest:.2})\n", row.qemu, row.smp, row.workload);
+    let pairs: Vec<String> = row.pairs.iter().map(|pair| format!("{:.2}", pair.ratio())).collect();
+    let _ = writeln!(text, "  pairs     {}", pairs.join(" "));
+    let _ = writeln!(text, "  medians   user s  sys s  wall s  RSS MiB");
+    for (label, figure) in [("without", Row::plain as fn(&Row, fn(&crate::process::Usage) -> f64) -> f64), ("with", Row::plugin)] {
+        let (user, sys, wall, rss) = (figure(row, |u| u.user), figure(row, |u| u.sys), figure(row, |u| u.wall), figure(row, |u| u.rss));
+        let _ = writeln!(text, "  {label:9} {user:6.2} {sys:6.2} {wall:7.2} {rss:8.0}");
+    }
+    let _ = writeln!(text, "  {} blocks, {} epochs", grouped(row.work.blocks), grouped(row.work.epochs));
+    if let Some(cpus) = row.disturbed() {
+        let _ = writeln!(text, "  WARNING: the machine was not quiet: other processes used up to {cpus:.2} CPUs");
+    }
+    text
+}
+
+/// The table for docs/performance.md, with all that a reader must know to judge it.
+#[must_use]
+pub fn markdown(rows: &[Row], setting: &Setting, pairs: u16) -> String {
+    let mut text = format!("Measured on {} with {pairs} pairs a row, {}.\n\n", setting.date, setting.shape);
+    for (name, version) in &setting.versions {
+        let _ = writeln!(text, "- {name}: {version}");
+    }
+    let mut warnings = setting.warning.clone().into_iter().collect::<Vec<_>>();
+    for row in rows {
+        if let Some(cpus) = row.disturbed() {
+            warnings.push(format!("{} / {} / {}: other processes used up to {cpus:.2} CPUs", row.qemu, row.smp, row.workload));
+        }
+    }
+    match warnings.is_empty() {
+        true => text.push_str("- The machine was quiet throughout.\n"),
+        false => warnings.iter().for_each(|warning| _ = writeln!(text, "- **Not quiet:** {warning}")),
+    }
+    text.push_str("\n| QEMU | vCPUs | workload | user s without | with | ratio, median (min–max) | less the boot | sys s | wall s | RSS MiB | blocks | epochs |\n");
+    text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    for row in rows {
+        let (ratio, least, greatest) = row.ratios();
+        let alone = boot_of(rows, row).map_or_else(|| "–".to_owned(), |boot| format!("{:.2}", row.ratio_without(boot)));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {:.2} | {:.2} | **{ratio:.2}** ({least:.2}–{greatest:.2}) | {alone} | {:.2} → {:.2} | {:.2} → {:.2} | {:.0} → {:.0} | {} | {} |",
+            row.qemu,
+            row.smp,
+            row.workload,
+            row.plain(|usage| usage.user),
+            row.plugin(|usage| usage.user),
+            row.plain(|usage| usage.sys),
+            row.plugin(|usage| usage.sys),
+            row.plain(|usage| usage.wall),
+            row.plugin(|usage| usage.wall),
+            row.plain(|usage| usage.rss),
+            row.plugin(|usage| usage.rss),
+            grouped(row.work.blocks),
+            grouped(row.work.epochs),
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::tests::row;
+
+    #[test]
+    fn thousands() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn the_table_says_when_it_was_not_quiet() {
+        let mut rows = vec![row("boot", 4.0, 1.0), row("sort", 14.0, 0.84)];
+        let setting =
+            Setting { date: "2026-01-02".into(), shape: "2 CPUs".into(), versions: vec![("QEMU".into(), "x".into())], warning: None };
+        let quiet = markdown(&rows, &setting, 2);
+        assert!(
+            quiet.contains("quiet throughout") && quiet.contains("| 10.0 | 1 | boot | 4.00 | 5.20 | **1.30** (1.10–1.50) | – |"),
+            "{quiet}"
+        );
+        assert!(quiet.contains("| sort | 14.00 | 15.29 | **1.09** (0.92–1.26) | 1.01 |"), "{quiet}");
+        rows[0].pairs[0].plain.others = 1.0;
+        let noisy = markdown(&rows, &setting, 2);
+        assert!(noisy.contains("**Not quiet:** 10.0 / 1 / boot") && text(&rows[0]).contains("WARNING"), "{noisy}");
+    }
+}
