@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Segments that can be watched. Each costs 8 bytes in every vCPU's slot table, which QEMU makes for 16 vCPUs at once (so 32 MiB), and some 300 bytes of its own.
+/// Segments that can be watched. Each costs 12 bytes in every vCPU's slot table, which QEMU makes for 16 vCPUs at once (so 48 MiB), and some 300 bytes of its own.
 /// A Debian kernel's boot has about 60,000. When they run out, what is translated next is not watched, and the report says so.
 const MAX_SEGMENTS: u32 = 1 << 18;
 
