@@ -1,51 +1,6 @@
 //! Verdicts: what ICSAN has to say about a scenario, profile by profile.
 
-use std::fmt;
-
-/// Kinds of hazard, as the report names them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Kind {
-    /// A mix of versions that never stood in memory together.
-    Torn,
-    /// An old version, although the patch is committed.
-    Stale,
-    /// Own store through another linear address.
-    Alias,
-    /// Own store, executed before any taken branch.
-    Smc,
-    /// Another CPU's store, not known to be committed.
-    Unserialized,
-    /// Could have been brought in by speculation.
-    Speculative,
-    /// QEMU's own staleness: never the guest's fault.
-    Emulator,
-}
-
-impl Kind {
-    /// Every kind with its name in the report.
-    pub const NAMES: [(Self, &'static str); 7] = [
-        (Self::Torn, "torn"),
-        (Self::Stale, "stale"),
-        (Self::Alias, "alias"),
-        (Self::Smc, "smc"),
-        (Self::Unserialized, "unserialized"),
-        (Self::Speculative, "speculative"),
-        (Self::Emulator, "emulator"),
-    ];
-
-    /// Looks a name of the report up.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(kind, _)| *kind)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Self::NAMES.iter().find(|(kind, _)| kind == self).map_or("?", |(_, name)| name);
-        f.pad(name)
-    }
-}
+pub use icsan_model::hazard::Kind;
 
 /// The x86-64 profiles that the table covers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

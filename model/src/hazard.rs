@@ -4,6 +4,7 @@ use crate::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use crate::candidates::Candidate;
 use crate::vcpu::LastSync;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What happened. The order is worst first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -47,6 +48,12 @@ impl Kind {
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 

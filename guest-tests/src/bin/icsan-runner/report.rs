@@ -83,7 +83,7 @@ pub fn parse(text: &str) -> Result<Report, String> {
 fn hazard(object: &Value) -> Result<Hazard, String> {
     let name = object["kind"].as_str().ok_or("a hazard without `kind`")?;
     Ok(Hazard {
-        kind: Kind::from_name(name).ok_or_else(|| format!("unknown kind {name}"))?,
+        kind: Kind::by_name(name).ok_or_else(|| format!("unknown kind {name}"))?,
         vcpu: number(object, "vcpu")?,
         pc: hex(&object["pc"]).ok_or("a hazard without `pc`")?,
         symbol: object["symbol"].as_str().map(str::to_owned),
