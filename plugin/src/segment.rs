@@ -14,7 +14,8 @@ use crate::sanitizer::Sanitizer;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::light::CodeRun;
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A run of code at one linear and one physical place. Segments live for ever: QEMU's generated code points at them.
@@ -98,10 +99,24 @@ fn pieces(linear: Linear, len: usize) -> impl Iterator<Item = u64> {
     linear.0 / PIECE..=last
 }
 
+/// What segments have held in one piece, at one displacement.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    bytes: [u8; PIECE as usize],
+    /// Bit n: byte n has been seen.
+    known: u64,
+    /// Bit n: byte n has been seen with different values.
+    changed: u64,
+}
+
 /// All segments.
 #[derive(Debug, Default)]
 pub struct CodeTable {
     by_piece: FxHashMap<u64, Vec<&'static Segment>>,
+    /// By the hash of what makes segments the same: a site that is patched again and again has many at one address.
+    by_content: FxHashMap<u64, Vec<&'static Segment>>,
+    /// By piece and displacement. No larger than the segments are.
+    seen: FxHashMap<(u64, usize), Seen>,
     len: u32,
     limit: u32,
     dropped: u64,
@@ -128,18 +143,35 @@ impl CodeTable {
     #[must_use]
     pub fn changed(&self, linear: Linear, bytes: &[u8], host: Option<usize>) -> bool {
         let Some(displacement) = host.map(|host| host.wrapping_sub(linear.0 as usize)) else { return false };
-        let mut near = pieces(linear, bytes.len()).flat_map(|piece| self.at(piece)).peekable();
-        if near.peek().is_none() {
-            return false;
+        (0..).zip(bytes).any(|(index, byte)| {
+            let at = linear.offset(index).0;
+            let bit = at % PIECE;
+            self.seen
+                .get(&(at / PIECE, displacement))
+                .is_some_and(|seen| seen.changed >> bit & 1 != 0 || (seen.known >> bit & 1 != 0 && seen.bytes[bit as usize] != *byte))
+        })
+    }
+
+    /// Notes what a new segment holds, for [`CodeTable::changed`].
+    fn note(&mut self, segment: &Segment) {
+        let Some(displacement) = segment.displacement() else { return };
+        for (index, byte) in (0..).zip(segment.run().bytes()) {
+            let at = segment.run().linear().offset(index).0;
+            let bit = at % PIECE;
+            let seen = self.seen.entry((at / PIECE, displacement)).or_insert(Seen { bytes: [0; PIECE as usize], known: 0, changed: 0 });
+            if seen.known >> bit & 1 != 0 && seen.bytes[bit as usize] != *byte {
+                seen.changed |= 1 << bit;
+            }
+            seen.known |= 1 << bit;
+            seen.bytes[bit as usize] = *byte;
         }
-        let run = CodeRun::new(linear, bytes, &[bytes.len() as u8]);
-        near.any(|segment| segment.displacement() == Some(displacement) && segment.run().contradicts(&run))
     }
 
     /// The segment of this run, made if it is new. `None` if the table is full.
     pub fn intern(&mut self, run: CodeRun, host: HostCode, sanitizer: &'static Sanitizer) -> Option<&'static Segment> {
+        let content = FxBuildHasher.hash_one((&run, &host));
         let same = |segment: &&&'static Segment| *segment.run() == run && segment.host == host;
-        if let Some(known) = self.at(run.linear().0 / PIECE).iter().find(same) {
+        if let Some(known) = self.by_content.get(&content).and_then(|known| known.iter().find(same)) {
             return Some(known);
         }
         if self.len >= self.limit {
@@ -152,6 +184,8 @@ impl CodeTable {
         let segment: &'static Segment = Box::leak(Box::new(segment));
         self.len += 1;
         self.contest(segment);
+        self.note(segment);
+        self.by_content.entry(content).or_default().push(segment);
         for piece in segment.pieces() {
             self.by_piece.entry(piece).or_default().push(segment);
         }
