@@ -43,6 +43,15 @@ pub const EXPLAINED: &[Explained] = &[
         why: "intcall() of the kernel's real-mode part stores the number into its INT instruction and jumps: legal, but the light mode sees no store; \
               the other profiles count the IRET of the BIOS",
     },
+    Explained {
+        profiles: &[SdmStrict],
+        modes: &[Mode::Light, Mode::Full],
+        kinds: &[Kind::Unserialized],
+        symbol: "*",
+        pc: (0xffff_8000_0000_0000, u64::MAX),
+        why: "the kernel flips jump labels of its own while it boots (sched_clock_cpu was seen): this profile has no INT3 exemption, so a CPU that meets \
+              the breakpoint in the epoch of the old bytes breaks its rule",
+    },
 ];
 
 const ANYWHERE: (u64, u64) = (0, u64::MAX);
