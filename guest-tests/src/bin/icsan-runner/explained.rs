@@ -18,6 +18,8 @@ pub struct Explained {
     pub symbol: &'static str,
     /// Between which addresses, the second not included.
     pub pc: (u64, u64),
+    /// Only if one side is INT3.
+    pub breakpoint: bool,
     /// Why it is true, and whose it is.
     pub why: &'static str,
 }
@@ -30,6 +32,7 @@ pub const EXPLAINED: &[Explained] = &[
         kinds: &[Kind::Unserialized, Kind::Smc],
         symbol: "memcpy_orig+*",
         pc: ANYWHERE,
+        breakpoint: false,
         why: "apply_returns() rewrites memcpy()'s own return by text_poke_early(), which copies by memcpy(): the return that was just stored is \
               the next instruction, before text_poke_early() gets to its sync_core()",
     },
@@ -40,6 +43,7 @@ pub const EXPLAINED: &[Explained] = &[
         symbol: "",
         // Where QEMU loads the kernel's real-mode part.
         pc: (0x10000, 0x20000),
+        breakpoint: false,
         why: "intcall() of the kernel's real-mode part stores the number into its INT instruction and jumps: legal, but the light mode sees no store; \
               the other profiles count the IRET of the BIOS",
     },
@@ -49,6 +53,7 @@ pub const EXPLAINED: &[Explained] = &[
         kinds: &[Kind::Unserialized],
         symbol: "*",
         pc: (0xffff_8000_0000_0000, u64::MAX),
+        breakpoint: true,
         why: "the kernel flips jump labels of its own while it boots (sched_clock_cpu was seen): this profile has no INT3 exemption, so a CPU that meets \
               the breakpoint in the epoch of the old bytes breaks its rule",
     },
@@ -67,6 +72,7 @@ pub fn explain(hazard: &Hazard, mode: Mode, profile: Profile) -> Option<&'static
                 None => row.symbol.is_empty(),
             };
             place
+                && (hazard.breakpoint || !row.breakpoint)
                 && row.kinds.contains(&hazard.kind)
                 && row.modes.contains(&mode)
                 && row.profiles.contains(&profile)
@@ -89,6 +95,7 @@ mod tests {
             symbol: symbol.map(str::to_owned),
             marker: Marker::OUTSIDE,
             count: 1,
+            breakpoint: false,
         };
         let kernel = hazard(0xffff_ffff_8100_0000, Some("memcpy_orig+0xf3/0x130"));
         assert!(explain(&kernel, Mode::Light, LinuxX86).is_some());

@@ -19,6 +19,8 @@ pub struct Hazard {
     pub marker: Marker,
     /// How often it occurred.
     pub count: u64,
+    /// Is INT3 in memory or among the candidates?
+    pub breakpoint: bool,
 }
 
 /// A whole report.
@@ -89,6 +91,7 @@ fn hazard(object: &Value) -> Result<Hazard, String> {
         symbol: object["symbol"].as_str().map(str::to_owned),
         marker: marker(&object["marker"])?,
         count: number(object, "count")?,
+        breakpoint: object["candidates"].as_array().is_some_and(|list| list.iter().any(|candidate| candidate["bytes"] == "cc")),
     })
 }
 
