@@ -37,8 +37,26 @@ pub enum Event {
         /// Start of the physical page.
         phys: Option<Phys>,
     },
-    /// A store. With no writer it also stands for contents that are seen for the first time.
+    /// Contents that are seen for the first time; they are taken to have always been there. They never cross a page.
+    Contents {
+        /// The physical address of the first byte.
+        phys: Phys,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// A store. With no writer: a change that was noticed, and that nobody was seen to make.
     Store(Store),
+    /// The writer of an earlier store that nobody was seen to make has turned out. An emulator may let others see a store before it tells of it.
+    Attribute {
+        /// The place of the store in the order of events.
+        store: Seq,
+        /// Who wrote.
+        vcpu: Vcpu,
+        /// The storing instruction.
+        pc: Option<Linear>,
+        /// The linear address that was written through, of the store's first byte.
+        linear: Option<Linear>,
+    },
     /// `vcpu` fetched and executed one instruction of `len` bytes.
     Fetch {
         /// Who executes.

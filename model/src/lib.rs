@@ -40,6 +40,7 @@ pub mod candidates;
 pub mod decode;
 pub mod error;
 pub mod event;
+pub mod execution;
 pub mod exemption;
 pub mod hazard;
 mod judge;

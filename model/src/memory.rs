@@ -2,13 +2,15 @@
 //!
 //! Every byte has a list of versions: the values that it had, each with the [`Seq`] of the [`Store`] that made it. A store that writes the value
 //! that is there already makes no version, because nobody can tell the difference. Before its first version a byte is *unknown*, and the
-//! unknown is never a candidate: the model does not guess.
+//! unknown is never a candidate: the model does not guess. Contents that are merely seen for the first time ([`Memory::contents`]) have no store
+//! and are taken to have always been there.
 //!
-//! Versions are kept as undo logs of small cells: the present is read at once, and looking back costs as much as the cell changed since then.
+//! Pages hold the present. Versions are undo logs of small cells, made at a cell's first store: code that never changes costs its bytes, and looking
+//! back costs as much as the cell changed since then.
 
-use crate::addr::{Phys, Seq};
+use crate::addr::{Linear, Phys, Seq, Vcpu};
 use crate::event::Store;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The size of the smallest page of every supported architecture, in bytes. A store and a mapping never cross it.
 pub const PAGE: u64 = 4096;
@@ -34,75 +36,125 @@ struct Change {
     old: [u8; CELL],
 }
 
+/// The past of a cell.
 #[derive(Clone, Debug, Default)]
-struct Cell {
-    known: u16,
-    now: [u8; CELL],
+struct Log {
     /// The version of each byte that is there now.
     latest: [Seq; CELL],
     /// Oldest first.
     changes: Vec<Change>,
 }
 
+#[derive(Clone, Debug)]
+struct Page {
+    bytes: Box<[u8; PAGE as usize]>,
+    /// Which bytes are known: 16 bits a cell.
+    known: Box<[u16; PAGE as usize / CELL]>,
+    /// By the cell's index in the page.
+    logs: BTreeMap<usize, Log>,
+}
+
 /// All code memory and its past.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    cells: BTreeMap<u64, Cell>,
+    pages: BTreeMap<u64, Page>,
     records: BTreeMap<Seq, Record>,
     /// Everything before this may have been forgotten.
     horizon: Seq,
 }
 
+/// Page number, offset in the page.
 fn split(phys: Phys) -> (u64, usize) {
-    (phys.0 / CELL as u64, (phys.0 % CELL as u64) as usize)
+    (phys.0 / PAGE, (phys.0 % PAGE) as usize)
 }
 
 impl Memory {
-    /// Applies a store at its place in the order. `seq` must be later than every earlier one.
+    /// Contents that are seen for the first time. Bytes that are known already stay what they are. Bytes beyond the page's end are ignored.
+    pub fn contents(&mut self, phys: Phys, bytes: &[u8]) {
+        let (number, start) = split(phys);
+        let page = self.pages.entry(number).or_default();
+        for (offset, byte) in (start..PAGE as usize).zip(bytes) {
+            if page.learn(offset) {
+                page.bytes[offset] = *byte;
+            }
+        }
+    }
+
+    /// Applies a store at its place in the order. `seq` must be later than every earlier one. Bytes beyond the page's end are ignored.
     pub fn store(&mut self, seq: Seq, store: Store) {
+        let (number, start) = split(store.phys);
+        let page = self.pages.entry(number).or_default();
+        let bytes = &store.bytes[..store.bytes.len().min(PAGE as usize - start)];
         let mut written = 0;
-        while written < store.bytes.len() {
-            let (index, start) = split(store.phys.offset(written as u64));
-            let count = (CELL - start).min(store.bytes.len() - written);
-            self.cells.entry(index).or_default().write(seq, start, &store.bytes[written..written + count]);
+        while written < bytes.len() {
+            let offset = start + written;
+            let count = (CELL - offset % CELL).min(bytes.len() - written);
+            page.write(seq, offset, &bytes[written..written + count]);
             written += count;
         }
         self.records.insert(seq, Record { store, committed: false });
     }
 
+    /// The writer of a store that nobody was seen to make has turned out. `false` if the store is not remembered, or its writer was known.
+    pub fn attribute(&mut self, seq: Seq, vcpu: Vcpu, pc: Option<Linear>, linear: Option<Linear>) -> bool {
+        let Some(record) = self.records.get_mut(&seq).filter(|record| record.store.vcpu.is_none()) else { return false };
+        record.store = Store { vcpu: Some(vcpu), pc, linear, ..record.store.clone() };
+        true
+    }
+
     /// The byte's value after event `at`; `None` if it was not known then.
     #[must_use]
     pub fn byte(&self, phys: Phys, at: Seq) -> Option<u8> {
-        let (index, bit) = split(phys);
-        let cell = self.cells.get(&index)?;
-        let mask = 1 << bit;
+        let (number, offset) = split(phys);
+        let page = self.pages.get(&number)?;
+        let mask = 1 << (offset % CELL);
+        let present = (page.known[offset / CELL], page.bytes[offset]);
         // The first change after `at` says what was there at `at`; none means that the present is still that.
-        let later = cell.changes.iter().rev().take_while(|change| change.seq > at).filter(|change| change.mask & mask != 0).last();
-        let (known, value) = later.map_or((cell.known, cell.now[bit]), |change| (change.known, change.old[bit]));
+        let later = page.log(offset).and_then(|log| {
+            log.changes.iter().rev().take_while(|change| change.seq > at).filter(|change| change.mask & mask != 0).last()
+        });
+        let (known, value) = later.map_or(present, |change| (change.known, change.old[offset % CELL]));
         (known & mask != 0).then_some(value)
+    }
+
+    /// The byte's value now; `None` if it is not known.
+    #[must_use]
+    pub fn now(&self, phys: Phys) -> Option<u8> {
+        let (number, offset) = split(phys);
+        let page = self.pages.get(&number)?;
+        (page.known[offset / CELL] >> (offset % CELL) & 1 != 0).then(|| page.bytes[offset])
+    }
+
+    /// Is anything of this page known?
+    #[must_use]
+    pub fn has_page(&self, phys: Phys) -> bool {
+        self.pages.contains_key(&split(phys).0)
     }
 
     /// The store that made the byte's version after event `at`. `Seq(0)` if there is none.
     #[must_use]
     pub fn version(&self, phys: Phys, at: Seq) -> Seq {
-        let (index, bit) = split(phys);
-        let Some(cell) = self.cells.get(&index) else { return Seq(0) };
-        if cell.latest[bit] <= at {
-            return cell.latest[bit];
+        let Some((bit, log)) = self.log(phys) else { return Seq(0) };
+        if log.latest[bit] <= at {
+            return log.latest[bit];
         }
-        cell.changes.iter().rev().find(|change| change.seq <= at && change.mask & (1 << bit) != 0).map_or(Seq(0), |change| change.seq)
+        log.changes.iter().rev().find(|change| change.seq <= at && change.mask & (1 << bit) != 0).map_or(Seq(0), |change| change.seq)
     }
 
     /// The stores that changed the byte after event `after`, newest first.
     pub fn changes(&self, phys: Phys, after: Seq) -> impl Iterator<Item = Seq> {
-        let (index, bit) = split(phys);
-        let changes = self.cells.get(&index).map_or(&[][..], |cell| &cell.changes);
+        let (bit, changes) = self.log(phys).map_or((0, &[][..]), |(bit, log)| (bit, &log.changes[..]));
         changes
             .iter()
             .rev()
             .take_while(move |change| change.seq > after)
             .filter(move |change| change.mask & (1 << bit) != 0)
             .map(|change| change.seq)
+    }
+
+    fn log(&self, phys: Phys) -> Option<(usize, &Log)> {
+        let (number, offset) = split(phys);
+        Some((offset % CELL, self.pages.get(&number)?.log(offset)?))
     }
 
     /// The store at that place in the order, if there was one and it is still remembered.
@@ -128,44 +180,97 @@ impl Memory {
     ///
     /// From then on only times from `horizon` on may be asked for.
     pub fn forget_before(&mut self, horizon: Seq) {
-        let mut needed = std::collections::BTreeSet::new();
-        for cell in self.cells.values_mut() {
-            let past = cell.changes.partition_point(|change| change.seq <= horizon);
-            let mut covered = 0u16;
-            let mut keep = vec![true; cell.changes.len()];
-            for (change, keep) in cell.changes[..past].iter().zip(&mut keep).rev() {
-                *keep = change.mask & !covered != 0;
-                covered |= change.mask;
-            }
-            let mut keep = keep.into_iter();
-            cell.changes.retain(|_| keep.next() == Some(true));
-            needed.extend(cell.changes.iter().map(|change| change.seq));
+        let mut needed = BTreeSet::new();
+        for log in self.pages.values_mut().flat_map(|page| page.logs.values_mut()) {
+            log.forget_before(horizon);
+            needed.extend(log.changes.iter().map(|change| change.seq));
         }
         self.records.retain(|seq, _| *seq > horizon || needed.contains(seq));
         self.horizon = self.horizon.max(horizon);
     }
 
+    /// Forgets what the cell that holds this byte was before event `horizon`: for a cell that changes often, and of which nobody can hold anything older. Who made
+    /// the versions is forgotten at the next [`Memory::forget_before`].
+    pub fn forget_cell_before(&mut self, phys: Phys, horizon: Seq) {
+        let (number, offset) = split(phys);
+        if let Some(log) = self.pages.get_mut(&number).and_then(|page| page.logs.get_mut(&(offset / CELL))) {
+            log.forget_before(horizon);
+        }
+    }
+
+    /// How many versions the cell that holds this byte has.
+    #[must_use]
+    pub fn cell_versions(&self, phys: Phys) -> usize {
+        self.log(phys).map_or(0, |(_, log)| log.changes.len())
+    }
+
     /// How many versions are remembered, in cells: what a bound on memory counts.
     #[must_use]
     pub fn versions(&self) -> usize {
-        self.cells.values().map(|cell| cell.changes.len()).sum()
+        self.pages.values().flat_map(|page| page.logs.values()).map(|log| log.changes.len()).sum()
+    }
+
+    /// How many pages are known, and how many stores remembered.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        (self.pages.len(), self.records.len())
     }
 }
 
-impl Cell {
-    fn write(&mut self, seq: Seq, start: usize, bytes: &[u8]) {
-        let mut change = Change { seq, mask: 0, known: self.known, old: self.now };
+impl Default for Page {
+    fn default() -> Self {
+        Self { bytes: Box::new([0; PAGE as usize]), known: Box::new([0; PAGE as usize / CELL]), logs: BTreeMap::new() }
+    }
+}
+
+impl Page {
+    /// Marks a byte as known; answers whether it was not.
+    fn learn(&mut self, offset: usize) -> bool {
+        let known = &mut self.known[offset / CELL];
+        let mask = 1 << (offset % CELL);
+        let unknown = *known & mask == 0;
+        *known |= mask;
+        unknown
+    }
+
+    fn log(&self, offset: usize) -> Option<&Log> {
+        self.logs.get(&(offset / CELL))
+    }
+
+    /// Writes bytes that lie in one cell.
+    fn write(&mut self, seq: Seq, offset: usize, bytes: &[u8]) {
+        let (cell, start) = (offset / CELL, offset % CELL);
+        let now = &mut self.bytes[cell * CELL..][..CELL];
+        let known = &mut self.known[cell];
+        let mut change = Change { seq, mask: 0, known: *known, old: [0; CELL] };
+        change.old.copy_from_slice(now);
         for (bit, byte) in (start..).zip(bytes) {
-            if self.known & (1 << bit) == 0 || self.now[bit] != *byte {
+            if *known & (1 << bit) == 0 || now[bit] != *byte {
                 change.mask |= 1 << bit;
-                self.now[bit] = *byte;
-                self.latest[bit] = seq;
+                now[bit] = *byte;
             }
         }
-        self.known |= change.mask;
-        if change.mask != 0 {
-            self.changes.push(change);
+        if change.mask == 0 {
+            return;
         }
+        *known |= change.mask;
+        let log = self.logs.entry(cell).or_default();
+        (0..CELL).filter(|bit| change.mask >> bit & 1 != 0).for_each(|bit| log.latest[bit] = seq);
+        log.changes.push(change);
+    }
+}
+
+impl Log {
+    fn forget_before(&mut self, horizon: Seq) {
+        let past = self.changes.partition_point(|change| change.seq <= horizon);
+        let mut covered = 0u16;
+        let mut keep = vec![true; self.changes.len()];
+        for (change, keep) in self.changes[..past].iter().zip(&mut keep).rev() {
+            *keep = change.mask & !covered != 0;
+            covered |= change.mask;
+        }
+        let mut keep = keep.into_iter();
+        self.changes.retain(|_| keep.next() == Some(true));
     }
 }
 
@@ -192,6 +297,27 @@ mod tests {
         assert_eq!(memory.changes(Phys(15), Seq(0)).collect::<Vec<_>>(), [Seq(1)], "writing what is there makes no version");
         assert_eq!(memory.version(Phys(16), Seq(3)), Seq(3));
         assert_eq!(memory.version(Phys(16), Seq(0)), Seq(0));
+    }
+
+    #[test]
+    fn contents_have_always_been_there() {
+        let mut memory = Memory::default();
+        memory.store(Seq(1), store(1, &[7]));
+        memory.contents(Phys(0), &[1, 2, 3]);
+        let read = |at| (0..4).map(|phys| memory.byte(Phys(phys), Seq(at))).collect::<Vec<_>>();
+        assert_eq!(read(0), [Some(1), None, Some(3), None], "what was known already is not seen for the first time");
+        assert_eq!(read(1), [Some(1), Some(7), Some(3), None]);
+        assert_eq!((memory.version(Phys(0), Seq(1)), memory.versions()), (Seq(0), 1));
+        assert_eq!(memory.now(Phys(2)), Some(3));
+    }
+
+    #[test]
+    fn a_writer_may_turn_out_late_and_once() {
+        let mut memory = Memory::default();
+        memory.store(Seq(1), store(1, &[7]));
+        assert!(memory.attribute(Seq(1), Vcpu(2), Some(Linear(9)), None));
+        assert!(!memory.attribute(Seq(1), Vcpu(3), None, None) && !memory.attribute(Seq(2), Vcpu(3), None, None));
+        assert_eq!(memory.record(Seq(1)).unwrap().store.vcpu, Some(Vcpu(2)));
     }
 
     #[test]

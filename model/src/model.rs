@@ -1,19 +1,17 @@
 //! The model: the state of memory and of every vCPU, and what each event does to it.
 
 use crate::addr::{Linear, Seq, Vcpu};
-use crate::candidates::{self, Candidates};
+use crate::candidates::Candidates;
 use crate::decode::Decode;
 use crate::error::ModelError;
 use crate::event::{Event, Store};
-use crate::hazard::{Hazard, Verdict};
-use crate::judge::{self, Judge};
+use crate::execution::Execution;
+use crate::hazard::Verdict;
 use crate::memory::{Memory, PAGE};
 use crate::prefetch_buffer::MAX_LOOKAHEAD;
 use crate::profile::Profile;
 use crate::stats::Stats;
 use crate::vcpu::{LastSync, VcpuState};
-use crate::window::View;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Memory, the vCPUs, and the profile that says what they may do.
@@ -68,9 +66,11 @@ impl Model {
                     vcpu.snoop_remap(*linear);
                 }
             }
+            Event::Contents { phys, bytes } => self.memory.contents(*phys, bytes),
             Event::Store(store) => self.store(store, now),
+            Event::Attribute { store, vcpu, pc, linear } => self.attribute(*store, *vcpu, *pc, *linear),
             Event::Fetch { vcpu, linear, len } => {
-                verdict = self.fetch(*vcpu, *linear, *len, now)?;
+                verdict = self.execution(*vcpu, *linear, *len, now)?.verdict()?;
                 self.vcpu_mut(*vcpu)?.execute(*linear, *len, now);
                 self.stats.fetch(&verdict);
             }
@@ -98,7 +98,7 @@ impl Model {
     /// As for the execution itself.
     pub fn candidates(&self, vcpu: Vcpu, linear: Linear, len: u8) -> Result<Candidates, ModelError> {
         self.check(&Event::Fetch { vcpu, linear, len })?;
-        self.examine(vcpu, linear, len, self.last.next())
+        self.execution(vcpu, linear, len, self.last.next())?.candidates()
     }
 
     /// Forgets what no vCPU can hold any more. It changes no verdict: calling it is a matter of memory only.
@@ -149,8 +149,9 @@ impl Model {
     fn check(&self, event: &Event) -> Result<(), ModelError> {
         let vcpu = match event {
             Event::Store(store) => store.vcpu,
-            Event::Commit { .. } => None,
-            Event::Remap { vcpu, .. }
+            Event::Commit { .. } | Event::Contents { .. } => None,
+            Event::Attribute { vcpu, .. }
+            | Event::Remap { vcpu, .. }
             | Event::Fetch { vcpu, .. }
             | Event::Branch { vcpu }
             | Event::Sync { vcpu, .. }
@@ -164,10 +165,11 @@ impl Model {
                 let aligned = linear.align_down(PAGE) == *linear && phys.is_none_or(|phys| phys.align_down(PAGE) == phys);
                 aligned.then_some(()).ok_or(ModelError::MisalignedPage { linear: *linear })
             }
-            Event::Store(Store { bytes, .. }) if bytes.is_empty() => Err(ModelError::ZeroLength),
-            Event::Store(Store { phys, bytes, .. }) if phys.0 % PAGE + bytes.len() as u64 > PAGE => {
+            Event::Store(Store { bytes, .. }) | Event::Contents { bytes, .. } if bytes.is_empty() => Err(ModelError::ZeroLength),
+            Event::Store(Store { phys, bytes, .. }) | Event::Contents { phys, bytes } if phys.0 % PAGE + bytes.len() as u64 > PAGE => {
                 Err(ModelError::StoreCrossesPage { phys: *phys, len: bytes.len() })
             }
+            Event::Attribute { store, .. } if !self.memory.is_store(*store) => Err(ModelError::NotAStore { seq: *store }),
             Event::Fetch { len: 0, .. } => Err(ModelError::ZeroLength),
             Event::Fetch { len, .. } if usize::from(*len) > self.decoder.max_len() => {
                 Err(ModelError::TooLong { len: *len, max: self.decoder.max_len() })
@@ -191,78 +193,29 @@ impl Model {
         self.stats.stores += 1;
     }
 
-    fn fetch(&self, vcpu: Vcpu, linear: Linear, len: u8, now: Seq) -> Result<Verdict, ModelError> {
-        let candidates = self.examine(vcpu, linear, len, now)?;
-        let exempt = candidates.others().iter().filter(|candidate| candidate.exempt).count();
-        let complete = candidates.complete;
-        Ok(Verdict { seq: now, hazard: self.hazard(vcpu, linear, candidates, now).map(Box::new), exempt, complete })
+    fn attribute(&mut self, store: Seq, vcpu: Vcpu, pc: Option<Linear>, linear: Option<Linear>) {
+        if self.memory.attribute(store, vcpu, pc, linear)
+            && let Some(record) = self.memory.record(store)
+            && let Some(owner) = self.vcpus.get_mut(usize::from(vcpu.0))
+        {
+            owner.own_store(&record.store, store);
+        }
     }
 
-    fn hazard(&self, vcpu: Vcpu, linear: Linear, candidates: Candidates, now: Seq) -> Option<Hazard> {
-        let kind = judge::kind(candidates.others())?;
-        let state = self.vcpu(vcpu)?;
-        let view = View { memory: &self.memory, mapping: &state.mapping, now };
-        let separating = candidates.others().iter().filter(|candidate| !candidate.exempt).flat_map(|candidate| &candidate.separated_by);
-        let separating: BTreeSet<Seq> = separating.copied().collect();
-        let memory = candidates.memory().bytes.clone();
-        let reach = candidates.list.iter().map(|candidate| candidate.bytes.len() as u64).max()?;
-        let moved = |linear: Linear| {
-            let since = state.held_since(state.chunk_of(linear)).unwrap_or(now);
-            let since = if self.profile.buffers.speculation { state.epoch_start() } else { since };
-            state.mapping.moved_after(linear.align_down(PAGE), since)
-        };
-        let mut list = candidates.list;
-        list.remove(0);
-        Some(Hazard {
-            kind,
-            vcpu,
-            linear,
-            phys: state.mapping.translate(linear)?,
-            memory,
-            candidates: list,
-            writes: separating.into_iter().filter_map(|seq| judge::write(view, seq)).collect(),
-            remapped: (0..reach).filter_map(|i| moved(linear.offset(i))).max(),
+    fn execution(&self, vcpu: Vcpu, linear: Linear, len: u8, now: Seq) -> Result<Execution<'_>, ModelError> {
+        let state = self.vcpu(vcpu).ok_or(ModelError::UnknownVcpu { vcpu, vcpus: self.vcpus.len() })?;
+        Ok(Execution {
+            profile: &self.profile,
+            decoder: &*self.decoder,
+            memory: &self.memory,
+            mapping: &state.mapping,
+            held: state,
             last_sync: state.last_sync,
             epoch: state.epoch,
+            vcpu,
+            linear,
+            len,
+            now,
         })
     }
-
-    fn examine(&self, vcpu: Vcpu, linear: Linear, len: u8, now: Seq) -> Result<Candidates, ModelError> {
-        let state = self.vcpu(vcpu).ok_or(ModelError::UnknownVcpu { vcpu, vcpus: self.vcpus.len() })?;
-        let view = View { memory: &self.memory, mapping: &state.mapping, now };
-        let memory = present_bytes(view, vcpu, linear, len)?;
-        let judge = Judge { view, vcpu, linear, memory: &memory, exemptions: self.profile.exemptions };
-
-        let max = self.decoder.max_len();
-        let chunk = u64::from(self.profile.buffers.chunk);
-        let held = view.parts(linear, max, chunk, |chunk| state.held_since(chunk).unwrap_or(now));
-        let (found, mut complete) = candidates::combine(&held, &memory, &*self.decoder);
-        let mut list = vec![candidates::present(view, linear, memory.clone())];
-        list.extend(found.iter().map(|bytes| judge.candidate(candidates::trace_back(view, &held, bytes.clone()), false)));
-
-        // A snooping buffer drops what was brought in by speculation just as it drops the rest, so nothing is left to add.
-        if self.profile.buffers.speculation && !self.profile.snoop {
-            let parts = view.parts(linear, max, chunk, |chunk| state.speculated_since(chunk));
-            let (more, whole) = candidates::combine(&parts, &memory, &*self.decoder);
-            complete &= whole;
-            let only = more.into_iter().filter(|bytes| !found.contains(bytes));
-            list.extend(only.map(|bytes| judge.candidate(candidates::trace_back(view, &parts, bytes), true)));
-        }
-        let mut candidates = Candidates { list, complete };
-        candidates.sort();
-        Ok(candidates)
-    }
-}
-
-/// The instruction that is in memory.
-fn present_bytes(view: View<'_>, vcpu: Vcpu, linear: Linear, len: u8) -> Result<Vec<u8>, ModelError> {
-    let byte = |i: u8| {
-        let linear = linear.offset(u64::from(i));
-        match view.byte_now(linear) {
-            (_, Some(byte)) => Ok(byte),
-            (Some(phys), None) => Err(ModelError::UnknownContents { vcpu, linear, phys }),
-            (None, None) => Err(ModelError::Unmapped { vcpu, linear }),
-        }
-    };
-    (0..len).map(byte).collect()
 }

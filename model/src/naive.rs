@@ -93,6 +93,17 @@ impl Naive {
         let now = self.snapshots.len();
         let mut snapshot = self.snapshots[now - 1].clone();
         match event {
+            Event::Contents { phys, bytes } => {
+                for (i, byte) in (0..).zip(bytes) {
+                    let at = phys.offset(i);
+                    // Memory never becomes unknown again, so the present tells.
+                    if !snapshot.memory.contains_key(&at) {
+                        self.snapshots.iter_mut().chain([&mut snapshot]).for_each(|snapshot| {
+                            snapshot.memory.insert(at, *byte);
+                        });
+                    }
+                }
+            }
             Event::Store(store) => {
                 snapshot.memory.extend(store.bytes.iter().enumerate().map(|(i, byte)| (store.phys.offset(i as u64), *byte)));
             }
@@ -112,7 +123,9 @@ impl Naive {
             }
         }
         match event {
+            Event::Contents { .. } => {}
             Event::Store(store) => self.stored(store, now),
+            Event::Attribute { store, vcpu, pc, linear } => self.attributed(store.0 as usize, *vcpu, *pc, *linear),
             Event::Remap { vcpu, linear, .. } => self.remapped(*vcpu, *linear, now),
             Event::Fetch { vcpu, linear, len } => {
                 let answer = self.answer(*vcpu, *linear, *len, now);
@@ -160,6 +173,19 @@ impl Naive {
                 let phys = snapshot.pages.get(&(*vcpu, page)).map(|phys| phys.offset(held.0 - page.0));
                 phys.is_some_and(|phys| (0..chunk).any(|i| written.contains(&phys.offset(i))))
             });
+        }
+    }
+
+    fn attributed(&mut self, at: usize, vcpu: Vcpu, pc: Option<Linear>, through: Option<Linear>) {
+        let Some(Some(Event::Store(store))) = self.events.get_mut(at) else { return };
+        if store.vcpu.is_some() {
+            return;
+        }
+        *store = Store { vcpu: Some(vcpu), pc, linear: through, ..store.clone() };
+        let len = store.bytes.len() as u64;
+        if let (Some(linear), true) = (through, self.profile.buffers.own_store_at_branch) {
+            let chunks = self.chunks(linear, len);
+            self.vcpus.entry(vcpu).or_default().unseen.extend(chunks.into_iter().map(|chunk| (chunk, at)));
         }
     }
 

@@ -71,6 +71,10 @@ pub enum Op {
     Remap(u16, u8, u8),
     /// A reset.
     Reset(u16),
+    /// vCPU, view: it made the store that nobody was seen to make so many of these ago.
+    Attribute(u16, u8, u8),
+    /// Page: the contents of what is not known of it are seen for the first time.
+    Contents(u8),
     /// The store so many stores ago, and whether all before it, too.
     Commit(u8, bool),
 }
@@ -81,6 +85,8 @@ pub struct Guest {
     memory: BTreeMap<Phys, u8>,
     pages: BTreeMap<(Vcpu, Linear), Phys>,
     stores: Vec<Seq>,
+    /// Stores that nobody was seen to make.
+    unseen: Vec<(Seq, Phys)>,
     last: Seq,
 }
 
@@ -145,6 +151,18 @@ impl Guest {
                 let phys = PAGES[usize::from(page) % PAGES.len()].offset(offset);
                 Event::Store(Store { vcpu: None, pc: None, linear: None, phys, bytes: bytes[..room].to_vec() })
             }
+            Op::Attribute(vcpu, view, back) => {
+                let (store, phys) = *self.unseen.get(self.unseen.len().checked_sub(1 + usize::from(back))?)?;
+                let vcpu = Vcpu(vcpu);
+                let views = (0..2).map(|page| VIEWS[usize::from(view) % VIEWS.len()].offset(page * PAGE));
+                let page = views.into_iter().find(|page| self.translate(vcpu, *page) == Some(phys.align_down(PAGE)));
+                let linear = page.map(|page| page.offset(phys.0 % PAGE));
+                Event::Attribute { store, vcpu, pc: Some(Linear(0x100 + u64::from(vcpu.0))), linear }
+            }
+            Op::Contents(page) => {
+                let start = PAGES[usize::from(page) % PAGES.len()].offset(HALF);
+                Event::Contents { phys: start, bytes: (0..HALF).map(|i| (i as u8) % 3).collect() }
+            }
             Op::Branch(vcpu) => Event::Branch { vcpu: Vcpu(vcpu) },
             Op::Sync(vcpu, event) => Event::Sync { vcpu: Vcpu(vcpu), event: SyncEventId(event), pc: Linear(0x200 + u64::from(event)) },
             Op::Remap(vcpu, page, phys) => {
@@ -176,8 +194,17 @@ impl Guest {
         match event {
             Event::Store(store) => {
                 self.stores.push(self.last);
+                if store.vcpu.is_none() {
+                    self.unseen.push((self.last, store.phys));
+                }
                 self.memory.extend((0..).zip(&store.bytes).map(|(i, byte)| (store.phys.offset(i), *byte)));
             }
+            Event::Contents { phys, bytes } => {
+                for (i, byte) in (0..).zip(bytes) {
+                    self.memory.entry(phys.offset(i)).or_insert(*byte);
+                }
+            }
+            Event::Attribute { store, .. } => self.unseen.retain(|(seq, _)| seq != store),
             Event::Remap { vcpu, linear, phys: Some(phys) } => drop(self.pages.insert((*vcpu, *linear), *phys)),
             Event::Remap { vcpu, linear, phys: None } => drop(self.pages.remove(&(*vcpu, *linear))),
             _ => {}
@@ -208,7 +235,9 @@ pub fn op() -> impl Strategy<Value = Op> + Clone {
         20 => (vcpu(), view(), at()).prop_map(|(vcpu, view, at)| Op::Fetch(vcpu, view, at)),
         8 => (vcpu(), view(), at(), bytes()).prop_map(|(vcpu, view, at, bytes)| Op::Store(vcpu, view, at, bytes)),
         4 => (vcpu(), view(), at(), byte()).prop_map(|(vcpu, view, at, byte)| Op::Store(vcpu, view, at, vec![byte])),
-        1 => (0..3u8, at(), bytes()).prop_map(|(page, at, bytes)| Op::Unseen(page, at, bytes)),
+        2 => (0..3u8, at(), bytes()).prop_map(|(page, at, bytes)| Op::Unseen(page, at, bytes)),
+        1 => (vcpu(), view(), 0..3u8).prop_map(|(vcpu, view, back)| Op::Attribute(vcpu, view, back)),
+        1 => (0..3u8).prop_map(Op::Contents),
         3 => vcpu().prop_map(Op::Branch),
         3 => (vcpu(), 0..EVENTS).prop_map(|(vcpu, event)| Op::Sync(vcpu, event)),
         1 => (vcpu(), 0..4u8, 0..4u8).prop_map(|(vcpu, page, phys)| Op::Remap(vcpu, page, phys)),

@@ -2,6 +2,7 @@
 
 use crate::addr::{Epoch, Linear, Seq};
 use crate::event::Store;
+use crate::execution::Held;
 use crate::mapping::Mapping;
 use crate::prefetch_buffer::PrefetchBuffer;
 use crate::profile::Buffers;
@@ -61,19 +62,6 @@ impl VcpuState {
         linear.align_down(u64::from(self.parameters.chunk))
     }
 
-    /// The moment from which on the bytes of a chunk may stem, if a buffer holds it.
-    #[must_use]
-    pub fn held_since(&self, chunk: Linear) -> Option<Seq> {
-        let since = [self.prefetch.since(chunk), self.trace.since(chunk)].into_iter().flatten().min()?;
-        Some(self.no_older_than_own_stores(chunk, since))
-    }
-
-    /// The moment from which on a chunk may have been brought in by speculation.
-    #[must_use]
-    pub fn speculated_since(&self, chunk: Linear) -> Seq {
-        self.no_older_than_own_stores(chunk, self.epoch_start())
-    }
-
     /// When the epoch began.
     #[must_use]
     pub fn epoch_start(&self) -> Seq {
@@ -117,14 +105,18 @@ impl VcpuState {
     pub fn own_store(&mut self, store: &Store, now: Seq) {
         if let Some(linear) = store.linear.filter(|_| self.parameters.own_store_at_branch) {
             for chunk in self.chunks(linear, store.bytes.len() as u64) {
-                self.pending.insert(chunk, now);
+                let last = self.pending.entry(chunk).or_default();
+                *last = now.max(*last);
             }
         }
     }
 
     /// It took a branch.
     pub fn branch(&mut self) {
-        self.visible.append(&mut self.pending);
+        for (chunk, store) in std::mem::take(&mut self.pending) {
+            let last = self.visible.entry(chunk).or_default();
+            *last = store.max(*last);
+        }
         self.prefetch.empty();
         self.trace.branch();
     }
@@ -162,5 +154,16 @@ impl VcpuState {
         trace.empty();
         pending.clear();
         visible.clear();
+    }
+}
+
+impl Held for VcpuState {
+    fn held_since(&self, chunk: Linear) -> Option<Seq> {
+        let since = [self.prefetch.since(chunk), self.trace.since(chunk)].into_iter().flatten().min()?;
+        Some(self.no_older_than_own_stores(chunk, since))
+    }
+
+    fn speculated_since(&self, chunk: Linear) -> Seq {
+        self.no_older_than_own_stores(chunk, self.epoch_start())
     }
 }

@@ -1,0 +1,155 @@
+//! One execution and what it is judged from: the part that the model, and whatever is faster than the model, have in common.
+
+use crate::addr::{Epoch, Linear, Seq, Vcpu};
+use crate::candidates::{self, Candidates};
+use crate::decode::Decode;
+use crate::error::ModelError;
+use crate::hazard::{Hazard, Verdict};
+use crate::judge::{self, Judge};
+use crate::mapping::Mapping;
+use crate::memory::{Memory, PAGE};
+use crate::profile::Profile;
+use crate::vcpu::LastSync;
+use crate::window::View;
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// What a vCPU holds, by chunk.
+pub trait Held {
+    /// The moment from which on the bytes of a chunk may stem, if a buffer holds it.
+    fn held_since(&self, chunk: Linear) -> Option<Seq>;
+    /// The moment from which on a chunk may have been brought in by speculation.
+    fn speculated_since(&self, chunk: Linear) -> Seq;
+}
+
+/// A vCPU is about to execute `len` bytes at `linear`.
+#[derive(Clone, Copy)]
+pub struct Execution<'a> {
+    /// The rules.
+    pub profile: &'a Profile,
+    /// How long instructions are.
+    pub decoder: &'a dyn Decode,
+    /// Memory and its past.
+    pub memory: &'a Memory,
+    /// The vCPU's translations.
+    pub mapping: &'a Mapping,
+    /// What the vCPU holds.
+    pub held: &'a dyn Held,
+    /// What began the vCPU's epoch.
+    pub last_sync: Option<LastSync>,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Who executes.
+    pub vcpu: Vcpu,
+    /// The address of the instruction.
+    pub linear: Linear,
+    /// Its length as decoded from memory, in bytes.
+    pub len: u8,
+    /// This moment.
+    pub now: Seq,
+}
+
+impl fmt::Debug for Execution<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { vcpu, linear, len, now, .. } = self;
+        f.debug_struct("Execution").field("vcpu", vcpu).field("linear", linear).field("len", len).field("now", now).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Execution<'a> {
+    fn view(&self) -> View<'a> {
+        View { memory: self.memory, mapping: self.mapping, now: self.now }
+    }
+
+    fn chunk(&self) -> u64 {
+        u64::from(self.profile.buffers.chunk)
+    }
+
+    /// Everything that may be executed.
+    ///
+    /// # Errors
+    /// Nothing is mapped there, or its contents are not known.
+    pub fn candidates(&self) -> Result<Candidates, ModelError> {
+        let Self { profile, decoder, vcpu, linear, now, .. } = *self;
+        let view = self.view();
+        let memory = self.present_bytes()?;
+        let judge = Judge { view, vcpu, linear, memory: &memory, exemptions: profile.exemptions };
+
+        let held = view.parts(linear, decoder.max_len(), self.chunk(), |chunk| self.held.held_since(chunk).unwrap_or(now));
+        let (found, mut complete) = candidates::combine(&held, &memory, decoder);
+        let mut list = vec![candidates::present(view, linear, memory.clone())];
+        list.extend(found.iter().map(|bytes| judge.candidate(candidates::trace_back(view, &held, bytes.clone()), false)));
+
+        // A snooping buffer drops what was brought in by speculation just as it drops the rest, so nothing is left to add.
+        if profile.buffers.speculation && !profile.snoop {
+            let parts = view.parts(linear, decoder.max_len(), self.chunk(), |chunk| self.held.speculated_since(chunk));
+            let (more, whole) = candidates::combine(&parts, &memory, decoder);
+            complete &= whole;
+            let only = more.into_iter().filter(|bytes| !found.contains(bytes));
+            list.extend(only.map(|bytes| judge.candidate(candidates::trace_back(view, &parts, bytes), true)));
+        }
+        let mut candidates = Candidates { list, complete };
+        candidates.sort();
+        Ok(candidates)
+    }
+
+    /// The verdict.
+    ///
+    /// # Errors
+    /// As for the candidates.
+    pub fn verdict(&self) -> Result<Verdict, ModelError> {
+        let candidates = self.candidates()?;
+        let exempt = candidates.others().iter().filter(|candidate| candidate.exempt).count();
+        let complete = candidates.complete;
+        Ok(Verdict { seq: self.now, hazard: self.hazard(candidates).map(Box::new), exempt, complete })
+    }
+
+    fn hazard(&self, candidates: Candidates) -> Option<Hazard> {
+        let kind = judge::kind(candidates.others())?;
+        let view = self.view();
+        let separating = candidates.others().iter().filter(|candidate| !candidate.exempt).flat_map(|candidate| &candidate.separated_by);
+        let separating: BTreeSet<Seq> = separating.copied().collect();
+        let memory = candidates.memory().bytes.clone();
+        let reach = candidates.list.iter().map(|candidate| candidate.bytes.len() as u64).max()?;
+        let mut list = candidates.list;
+        list.remove(0);
+        Some(Hazard {
+            kind,
+            vcpu: self.vcpu,
+            linear: self.linear,
+            phys: self.mapping.translate(self.linear)?,
+            memory,
+            candidates: list,
+            writes: separating.into_iter().filter_map(|seq| judge::write(view, seq)).collect(),
+            remapped: (0..reach).filter_map(|i| self.moved(self.linear.offset(i))).max(),
+            last_sync: self.last_sync,
+            epoch: self.epoch,
+        })
+    }
+
+    /// The last time that the page of a byte moved while a buffer may have held the byte.
+    fn moved(&self, linear: Linear) -> Option<Seq> {
+        let chunk = linear.align_down(self.chunk());
+        let since = if self.profile.buffers.speculation {
+            self.last_sync.map_or(Seq(0), |sync| sync.seq)
+        } else {
+            self.held.held_since(chunk).unwrap_or(self.now)
+        };
+        self.mapping.moved_after(linear.align_down(PAGE), since)
+    }
+
+    /// The instruction that is in memory.
+    fn present_bytes(&self) -> Result<Vec<u8>, ModelError> {
+        let Self { vcpu, linear, len, .. } = *self;
+        let view = self.view();
+        let byte = |i: u8| {
+            let linear = linear.offset(u64::from(i));
+            match view.byte_now(linear) {
+                (_, Some(byte)) => Ok(byte),
+                (Some(phys), None) => Err(ModelError::UnknownContents { vcpu, linear, phys }),
+                (None, None) => Err(ModelError::Unmapped { vcpu, linear }),
+            }
+        };
+        (0..len).map(byte).collect()
+    }
+}
