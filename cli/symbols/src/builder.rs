@@ -4,6 +4,7 @@
 
 use std::cmp::Ordering;
 
+use crate::buckets::Buckets;
 use crate::error::SymbolError;
 use crate::table::{Entry, Group, KERNEL_HALF, MAX_FUNCTION, MAX_NAME, MAX_NAMES, MAX_SYMBOLS, Origin, SymbolTable};
 
@@ -70,6 +71,8 @@ impl Builder {
             position_independent: self.position_independent,
             by_name: (0..self.entries.len() as u32).collect(),
             groups: Vec::new(),
+            buckets: Buckets::default(),
+            layout: None,
             names: self.names,
             entries: self.entries,
         };
@@ -85,6 +88,7 @@ impl Builder {
             Some(anchor) => kernel_groups(entries, names, anchor),
             None => program_groups(entries, names, self.ends),
         };
+        table.buckets = Buckets::new(table.groups.iter().map(|group| group.addr));
         table
     }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use object::read::{ReadCache, ReadRef};
 use object::{Object, ObjectKind, ObjectSection, ObjectSymbol, SectionKind, SymbolKind, SymbolSection};
 
+use crate::btf::{KernelLayout, MAX_BTF};
 use crate::builder::Builder;
 use crate::error::SymbolError;
 use crate::kallsyms::{Image, Segment};
@@ -25,6 +26,29 @@ pub fn read_file(file: &mut File) -> Result<SymbolTable, SymbolError> {
 /// outside of the file.
 pub fn parse(bytes: &[u8]) -> Result<SymbolTable, SymbolError> {
     read(bytes)
+}
+
+/// Reads the functions of one section of an object file, such as a kernel module, by their distance from that section's start: where the
+/// section is, only the one who loaded it knows.
+///
+/// # Errors
+/// [`SymbolError::NoSymbols`] if there is no such section, or no function of known size in it; [`SymbolError::Truncated`] if the headers
+/// point outside of the file.
+pub fn parse_section(bytes: &[u8], name: &str) -> Result<SymbolTable, SymbolError> {
+    let elf = open(bytes)?;
+    let section = elf.section_by_name(name).ok_or(SymbolError::NoSymbols)?;
+    let mut builder = Builder::default();
+    for symbol in elf.symbols().filter(|symbol| symbol.section_index() == Some(section.index())) {
+        // Labels have no size, and would take the rest of their function from it.
+        if let (SymbolKind::Text, 1.., Ok(name)) = (symbol.kind(), symbol.size(), symbol.name()) {
+            builder.push(symbol.address().wrapping_sub(section.address()), symbol.size(), 't', name)?;
+        }
+    }
+    if builder.len() == 0 {
+        return Err(SymbolError::NoSymbols);
+    }
+    builder.end_at(section.size());
+    Ok(builder.build(Origin::Elf))
 }
 
 /// The segments of a stripped `vmlinux`, for the search for its kallsyms.
@@ -70,7 +94,23 @@ fn read<'d, R: ReadRef<'d>>(data: R) -> Result<SymbolTable, SymbolError> {
             builder.end_at(section.address().saturating_add(section.size()));
         }
     }
-    Ok(builder.build(Origin::Elf))
+    let mut table = builder.build(Origin::Elf);
+    if table.is_kernel() {
+        table.layout = layout_of(&elf);
+    }
+    Ok(table)
+}
+
+/// Reads the BTF of a `vmlinux`, stripped or not: strip leaves the section's name.
+#[must_use]
+pub fn layout(bytes: &[u8]) -> Option<KernelLayout> {
+    layout_of(&open(bytes).ok()?)
+}
+
+fn layout_of<'d, R: ReadRef<'d>>(elf: &object::File<'d, R>) -> Option<KernelLayout> {
+    let section = elf.section_by_name(".BTF")?;
+    let (_, size) = section.file_range()?;
+    KernelLayout::parse(if size <= MAX_BTF as u64 { section.data().ok()? } else { return None })
 }
 
 fn add_symbols<'d, R: ReadRef<'d>>(

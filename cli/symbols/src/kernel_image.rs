@@ -5,6 +5,7 @@
 //! `payload_length` came with boot protocol 2.08). That `vmlinux` is stripped, but it carries
 //! [`kallsyms`].
 
+use crate::btf::KernelLayout;
 use crate::compression::{self, Compression};
 use crate::error::SymbolError;
 use crate::table::{Origin, SymbolTable};
@@ -92,7 +93,11 @@ fn kallsyms_of(vmlinux: &[u8], compression: Compression) -> Result<SymbolTable, 
         return Err(SymbolError::NoKallsyms { reason: "its payload is no ELF file".to_owned() });
     }
     let image = elf::kernel_segments(vmlinux)?;
-    kallsyms::extract(&image, Origin::KernelImage { compression })
+    let mut table = kallsyms::extract(&image, Origin::KernelImage { compression })?;
+    if table.is_kernel() {
+        table.layout = elf::layout(vmlinux).or_else(|| KernelLayout::search(vmlinux));
+    }
+    Ok(table)
 }
 
 fn u16_at(bytes: &[u8]) -> Option<u16> {

@@ -16,6 +16,10 @@
 //! [`SymbolTable`] is one such file, at link-time addresses. [`Symbolizer`] joins several and
 //! knows where KASLR put the kernel, once the guest has shown it.
 //!
+//! Beside names there is what else the plugin must know of a kernel: where its structures keep what ([`btf`], as
+//! [`SymbolTable::layout`]), which of its functions finish a patch ([`protocol`]), and whether a word on a stack is a return address
+//! ([`calls`]).
+//!
 //! # Which way it errs
 //! *No name rather than a wrong one.* A kernel address has no name before the KASLR offset is
 //! known, a module's address never has one, and neither has anything behind the last text symbol.
@@ -27,7 +31,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod btf;
+mod buckets;
 mod builder;
+pub mod calls;
 pub mod compression;
 pub mod elf;
 pub mod error;
@@ -35,10 +42,12 @@ pub mod kallsyms;
 pub mod kallsyms_text;
 pub mod kernel_image;
 pub mod load;
+pub mod protocol;
 pub mod symbolizer;
 pub mod system_map;
 pub mod table;
 
+pub use btf::KernelLayout;
 pub use compression::Compression;
 pub use error::{OffsetError, SymbolError};
 pub use symbolizer::{KaslrRange, Location, Symbolizer};

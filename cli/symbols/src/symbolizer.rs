@@ -7,8 +7,10 @@
 //!
 //! Before that, kernel addresses have no names.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::btf::KernelLayout;
 use crate::error::OffsetError;
 use crate::table::{KERNEL_HALF, Origin, Resolved, SymbolTable};
 
@@ -52,6 +54,8 @@ const FORGOTTEN: u64 = u64::MAX - 1;
 pub struct Symbolizer {
     kernel: Option<SymbolTable>,
     programs: Vec<SymbolTable>,
+    /// The kernel's text, at link-time addresses; empty if its bounds are not known.
+    text: Range<u64>,
     range: KaslrRange,
     offset: AtomicU64,
 }
@@ -68,7 +72,9 @@ impl Symbolizer {
     #[must_use]
     pub fn with_range(tables: Vec<SymbolTable>, range: KaslrRange) -> Self {
         let (kernels, programs): (Vec<_>, _) = tables.into_iter().partition(|t| t.is_kernel());
-        Symbolizer { kernel: kernels.into_iter().next(), programs, range, offset: AtomicU64::new(UNKNOWN) }
+        let kernel = kernels.into_iter().next();
+        let text = kernel.as_ref().and_then(|table| Some(table.address_of("_stext")?..table.address_of("_etext")?)).unwrap_or(0..0);
+        Symbolizer { kernel, programs, text, range, offset: AtomicU64::new(UNKNOWN) }
     }
 
     /// The name of a runtime address. One in the kernel's half of the address space has a name
@@ -81,6 +87,36 @@ impl Symbolizer {
         } else {
             self.programs.iter().filter(|table| !table.is_position_independent()).find_map(|table| table.resolve(runtime))
         }
+    }
+
+    /// Is this runtime address in the kernel's text, from `_stext` up to `_etext`? Never before the offset is known. Modules, BPF
+    /// programs and the like are elsewhere, and so is what the kernel runs only while it starts (`.init.text`). This is much
+    /// quicker than [`resolve`](Self::resolve): a scan of a stack asks it first.
+    #[must_use]
+    pub fn is_text(&self, runtime: u64) -> bool {
+        runtime >= KERNEL_HALF && self.offset().is_some_and(|offset| self.text.contains(&runtime.wrapping_sub(offset)))
+    }
+
+    /// The runtime addresses of a function, from its first up to where the next symbol starts; a kernel's only once the
+    /// offset is known. [`SymbolTable::function_range`] says more.
+    #[must_use]
+    pub fn function_range(&self, symbol: &str) -> Option<Range<u64>> {
+        if let Some(link) = self.kernel.as_ref().and_then(|table| table.function_range(symbol)) {
+            let offset = self.offset()?;
+            return Some(link.start.wrapping_add(offset)..link.end.wrapping_add(offset));
+        }
+        self.programs.iter().filter(|table| !table.is_position_independent()).find_map(|table| table.function_range(symbol))
+    }
+
+    /// What to add (with [`u64::wrapping_add`]) to the GS base that a vCPU of x86-64 has in the kernel to find the pointer to its running
+    /// `task_struct`: the per-CPU variable `current_task`, or in 6.2 to 6.14 a member of `pcpu_hot`. Since 6.15 per-CPU variables are
+    /// linked, and moved by KASLR, like others, so the offset must be known.
+    #[must_use]
+    pub fn current_task_from_gs(&self) -> Option<u64> {
+        let table = self.kernel.as_ref()?;
+        let inside = |layout: &KernelLayout| Some(table.address_of("pcpu_hot")?.wrapping_add(layout.pcpu_hot_current_task?.into()));
+        let link = table.layout().and_then(inside).or_else(|| table.address_of("current_task"))?;
+        if link < KERNEL_HALF { Some(link) } else { Some(link.wrapping_add(self.offset()?)) }
     }
 
     /// The link-time address of a symbol: the kernel's first, then the programs' in their order.
@@ -148,11 +184,12 @@ impl Symbolizer {
         }
     }
 
-    /// Takes more evidence from the running guest: one of these symbols stands at `runtime`, in a kernel that has any of them. It is needed because an aligned
-    /// symbol fits, at some offset, the table of nearly every other kernel.
+    /// Takes more evidence from the running guest: one of these symbols stands at `runtime`, in a kernel that has any of them. It is
+    /// needed because an aligned symbol fits, at some offset, the table of nearly every other kernel.
     ///
     /// # Errors
-    /// [`OffsetError::Contradiction`] if none of them is there, which is said once. The offset is then forgotten for good: no names rather than wrong ones.
+    /// [`OffsetError::Contradiction`] if none of them is there, which is said once. The offset is then forgotten for good: no names
+    /// rather than wrong ones.
     pub fn confirm(&self, symbols: &[&str], runtime: u64) -> Result<(), OffsetError> {
         let (Some(table), Some(known)) = (self.kernel.as_ref(), self.offset()) else { return Ok(()) };
         let links: Vec<_> = symbols.iter().filter_map(|symbol| Some((symbol, table.address_of(symbol)?))).collect();
@@ -252,6 +289,59 @@ mod tests {
         assert_eq!(offset, (STEP * 200).wrapping_neg());
         let name = symbols.resolve(0xffff_ffff_8100_0040).unwrap();
         assert_eq!(name.to_string(), "_text+0x40/0x100");
+    }
+
+    #[test]
+    fn text_is_what_is_between_its_bounds() {
+        let list = b"ffffffff81000000 T _text\nffffffff81000000 T _stext\nffffffff81000100 t f\nffffffff81000180 T _etext\nffffffff81000200 D data\n";
+        let symbols = Symbolizer::new(vec![SymbolTable::parse(list).unwrap()]);
+        let text = 0xffff_ffff_8100_0000;
+        assert!(!symbols.is_text(text + 0x10), "the offset is not known yet");
+        assert_eq!(symbols.function_range("f"), None);
+        symbols.learn_offset("_text", text + STEP).unwrap();
+        for (address, expected) in [
+            (text + STEP, true),
+            (text + STEP + 0x17f, true),
+            (text + STEP + 0x180, false),
+            (text + STEP - 1, false),
+            (text, false),
+            (text + STEP + 0x200, false),
+            (0xffff_ffff_c000_0000, false),
+            (0x40_1000, false),
+            (0, false),
+            (u64::MAX, false),
+        ] {
+            assert_eq!(symbols.is_text(address), expected, "{address:#x}");
+        }
+        assert_eq!(symbols.function_range("f"), Some(text + STEP + 0x100..text + STEP + 0x180));
+        for no_function in ["_etext", "data", "g", ""] {
+            assert_eq!(symbols.function_range(no_function), None, "{no_function}");
+        }
+        assert!(!Symbolizer::new(Vec::new()).is_text(text));
+    }
+
+    #[test]
+    fn text_without_bounds_is_none() {
+        let symbols = Symbolizer::new(tables());
+        symbols.learn_offset("entry_SYSCALL_64", ENTRY).unwrap();
+        assert!(!symbols.is_text(ENTRY));
+        assert_eq!(symbols.function_range("entry_SYSCALL_64"), Some(ENTRY..ENTRY + 0x100));
+        assert_eq!(symbols.function_range("loop"), Some(0x40_1040..0x40_1080));
+    }
+
+    #[test]
+    fn the_running_task_is_found_from_gs() {
+        let from = |list: &str| {
+            let symbols = Symbolizer::new(vec![SymbolTable::parse(list.as_bytes()).unwrap()]);
+            let before = symbols.current_task_from_gs();
+            symbols.learn_offset("_text", 0xffff_ffff_8100_0000 + STEP).unwrap();
+            (before, symbols.current_task_from_gs())
+        };
+        let old = "000000000001fb80 A current_task\nffffffff81000000 T _text\n";
+        assert_eq!(from(old), (Some(0x1fb80), Some(0x1fb80)));
+        let new = "ffffffff81000000 T _text\nffffffff83cdc018 D current_task\n";
+        assert_eq!(from(new), (None, Some(0xffff_ffff_83cd_c018 + STEP)));
+        assert_eq!(from("ffffffff81000000 T _text\n"), (None, None));
     }
 
     #[test]

@@ -16,7 +16,10 @@
 //! - In a program: one outside of every sized symbol, and behind the section of an unsized one.
 
 use std::fmt;
+use std::ops::Range;
 
+use crate::btf::KernelLayout;
+use crate::buckets::Buckets;
 use crate::compression::Compression;
 
 /// The largest number of symbols in one file. Kernels have some 200,000.
@@ -128,6 +131,8 @@ pub struct SymbolTable {
     pub(crate) entries: Vec<Entry>,
     pub(crate) by_name: Vec<u32>,
     pub(crate) groups: Vec<Group>,
+    pub(crate) buckets: Buckets,
+    pub(crate) layout: Option<KernelLayout>,
 }
 
 impl SymbolTable {
@@ -141,16 +146,14 @@ impl SymbolTable {
     /// The link-time addresses of all symbols with this name, in the order of preference of
     /// [`address_of`](Self::address_of). Kernels have many static functions of the same name.
     pub fn addresses_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = u64> + 'a {
-        let start = self.by_name.partition_point(|&index| self.name_at(index) < name);
-        let rest = self.by_name.get(start..).unwrap_or_default();
+        let rest = self.by_name.get(self.first_named(name)..).unwrap_or_default();
         rest.iter().take_while(move |&&index| self.name_at(index) == name).filter_map(|&index| Some(self.entries.get(index as usize)?.addr))
     }
 
     /// The name of a link-time address; the module documentation says which.
     #[must_use]
     pub fn resolve(&self, addr: u64) -> Option<Resolved<'_>> {
-        let end = self.groups.partition_point(|group| group.addr <= addr);
-        let below = self.groups.get(..end)?;
+        let below = self.groups.get(..self.groups_up_to(addr))?;
         // In a program a sized function may enclose smaller symbols; a kernel's symbols all end
         // where the next one starts.
         let depth = if self.kernel { 1 } else { ENCLOSING };
@@ -159,6 +162,26 @@ impl SymbolTable {
             let offset = addr - group.addr;
             (offset < group.size).then(|| Resolved { name: entry.name(&self.names), offset, size: group.size })
         })
+    }
+
+    /// The link-time addresses of a function, from its first up to where the next symbol starts (in a program: as its size says). What
+    /// the compiler put into `NAME.cold` is apart. `None` if this is no text symbol.
+    #[must_use]
+    pub fn function_range(&self, name: &str) -> Option<Range<u64>> {
+        let found = self.by_name.get(self.first_named(name)).and_then(|&index| self.entries.get(index as usize))?;
+        if found.name(&self.names) != name || !found.is_text() {
+            return None;
+        }
+        let group = self.groups.get(self.groups_up_to(found.addr).checked_sub(1)?).filter(|group| group.addr == found.addr)?;
+        group.best?; // an end marker is no function
+        Some(found.addr..found.addr.checked_add(group.size)?)
+    }
+
+    /// Where the kernel keeps what in its structures; `None` if the file does not say. Kernel images and a `vmlinux` do if they
+    /// have BTF, lists of symbols never do.
+    #[must_use]
+    pub fn layout(&self) -> Option<&KernelLayout> {
+        self.layout.as_ref()
     }
 
     /// The number of symbols.
@@ -196,6 +219,18 @@ impl SymbolTable {
     /// All symbols by ascending address; those at the same address in the file's order.
     pub fn symbols(&self) -> impl Iterator<Item = Symbol<'_>> {
         self.entries.iter().map(|entry| Symbol { addr: entry.addr, name: entry.name(&self.names), kind: char::from(entry.kind) })
+    }
+
+    /// How many groups are at or below an address.
+    fn groups_up_to(&self, addr: u64) -> usize {
+        let near = self.buckets.near(addr);
+        let start = near.start;
+        start + self.groups.get(near).unwrap_or_default().partition_point(|group| group.addr <= addr)
+    }
+
+    /// Where in `by_name` this name is, or would be.
+    fn first_named(&self, name: &str) -> usize {
+        self.by_name.partition_point(|&index| self.name_at(index) < name)
     }
 
     fn name_at(&self, index: u32) -> &str {

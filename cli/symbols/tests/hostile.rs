@@ -27,9 +27,12 @@ fn exercise(bytes: &[u8]) {
     let symbols = Symbolizer::new(vec![table]);
     for (addr, name) in some {
         let _ = symbols.learn_offset(&name, addr.wrapping_add(2 << 20));
-        let _ = symbols.resolve(addr);
+        let _ = (symbols.resolve(addr), symbols.is_text(addr));
+        if let Some(range) = symbols.function_range(&name) {
+            assert!(!range.is_empty());
+        }
     }
-    let _ = symbols.resolve(u64::MAX);
+    let _ = (symbols.resolve(u64::MAX), symbols.current_task_from_gs());
 }
 
 /// Made once: compressing takes its time.

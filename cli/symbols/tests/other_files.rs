@@ -78,6 +78,22 @@ fn this_test_itself_can_be_loaded() {
 }
 
 #[test]
+fn the_functions_of_one_section() {
+    use icsan_symbols::elf::parse_section;
+    let bytes = fs::read(std::env::current_exe().unwrap()).unwrap();
+    let (whole, section) = (SymbolTable::parse(&bytes).unwrap(), parse_section(&bytes, ".text").unwrap());
+    let main = section.address_of("main").unwrap();
+    assert_eq!(section.resolve(main + 1).unwrap().name, "main");
+    // The same distances, from another origin.
+    let start = whole.address_of("main").unwrap() - main;
+    let named = section.symbols().filter(|symbol| whole.addresses_of(symbol.name).any(|addr| addr == symbol.addr + start)).count();
+    assert_eq!(named, section.len());
+    assert!(matches!(parse_section(&bytes, ".no-such-section"), Err(SymbolError::NoSymbols)));
+    assert!(matches!(parse_section(&bytes[..40], ".text"), Err(SymbolError::Truncated { .. })));
+    assert!(parse_section(b"not ELF at all", ".text").is_err());
+}
+
+#[test]
 fn files_are_loaded_as_they_are_parsed() {
     let folder = std::env::temp_dir().join(format!("icsan-symbols-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();

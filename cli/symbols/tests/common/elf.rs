@@ -32,6 +32,11 @@ pub fn executable(segments: &[Segment<'_>], symbols: &[ElfSym<'_>]) -> Vec<u8> {
 
 /// An ELF file of any type.
 pub fn file(kind: u16, segments: &[Segment<'_>], symbols: &[ElfSym<'_>]) -> Vec<u8> {
+    with_section(kind, segments, symbols, None)
+}
+
+/// An ELF file of any type, with one more section that has a name.
+pub fn with_section(kind: u16, segments: &[Segment<'_>], symbols: &[ElfSym<'_>], named: Option<(&str, &[u8])>) -> Vec<u8> {
     let mut out = vec![0; HEADER + PROGRAM_HEADER * segments.len()];
     let mut program_headers = Vec::new();
     let mut sections = vec![[0_u8; 64]];
@@ -62,9 +67,18 @@ pub fn file(kind: u16, segments: &[Segment<'_>], symbols: &[ElfSym<'_>]) -> Vec<
         sections.push(section(3, 0, 0, out.len() as u64, names.len() as u64, 0, 0));
         out.extend(names);
     }
-    // The names of the sections: all empty.
-    sections.push(section(3, 0, 0, out.len() as u64, 1, 0, 0));
-    out.resize((out.len() + 1).next_multiple_of(8), 0);
+    // The names of the sections: empty, but for one.
+    let mut names = vec![0];
+    if let Some((name, contents)) = named {
+        let mut header = section(1, 2, 0, out.len() as u64, contents.len() as u64, 0, 0);
+        header[0] = 1;
+        sections.push(header);
+        out.extend(contents);
+        names.extend(name.bytes().chain([0]));
+    }
+    sections.push(section(3, 0, 0, out.len() as u64, names.len() as u64, 0, 0));
+    out.extend(names);
+    out.resize(out.len().next_multiple_of(8), 0);
     let section_headers = out.len() as u64;
     out.extend(sections.iter().flatten());
 

@@ -1,0 +1,236 @@
+//! Which of Linux's x86 functions finish a change of code when they return.
+//!
+//! A patch has a *commit*: the moment its author takes it for done, after which no CPU may run the old bytes. In the kernel that
+//! is the return of a function whose last step makes every CPU serialize (`text_poke_sync()`, since 6.16 `smp_text_poke_sync_each_cpu()`:
+//! an IPI to all, waited for). Its return commits *the stores that the same task made inside of it*, and nothing else. Functions that
+//! only queue a change, or store without telling the other CPUs, do not commit; they are listed with the reason, so that nobody adds them
+//! by their name.
+//!
+//! Read for this: Debian's sources of 6.1.192, 6.12.117 and 7.3.4. [`ProtocolFunction::first`] and `last` are the oldest and the newest of
+//! these three that have the function, except that 6.15 and 6.16 are exact (the renaming of "Simplify, reorganize and clean up the x86
+//! text-patching code"). Whether a kernel has it as a symbol is for its symbol table to say: static functions may be inlined.
+//!
+//! # What to know when hooking them
+//! - They sleep (`cond_resched()` before the first byte, mutexes): enter and leave by task, not by vCPU.
+//! - Many end in a jump to another one (`smp_text_poke_single` to `smp_text_poke_batch_finish`, `arch_ftrace_update_code` to
+//!   `ftrace_modify_all_code`): the return to the caller's address is the return, whichever RET executes it.
+//! - They nest. An outer one ([`Effect::CommitsThrough`]) says nothing new where the inner one is a symbol.
+//! - While the kernel boots (`SYSTEM_BOOTING`, one CPU) `arch_jump_label_transform` and `arch_static_call_transform` store with
+//!   `text_poke_early()`. Their return commits that as well: there is no other CPU, and this one has serialized.
+//! - A `NAME.cold` is a part of the function, neither its entry nor its return.
+
+/// A kernel version: major and minor.
+pub type Version = (u16, u16);
+
+/// The oldest version that was read.
+pub const OLDEST: Version = (6, 1);
+/// The newest version that was read.
+pub const NEWEST: Version = (7, 3);
+
+/// What a function's return means for the stores to code that its task made inside of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Every CPU has serialized since: they are committed.
+    Commits,
+    /// They are committed, and were so already by a function of the kind [`Effect::Commits`] that it calls, unless that one was inlined.
+    CommitsThrough,
+    /// It only queues the change. What it may store itself is an earlier, full queue, committed by the function that it calls.
+    Queues,
+    /// It stores, and at most its own CPU has serialized. Who calls it has to do the rest.
+    StoresOnly,
+    /// It makes every CPU serialize and stores nothing: one step of a protocol, not its end.
+    SyncsOnly,
+}
+
+/// One function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProtocolFunction {
+    /// Its name in C.
+    pub name: &'static str,
+    /// The first version with it, see the module's documentation.
+    pub first: Version,
+    /// The last version with it; [`NEWEST`] if it is still there.
+    pub last: Version,
+    /// What its return means.
+    pub effect: Effect,
+    /// Where this is to be read in the kernel's sources, and what stands there. A file without a folder is in `arch/x86/kernel/`.
+    pub source: &'static str,
+}
+
+impl ProtocolFunction {
+    /// Does its return commit the stores made inside?
+    #[must_use]
+    pub fn commits(&self) -> bool {
+        matches!(self.effect, Effect::Commits | Effect::CommitsThrough)
+    }
+
+    /// Is a symbol of this name the function? It may have been specialized by the compiler (`.isra.0`, `.constprop.0`, `.llvm.123`); a part
+    /// of it (`.cold`, `.part.0`) is not the function.
+    #[must_use]
+    pub fn is_symbol(&self, symbol: &str) -> bool {
+        let Some(suffixes) = symbol.strip_prefix(self.name) else { return false };
+        let mut words = suffixes.split('.');
+        words.next() == Some("")
+            && words
+                .all(|word| matches!(word, "isra" | "constprop" | "llvm") || (!word.is_empty() && word.bytes().all(|b| b.is_ascii_digit())))
+    }
+}
+
+/// All functions, those that commit first.
+#[must_use]
+pub fn functions() -> &'static [ProtocolFunction] {
+    FUNCTIONS
+}
+
+/// The functions whose return commits.
+pub fn committing() -> impl Iterator<Item = &'static ProtocolFunction> {
+    FUNCTIONS.iter().filter(|function| function.commits())
+}
+
+const fn row(name: &'static str, first: Version, last: Version, effect: Effect, source: &'static str) -> ProtocolFunction {
+    ProtocolFunction { name, first, last, effect, source }
+}
+
+/// The last version before the renaming.
+const OLD: Version = (6, 15);
+/// The first version after it.
+const NEW: Version = (6, 16);
+
+use Effect::{Commits, CommitsThrough, Queues, StoresOnly, SyncsOnly};
+
+#[rustfmt::skip]
+const FUNCTIONS: &[ProtocolFunction] = &[
+    // The INT3 protocol itself. Bytes that end as INT3 are not synced in the third step but were in the first.
+    row("text_poke_bp_batch", OLDEST, OLD, Commits, "alternative.c: INT3, sync, tail, sync, first byte, sync; then waits for INT3 handlers"),
+    row("smp_text_poke_batch_finish", NEW, NEWEST, Commits, "alternative.c: text_poke_bp_batch() of before, on the one queue; returns at once if that is empty"),
+    row("text_poke_bp", OLDEST, OLD, CommitsThrough, "alternative.c: text_poke_bp_batch() of one site"),
+    row("smp_text_poke_single", NEW, NEWEST, CommitsThrough, "alternative.c: smp_text_poke_batch_add(), then jumps to smp_text_poke_batch_finish()"),
+    row("text_poke_finish", OLDEST, OLD, CommitsThrough, "alternative.c: text_poke_flush(NULL), which is text_poke_bp_batch() of the queue"),
+    row("text_poke_flush", OLDEST, OLD, CommitsThrough, "alternative.c: text_poke_bp_batch() if the queue is full, out of order or to be emptied"),
+
+    // Kprobes: protocols of their own.
+    row("arch_arm_kprobe", OLDEST, NEWEST, Commits, "kprobes/core.c: text_poke() of INT3, sync (without the sync before 5c02ece81848 of 2019: a bug, not another meaning)"),
+    row("arch_disarm_kprobe", OLDEST, NEWEST, Commits, "kprobes/core.c: text_poke() of the first byte, sync (as above)"),
+    row("arch_unoptimize_kprobe", OLDEST, NEWEST, Commits, "kprobes/opt.c: INT3 over JMP32, sync, the four bytes behind it, sync; the INT3 stays"),
+    row("arch_unoptimize_kprobes", OLDEST, NEWEST, CommitsThrough, "kprobes/opt.c: arch_unoptimize_kprobe() of each"),
+    row("arch_optimize_kprobes", OLDEST, NEWEST, CommitsThrough, "kprobes/opt.c: text_poke_bp() or smp_text_poke_single() of each"),
+
+    // Jump labels and static calls.
+    row("arch_jump_label_transform", OLDEST, NEWEST, CommitsThrough, "jump_label.c: text_poke_bp() or smp_text_poke_single(); text_poke_early() while booting"),
+    row("arch_jump_label_transform_apply", OLDEST, NEWEST, CommitsThrough, "jump_label.c: text_poke_finish() or smp_text_poke_batch_finish()"),
+    row("arch_static_call_transform", OLDEST, NEWEST, CommitsThrough, "static_call.c: text_poke_bp() or smp_text_poke_single(); text_poke_early() while booting"),
+
+    // Ftrace.
+    row("ftrace_replace_code", OLDEST, NEWEST, CommitsThrough, "ftrace.c: queues each site, then text_poke_finish() or smp_text_poke_batch_finish()"),
+    row("ftrace_update_ftrace_func", OLDEST, NEWEST, CommitsThrough, "ftrace.c: text_poke_bp() or smp_text_poke_single(), twice"),
+    row("ftrace_enable_ftrace_graph_caller", OLDEST, NEWEST, CommitsThrough, "ftrace.c: ftrace_mod_jmp(), which is text_poke_bp() or smp_text_poke_single()"),
+    row("ftrace_disable_ftrace_graph_caller", OLDEST, NEWEST, CommitsThrough, "ftrace.c: as above"),
+    row("ftrace_modify_all_code", OLDEST, NEWEST, CommitsThrough, "kernel/trace/ftrace.c: the four above, as the command says"),
+    row("arch_ftrace_update_code", OLDEST, NEWEST, CommitsThrough, "ftrace.c: jumps to ftrace_modify_all_code()"),
+    row("ftrace_arch_code_modify_post_process", OLDEST, NEWEST, CommitsThrough, "ftrace.c: finishes the queue of ftrace_make_call() and ftrace_make_nop()"),
+
+    // BPF.
+    row("__bpf_arch_text_poke", OLDEST, NEWEST, CommitsThrough, "arch/x86/net/bpf_jit_comp.c: text_poke_bp() or smp_text_poke_single(), or stores nothing (-EBUSY)"),
+    row("bpf_arch_text_poke", OLDEST, NEWEST, CommitsThrough, "arch/x86/net/bpf_jit_comp.c: __bpf_arch_text_poke()"),
+    row("bpf_arch_poke_desc_update", OLDEST, NEWEST, CommitsThrough, "arch/x86/net/bpf_jit_comp.c: __bpf_arch_text_poke(), twice"),
+
+    // Others that sync by themselves.
+    row("clear_relocate_add", (6, 12), NEWEST, Commits, "module.c: livepatch takes relocations of a live module back: text_poke() of each, one sync"),
+    row("arch_uprobe_optimize", (7, 3), NEWEST, Commits, "uprobes.c: user code, int3_update_optimize(): tail, sync, first byte, sync; syncs in its error path too"),
+    row("int3_update_optimize", (7, 3), NEWEST, Commits, "uprobes.c: as above, where it is not inlined"),
+    row("int3_update_unoptimize", (7, 3), NEWEST, Commits, "uprobes.c: INT3, sync, tail, sync, first byte, sync, where it is not inlined into set_orig_insn()"),
+
+    // Those that must not commit.
+    row("text_poke_queue", OLDEST, OLD, Queues, "alternative.c: adds to tp_vec"),
+    row("smp_text_poke_batch_add", NEW, NEWEST, Queues, "alternative.c: adds to text_poke_array"),
+    row("arch_jump_label_transform_queue", OLDEST, NEWEST, Queues, "jump_label.c: queues (while booting: arch_jump_label_transform())"),
+    row("ftrace_make_call", OLDEST, NEWEST, Queues, "ftrace.c: ftrace_modify_code_direct() queues, or text_poke_early() before ftrace_poke_late"),
+    row("ftrace_make_nop", OLDEST, NEWEST, Queues, "ftrace.c: as above"),
+    row("text_poke_sync", OLDEST, OLD, SyncsOnly, "alternative.c: between the steps of every protocol"),
+    row("smp_text_poke_sync_each_cpu", NEW, NEWEST, SyncsOnly, "alternative.c: as text_poke_sync()"),
+    row("text_poke", OLDEST, NEWEST, StoresOnly, "alternative.c: one step; this CPU serializes by its CR3 writes, the others later"),
+    row("__text_poke", OLDEST, NEWEST, StoresOnly, "alternative.c: as text_poke()"),
+    row("text_poke_kgdb", OLDEST, NEWEST, StoresOnly, "alternative.c: the others are stopped by kgdb and have not serialized yet"),
+    row("text_poke_copy", OLDEST, NEWEST, StoresOnly, "alternative.c: \"into an unused part\", \"not safe against concurrent execution\": the caller waits for RCU and publishes"),
+    row("text_poke_copy_locked", (6, 12), NEWEST, StoresOnly, "alternative.c: as text_poke_copy()"),
+    row("text_poke_set", OLDEST, NEWEST, StoresOnly, "alternative.c: as text_poke_copy(), with one byte"),
+    row("bpf_arch_text_copy", OLDEST, NEWEST, StoresOnly, "arch/x86/net/bpf_jit_comp.c: text_poke_copy()"),
+    row("bpf_arch_text_invalidate", OLDEST, NEWEST, StoresOnly, "arch/x86/net/bpf_jit_comp.c: text_poke_set(INT3)"),
+    row("text_poke_early", OLDEST, NEWEST, StoresOnly, "alternative.c: sync_core() on this CPU only, for module text none at all: no other CPU can be there yet"),
+    row("__static_call_update_early", OLDEST, NEWEST, StoresOnly, "static_call.c: sync_core() on this CPU, while booting only"),
+    row("__static_call_fixup", OLDEST, NEWEST, StoresOnly, "static_call.c: text_poke_early(), out of apply_returns()"),
+    row("apply_alternatives", OLDEST, NEWEST, StoresOnly, "alternative.c: text_poke_early(), at boot and in modules that load"),
+    row("apply_retpolines", OLDEST, NEWEST, StoresOnly, "alternative.c: as above"),
+    row("apply_returns", OLDEST, NEWEST, StoresOnly, "alternative.c: as above"),
+    row("apply_relocate_add", OLDEST, NEWEST, StoresOnly, "module.c: memcpy() into a module that loads; only for a live module (livepatch) text_poke() and a sync at the end"),
+    row("arch_ftrace_update_trampoline", OLDEST, NEWEST, StoresOnly, "ftrace.c: writes a new trampoline; only a change of an old one is text_poke_bp() or smp_text_poke_single()"),
+    row("set_swbp", OLDEST, NEWEST, StoresOnly, "kernel/events/uprobes.c: uprobe_write_opcode(): one byte of user code, or a new page, without a sync"),
+    row("set_orig_insn", OLDEST, NEWEST, StoresOnly, "kernel/events/uprobes.c, 7.3 uprobes.c: as set_swbp(); only an optimized probe goes through int3_update_unoptimize()"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_make_sense() {
+        for (index, function) in functions().iter().enumerate() {
+            assert!(functions()[..index].iter().all(|other| other.name != function.name), "{} twice", function.name);
+            assert!(function.first <= function.last && function.first >= OLDEST && function.last <= NEWEST, "{function:?}");
+            assert!(function.source.contains(".c: "), "{function:?}");
+        }
+        // Every version has the protocol exactly once, under its old or its new name.
+        for version in [OLDEST, (6, 12), OLD, NEW, NEWEST] {
+            let has = |name: &str| functions().iter().any(|f| f.name == name && (f.first..=f.last).contains(&version));
+            for (old, new) in [
+                ("text_poke_bp", "smp_text_poke_single"),
+                ("text_poke_finish", "smp_text_poke_batch_finish"),
+                ("text_poke_queue", "smp_text_poke_batch_add"),
+                ("text_poke_sync", "smp_text_poke_sync_each_cpu"),
+            ] {
+                assert!(has(old) != has(new), "{version:?}: {old} {new}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_queues_or_only_stores_does_not_commit() {
+        let names: Vec<&str> = committing().map(|f| f.name).collect();
+        for name in ["text_poke_bp", "smp_text_poke_single", "arch_disarm_kprobe", "arch_static_call_transform", "bpf_arch_text_poke"] {
+            assert!(names.contains(&name), "{name}");
+        }
+        for name in [
+            "text_poke_queue",
+            "smp_text_poke_batch_add",
+            "text_poke",
+            "text_poke_sync",
+            "text_poke_copy",
+            "text_poke_early",
+            "apply_alternatives",
+        ] {
+            assert!(!names.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn specialized_copies_are_the_function_and_parts_are_not() {
+        let function = functions().iter().find(|f| f.name == "text_poke_bp_batch").unwrap();
+        for symbol in
+            ["text_poke_bp_batch", "text_poke_bp_batch.isra.0", "text_poke_bp_batch.constprop.0.isra.12", "text_poke_bp_batch.llvm.987"]
+        {
+            assert!(function.is_symbol(symbol), "{symbol}");
+        }
+        for symbol in [
+            "text_poke_bp",
+            "text_poke_bp_batch2",
+            "__text_poke_bp_batch",
+            "text_poke_bp_batch.cold",
+            "text_poke_bp_batch.part.0",
+            "text_poke_bp_batch.",
+            "",
+        ] {
+            assert!(!function.is_symbol(symbol), "{symbol}");
+        }
+    }
+}
