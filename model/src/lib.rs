@@ -43,13 +43,16 @@ pub mod event;
 pub mod execution;
 pub mod exemption;
 pub mod hazard;
+pub mod history;
 mod judge;
+pub mod ledger;
 pub mod light;
 pub mod mapping;
 pub mod memory;
 pub mod model;
 #[cfg(feature = "proptest")]
 pub mod naive;
+pub mod own_stores;
 pub mod prefetch_buffer;
 pub mod profile;
 pub mod rule;
@@ -57,6 +60,7 @@ pub mod stats;
 #[cfg(feature = "proptest")]
 pub mod strategies;
 pub mod sync_event;
+pub mod sync_log;
 pub mod trace_buffer;
 pub mod vcpu;
 mod window;

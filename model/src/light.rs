@@ -47,6 +47,13 @@ impl CodeRun {
         self.linear
     }
 
+    /// The address of its last instruction.
+    #[must_use]
+    pub fn last(&self) -> Linear {
+        let last = self.lengths.last().map_or(0, |len| u64::from(*len));
+        self.linear.offset(self.bytes.len() as u64 - last)
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

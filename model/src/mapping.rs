@@ -23,9 +23,17 @@ pub struct Placement {
 pub struct Mapping {
     /// By linear page; each change with its place in the order, oldest first.
     pages: BTreeMap<Linear, Vec<(Seq, Option<Phys>)>>,
+    /// A time without a physical page is one of which nothing is known.
+    sketchy: bool,
 }
 
 impl Mapping {
+    /// An empty mapping in which a page that was unmapped for a time was somewhere unknown: that time contributes nothing, not even that there was nothing.
+    #[must_use]
+    pub fn sketchy() -> Self {
+        Self { sketchy: true, ..Self::default() }
+    }
+
     /// From event `seq` on, `page` is mapped to `phys`. Answers whether that is a change.
     pub fn remap(&mut self, seq: Seq, page: Linear, phys: Option<Phys>) -> bool {
         let history = self.pages.entry(page).or_default();
@@ -44,7 +52,7 @@ impl Mapping {
         phys.map(|phys| phys.offset(linear.0 - page.0))
     }
 
-    /// Where `page` was between `from` and `to`, oldest first, without gaps.
+    /// Where `page` was between `from` and `to`, oldest first, without gaps (but for [sketchy](Mapping::sketchy) ones).
     #[must_use]
     pub fn placements(&self, page: Linear, from: Seq, to: Seq) -> Vec<Placement> {
         let history = self.pages.get(&page).map_or(&[][..], Vec::as_slice);
@@ -55,6 +63,11 @@ impl Mapping {
                 last.to = Seq(seq.0 - 1);
             }
             placements.push(Placement { from: *seq, to, phys: *phys });
+        }
+        if self.sketchy {
+            let last = placements.len() - 1;
+            let mut index = 0..;
+            placements.retain(|placement| index.next() == Some(last) || placement.phys.is_some());
         }
         placements
     }

@@ -125,10 +125,10 @@ impl Memory {
         (page.known[offset / CELL] >> (offset % CELL) & 1 != 0).then(|| page.bytes[offset])
     }
 
-    /// Is anything of this page known?
+    /// The page that holds this byte, as it is now; bytes that are not known are 0. `None` if nothing of it is known.
     #[must_use]
-    pub fn has_page(&self, phys: Phys) -> bool {
-        self.pages.contains_key(&split(phys).0)
+    pub fn page(&self, phys: Phys) -> Option<&[u8; PAGE as usize]> {
+        Some(&self.pages.get(&split(phys).0)?.bytes)
     }
 
     /// The store that made the byte's version after event `at`. `Seq(0)` if there is none.
@@ -196,6 +196,13 @@ impl Memory {
         if let Some(log) = self.pages.get_mut(&number).and_then(|page| page.logs.get_mut(&(offset / CELL))) {
             log.forget_before(horizon);
         }
+    }
+
+    /// Forgets the stores of which no version is left. Committing or attributing such a store changes nothing any more.
+    pub fn forget_unneeded(&mut self) {
+        let logs = self.pages.values().flat_map(|page| page.logs.values());
+        let needed: BTreeSet<Seq> = logs.flat_map(|log| log.changes.iter().map(|change| change.seq)).collect();
+        self.records.retain(|seq, _| needed.contains(seq));
     }
 
     /// How many versions the cell that holds this byte has.

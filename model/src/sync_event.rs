@@ -66,7 +66,7 @@ pub struct SyncEvent {
 }
 
 /// A set of events of one architecture.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct SyncEventSet(u128);
 
 impl SyncEventSet {

@@ -4,12 +4,12 @@ use crate::addr::{Epoch, Linear, Seq};
 use crate::event::Store;
 use crate::execution::Held;
 use crate::mapping::Mapping;
+use crate::own_stores::{OwnStores, chunks};
 use crate::prefetch_buffer::PrefetchBuffer;
 use crate::profile::Buffers;
 use crate::sync_event::SyncEventId;
 use crate::trace_buffer::TraceBuffer;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// What began a vCPU's epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -34,10 +34,7 @@ pub struct VcpuState {
     parameters: Buffers,
     prefetch: PrefetchBuffer,
     trace: TraceBuffer,
-    /// Own stores that the next taken branch makes visible: the last one to each linear chunk.
-    pending: BTreeMap<Linear, Seq>,
-    /// Own stores that a taken branch has made visible: nothing older than this is left of the chunk.
-    visible: BTreeMap<Linear, Seq>,
+    own: OwnStores,
 }
 
 impl VcpuState {
@@ -51,8 +48,7 @@ impl VcpuState {
             parameters,
             prefetch: PrefetchBuffer::new(parameters.chunk, parameters.prefetch),
             trace: TraceBuffer::new(parameters.trace),
-            pending: BTreeMap::new(),
-            visible: BTreeMap::new(),
+            own: OwnStores::default(),
         }
     }
 
@@ -74,11 +70,7 @@ impl VcpuState {
         if self.parameters.speculation {
             return self.epoch_start();
         }
-        self.prefetch.iter().chain(self.trace.iter()).map(|(chunk, since)| self.no_older_than_own_stores(chunk, since)).min().unwrap_or(now)
-    }
-
-    fn no_older_than_own_stores(&self, chunk: Linear, since: Seq) -> Seq {
-        self.visible.get(&chunk).map_or(since, |store| since.max(*store))
+        self.prefetch.iter().chain(self.trace.iter()).map(|(chunk, since)| self.own.clip(chunk, since)).min().unwrap_or(now)
     }
 
     /// It executed an instruction: both buffers bring in what it touches, the prefetch buffer reads ahead.
@@ -96,27 +88,21 @@ impl VcpuState {
 
     /// The chunks that `len` bytes touch, by address.
     fn chunks(&self, linear: Linear, len: u64) -> Vec<Linear> {
-        let first = self.chunk_of(linear);
-        let blocks = (linear.0 - first.0 + len).div_ceil(u64::from(self.parameters.chunk));
-        (0..blocks).map(|block| first.offset(block * u64::from(self.parameters.chunk))).collect()
+        chunks(linear, len, u64::from(self.parameters.chunk)).collect()
     }
 
     /// It stored through a linear address: that is what the check against prefetched instructions looks at.
     pub fn own_store(&mut self, store: &Store, now: Seq) {
         if let Some(linear) = store.linear.filter(|_| self.parameters.own_store_at_branch) {
             for chunk in self.chunks(linear, store.bytes.len() as u64) {
-                let last = self.pending.entry(chunk).or_default();
-                *last = now.max(*last);
+                self.own.store(chunk, now);
             }
         }
     }
 
     /// It took a branch.
     pub fn branch(&mut self) {
-        for (chunk, store) in std::mem::take(&mut self.pending) {
-            let last = self.visible.entry(chunk).or_default();
-            *last = store.max(*last);
-        }
+        self.own.branch();
         self.prefetch.empty();
         self.trace.branch();
     }
@@ -147,23 +133,22 @@ impl VcpuState {
 
     /// The next epoch: both buffers are empty.
     pub fn serialize(&mut self, sync: LastSync) {
-        let Self { mapping: _, epoch, last_sync, parameters: _, prefetch, trace, pending, visible } = self;
+        let Self { mapping: _, epoch, last_sync, parameters: _, prefetch, trace, own } = self;
         *epoch = epoch.next();
         *last_sync = Some(sync);
         prefetch.empty();
         trace.empty();
-        pending.clear();
-        visible.clear();
+        own.clear();
     }
 }
 
 impl Held for VcpuState {
     fn held_since(&self, chunk: Linear) -> Option<Seq> {
         let since = [self.prefetch.since(chunk), self.trace.since(chunk)].into_iter().flatten().min()?;
-        Some(self.no_older_than_own_stores(chunk, since))
+        Some(self.own.clip(chunk, since))
     }
 
     fn speculated_since(&self, chunk: Linear) -> Seq {
-        self.no_older_than_own_stores(chunk, self.epoch_start())
+        self.own.clip(chunk, self.epoch_start())
     }
 }

@@ -75,7 +75,7 @@ impl View<'_> {
         parts
     }
 
-    /// What `len` bytes at `linear`, all in one page, were from `since` on; oldest first, without gaps.
+    /// What `len` bytes at `linear`, all in one page, were from `since` on; oldest first, without gaps but for those of the mapping.
     #[must_use]
     pub fn stretches(&self, linear: Linear, len: usize, since: Seq) -> Vec<Stretch> {
         let page = linear.align_down(PAGE);
@@ -88,7 +88,7 @@ impl View<'_> {
                     Some(last) if last.phys == phys && last.bytes == bytes => last.to = placement.to,
                     last => {
                         if let Some(last) = last {
-                            last.to = Seq(from.0 - 1);
+                            last.to = last.to.min(Seq(from.0 - 1));
                         }
                         stretches.push(Stretch { from, to: placement.to, phys, bytes });
                     }

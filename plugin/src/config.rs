@@ -28,6 +28,10 @@ pub struct Config {
     pub start: Option<String>,
     /// Stop watching at the first execution of this symbol.
     pub stop: Option<String>,
+    /// Are stores watched? Without them it is the light mode.
+    pub writers: bool,
+    /// More functions whose return commits what was stored in them.
+    pub commit: Vec<String>,
 }
 
 /// Why a command line is refused.
@@ -42,7 +46,7 @@ pub enum ConfigError {
     Twice { key: &'static str },
     #[error("{key}={value}: {expected}")]
     BadValue { key: &'static str, value: String, expected: &'static str },
-    #[error("{key}={value} is not built into this version, which has the light mode only (writers=off): leave it out")]
+    #[error("{key}={value} is not built into this version: leave it out")]
     NotBuilt { key: &'static str, value: String },
     #[error(transparent)]
     Profile(#[from] ProfileError),
@@ -52,6 +56,8 @@ pub enum ConfigError {
     Symbols { path: String, source: SymbolError },
     #[error("suppress={path}: {source}")]
     Suppress { path: String, source: SuppressError },
+    #[error("{key}={value} needs the store side: not with writers=off")]
+    NeedsWriters { key: &'static str, value: String },
     #[error("{key}={symbol}: no such symbol{hint}")]
     NoSymbol { key: &'static str, symbol: String, hint: &'static str },
 }
@@ -69,14 +75,14 @@ const KEYS: &[(&str, bool)] = &[
     ("exitcode", true),
     ("start", true),
     ("stop", true),
-    ("speculation", false),
+    ("speculation", true),
     ("lookahead", false),
     ("prefetch", false),
     ("trace", false),
     ("widen", false),
     ("inject", false),
     ("serialize", false),
-    ("commit", false),
+    ("commit", true),
     ("emulator", false),
     ("record", false),
 ];
@@ -113,6 +119,10 @@ impl Pairs {
         self.0.iter().find(|(known, _)| *known == key).map(|(_, value)| value.as_str())
     }
 
+    fn switch(&self, key: &'static str, default: bool) -> Result<bool, ConfigError> {
+        self.get(key).map_or(Ok(default), |value| switch(value).ok_or_else(|| bad(key, value, "on or off is expected")))
+    }
+
     /// A list whose items are joined by `+`.
     fn list(&self, key: &str) -> Vec<String> {
         self.get(key).map(|value| value.split('+').filter(|item| !item.is_empty()).map(str::to_owned).collect()).unwrap_or_default()
@@ -122,7 +132,7 @@ impl Pairs {
 /// Values of keys of later versions that this version fulfils already.
 fn is_default(key: &str, value: &str) -> bool {
     match key {
-        "speculation" | "inject" | "serialize" | "widen" => switch(value) == Some(false),
+        "inject" | "serialize" | "widen" => switch(value) == Some(false),
         "lookahead" => value == "0",
         "prefetch" | "trace" => value == "unbounded",
         "emulator" => value == "report",
@@ -146,15 +156,17 @@ impl Config {
     /// The first thing that is wrong.
     pub fn parse(arguments: &[String], arch: &Architecture) -> Result<Self, ConfigError> {
         let pairs = Pairs::parse(arguments)?;
-        match pairs.get("writers").map(|value| (value, switch(value))) {
-            None | Some((_, Some(false))) => {}
-            Some((value, Some(true))) => return Err(ConfigError::NotBuilt { key: "writers", value: value.to_owned() }),
-            Some((value, None)) => return Err(bad("writers", value, "on or off is expected")),
-        }
+        let writers = pairs.switch("writers", true)?;
         let (with, without) = (pairs.list("with"), pairs.list("without"));
         let mut profile = Profile::select(arch, pairs.get("profile"), &with, &without)?;
         if let Some(name) = with.iter().find(|name| arch.event_by_name(name).is_some_and(|event| !crate::x86::can_see(event))) {
             return Err(ConfigError::Unseen { name: name.clone() });
+        }
+        profile.buffers.speculation = pairs.switch("speculation", false)?;
+        for key in ["speculation", "commit"] {
+            if let Some(value) = pairs.get(key).filter(|value| !writers && switch(value) != Some(false)) {
+                return Err(ConfigError::NeedsWriters { key, value: value.to_owned() });
+            }
         }
         if let Some(value) = pairs.get("chunk") {
             profile.buffers.chunk = value
@@ -172,8 +184,12 @@ impl Config {
             None => Suppressions::default(),
             Some(path) => Suppressions::load(path.as_ref()).map_err(|source| ConfigError::Suppress { path: path.to_owned(), source })?,
         };
-        let start = watch_symbol("start", pairs.get("start"), &symbols)?;
-        let stop = watch_symbol("stop", pairs.get("stop"), &symbols)?;
+        let commit = pairs.list("commit");
+        for symbol in &commit {
+            known_symbol("commit", Some(symbol), &symbols)?;
+        }
+        let start = known_symbol("start", pairs.get("start"), &symbols)?;
+        let stop = known_symbol("stop", pairs.get("stop"), &symbols)?;
         let report = match pairs.get("report") {
             // What QEMU makes of a bare `report`.
             Some(value @ ("on" | "off")) => {
@@ -181,7 +197,7 @@ impl Config {
             }
             other => other.map(PathBuf::from),
         };
-        Ok(Self { profile, with, without, report, symbols, suppressions, exitcode, start, stop })
+        Ok(Self { profile, with, without, report, symbols, suppressions, exitcode, start, stop, writers, commit })
     }
 }
 
@@ -205,7 +221,7 @@ fn symbolizer(paths: &[String]) -> Result<Symbolizer, ConfigError> {
     Ok(Symbolizer::new(tables))
 }
 
-fn watch_symbol(key: &'static str, symbol: Option<&str>, symbols: &Symbolizer) -> Result<Option<String>, ConfigError> {
+fn known_symbol(key: &'static str, symbol: Option<&str>, symbols: &Symbolizer) -> Result<Option<String>, ConfigError> {
     let Some(symbol) = symbol else { return Ok(None) };
     if symbols.address_of(symbol).is_none() {
         let hint = if symbols.kernel_table().is_none() && symbols.program_tables().is_empty() {
@@ -237,6 +253,7 @@ mod tests {
         let config = parse(&[]).unwrap();
         assert_eq!(config.profile, *X86_64.profile("linux-x86").unwrap());
         assert_eq!((config.exitcode, config.report, config.start, config.stop), (0, None, None, None));
+        assert!(config.writers && !config.profile.buffers.speculation && config.commit.is_empty());
     }
 
     #[test]
@@ -255,7 +272,7 @@ mod tests {
         assert!(
             parse(&["writers=off", "inject=off", "speculation=no", "lookahead=0", "emulator=report", "widen=off", "serialize=off"]).is_ok()
         );
-        for bad in ["writers=on", "inject=stale", "speculation=on", "lookahead=16", "emulator=repair", "commit=foo", "record=/tmp/x"] {
+        for bad in ["inject=stale", "lookahead=16", "emulator=repair", "record=/tmp/x"] {
             assert!(parse(&[bad]).unwrap_err().contains("is not built into this version"), "{bad}");
         }
     }
@@ -280,6 +297,9 @@ mod tests {
             (&["symbols=/nonexistent"][..], "symbols=/nonexistent"),
             (&["suppress=/nonexistent"][..], "suppress=/nonexistent"),
             (&["start=foo"][..], "no such symbol; give symbols=PATH"),
+            (&["commit=foo"][..], "no such symbol; give symbols=PATH"),
+            (&["speculation=maybe"][..], "on or off"),
+            (&["speculation=on", "writers=off"][..], "needs the store side"),
         ] {
             let error = parse(arguments).unwrap_err();
             assert!(error.contains(expected), "{arguments:?}: {error}");

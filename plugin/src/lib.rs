@@ -7,10 +7,14 @@
 //! All `unsafe` is in [`qemu`]; all that knows an instruction set is in [`x86`].
 
 pub mod config;
+pub mod light;
+pub mod page_filter;
+pub mod places;
 pub mod qemu;
 pub mod report;
 pub mod sanitizer;
 pub mod segment;
+pub mod store_side;
 pub mod suppress;
 pub mod vcpu;
 pub mod x86;

@@ -3,38 +3,54 @@
 use crate::config::Config;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::guard;
+use crate::light;
+use crate::page_filter::PageFilter;
+use crate::qemu::api::Generation;
 use crate::qemu::install::{Hooks, Machine};
 use crate::qemu::process;
-use crate::qemu::scoreboard::Slots;
+use crate::qemu::scoreboard::{Flag, Slots, VcpuSlots};
+use crate::qemu::stores::{Access, StoreWatch};
 use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
-use crate::report::findings::{Evidence, Findings};
+use crate::report::findings::{Evidence, Findings, Origin, Shown};
 use crate::report::sink::Sink;
 use crate::report::{Counts, Report};
 use crate::segment::{CodeTable, Segment};
-use crate::vcpu::{LastSync, Mismatch, VcpuState};
+use crate::store_side::{CodeStore, Looked, StoreSide, Touched};
+use crate::vcpu::{Mismatch, VcpuState};
 use crate::x86;
-use icsan_model::addr::{Linear, Seq, Vcpu};
+use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::architecture::Architecture;
-use icsan_model::hazard::Kind;
-use icsan_model::light::{Conflict, judge};
+use icsan_model::hazard::{Hazard, Kind};
+use icsan_model::history::{Judged, Place};
+use icsan_model::light::Conflict;
+use icsan_model::memory::PAGE;
 use icsan_model::sync_event::SyncEventId;
+use icsan_model::sync_log::SyncAt;
+use icsan_model::x86::atomicity;
 use icsan_symbols::OffsetError;
 use parking_lot::Mutex;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Segments that can be watched. Each costs 12 bytes in every vCPU's slot table, which QEMU makes for 16 vCPUs at once (so 48 MiB), and some 300 bytes of its own.
+/// Segments that can be watched. Each costs 20 bytes in every vCPU's slot table, which QEMU makes for 16 vCPUs at once (so 80 MiB), and some 300 bytes of its own.
 /// A Debian kernel's boot has about 60,000. When they run out, what is translated next is not watched, and the report says so.
 const MAX_SEGMENTS: u32 = 1 << 18;
 
-/// A slot's value: the vCPU executed the segment in this epoch, and memory held its bytes.
-const EXECUTED: u64 = 1;
-
-/// A slot's value: the vCPU ran the segment, but memory had other bytes. It is no evidence, and need not be looked at again in this epoch.
-const OUTLIVED: u64 = 2;
-
 /// How long the report waits for a vCPU that is still inside a callback when QEMU exits.
 const EXIT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Beginning of the epoch of a vCPU that has not started.
+const NOT_STARTED: u64 = u64::MAX;
+
+/// All code, and what is known of its past.
+#[derive(Debug)]
+pub struct Code {
+    /// The segments.
+    pub table: CodeTable,
+    /// The store side, unless `writers=off`.
+    pub side: Option<StoreSide>,
+}
 
 /// ICSAN in one QEMU.
 #[derive(Debug)]
@@ -43,15 +59,20 @@ pub struct Sanitizer {
     config: Config,
     machine: Machine,
     slots: Slots,
-    code: Mutex<CodeTable>,
+    pub(crate) code: Mutex<Code>,
+    pub(crate) filter: PageFilter,
     points: x86::Points,
     vcpus: Box<[Mutex<VcpuState>]>,
+    /// When each vCPU's epoch began; `NOT_STARTED` before the vCPU did.
+    epoch_starts: Box<[AtomicU64]>,
     /// Host thread of each vCPU that started.
     threads: Mutex<Vec<(Vcpu, i32)>>,
     findings: Mutex<Findings>,
     sink: Mutex<Sink>,
-    /// Counts serializing events of all vCPUs.
+    /// The place of the last event in the order of all stores to code and all serializing events.
     seq: AtomicU64,
+    /// API 4: is it settled where memory is?
+    places_settled: AtomicBool,
     /// Value of the guest's last marker.
     marker: AtomicU64,
     watching: AtomicBool,
@@ -70,7 +91,9 @@ impl Sanitizer {
     pub fn new(arch: &'static Architecture, config: Config, machine: Machine) -> Result<&'static Self, String> {
         let sink = Sink::open(config.report.as_deref()).map_err(|error| error.to_string())?;
         let slots = Slots::new(MAX_SEGMENTS).ok_or("QEMU gave no scoreboard")?;
-        let vcpus = (0..machine.max_vcpus.max(1)).map(|_| Mutex::default()).collect();
+        let count = machine.max_vcpus.max(1);
+        let vcpus = (0..count).map(|_| Mutex::default()).collect();
+        let side = config.writers.then(|| StoreSide::new(config.profile, count));
         let watching = AtomicBool::new(config.start.is_none());
         let started = AtomicBool::new(config.start.is_none());
         let sanitizer: &'static Self = Box::leak(Box::new(Self {
@@ -78,19 +101,25 @@ impl Sanitizer {
             config,
             machine,
             slots,
-            code: Mutex::new(CodeTable::new(MAX_SEGMENTS)),
+            code: Mutex::new(Code { table: CodeTable::new(MAX_SEGMENTS), side }),
+            filter: PageFilter::new(count),
+            epoch_starts: (0..count).map(|_| AtomicU64::new(NOT_STARTED)).collect(),
             points: x86::Points::default(),
             vcpus,
             threads: Mutex::default(),
             findings: Mutex::default(),
             sink: Mutex::new(sink),
             seq: AtomicU64::new(0),
+            places_settled: AtomicBool::new(false),
             marker: AtomicU64::new(0),
             watching,
             refused: AtomicBool::new(false),
             started,
             blocks: AtomicU64::new(0),
         }));
+        if sanitizer.config.writers {
+            let _ = THE_ONE.set(sanitizer);
+        }
         sanitizer.sink.lock().start(&sanitizer.report());
         Ok(sanitizer)
     }
@@ -105,54 +134,188 @@ impl Sanitizer {
         Report { arch: self.arch, config: &self.config, machine: &self.machine }
     }
 
-    /// `vcpu` is about to execute `segment`, for the first time in its epoch (or memory disagreed the last time).
+    /// `vcpu` is about to execute `segment`, for the first time in its epoch, or again after something happened to its bytes, or memory disagreed the last time.
     pub fn executes(&'static self, segment: &'static Segment, vcpu: Vcpu, cpu: &CurrentCpu) {
         let (Some(state), Some(slots)) = (self.vcpus.get(usize::from(vcpu.0)), self.slots.of(vcpu)) else { return };
         if !self.watching.load(Ordering::Relaxed) {
             return;
         }
         if !segment.host.holds() {
-            // The slot stays clear, so that the next execution comes here, too; and the old bytes are no evidence of anything that the guest did.
-            segment.suspect();
-            let mut state = state.lock();
-            if state.mismatch(segment) == Mismatch::Outlived {
-                slots.set(segment.slot, OUTLIVED);
-                let evidence = self.evidence(&state, vcpu, cpu, outlived(segment));
-                drop(state);
-                self.found(Kind::Emulator, evidence);
-            }
+            self.outlives(segment, vcpu, state, &slots, cpu);
             return;
         }
         // From here on nearly every call leaves without a lock.
         if segment.suspected() {
             state.lock().agrees(segment);
         }
-        slots.set(segment.slot, EXECUTED);
-        let rivals = segment.rivals(|slot| slots.get(slot) == EXECUTED);
-        if rivals.is_empty() || self.config.profile.snoop {
-            // The vCPU ran nothing else here in this epoch; or every store empties every buffer at once, and nothing older can be left.
+        let now = Seq(self.seq.load(Ordering::SeqCst));
+        let flag = slots.flag(segment.slot);
+        let changed = flag == Flag::LookAgain || segment.last_change() > slots.since(segment.slot);
+        if !changed && !segment.contested() || self.config.profile.snoop {
+            slots.set(segment.slot, Flag::Executed, now);
+            // A store that was told of while this was decided makes it fire again, by whichever side comes second.
+            slots.publish();
+            if segment.last_change() > now {
+                slots.set(segment.slot, Flag::LookAgain, now);
+            }
             return;
         }
-        let mut state = state.lock();
-        let earlier = rivals.iter().map(|rival| rival.run());
-        let findings = judge(segment.run(), earlier, self.config.profile.exemptions);
-        state.exempt += findings.exempt;
-        let evidence: Vec<Evidence> = findings.conflicts.into_iter().map(|conflict| self.evidence(&state, vcpu, cpu, conflict)).collect();
-        drop(state);
-        for evidence in evidence {
-            self.found(Kind::Unserialized, evidence);
+        if self.config.writers && segment.place().is_some() {
+            self.looks_closer(segment, vcpu, state, &slots, cpu);
+        } else {
+            slots.set(segment.slot, Flag::Executed, now);
+            self.looks_at_rivals(segment, vcpu, state, &slots, cpu);
         }
     }
 
-    fn evidence(&self, state: &VcpuState, vcpu: Vcpu, cpu: &CurrentCpu, conflict: Conflict) -> Evidence {
+    /// QEMU runs a block whose bytes memory does not hold.
+    fn outlives(&self, segment: &'static Segment, vcpu: Vcpu, state: &Mutex<VcpuState>, slots: &VcpuSlots<'_>, cpu: &CurrentCpu) {
+        // The slot stays clear, so that the next execution comes here, too; and the old bytes are no evidence of anything that the guest did.
+        segment.suspect();
+        let mut state = state.lock();
+        if state.mismatch(segment) == Mismatch::Outlived {
+            slots.set(segment.slot, Flag::Outlived, Seq(0));
+            let evidence = self.evidence_of_light(&state, vcpu, cpu, light::found(&outlived(segment), self.config.profile.buffers.chunk));
+            drop(state);
+            self.found(Kind::Emulator, evidence);
+        }
+    }
+
+    /// The light mode's judgement.
+    fn looks_at_rivals(&self, segment: &'static Segment, vcpu: Vcpu, state: &Mutex<VcpuState>, slots: &VcpuSlots<'_>, cpu: &CurrentCpu) {
+        let (found, exempt) = light::judge(segment, slots, self.config.profile.exemptions, self.config.profile.buffers.chunk);
+        if found.is_empty() && exempt == 0 {
+            return;
+        }
+        let mut state = state.lock();
+        state.exempt += exempt;
+        let evidence: Vec<Evidence> = found.into_iter().map(|found| self.evidence_of_light(&state, vcpu, cpu, found)).collect();
+        drop(state);
+        evidence.into_iter().for_each(|evidence| self.found(Kind::Unserialized, evidence));
+    }
+
+    /// The store side's judgement.
+    fn looks_closer(&'static self, segment: &'static Segment, vcpu: Vcpu, state: &Mutex<VcpuState>, slots: &VcpuSlots<'_>, cpu: &CurrentCpu) {
+        let mut code = self.code.lock();
+        let Code { table, side } = &mut *code;
+        let (Some(side), Some(place)) = (side, segment.place()) else { return };
+        let moved = segment.contested() && !segment.rivals(|slot| slots.flag(slot).executed()).is_empty();
+        // A page that moved did so after whatever was executed at its old place.
+        let now = if moved { self.next() } else { Seq(self.seq.load(Ordering::SeqCst)) };
+        let mut state = state.lock();
+        let judged = side.judge(table, segment, place, &Looked { vcpu, state: &state, slots, now }, cpu);
+        // Set before the lock is let go of: whatever happens to these bytes from now on finds the flag.
+        slots.set(segment.slot, Flag::Executed, now);
+        drop(code);
+        let mut hazards = Vec::new();
+        for Judged { verdict, .. } in judged {
+            state.exempt += verdict.exempt as u64;
+            state.incomplete += u64::from(!verdict.complete);
+            hazards.extend(verdict.hazard);
+        }
+        drop(state);
+        for hazard in hazards {
+            self.found(hazard.kind, self.evidence_of_hazard(*hazard));
+        }
+    }
+
+    fn evidence_of_light(&self, state: &VcpuState, vcpu: Vcpu, cpu: &CurrentCpu, found: light::Found) -> Evidence {
         Evidence {
             vcpu,
-            physical: cpu.physical(conflict.linear.0),
-            conflict,
+            linear: found.linear,
+            physical: cpu.physical(found.linear.0).map(Phys),
+            memory: found.memory,
+            candidates: found.candidates,
+            writes: None,
+            moved: false,
             last_sync: state.last_sync,
             epoch: state.epoch,
             marker: self.marker.load(Ordering::Relaxed),
         }
+    }
+
+    fn evidence_of_hazard(&self, hazard: Hazard) -> Evidence {
+        let memory = Shown { bytes: hazard.memory.clone(), origin: Origin::Memory };
+        let others = hazard.candidates.into_iter().map(|candidate| {
+            let before = candidate.separated_by.first().copied();
+            let kind = candidate.kind.unwrap_or(hazard.kind);
+            let origin = Origin::Versions { versions: candidate.versions, before, kind, exempt: candidate.exempt };
+            Shown { bytes: candidate.bytes, origin }
+        });
+        Evidence {
+            vcpu: hazard.vcpu,
+            linear: hazard.linear,
+            physical: Some(hazard.phys),
+            candidates: std::iter::once(memory).chain(others).collect(),
+            memory: hazard.memory,
+            writes: Some(hazard.writes),
+            moved: hazard.remapped.is_some(),
+            last_sync: hazard.last_sync,
+            epoch: hazard.epoch,
+            marker: self.marker.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The next place in the order.
+    fn next(&self) -> Seq {
+        Seq(self.seq.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    /// The vCPUs that have started.
+    fn started_vcpus(&self) -> impl Iterator<Item = Vcpu> {
+        (0..).map(Vcpu).zip(&self.epoch_starts).filter(|(_, start)| start.load(Ordering::Relaxed) != NOT_STARTED).map(|(vcpu, _)| vcpu)
+    }
+
+    /// Something happened to the bytes of these segments: whoever executed them in its epoch looks again when it executes them the next time.
+    fn touch(&self, touched: &Touched) {
+        for segment in &touched.segments {
+            if let Some(seq) = touched.seq {
+                segment.changed_at(seq);
+            }
+            self.started_vcpus().for_each(|vcpu| self.slots.look_again(vcpu, segment.slot));
+        }
+    }
+
+    /// `vcpu` stored to a page that may hold code.
+    fn stores_to_code(&self, vcpu: Vcpu, pc: Linear, linear: Linear, phys: Phys, bytes: &[u8], cpu: &CurrentCpu) {
+        let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return };
+        let mut code = self.code.lock();
+        let Some(side) = &mut code.side else { return };
+        let state = state.lock();
+        // The second page of a store that crosses into it, if it is to be known.
+        let mut second = None;
+        for part in atomicity::parts(linear.0, bytes.len() as u64) {
+            let at = linear.offset(part.start as u64);
+            let to = if at.align_down(PAGE) == linear.align_down(PAGE) {
+                phys.offset(part.start as u64)
+            } else {
+                let page = *second.get_or_insert_with(|| cpu.physical(at.align_down(PAGE).0));
+                let Some(page) = page else { continue };
+                Phys(page).offset(at.0 % PAGE)
+            };
+            let touched = side.store(&CodeStore { vcpu, pc, linear: at, phys: to, bytes: &bytes[part] }, &state, cpu, || self.next());
+            self.touch(&touched);
+            let horizon = self.epoch_starts.iter().map(|start| start.load(Ordering::Relaxed)).min().unwrap_or(0);
+            side.forget(&touched, Seq(horizon), |segment| self.held_since(segment));
+        }
+    }
+
+    /// On API 4 stores show where the guest's memory is in the host's.
+    fn proves_places(&self, phys: Phys, access: &Access<'_>) {
+        if self.machine.generation > Generation::V4 || self.places_settled.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut code = self.code.lock();
+        let Some(side) = &mut code.side else { return };
+        if let Some(value) = access.value().filter(|_| side.places().on_trial()) {
+            side.places().prove(phys, value.bytes());
+            self.places_settled.store(!side.places().on_trial(), Ordering::Relaxed);
+        }
+    }
+
+    /// Since when any vCPU holds a segment in its epoch.
+    fn held_since(&self, segment: &Segment) -> Option<Seq> {
+        self.started_vcpus().filter_map(|vcpu| self.slots.held_since(vcpu, segment.slot)).min()
     }
 
     fn found(&self, kind: Kind, evidence: Evidence) {
@@ -163,19 +326,32 @@ impl Sanitizer {
 
     /// `vcpu` is about to complete an event of the table.
     pub fn synchronizes(&self, vcpu: Vcpu, event: SyncEventId, pc: Linear) {
+        if x86::may_change_mapping(event) {
+            self.filter.forget(vcpu);
+        }
         if !self.config.profile.serializes(event) {
+            self.leaves_line(vcpu, event);
             return;
         }
         let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return };
         let mut state = state.lock();
-        let seq = Seq(self.seq.fetch_add(1, Ordering::Relaxed) + 1);
-        state.epoch = state.epoch.next();
-        state.last_sync = Some(LastSync { event, pc, seq });
-        if let Some(count) = state.syncs.get_mut(usize::from(event.0)) {
-            *count += 1;
-        }
+        let seq = self.next();
+        state.serialize(SyncAt { event, pc }, seq);
         if let Some(slots) = self.slots.of(vcpu) {
             slots.clear();
+        }
+        if let Some(start) = self.epoch_starts.get(usize::from(vcpu.0)) {
+            start.store(seq.0, Ordering::Relaxed);
+        }
+    }
+
+    /// An event that the profile does not count is still a branch, if it is a return.
+    fn leaves_line(&self, vcpu: Vcpu, event: SyncEventId) {
+        let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return };
+        if event == icsan_model::x86::events::IRET
+            && let Some(side) = &mut self.code.lock().side
+        {
+            side.branched(vcpu, &state.lock());
         }
     }
 
@@ -211,10 +387,12 @@ impl Sanitizer {
         }
     }
 
-    fn watch_segments(&'static self, instructions: &[Instruction<'_>]) {
+    fn watch_segments(&'static self, instructions: &[Instruction<'_>], cpu: &CurrentCpu) {
         let mut code = self.code.lock();
+        let place = self.place(&mut code, instructions, cpu);
+        let Code { table, side } = &mut *code;
         let changed: Vec<bool> =
-            instructions.iter().map(|instruction| code.changed(instruction.linear, instruction.bytes(), instruction.host())).collect();
+            instructions.iter().map(|instruction| table.changed(instruction.linear, instruction.bytes(), instruction.host())).collect();
         let mut start = 0;
         for end in 1..=instructions.len() {
             let cut = end == instructions.len()
@@ -225,11 +403,62 @@ impl Sanitizer {
                 continue;
             }
             let part = &instructions[start..end];
-            if let Some(segment) = code.intern(code_run(part), host_code(part, x86::PAGE), self) {
-                part[0].on_execute_while_clear(&self.slots, segment.slot, segment);
+            let page = part[0].linear.align_down(PAGE);
+            // The block's second page is the only one that a later part may begin in.
+            let place = place.and_then(|place| match place.second {
+                Some(second) if page != place.page => Some(Place { page, first: second, second: None }),
+                _ => (page == place.page).then_some(place),
+            });
+            if let Some((segment, new)) = table.intern(code_run(part), host_code(part, x86::PAGE), place, self) {
+                if let Some(side) = side.as_mut().filter(|_| new) {
+                    side.add(segment);
+                }
+                let registers = self.config.writers && segment.last_change() != Seq(0);
+                part[0].on_execute_unless_done(&self.slots, segment.slot, segment, registers);
             }
             start = end;
         }
+    }
+
+    /// Finds out where a block lies, makes the contents of its pages known, and notes what changed there unseen.
+    fn place(&self, code: &mut Code, instructions: &[Instruction<'_>], cpu: &CurrentCpu) -> Option<Place> {
+        let side = code.side.as_mut()?;
+        let place = side.place(instructions, cpu)?;
+        for instruction in instructions {
+            let (Some(phys), Some(host)) = (place.phys(instruction.linear), instruction.host_page(PAGE)) else { continue };
+            self.filter.mark(phys);
+            side.learn_page(phys, host);
+            let len = (instruction.bytes().len() as u64).min(PAGE - instruction.linear.0 % PAGE);
+            for touched in side.compare(phys, len, host, || self.next()) {
+                self.touch(&touched);
+            }
+        }
+        Some(place)
+    }
+}
+
+static THE_ONE: OnceLock<&'static Sanitizer> = OnceLock::new();
+
+impl StoreWatch for Sanitizer {
+    fn get() -> Option<&'static Self> {
+        THE_ONE.get().copied()
+    }
+
+    #[inline]
+    fn stored(&'static self, vcpu: Vcpu, pc: Linear, linear: Linear, access: &Access<'_>) {
+        let len = access.len();
+        let crosses = linear.0 % PAGE + len > PAGE;
+        if self.filter.is_plain(vcpu, linear) && !crosses {
+            return;
+        }
+        let Some(phys) = access.physical() else { return };
+        if !self.filter.may_hold_code(phys) && !crosses {
+            self.filter.note_plain(vcpu, linear);
+            self.proves_places(phys, access);
+            return;
+        }
+        let Some(value) = access.value() else { return };
+        self.stores_to_code(vcpu, pc, linear, phys, value.bytes(), &access.cpu());
     }
 }
 
@@ -251,6 +480,9 @@ fn outlived(segment: &Segment) -> Conflict {
 
 impl Hooks for &'static Sanitizer {
     fn vcpu_start(&self, vcpu: Vcpu) {
+        if let Some(start) = self.epoch_starts.get(usize::from(vcpu.0)) {
+            let _ = start.compare_exchange(NOT_STARTED, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
         let thread = process::thread_id();
         let mut threads = self.threads.lock();
         threads.push((vcpu, thread));
@@ -271,9 +503,12 @@ impl Hooks for &'static Sanitizer {
             return;
         }
         // First the segments: on one instruction callbacks fire in the order of their registration, and a serializing instruction belongs to the epoch that it ends.
-        self.watch_segments(&instructions);
+        self.watch_segments(&instructions, &block.cpu());
         for instruction in &instructions {
             self.points.instrument(instruction, self);
+            if self.config.writers {
+                instruction.on_store::<Sanitizer>();
+            }
         }
     }
 
@@ -283,7 +518,12 @@ impl Hooks for &'static Sanitizer {
         }
         let mut counts = Counts { blocks: self.blocks.load(Ordering::Relaxed), ..Counts::default() };
         match self.code.try_lock_for(EXIT_PATIENCE) {
-            Some(code) => counts.dropped += code.dropped(),
+            Some(code) => {
+                counts.dropped += code.table.dropped();
+                if let Some(side) = &code.side {
+                    counts.add_stores(side);
+                }
+            }
             None => counts.complete = false,
         }
         for state in &self.vcpus {

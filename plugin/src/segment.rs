@@ -3,20 +3,25 @@
 //! A block is cut after every instruction that may serialize, since what follows is fetched in a new epoch; and where its bytes are known to have changed
 //! before, after every instruction, so that a block that faults half-way is not blamed for what it did not execute.
 //!
-//! A vCPU's slots say which segments it executed in its current epoch. So only segments that other ones contradict (**rivals**: other bytes at the same
-//! linear addresses) have anything to judge, and code that never changed costs no more than its slot.
+//! A vCPU's slots say which segments it executed in its current epoch, and since when. Code that never changed costs no more than its slot. What needs a closer look:
+//! a segment at whose bytes, or right behind them, memory changed since the vCPU last came here (**last change**; with the store side); and a segment that
+//! others contradict (**rivals**: other bytes at the same linear address). With the store side rivals are those that lie elsewhere in memory: the page was
+//! remapped. In the light mode they are all that is known.
 
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::host_code::HostCode;
 use crate::qemu::scoreboard::SlotId;
 use crate::qemu::translation::Payload;
 use crate::sanitizer::Sanitizer;
-use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
+use icsan_model::history::Place;
 use icsan_model::light::CodeRun;
 use parking_lot::Mutex;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use icsan_model::memory::PAGE;
 
 /// A run of code at one linear and one physical place. Segments live for ever: QEMU's generated code points at them.
 #[derive(Debug)]
@@ -30,18 +35,19 @@ pub struct Segment {
     pub slot: SlotId,
     contested: AtomicBool,
     suspected: AtomicBool,
+    /// The last store that changed a byte of it, or one behind it that an older and longer instruction might reach.
+    last_change: AtomicU64,
     rest: Box<Rest>,
 }
 
 #[derive(Debug)]
 struct Rest {
     run: CodeRun,
+    place: Option<Place>,
     rivals: Mutex<Vec<&'static Segment>>,
 }
 
 impl Payload for Segment {
-    const READS_REGISTERS: bool = false;
-
     fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
         self.sanitizer.executes(self, vcpu, cpu);
     }
@@ -52,6 +58,45 @@ impl Segment {
     #[must_use]
     pub fn run(&self) -> &CodeRun {
         &self.rest.run
+    }
+
+    /// Where it is in memory, if that is known.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        self.rest.place
+    }
+
+    /// The last store that changed it, or what is right behind it. 0: none.
+    #[inline]
+    #[must_use]
+    pub fn last_change(&self) -> Seq {
+        Seq(self.last_change.load(Ordering::SeqCst))
+    }
+
+    /// A store changed it, or what is right behind it.
+    pub fn changed_at(&self, seq: Seq) {
+        self.last_change.fetch_max(seq.0, Ordering::SeqCst);
+    }
+
+    /// Do any other segments contradict it?
+    #[inline]
+    #[must_use]
+    pub fn contested(&self) -> bool {
+        self.contested.load(Ordering::Relaxed)
+    }
+
+    /// Does it, with `window` bytes from its last instruction's first on, touch these bytes?
+    #[must_use]
+    pub fn reaches(&self, phys: Phys, len: u64, window: u64) -> bool {
+        let start = self.run().linear();
+        let end = self.run().last().offset(window);
+        let Some(place) = self.rest.place else { return false };
+        // At most two pages, each a range.
+        [Some((place.page, place.first)), place.second.map(|second| (place.page.offset(PAGE), second))].into_iter().flatten().any(|(page, at)| {
+            let from = start.0.max(page.0);
+            let to = end.0.min(page.0 + PAGE);
+            from < to && at.0 + (from - page.0) < phys.0 + len && phys.0 < at.0 + (to - page.0)
+        })
     }
 
     /// Did memory ever differ from it when a vCPU ran it? Set and asked by that vCPU's thread; to the others a late answer does not matter.
@@ -99,6 +144,11 @@ fn pieces(linear: Linear, len: usize) -> impl Iterator<Item = u64> {
     linear.0 / PIECE..=last
 }
 
+/// The pieces of physical memory that `len` bytes touch.
+pub fn phys_pieces(phys: Phys, len: u64) -> impl Iterator<Item = u64> {
+    phys.0 / PIECE..=(phys.0 + len.max(1) - 1) / PIECE
+}
+
 /// What segments have held in one piece, at one displacement.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
@@ -139,6 +189,20 @@ impl CodeTable {
         self.by_piece.get(&piece).map_or(&[], Vec::as_slice)
     }
 
+    /// The segments that touch these bytes, each once, in the order of their slots.
+    #[must_use]
+    pub fn touching(&self, linear: Linear, len: u64) -> Vec<&'static Segment> {
+        let mut found: Vec<&'static Segment> = pieces(linear, len as usize).flat_map(|piece| self.at(piece)).copied().collect();
+        found.sort_by_key(|segment| segment.slot.0);
+        found.dedup_by_key(|segment| segment.slot.0);
+        let end = linear.0.saturating_add(len);
+        found.retain(|segment| {
+            let start = segment.run().linear().0;
+            start < end && start.saturating_add(segment.run().bytes().len() as u64) > linear.0
+        });
+        found
+    }
+
     /// Is it known that other bytes stood at the place of this instruction, in the same memory?
     #[must_use]
     pub fn changed(&self, linear: Linear, bytes: &[u8], host: Option<usize>) -> bool {
@@ -167,20 +231,26 @@ impl CodeTable {
         }
     }
 
-    /// The segment of this run, made if it is new. `None` if the table is full.
-    pub fn intern(&mut self, run: CodeRun, host: HostCode, sanitizer: &'static Sanitizer) -> Option<&'static Segment> {
-        let content = FxBuildHasher.hash_one((&run, &host));
-        let same = |segment: &&&'static Segment| *segment.run() == run && segment.host == host;
+    /// The segment of this run, made if it is new, and whether it was made. `None` if the table is full.
+    pub fn intern(&mut self, run: CodeRun, host: HostCode, place: Option<Place>, sanitizer: &'static Sanitizer) -> Option<(&'static Segment, bool)> {
+        let content = FxBuildHasher.hash_one((&run, &host, &place));
+        let same = |segment: &&&'static Segment| *segment.run() == run && segment.host == host && segment.place() == place;
         if let Some(known) = self.by_content.get(&content).and_then(|known| known.iter().find(same)) {
-            return Some(known);
+            return Some((known, false));
         }
         if self.len >= self.limit {
             self.dropped += 1;
             return None;
         }
-        let rest = Box::new(Rest { run, rivals: Mutex::default() });
-        let segment =
-            Segment { host, sanitizer, slot: SlotId(self.len), contested: AtomicBool::new(false), suspected: AtomicBool::new(false), rest };
+        let segment = Segment {
+            host,
+            sanitizer,
+            slot: SlotId(self.len),
+            contested: AtomicBool::new(false),
+            suspected: AtomicBool::new(false),
+            last_change: AtomicU64::new(0),
+            rest: Box::new(Rest { run, place, rivals: Mutex::default() }),
+        };
         let segment: &'static Segment = Box::leak(Box::new(segment));
         self.len += 1;
         self.contest(segment);
@@ -189,15 +259,16 @@ impl CodeTable {
         for piece in segment.pieces() {
             self.by_piece.entry(piece).or_default().push(segment);
         }
-        Some(segment)
+        Some((segment, true))
     }
 
-    /// Makes a new segment and those that it contradicts each other's rivals.
+    /// Makes a new segment and those that it contradicts each other's rivals, unless they lie at the same place in memory and the history knows all of it.
     fn contest(&self, segment: &'static Segment) {
         let mut rivals: Vec<&'static Segment> = segment.pieces().flat_map(|piece| self.at(piece)).copied().collect();
         rivals.sort_by_key(|rival| rival.slot.0);
         rivals.dedup_by_key(|rival| rival.slot.0);
-        for rival in rivals.into_iter().filter(|rival| rival.run().contradicts(segment.run())) {
+        let elsewhere = |rival: &&'static Segment| rival.place().is_none() || segment.place().is_none() || rival.place() != segment.place();
+        for rival in rivals.into_iter().filter(elsewhere).filter(|rival| rival.run().contradicts(segment.run())) {
             rival.add_rival(segment);
             segment.add_rival(rival);
         }

@@ -1,20 +1,11 @@
 //! What is kept for each vCPU. Touched from that vCPU's thread only, but for the report at the end.
 
 use crate::segment::Segment;
-use icsan_model::addr::{Epoch, Linear, Seq};
-use icsan_model::sync_event::{SyncEventId, SyncEventSet};
+use icsan_model::addr::{Epoch, Seq};
+use icsan_model::sync_event::SyncEventSet;
+use icsan_model::sync_log::{SyncAt, SyncLog};
+use icsan_model::vcpu::LastSync;
 use std::collections::HashSet;
-
-/// The last serializing event of a vCPU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LastSync {
-    /// Which event.
-    pub event: SyncEventId,
-    /// The instruction.
-    pub pc: Linear,
-    /// Its place in the order of all vCPUs' serializing events.
-    pub seq: Seq,
-}
 
 /// Blocks whose bytes memory does not hold any more, kept until they run again or memory agrees again. More of them at a time than this are not told apart from races.
 const MAX_SUSPECTS: usize = 1024;
@@ -26,10 +17,14 @@ pub struct VcpuState {
     pub epoch: Epoch,
     /// Its last serializing event.
     pub last_sync: Option<LastSync>,
+    /// What emptied its buffers lately.
+    pub sync_log: SyncLog,
     /// How often it met each event that the profile counts.
     pub syncs: Vec<u64>,
     /// Differences that an exemption covered.
     pub exempt: u64,
+    /// Executions at which not everything could be looked at.
+    pub incomplete: u64,
     /// Segments that ran although memory had other bytes, by address of the segment.
     suspects: HashSet<usize>,
 }
@@ -53,7 +48,17 @@ impl VcpuState {
     /// A vCPU that has executed nothing.
     #[must_use]
     pub fn new() -> Self {
-        Self { epoch: Epoch(1), last_sync: None, syncs: vec![0; SyncEventSet::CAPACITY], exempt: 0, suspects: HashSet::new() }
+        Self { epoch: Epoch(1), last_sync: None, sync_log: SyncLog::default(), syncs: vec![0; SyncEventSet::CAPACITY], exempt: 0, incomplete: 0, suspects: HashSet::new() }
+    }
+
+    /// The next epoch.
+    pub fn serialize(&mut self, at: SyncAt, seq: Seq) {
+        self.epoch = self.epoch.next();
+        self.last_sync = Some(LastSync { event: Some(at.event), pc: Some(at.pc), seq });
+        self.sync_log.push(seq, at);
+        if let Some(count) = self.syncs.get_mut(usize::from(at.event.0)) {
+            *count += 1;
+        }
     }
 
     /// The vCPU is about to run `segment`, and memory does not hold its bytes.

@@ -15,8 +15,11 @@
 //! 5. APX (REX2, EVEX-promoted INVEPT, INVVPID, INVPCID) is not classified. TCG has no APX.
 //! 6. Reset is taken as serializing by inference: no list names it.
 
+pub mod atomicity;
 pub mod classify;
 pub mod events;
+#[cfg(feature = "iced")]
+pub mod length;
 pub mod msr;
 pub mod profiles;
 pub mod resolve;

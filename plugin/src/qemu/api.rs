@@ -118,6 +118,9 @@ macro_rules! api {
 /// A callback whose first argument is the vCPU's index: the same in all versions.
 pub type VcpuCallback = unsafe extern "C" fn(c_uint, *mut c_void);
 
+/// A callback on a memory access: vCPU, handle of the access, linear address, user data. The same in all versions.
+pub type StoreCallback = unsafe extern "C" fn(c_uint, sys::qemu_plugin_meminfo_t, u64, *mut c_void);
+
 api! {
     // Cold registrations: the type of the callback depends on the version, so it is passed as a bare pointer. A third argument that the older
     // versions do not read is harmless in the System V calling convention, which passes it in a register.
@@ -129,6 +132,14 @@ api! {
     fn qemu_plugin_register_vcpu_insn_exec_cond_cb(
         *mut sys::qemu_plugin_insn, VcpuCallback, sys::qemu_plugin_cb_flags, sys::qemu_plugin_cond, sys::qemu_plugin_u64, u64, *mut c_void
     );
+    fn qemu_plugin_register_vcpu_mem_cb(
+        *mut sys::qemu_plugin_insn, StoreCallback, sys::qemu_plugin_cb_flags, sys::qemu_plugin_mem_rw, *mut c_void
+    );
+    fn qemu_plugin_get_hwaddr(sys::qemu_plugin_meminfo_t, u64) -> *mut sys::qemu_plugin_hwaddr;
+    fn qemu_plugin_hwaddr_is_io(*const sys::qemu_plugin_hwaddr) -> bool;
+    fn qemu_plugin_hwaddr_phys_addr(*const sys::qemu_plugin_hwaddr) -> u64;
+    fn qemu_plugin_mem_size_shift(sys::qemu_plugin_meminfo_t) -> c_uint;
+    fn qemu_plugin_mem_get_value(sys::qemu_plugin_meminfo_t) -> sys::qemu_plugin_mem_value;
     fn qemu_plugin_tb_n_insns(*const sys::qemu_plugin_tb) -> usize;
     fn qemu_plugin_tb_get_insn(*const sys::qemu_plugin_tb, usize) -> *mut sys::qemu_plugin_insn;
     fn qemu_plugin_insn_data(*const sys::qemu_plugin_insn, *mut c_void, usize) -> usize;

@@ -85,6 +85,52 @@ impl HostCode {
     }
 }
 
+/// Guest memory in the host's memory: one page that QEMU translated code from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct HostPage(usize);
+
+impl HostPage {
+    /// The page (of `page` bytes) that holds the byte at the linear address `linear`, which lies at `host`.
+    pub(super) fn new(host: usize, linear: u64, page: u64) -> Self {
+        Self(host.wrapping_sub((linear % page) as usize))
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn address(self) -> usize {
+        self.0
+    }
+
+    /// What memory holds now: `len` bytes from `offset` on, which must lie in the page (of at least 4096 bytes).
+    #[must_use]
+    pub fn read(self, offset: usize, len: usize) -> Vec<u8> {
+        let end = (offset + len).min(4096);
+        // SAFETY: QEMU gave an address in this page for guest memory that it translated from; guest pages are whole in the host's memory, and stay mapped as long as the
+        // machine lives. Other threads may write at the same time; single bytes have no invalid values.
+        (offset..end).map(|offset| unsafe { ((self.0 + offset) as *const u8).read_volatile() }).collect()
+    }
+}
+
+/// The mapping of this process that holds an address: its first address, and the one behind its last.
+#[must_use]
+pub fn mapping_of(address: usize) -> Option<std::ops::Range<usize>> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    maps.lines().find_map(|line| {
+        let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+        let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
+        range.contains(&address).then_some(range)
+    })
+}
+
+/// Does this part of a mapping hold these bytes now?
+///
+/// The range is one that [`mapping_of`] gave for guest memory; bytes beyond it are never held.
+#[must_use]
+pub fn mapping_holds(range: &std::ops::Range<usize>, offset: u64, bytes: &[u8]) -> bool {
+    let Some(start) = usize::try_from(offset).ok().and_then(|offset| range.start.checked_add(offset)) else { return false };
+    start.checked_add(bytes.len()).is_some_and(|end| end <= range.end) && same(start, bytes)
+}
+
 fn same(address: usize, bytes: &[u8]) -> bool {
     // SAFETY: QEMU gave this address for guest RAM (or ROM) that it translated from (or there are no bytes to compare), and RAM blocks stay mapped as long as the
     // machine lives (memory that is unplugged from a running guest is not supported). Other host threads may write at the same time (guest stores): the comparison is

@@ -2,7 +2,7 @@
 //!
 //! - [`version`]: the version symbol, chosen at load; [`api`]: the functions, looked up by name.
 //! - [`install`]: the entry and the cold callbacks; [`translation`]: a block being translated, and callbacks on its instructions.
-//! - [`scoreboard`]: per-vCPU slots; [`cpu`]: registers and memory of the running vCPU; [`host_code`]: guest code in host memory.
+//! - [`stores`]: the guest's stores; [`scoreboard`]: per-vCPU slots; [`cpu`]: registers and memory of the running vCPU; [`host_code`]: guest code in host memory.
 //! - [`guard`]: no panic leaves this folder; [`process`]: what is asked of the host process.
 
 pub mod api;
@@ -12,5 +12,6 @@ pub mod host_code;
 pub mod install;
 pub mod process;
 pub mod scoreboard;
+pub mod stores;
 pub mod translation;
 pub mod version;

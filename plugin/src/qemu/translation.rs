@@ -3,7 +3,7 @@
 use super::api::{VcpuCallback, api};
 use super::cpu::CurrentCpu;
 use super::guard::guard;
-use super::host_code::HostCode;
+use super::host_code::{HostCode, HostPage};
 use super::scoreboard::{SlotId, Slots};
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::light::CodeRun;
@@ -15,19 +15,16 @@ use std::marker::PhantomData;
 const MAX_LEN: usize = 16;
 
 /// What a callback carries: it lives for ever, and knows what to do when its instruction is about to execute.
-pub trait Payload: Sync {
-    /// Does [`Payload::fire`] read registers? Saying no keeps the guest's registers in the host's.
-    const READS_REGISTERS: bool;
-
+pub trait Payload: Sync + 'static {
     /// The instruction is about to execute on `vcpu` (and may still fault).
     fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu);
 }
 
-unsafe extern "C" fn fire<P: Payload + 'static>(vcpu: c_uint, userdata: *mut c_void) {
+unsafe extern "C" fn fire<P: Payload + 'static, const REGISTERS: bool>(vcpu: c_uint, userdata: *mut c_void) {
     guard(|| {
         // SAFETY: `userdata` is the `&'static P` that was given at the registration of this very instance of the function.
         let payload: &'static P = unsafe { &*userdata.cast_const().cast::<P>() };
-        payload.fire(Vcpu(vcpu as u16), &CurrentCpu::new(P::READS_REGISTERS));
+        payload.fire(Vcpu(vcpu as u16), &CurrentCpu::new(REGISTERS));
     });
 }
 
@@ -55,6 +52,12 @@ impl Translation<'_> {
     /// `tb` is the handle that QEMU gave to the translation callback that is running, and outlives this value.
     pub(super) unsafe fn new(tb: *mut sys::qemu_plugin_tb) -> Self {
         Self { tb, _callback: PhantomData }
+    }
+
+    /// The vCPU that translates. Its registers cannot be read.
+    #[must_use]
+    pub fn cpu(&self) -> CurrentCpu {
+        CurrentCpu::new(false)
     }
 
     /// The block's instructions in order.
@@ -90,46 +93,58 @@ impl Instruction<'_> {
         &self.buffer[..usize::from(self.len)]
     }
 
+    /// The page of its first byte in the host's memory, if it lies in RAM; `page` is the guest's page size in bytes.
+    #[must_use]
+    pub fn host_page(&self, page: u64) -> Option<HostPage> {
+        self.host().map(|host| HostPage::new(host, self.linear.0, page))
+    }
+
     /// Host address of its first byte, if it lies in RAM.
     #[must_use]
     pub fn host(&self) -> Option<usize> {
         (self.host != 0).then_some(self.host)
     }
 
-    /// Calls `payload` before every execution of this instruction on which `slot` of the executing vCPU is 0.
-    pub fn on_execute_while_clear<P: Payload>(&self, slots: &Slots, slot: SlotId, payload: &'static P) {
+    /// QEMU's handle of it.
+    pub(super) fn handle(&self) -> *mut sys::qemu_plugin_insn {
+        self.insn
+    }
+
+    /// Calls `payload` before every execution of this instruction on which the flag of `slot` of the executing vCPU is below [`DONE`](super::scoreboard::DONE).
+    ///
+    /// `registers`: it reads registers. If not, the guest's registers may stay in the host's.
+    pub fn on_execute_unless_done<P: Payload>(&self, slots: &Slots, slot: SlotId, payload: &'static P, registers: bool) {
         let Some(api) = api() else { return };
+        let (callback, flags) = callback::<P>(registers);
         // SAFETY: the instruction handle is live within the translation callback; the payload lives for ever; the slot is in the table.
         unsafe {
             (api.qemu_plugin_register_vcpu_insn_exec_cond_cb)(
                 self.insn,
-                fire::<P> as VcpuCallback,
-                flags::<P>(),
-                sys::qemu_plugin_cond::QEMU_PLUGIN_COND_EQ,
+                callback,
+                flags,
+                sys::qemu_plugin_cond::QEMU_PLUGIN_COND_LT,
                 slots.entry(slot),
-                0,
+                super::scoreboard::DONE,
                 std::ptr::from_ref(payload).cast_mut().cast(),
             );
         }
     }
 
-    /// Calls `payload` before every execution of this instruction.
-    pub fn on_execute<P: Payload>(&self, payload: &'static P) {
+    /// Calls `payload` before every execution of this instruction; `registers` as above.
+    pub fn on_execute<P: Payload>(&self, payload: &'static P, registers: bool) {
         let Some(api) = api() else { return };
+        let (callback, flags) = callback::<P>(registers);
         // SAFETY: as above.
-        unsafe {
-            (api.qemu_plugin_register_vcpu_insn_exec_cb)(
-                self.insn,
-                fire::<P> as VcpuCallback,
-                flags::<P>(),
-                std::ptr::from_ref(payload).cast_mut().cast(),
-            );
-        }
+        unsafe { (api.qemu_plugin_register_vcpu_insn_exec_cb)(self.insn, callback, flags, std::ptr::from_ref(payload).cast_mut().cast()) }
     }
 }
 
-fn flags<P: Payload>() -> sys::qemu_plugin_cb_flags {
-    if P::READS_REGISTERS { sys::qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS } else { sys::qemu_plugin_cb_flags::QEMU_PLUGIN_CB_NO_REGS }
+fn callback<P: Payload>(registers: bool) -> (VcpuCallback, sys::qemu_plugin_cb_flags) {
+    if registers {
+        (fire::<P, true>, sys::qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS)
+    } else {
+        (fire::<P, false>, sys::qemu_plugin_cb_flags::QEMU_PLUGIN_CB_NO_REGS)
+    }
 }
 
 /// Where the bytes of these instructions lie in the host's memory, as one run that starts with the first of them.

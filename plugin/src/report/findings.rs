@@ -1,10 +1,9 @@
 //! The hazards so far, each distinct one once.
 
 use crate::config::Config;
-use crate::vcpu::LastSync;
-use icsan_model::addr::{Epoch, Linear, Vcpu};
-use icsan_model::hazard::Kind;
-use icsan_model::light::Conflict;
+use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
+use icsan_model::hazard::{Kind, Write};
+use icsan_model::vcpu::LastSync;
 use std::collections::{BTreeMap, HashMap};
 
 /// Distinct hazards that are kept. More are counted as dropped.
@@ -15,16 +14,63 @@ const MAX_HAZARDS: usize = 10_000;
 pub struct Evidence {
     /// Who executed.
     pub vcpu: Vcpu,
-    /// Physical address of the instruction, where QEMU can say it (API 5 and later).
-    pub physical: Option<u64>,
-    /// The instruction, what is in memory, and what was executed there before.
-    pub conflict: Conflict,
+    /// The instruction's address.
+    pub linear: Linear,
+    /// Its physical address, where that is known.
+    pub physical: Option<Phys>,
+    /// What is in memory: one instruction.
+    pub memory: Vec<u8>,
+    /// What may be executed, memory's instruction first.
+    pub candidates: Vec<Shown>,
+    /// The stores that separate the candidates from memory, oldest first. `None`: stores are not watched, or not these.
+    pub writes: Option<Vec<Write>>,
+    /// Did a page of the instruction move in this epoch?
+    pub moved: bool,
     /// The vCPU's last serializing event.
     pub last_sync: Option<LastSync>,
     /// The vCPU's epoch.
     pub epoch: Epoch,
     /// Value of the last marker that any vCPU executed before.
     pub marker: u64,
+}
+
+/// One byte string that may be executed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shown {
+    /// One instruction.
+    pub bytes: Vec<u8>,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a byte string comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// It is in memory.
+    Memory,
+    /// This vCPU executed it earlier in the epoch (light mode).
+    Earlier,
+    /// Fetch chunks of both (light mode).
+    Mix,
+    /// It is what chunks held at some time: for each byte, the store that made it.
+    Versions {
+        /// By byte; 0 is "before all history".
+        versions: Vec<Seq>,
+        /// Its first separating store: it is older than that.
+        before: Option<Seq>,
+        /// What executing it would be.
+        kind: Kind,
+        /// Covered by an exemption.
+        exempt: bool,
+    },
+}
+
+impl Evidence {
+    /// The instruction that made the last of the separating stores.
+    #[must_use]
+    pub fn writer(&self) -> Option<Linear> {
+        self.writes.iter().flatten().rev().find_map(|write| write.pc)
+    }
 }
 
 /// One distinct hazard: the evidence of its first occurrence, and how often it happened.
@@ -40,11 +86,12 @@ pub struct Hazard {
     pub suppressed: Option<String>,
 }
 
-/// Hazards are the same if kind, executing site and writing site are; the writer is not known in the light mode. Markers keep guest tests apart.
+/// Hazards are the same if kind, executing site and writing site are. Markers keep guest tests apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Key {
     kind: Kind,
     site: Linear,
+    writer: Option<Linear>,
     marker: u64,
 }
 
@@ -59,7 +106,7 @@ pub struct Findings {
 impl Findings {
     /// Adds an occurrence; gives the hazard if it is a new one.
     pub fn add(&mut self, kind: Kind, evidence: Evidence, config: &Config) -> Option<&Hazard> {
-        let key = Key { kind, site: evidence.conflict.linear, marker: evidence.marker };
+        let key = Key { kind, site: evidence.linear, writer: evidence.writer(), marker: evidence.marker };
         if let Some(hazard) = self.index.get(&key).and_then(|index| self.hazards.get_mut(*index)) {
             hazard.count += 1;
             return None;
@@ -68,7 +115,7 @@ impl Findings {
             self.dropped += 1;
             return None;
         }
-        let symbol = config.symbols.resolve(evidence.conflict.linear.0).map(|resolved| resolved.name);
+        let symbol = config.symbols.resolve(evidence.linear.0).map(|resolved| resolved.name);
         let suppressed = config.suppressions.reason(kind.name(), symbol).map(str::to_owned);
         self.index.insert(key, self.hazards.len());
         self.hazards.push(Hazard { kind, evidence, count: 1, suppressed });

@@ -1,10 +1,11 @@
 //! The objects of the JSON Lines report, schema 1. Addresses are strings `0x…`, bytes are hex strings.
 
-use super::findings::{Findings, Hazard};
+use super::findings::{Findings, Hazard, Origin, Shown};
+use super::ledger::ReliedOn;
 use super::{Counts, Report};
 use crate::x86::text::disassemble;
 use icsan_model::addr::Vcpu;
-use icsan_model::light::Origin;
+use icsan_model::hazard::Write;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -63,8 +64,9 @@ pub struct HazardObject<'a> {
     pub memory: String,
     pub memory_text: String,
     pub candidates: Vec<CandidateObject>,
-    /// Who wrote. Empty: not known.
-    pub writes: [(); 0],
+    /// Who wrote. Empty: not known, or a page moved.
+    pub writes: Vec<WriteObject>,
+    /// `seen`, `unseen` (no CPU was seen to make the last store), `moved` (a page was remapped), `unknown` (stores are not watched).
     pub writer: &'static str,
     pub last_sync: Option<LastSyncObject>,
     pub epoch: u64,
@@ -83,7 +85,35 @@ pub struct HazardObject<'a> {
 pub struct CandidateObject {
     pub bytes: String,
     pub text: String,
-    pub versions: Vec<&'static str>,
+    /// For each byte the store that made it (0: before all history); in the light mode, where it comes from.
+    pub versions: Versions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub exempt: bool,
+}
+
+/// See [`CandidateObject`].
+#[derive(Serialize, Debug)]
+#[serde(untagged)]
+#[allow(missing_docs)]
+pub enum Versions {
+    Stores(Vec<u64>),
+    Words([&'static str; 1]),
+}
+
+/// A store that separates a candidate from memory.
+#[derive(Serialize, Debug)]
+#[allow(missing_docs)]
+pub struct WriteObject {
+    pub seq: u64,
+    pub vcpu: Option<u16>,
+    pub pc: Option<String>,
+    pub symbol: Option<String>,
+    pub linear: Option<String>,
+    pub paddr: String,
+    pub old: Option<String>,
+    pub new: String,
 }
 
 /// The vCPU's last serializing event.
@@ -91,7 +121,7 @@ pub struct CandidateObject {
 #[allow(missing_docs)]
 pub struct LastSyncObject {
     pub event: &'static str,
-    pub pc: String,
+    pub pc: Option<String>,
     pub symbol: Option<String>,
     pub seq: u64,
 }
@@ -103,12 +133,14 @@ pub struct Summary<'a> {
     pub hazards: BTreeMap<&'static str, u64>,
     pub suppressed: usize,
     pub exempt: u64,
-    /// The ledger needs the store side.
-    pub reliance: Option<()>,
+    /// The ledger; `null` in the light mode.
+    pub reliance: Option<Vec<ReliedOn>>,
     pub blocks: u64,
     pub serializing: BTreeMap<&'static str, u64>,
-    /// Stores are not watched in the light mode.
-    pub stores: Option<()>,
+    /// Stores to pages with code; `null` in the light mode.
+    pub stores: Option<u64>,
+    /// Changes of code that nobody was seen to make.
+    pub unseen: Option<u64>,
     pub epochs: u64,
     pub dropped: u64,
     pub complete: bool,
@@ -132,7 +164,7 @@ impl<'a> Object<'a> {
             qemu: report.machine.generation.qemu(),
             api: report.machine.generation as i32,
             vcpus: report.machine.vcpus,
-            writers: false,
+            writers: report.config.writers,
             chunk: report.config.profile.buffers.chunk,
         })
     }
@@ -149,37 +181,29 @@ impl<'a> Object<'a> {
         let evidence = &hazard.evidence;
         let symbols = &report.config.symbols;
         let symbol = |address: u64| symbols.resolve(address).map(|resolved| resolved.to_string());
-        let conflict = &evidence.conflict;
-        let text = |bytes: &[u8]| disassemble(bytes, conflict.linear.0, symbols);
+        let text = |bytes: &[u8]| disassemble(bytes, evidence.linear.0, symbols);
         Self::Hazard(HazardObject {
             kind: hazard.kind.name(),
             rule: super::text::rule(hazard.kind, report.arch),
             vcpu: evidence.vcpu.0,
-            pc: hex(conflict.linear.0),
-            symbol: symbol(conflict.linear.0),
-            paddr: evidence.physical.map(hex),
-            len: conflict.memory.len(),
-            memory: hex_bytes(&conflict.memory),
-            memory_text: text(&conflict.memory),
-            candidates: report
-                .candidates(conflict)
-                .into_iter()
-                .map(|candidate| CandidateObject {
-                    text: text(&candidate.bytes),
-                    bytes: hex_bytes(&candidate.bytes),
-                    versions: vec![match candidate.origin {
-                        Origin::Memory => "memory",
-                        Origin::Earlier => "executed earlier in this epoch",
-                        Origin::Mix => "chunks of both",
-                    }],
-                })
-                .collect(),
-            writes: [],
-            writer: "unknown",
+            pc: hex(evidence.linear.0),
+            symbol: symbol(evidence.linear.0),
+            paddr: evidence.physical.map(|phys| hex(phys.0)),
+            len: evidence.memory.len(),
+            memory: hex_bytes(&evidence.memory),
+            memory_text: text(&evidence.memory),
+            candidates: evidence.candidates.iter().map(|shown| candidate(shown, text(&shown.bytes))).collect(),
+            writes: evidence.writes.iter().flatten().map(|write| write_object(write, &symbol)).collect(),
+            writer: match &evidence.writes {
+                None => "unknown",
+                Some(writes) if writes.last().is_some_and(|write| write.vcpu.is_some()) => "seen",
+                Some(writes) if writes.is_empty() && evidence.moved => "moved",
+                Some(_) => "unseen",
+            },
             last_sync: evidence.last_sync.map(|sync| LastSyncObject {
-                event: report.arch.event_name(sync.event),
-                pc: hex(sync.pc.0),
-                symbol: symbol(sync.pc.0),
+                event: sync.event.map_or("reset", |event| report.arch.event_name(event)),
+                pc: sync.pc.map(|pc| hex(pc.0)),
+                symbol: sync.pc.and_then(|pc| symbol(pc.0)),
                 seq: sync.seq.0,
             }),
             epoch: evidence.epoch.0,
@@ -187,7 +211,7 @@ impl<'a> Object<'a> {
             count: hazard.count,
             suppressed: hazard.suppressed.is_some(),
             reason: hazard.suppressed.as_deref(),
-            note: super::text::note(hazard.kind),
+            note: super::text::note(hazard),
         })
     }
 
@@ -198,17 +222,43 @@ impl<'a> Object<'a> {
             hazards: findings.by_kind(),
             suppressed: findings.suppressed(),
             exempt: counts.exempt,
-            reliance: None,
+            reliance: counts.ledger.as_ref().map(|ledger| super::ledger::rows(report, ledger)),
             blocks: counts.blocks,
             serializing: super::text::events_met(report, counts).into_iter().collect(),
-            stores: None,
+            stores: counts.stores.map(|stores| stores.stores),
+            unseen: counts.stores.map(|stores| stores.unseen),
             epochs: counts.epochs,
             dropped: counts.dropped,
             complete: counts.complete,
             kaslr: report.config.symbols.offset().map(hex),
             fault,
-            note: counts.nothing_watched.clone(),
+            note: counts.nothing_watched.clone().or_else(|| counts.no_writers.map(str::to_owned)),
         })
+    }
+}
+
+fn candidate(shown: &Shown, text: String) -> CandidateObject {
+    let (versions, kind, exempt) = match &shown.origin {
+        Origin::Memory => (Versions::Words(["memory"]), None, false),
+        Origin::Earlier => (Versions::Words(["executed earlier in this epoch"]), None, false),
+        Origin::Mix => (Versions::Words(["chunks of both"]), None, false),
+        Origin::Versions { versions, kind, exempt, .. } => {
+            (Versions::Stores(versions.iter().map(|seq| seq.0).collect()), Some(kind.name()), *exempt)
+        }
+    };
+    CandidateObject { bytes: hex_bytes(&shown.bytes), text, versions, kind, exempt }
+}
+
+fn write_object(write: &Write, symbol: &impl Fn(u64) -> Option<String>) -> WriteObject {
+    WriteObject {
+        seq: write.seq.0,
+        vcpu: write.vcpu.map(|vcpu| vcpu.0),
+        pc: write.pc.map(|pc| hex(pc.0)),
+        symbol: write.pc.and_then(|pc| symbol(pc.0)),
+        linear: write.linear.map(|linear| hex(linear.0)),
+        paddr: hex(write.phys.0),
+        old: write.old.as_deref().map(hex_bytes),
+        new: hex_bytes(&write.new),
     }
 }
 

@@ -1,18 +1,19 @@
 //! The report: JSON Lines for programs, text for people.
 //!
-//! - [`findings`]: the distinct hazards; [`json`]: the objects of schema 1; [`text`]: KCSAN's form; [`sink`]: where both go.
+//! - [`findings`]: the distinct hazards; [`ledger`]: what safe executions relied on; [`json`]: the objects of schema 1; [`text`]: KCSAN's form; [`sink`]: where both go.
 
 pub mod findings;
 pub mod json;
+pub mod ledger;
 pub mod sink;
 pub mod text;
 
 use crate::config::Config;
 use crate::qemu::install::Machine;
+use crate::store_side::{StoreCounts, StoreSide};
 use crate::vcpu::VcpuState;
-use crate::x86::text::first_instruction;
 use icsan_model::architecture::Architecture;
-use icsan_model::light::{self, Candidate, Conflict, Origin};
+use icsan_model::ledger::Ledger;
 
 /// What every part of a report needs to know.
 #[derive(Clone, Copy, Debug)]
@@ -25,20 +26,8 @@ pub struct Report<'a> {
     pub machine: &'a Machine,
 }
 
-impl Report<'_> {
-    /// What the vCPU may execute, each cut to one instruction.
-    #[must_use]
-    pub fn candidates(&self, conflict: &Conflict) -> Vec<Candidate> {
-        let mut candidates = light::candidates(conflict, self.config.profile.buffers.chunk);
-        for candidate in candidates.iter_mut().filter(|candidate| candidate.origin == Origin::Earlier) {
-            candidate.bytes = first_instruction(&candidate.bytes, &conflict.memory).to_vec();
-        }
-        candidates
-    }
-}
-
 /// The numbers of the summary.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Counts {
     /// Blocks that QEMU translated. 0: nothing was watched.
     pub blocks: u64,
@@ -48,6 +37,12 @@ pub struct Counts {
     pub serializing: Vec<u64>,
     /// Differences that an exemption covered.
     pub exempt: u64,
+    /// Of the store side; `None` in the light mode.
+    pub stores: Option<StoreCounts>,
+    /// What safe executions of changed code relied on.
+    pub ledger: Option<Ledger>,
+    /// Why writers may be unknown, if so.
+    pub no_writers: Option<&'static str>,
     /// What did not fit into a table.
     pub dropped: u64,
     /// Nothing was lost.
@@ -58,7 +53,7 @@ pub struct Counts {
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { blocks: 0, epochs: 0, serializing: Vec::new(), exempt: 0, dropped: 0, complete: true, nothing_watched: None }
+        Self { blocks: 0, epochs: 0, serializing: Vec::new(), exempt: 0, stores: None, ledger: None, no_writers: None, dropped: 0, complete: true, nothing_watched: None }
     }
 }
 
@@ -68,10 +63,21 @@ impl Counts {
         let met: u64 = vcpu.syncs.iter().sum();
         self.epochs += met;
         self.exempt += vcpu.exempt;
+        self.complete &= vcpu.incomplete == 0;
         self.serializing.resize(self.serializing.len().max(vcpu.syncs.len()), 0);
         for (sum, count) in self.serializing.iter_mut().zip(&vcpu.syncs) {
             *sum += count;
         }
+    }
+
+    /// Adds what the store side has.
+    pub fn add_stores(&mut self, side: &StoreSide) {
+        let counts = side.counts();
+        self.dropped += side.ledger().dropped() + counts.lost_versions;
+        self.stores = Some(counts);
+        self.ledger = Some(side.ledger().clone());
+        self.no_writers = side.places_known().trouble();
+        self.complete &= self.no_writers.is_none();
     }
 
     /// Says so if `start=` never executed: that is no clean verdict.

@@ -1,12 +1,15 @@
 //! The report for people: hazards in the two-sided form of KCSAN's reports, and the summary.
 
-use super::findings::{Findings, Hazard};
+use super::findings::{Evidence, Findings, Hazard, Origin};
 use super::{Counts, Report};
 use crate::x86::text::disassemble;
 use icsan_model::architecture::Architecture;
 use icsan_model::hazard::Kind;
-use icsan_model::light::Origin;
+use icsan_symbols::Symbolizer;
 use std::fmt::Write;
+
+/// Candidates, and stores, that are listed in the text.
+const SHOWN: usize = 12;
 
 const BAR: &str = "==================================================================";
 
@@ -22,8 +25,8 @@ pub fn rule(kind: Kind, arch: &Architecture) -> String {
 
 /// What the reader must know of the light mode's verdict.
 #[must_use]
-pub fn note(kind: Kind) -> Option<&'static str> {
-    (kind == Kind::Unserialized).then_some(
+pub fn note(hazard: &Hazard) -> Option<&'static str> {
+    (hazard.kind == Kind::Unserialized && hazard.evidence.writes.is_none()).then_some(
         "light mode (writers=off): stores are not watched; if this vCPU itself wrote the bytes through this address and branched since, it is legal, and only writers=on can tell",
     )
 }
@@ -32,52 +35,95 @@ pub fn note(kind: Kind) -> Option<&'static str> {
 #[must_use]
 pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     let evidence = &hazard.evidence;
-    let conflict = &evidence.conflict;
     let symbols = &report.config.symbols;
     let name = |address: u64| symbols.resolve(address).map_or_else(|| format!("{address:#x}"), |resolved| resolved.to_string());
-    let pc = conflict.linear.0;
+    let pc = evidence.linear.0;
+    let writer = evidence.writer().map_or_else(|| "writer unknown".to_owned(), |pc| name(pc.0));
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "{BAR}\nBUG: ICSAN: {} in {} / writer unknown", hazard.kind.name(), name(pc));
-    let physical = evidence.physical.map_or_else(|| "phys unknown".to_owned(), |physical| format!("phys {physical:#x}"));
+    let _ = writeln!(text, "{BAR}\nBUG: ICSAN: {} in {} / {writer}", hazard.kind.name(), name(pc));
+    let physical = evidence.physical.map_or_else(|| "phys unknown".to_owned(), |physical| format!("phys {physical}"));
     let location = symbols.resolve(pc).map(|resolved| format!(" in {resolved}")).unwrap_or_default();
-    let _ = writeln!(text, "vCPU {} executed {} bytes at {pc:#x} ({physical}){location}:", evidence.vcpu, conflict.memory.len());
-    let listed = report.candidates(conflict);
-    let width = listed.iter().map(|candidate| candidate.bytes.len() * 3).max().unwrap_or(0);
-    for candidate in listed {
-        let (label, origin) = match candidate.origin {
-            Origin::Memory => ("in memory  ", ""),
-            Origin::Earlier => ("may execute", "executed earlier in this epoch"),
-            Origin::Mix => ("may execute", "chunks of both, fetched apart"),
-        };
-        let bytes = candidate.bytes.iter().map(|byte| format!("{byte:02x} ")).collect::<String>();
-        let line = format!("  {label} {bytes:<width$}  {:<40} {origin}", disassemble(&candidate.bytes, pc, symbols));
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    let _ = writeln!(text, "writer unknown: no store was seen");
+    let _ = writeln!(text, "vCPU {} executed {} bytes at {pc:#x} ({physical}){location}:", evidence.vcpu, evidence.memory.len());
+    candidates(&mut text, evidence, symbols);
+    writes(&mut text, evidence, &name);
     let _ = match evidence.last_sync {
         Some(sync) => writeln!(
             text,
-            "vCPU {} last serialized at seq {}: {} in {}; not since",
+            "vCPU {} last serialized at seq {}: {}{}; not since",
             evidence.vcpu,
             sync.seq,
-            report.arch.event_name(sync.event),
-            name(sync.pc.0)
+            sync.event.map_or("reset", |event| report.arch.event_name(event)),
+            sync.pc.map(|pc| format!(" in {}", name(pc.0))).unwrap_or_default()
         ),
         None => writeln!(text, "vCPU {} has not serialized since it started", evidence.vcpu),
     };
     let _ = writeln!(text, "rule: {}", rule(hazard.kind, report.arch));
-    if let Some(note) = note(hazard.kind) {
+    if let Some(note) = note(hazard) {
         let _ = writeln!(text, "note: {note}");
     }
     let _ = writeln!(text, "{BAR}");
     text
 }
 
+fn candidates(text: &mut String, evidence: &Evidence, symbols: &Symbolizer) {
+    let width = evidence.candidates.iter().take(SHOWN).map(|shown| shown.bytes.len() * 3).max().unwrap_or(0);
+    for shown in evidence.candidates.iter().take(SHOWN) {
+        let (label, origin) = match &shown.origin {
+            Origin::Memory => ("in memory  ", String::new()),
+            Origin::Earlier => ("may execute", "executed earlier in this epoch".to_owned()),
+            Origin::Mix => ("may execute", "chunks of both, fetched apart".to_owned()),
+            Origin::Versions { before, kind, exempt, .. } => {
+                let before = before.map_or_else(|| "from before the page moved".to_owned(), |seq| format!("version before seq {seq}"));
+                let exempt = if *exempt { ", exempt" } else { "" };
+                ("may execute", format!("{before} ({kind}{exempt})"))
+            }
+        };
+        let bytes = shown.bytes.iter().map(|byte| format!("{byte:02x} ")).collect::<String>();
+        let line = format!("  {label} {bytes:<width$}  {:<40} {origin}", disassemble(&shown.bytes, evidence.linear.0, symbols));
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    if let Some(more) = evidence.candidates.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        let _ = writeln!(text, "  … and {more} more: they are in report=");
+    }
+}
+
+fn writes(text: &mut String, evidence: &Evidence, name: &impl Fn(u64) -> String) {
+    let Some(writes) = &evidence.writes else {
+        let _ = writeln!(text, "writer unknown: no store was seen");
+        return;
+    };
+    if writes.is_empty() {
+        let _ = writeln!(text, "nobody wrote: the page is mapped to other memory than when it was fetched");
+    }
+    let mut last = None;
+    let first = writes.len().saturating_sub(SHOWN);
+    if first > 0 {
+        let _ = writeln!(text, "{first} older stores are left out: they are in report=");
+    }
+    for write in &writes[first..] {
+        let by = (write.vcpu, write.pc);
+        if last != Some(by) {
+            last = Some(by);
+            let _ = match (write.vcpu, write.pc) {
+                (Some(vcpu), Some(pc)) => {
+                    let through = write.linear.map(|linear| format!(" through {linear}")).unwrap_or_default();
+                    writeln!(text, "written by vCPU {vcpu} at {}{through}:", name(pc.0))
+                }
+                _ => writeln!(text, "writer unknown: the change was found in memory, and no store of a vCPU explains it:"),
+            };
+        }
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+        let old = write.old.as_deref().map_or_else(|| "?".to_owned(), hex);
+        let bytes = if write.new.len() == 1 { "byte" } else { "bytes" };
+        let _ = writeln!(text, "  seq {}  {old} -> {} ({} {bytes} at phys {})", write.seq, hex(&write.new), write.new.len(), write.phys);
+    }
+}
+
 /// One line for QEMU's own staleness: it is not the guest's fault and must not look like it.
 #[must_use]
 pub fn emulator(report: &Report<'_>, hazard: &Hazard) -> String {
-    let pc = hazard.evidence.conflict.linear.0;
+    let pc = hazard.evidence.linear.0;
     let name = report.config.symbols.resolve(pc).map(|resolved| format!(" in {resolved}")).unwrap_or_default();
     format!(
         "icsan: emulator: vCPU {} runs a block at {pc:#x}{name} although memory has not held its bytes for a while; QEMU's fault, not the guest's (docs/emulator.md)\n",
@@ -98,13 +144,14 @@ pub fn summary(report: &Report<'_>, findings: &Findings, counts: &Counts, fault:
     let profile = &report.config.profile;
     let _ = writeln!(
         text,
-        "icsan: profile {}{}{}, {} vCPUs, plugin API {} (QEMU {}), light mode (writers=off)",
+        "icsan: profile {}{}{}, {} vCPUs, plugin API {} (QEMU {}){}",
         profile.name,
         list(" with ", &report.config.with),
         list(" without ", &report.config.without),
         report.machine.vcpus,
         report.machine.generation as i32,
         report.machine.generation.qemu(),
+        if report.config.writers { "" } else { ", light mode (writers=off)" },
     );
     let kinds = findings.by_kind();
     let guest: Vec<String> =
@@ -119,6 +166,15 @@ pub fn summary(report: &Report<'_>, findings: &Findings, counts: &Counts, fault:
     );
     let events: Vec<String> = events_met(report, counts).iter().map(|(name, count)| format!("{name} {count}")).collect();
     let _ = writeln!(text, "icsan: {} blocks translated; {} epochs: {}", counts.blocks, counts.epochs, events.join(", "));
+    if let Some(stores) = counts.stores {
+        let _ = writeln!(text, "icsan: {} stores to pages with code; {} changes of code that nobody was seen to make", stores.stores, stores.unseen);
+    }
+    if let Some(ledger) = &counts.ledger {
+        text.push_str(&super::ledger::text(report, ledger));
+    }
+    if let Some(trouble) = counts.no_writers {
+        let _ = writeln!(text, "icsan: {trouble}");
+    }
     if report.config.symbols.kernel_table().is_some() && report.config.symbols.offset().is_none() {
         let _ = writeln!(
             text,

@@ -23,8 +23,6 @@ struct Marker {
 }
 
 impl Payload for Marker {
-    const READS_REGISTERS: bool = true;
-
     fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
         if let Some(value) = Registers::get().rax(cpu) {
             self.sanitizer.mark(vcpu, value);
@@ -36,7 +34,7 @@ impl MarkerPoint {
     /// Puts the callback on the instruction if it is a marker.
     pub fn instrument(&self, instruction: &Instruction<'_>, sanitizer: &'static Sanitizer) {
         if instruction.bytes() == MARKER {
-            instruction.on_execute(*self.payload.get_or_init(|| Box::leak(Box::new(Marker { sanitizer }))));
+            instruction.on_execute(*self.payload.get_or_init(|| Box::leak(Box::new(Marker { sanitizer }))), true);
         }
     }
 }

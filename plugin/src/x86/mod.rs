@@ -2,6 +2,7 @@
 
 mod marker;
 mod registers;
+pub mod straight;
 mod sync_point;
 pub mod text;
 mod watch_gate;
@@ -44,10 +45,46 @@ pub fn may_synchronize(bytes: &[u8], profile: &Profile) -> bool {
     }
 }
 
+/// After which of these may linear addresses mean other memory? Whatever empties the TLB, or changes what it is filled from.
+#[must_use]
+pub fn may_change_mapping(event: SyncEventId) -> bool {
+    [
+        events::MOV_CR0,
+        events::MOV_CR3,
+        events::MOV_CR3_NOFLUSH,
+        events::MOV_CR3_PTI,
+        events::MOV_CR4,
+        events::LMSW,
+        events::INVLPG,
+        events::INVPCID,
+        events::INVEPT,
+        events::INVVPID,
+        events::INVLPGA,
+        events::INVLPGB,
+        events::TLBSYNC,
+        events::WRMSR,
+        events::WRMSR_NONSERIALIZING,
+        events::WRMSRNS,
+        events::RSM,
+        events::VMLAUNCH,
+        events::VMRESUME,
+        events::VMRUN,
+    ]
+    .contains(&event)
+}
+
 impl Points {
     /// Puts the callbacks on an instruction that it needs besides its segment's.
     pub fn instrument(&self, instruction: &Instruction<'_>, sanitizer: &'static Sanitizer) {
-        self.sync.instrument(instruction, sanitizer, may_synchronize(instruction.bytes(), &sanitizer.config().profile));
+        let bytes = instruction.bytes();
+        let config = sanitizer.config();
+        let maps = config.writers
+            && match classify(bytes) {
+                Some(Class::Fixed(event)) => may_change_mapping(event),
+                Some(Class::MovCr3 { .. } | Class::Wrmsr) => true,
+                Some(Class::Iret { .. }) | None => false,
+            };
+        self.sync.instrument(instruction, sanitizer, maps || may_synchronize(bytes, &config.profile));
         self.marker.instrument(instruction, sanitizer);
         self.gates.instrument(instruction, sanitizer);
     }

@@ -36,8 +36,6 @@ struct FixedPoint {
 }
 
 impl Payload for FixedPoint {
-    const READS_REGISTERS: bool = false;
-
     fn fire(&'static self, vcpu: Vcpu, _cpu: &CurrentCpu) {
         self.sanitizer.synchronizes(vcpu, self.event, self.pc);
     }
@@ -53,8 +51,6 @@ struct ResolvedPoint {
 }
 
 impl Payload for ResolvedPoint {
-    const READS_REGISTERS: bool = true;
-
     fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
         let event = match self.class {
             Class::Fixed(event) => event,
@@ -114,14 +110,14 @@ impl SyncPoints {
             Some(Class::Fixed(event)) if may_synchronize => {
                 let make = || -> &'static FixedPoint { Box::leak(Box::new(FixedPoint { sanitizer, pc, event })) };
                 let point = *self.fixed.lock().entry((pc, event)).or_insert_with(make);
-                instruction.on_execute(point);
+                instruction.on_execute(point, false);
             }
             None | Some(Class::Fixed(_)) => {}
             Some(class) if may_synchronize || class == Class::Wrmsr => {
                 let len = instruction.bytes().len() as u8;
                 let make = || -> &'static ResolvedPoint { Box::leak(Box::new(ResolvedPoint { sanitizer, pc, len, class })) };
                 let point = *self.resolved.lock().entry((pc, class)).or_insert_with(make);
-                instruction.on_execute(point);
+                instruction.on_execute(point, true);
             }
             Some(_) => {}
         }

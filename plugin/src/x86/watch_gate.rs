@@ -23,8 +23,6 @@ struct Gate {
 }
 
 impl Payload for Gate {
-    const READS_REGISTERS: bool = false;
-
     fn fire(&'static self, _vcpu: Vcpu, _cpu: &CurrentCpu) {
         let config = self.sanitizer.config();
         let symbol = if self.start { &config.start } else { &config.stop };
@@ -46,7 +44,7 @@ impl Gates {
             if possible {
                 let make = || -> &'static Gate { Box::leak(Box::new(Gate { sanitizer, at, start })) };
                 let gate = *self.gates.lock().entry((at, start)).or_insert_with(make);
-                instruction.on_execute(gate);
+                instruction.on_execute(gate, false);
             }
         }
     }

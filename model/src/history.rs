@@ -1,0 +1,296 @@
+//! The store side of a fast detector: what it keeps behind a lock, and asks only when a vCPU executes code that changed.
+//!
+//! [`crate::model::Model`] follows every execution. A detector that is to be fast knows only, for each run of instructions and each vCPU, *whether and since when*
+//! the vCPU executed the run in its current epoch. That is enough: with unbounded buffers a chunk is held since the first execution of any run that touches it. A
+//! [`History`] takes that list ([`Ran`]) where the model has its buffers, and judges with the model's own code ([`crate::execution`]).
+//!
+//! Where it cannot be as good as the model:
+//! 1. It serves unbounded buffers without look-ahead only ([`History::serves`]). Recordings of the others can be replayed in the model.
+//! 2. A page's past mappings are those of the runs that the vCPU executed in its epoch, no longer than that. What a page was in between is
+//!    missed, and so is an older instruction that was longer and reached into a page that is not known ([`Place::second`]).
+//! 3. With speculation it takes every page to have been mapped for the whole epoch.
+//! 4. A taken branch after an own store is inferred by whoever calls [`History::branch`].
+
+use crate::addr::{Epoch, Linear, Phys, Seq, Vcpu};
+use crate::decode::Decode;
+use crate::event::Store;
+use crate::execution::{Execution, Held};
+use crate::hazard::Verdict;
+use crate::light::CodeRun;
+use crate::mapping::Mapping;
+use crate::memory::{Memory, PAGE};
+use crate::own_stores::{OwnStores, chunks};
+use crate::profile::{Buffers, Profile};
+use crate::vcpu::LastSync;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How many changes are walked back to find out when a run's bytes stood in memory.
+const MAX_WALK: usize = 64;
+
+/// Where a run lies: the physical pages of its first and of its second linear page.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Place {
+    /// The linear page of the run's first byte.
+    pub page: Linear,
+    /// Where that is in memory.
+    pub first: Phys,
+    /// Where the page after it is, if that is known.
+    pub second: Option<Phys>,
+}
+
+impl Place {
+    /// The physical address of a byte.
+    #[must_use]
+    pub fn phys(&self, at: Linear) -> Option<Phys> {
+        match at.0.wrapping_sub(self.page.0) {
+            offset if offset < PAGE => Some(self.first.offset(offset)),
+            offset if offset < 2 * PAGE => self.second.map(|second| second.offset(offset - PAGE)),
+            _ => None,
+        }
+    }
+
+    /// Linear and physical page, once or twice.
+    fn pages(&self) -> impl Iterator<Item = (Linear, Phys)> {
+        [Some((self.page, self.first)), self.second.map(|second| (self.page.offset(PAGE), second))].into_iter().flatten()
+    }
+}
+
+/// A run that a vCPU executed in its current epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Ran<'a> {
+    /// The run.
+    pub run: &'a CodeRun,
+    /// Where it lay.
+    pub place: Place,
+    /// The first time in this epoch.
+    pub since: Seq,
+}
+
+/// A vCPU is about to execute a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// Who.
+    pub vcpu: Vcpu,
+    /// The run.
+    pub run: &'a CodeRun,
+    /// Where it lies.
+    pub place: Place,
+    /// What the vCPU executed in this epoch in the run's chunks and in those right behind it, in any order.
+    pub ran: &'a [Ran<'a>],
+    /// What began the epoch.
+    pub last_sync: Option<LastSync>,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// This moment. Later than every `since` if a page moved in the meantime.
+    pub now: Seq,
+}
+
+/// The verdict on one instruction of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Judged {
+    /// The instruction's address.
+    pub linear: Linear,
+    /// The verdict.
+    pub verdict: Verdict,
+}
+
+/// Versioned code memory and what own stores did, for all vCPUs.
+#[derive(Clone, Debug)]
+pub struct History {
+    profile: Profile,
+    decoder: Arc<dyn Decode>,
+    memory: Memory,
+    own: Vec<(Epoch, OwnStores)>,
+}
+
+impl History {
+    /// A history without events.
+    #[must_use]
+    pub fn new(profile: Profile, decoder: impl Decode + 'static, vcpus: usize) -> Self {
+        let own = vec![(Epoch::default(), OwnStores::default()); vcpus];
+        Self { profile, decoder: Arc::new(decoder), memory: Memory::default(), own }
+    }
+
+    /// Can a history judge for these buffers?
+    #[must_use]
+    pub fn serves(buffers: &Buffers) -> bool {
+        buffers.lookahead == 0 && buffers.prefetch.is_none() && buffers.trace.is_none()
+    }
+
+    /// Memory and its past.
+    #[must_use]
+    pub const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Memory and its past, to note contents, attributions and commits, or to forget.
+    pub const fn memory_mut(&mut self) -> &mut Memory {
+        &mut self.memory
+    }
+
+    /// How many bytes from an instruction's first on matter to what it may be.
+    #[must_use]
+    pub fn window(&self) -> u64 {
+        self.decoder.max_len() as u64
+    }
+
+    fn chunk(&self) -> u64 {
+        u64::from(self.profile.buffers.chunk)
+    }
+
+    fn own(&mut self, vcpu: Vcpu, epoch: Epoch) -> Option<&mut OwnStores> {
+        let (known, own) = self.own.get_mut(usize::from(vcpu.0))?;
+        if *known != epoch {
+            *known = epoch;
+            own.clear();
+        }
+        Some(own)
+    }
+
+    /// A store, at its place in the order; `epoch` is that of the vCPU that made it.
+    pub fn store(&mut self, seq: Seq, store: Store, epoch: Epoch) {
+        self.own_store(seq, &store, epoch);
+        self.memory.store(seq, store);
+    }
+
+    /// The writer of an earlier store turned out; `epoch` is its epoch.
+    pub fn attribute(&mut self, seq: Seq, vcpu: Vcpu, pc: Option<Linear>, linear: Option<Linear>, epoch: Epoch) {
+        if self.memory.attribute(seq, vcpu, pc, linear)
+            && let Some(record) = self.memory.record(seq)
+        {
+            let store = record.store.clone();
+            self.own_store(seq, &store, epoch);
+        }
+    }
+
+    fn own_store(&mut self, seq: Seq, store: &Store, epoch: Epoch) {
+        let chunk = self.chunk();
+        if let Some((linear, vcpu)) = store.linear.zip(store.vcpu).filter(|_| self.profile.buffers.own_store_at_branch)
+            && let Some(own) = self.own(vcpu, epoch)
+        {
+            chunks(linear, store.bytes.len() as u64, chunk).for_each(|chunk| own.store(chunk, seq));
+        }
+    }
+
+    /// Would a taken branch of this vCPU make a store of its own visible?
+    pub fn awaits_branch(&mut self, vcpu: Vcpu, epoch: Epoch) -> bool {
+        self.own(vcpu, epoch).is_some_and(|own| own.awaits_branch())
+    }
+
+    /// The vCPU took a branch. To be told where [`History::awaits_branch`] says yes.
+    pub fn branch(&mut self, vcpu: Vcpu, epoch: Epoch) {
+        if let Some(own) = self.own(vcpu, epoch) {
+            own.branch();
+        }
+    }
+
+    /// Judges every instruction of a run. What is not in the answer is silent, with no exemption needed and everything looked at.
+    pub fn judge(&mut self, question: &Question<'_>) -> Vec<Judged> {
+        let Question { vcpu, run, epoch, now, .. } = *question;
+        let nothing = OwnStores::default();
+        self.own(vcpu, epoch);
+        let own = self.own.get(usize::from(vcpu.0)).map_or(&nothing, |(_, own)| own);
+        let held = RanChunks {
+            since: self.held(question),
+            own,
+            epoch_start: question.last_sync.map_or(Seq(0), |sync| sync.seq),
+        };
+        let mapping = mapping(question);
+        let mut judged = Vec::new();
+        for (linear, bytes) in run.instructions() {
+            let execution = Execution {
+                profile: &self.profile,
+                decoder: &*self.decoder,
+                memory: &self.memory,
+                mapping: &mapping,
+                held: &held,
+                last_sync: question.last_sync,
+                epoch,
+                vcpu,
+                linear,
+                len: bytes.len() as u8,
+                now,
+            };
+            // An error means that a byte of it is not known: it lies in a page that could not be placed. That is not judged, and the caller knows which pages those are.
+            let Ok(verdict) = execution.verdict() else { continue };
+            if verdict.hazard.is_some() || verdict.exempt > 0 || !verdict.complete {
+                judged.push(Judged { linear, verdict });
+            }
+        }
+        judged
+    }
+
+    /// Since when each chunk is held.
+    fn held(&self, question: &Question<'_>) -> BTreeMap<Linear, Seq> {
+        let mut held: BTreeMap<Linear, Seq> = BTreeMap::new();
+        for ran in question.ran {
+            let since = self.stood(ran).unwrap_or(ran.since);
+            for chunk in chunks(ran.run.linear(), ran.run.bytes().len() as u64, self.chunk()) {
+                held.entry(chunk).and_modify(|known| *known = (*known).min(since)).or_insert(since);
+            }
+        }
+        held
+    }
+
+    /// The last moment, up to its `since`, at which memory held the run. A vCPU that enters a run while another one's store to it is just being told of may have
+    /// taken its moment from after that store, and yet execute the old bytes.
+    fn stood(&self, ran: &Ran<'_>) -> Option<Seq> {
+        let bytes = || (0..).zip(ran.run.bytes()).filter_map(|(i, byte)| Some((ran.place.phys(ran.run.linear().offset(i))?, *byte)));
+        let differs = |at: Seq| bytes().any(|(phys, byte)| self.memory.byte(phys, at).is_some_and(|known| known != byte));
+        let mut at = ran.since;
+        for _ in 0..MAX_WALK {
+            if !differs(at) {
+                return Some(at);
+            }
+            let change = bytes().filter_map(|(phys, _)| self.memory.changes(phys, Seq(0)).find(|seq| *seq <= at)).max()?;
+            at = Seq(change.0.checked_sub(1)?);
+        }
+        None
+    }
+}
+
+/// The vCPU's translations, as far as the question tells: where a page was when something was executed in it, and nowhere in between.
+fn mapping(question: &Question<'_>) -> Mapping {
+    let mut mapping = Mapping::sketchy();
+    let now: BTreeMap<Linear, Phys> = question.place.pages().collect();
+    let mut ran: Vec<_> = question.ran.iter().collect();
+    ran.sort_by_key(|ran| ran.since);
+    let visits = || ran.iter().flat_map(|ran| ran.place.pages().map(|(page, phys)| (page, phys, ran.since)));
+    // The last visit of a page at another place than now, or of a page that is not executed now.
+    let elsewhere: BTreeMap<Linear, (Phys, Seq)> = visits()
+        .filter(|(page, phys, _)| now.get(page).is_none_or(|now| now != phys))
+        .map(|(page, phys, since)| (page, (phys, since)))
+        .collect();
+    for (page, (phys, since)) in elsewhere {
+        mapping.remap(Seq(0), page, Some(phys));
+        if now.contains_key(&page) {
+            mapping.remap(since.next(), page, None);
+        }
+    }
+    for (page, phys) in now {
+        // It moved after that, and before the first visit at its present place.
+        let from = mapping.moved_after(page, Seq(0)).map_or(Seq(0), |left| {
+            visits().find(|(visited, there, since)| (*visited, *there) == (page, phys) && *since >= left).map_or(question.now, |(.., since)| since)
+        });
+        mapping.remap(from, page, Some(phys));
+    }
+    mapping
+}
+
+/// What a vCPU holds, told by the runs that it executed.
+struct RanChunks<'a> {
+    since: BTreeMap<Linear, Seq>,
+    own: &'a OwnStores,
+    epoch_start: Seq,
+}
+
+impl Held for RanChunks<'_> {
+    fn held_since(&self, chunk: Linear) -> Option<Seq> {
+        self.since.get(&chunk).map(|since| self.own.clip(chunk, *since))
+    }
+
+    fn speculated_since(&self, chunk: Linear) -> Seq {
+        self.own.clip(chunk, self.epoch_start)
+    }
+}

@@ -1,0 +1,89 @@
+//! The reliance ledger as people and programs read it: summed by writing function, event and place.
+
+use super::Report;
+use icsan_model::ledger::Ledger;
+use icsan_model::sync_event::SyncEventSet;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Rows of the text table; the JSON report has all.
+const SHOWN: usize = 25;
+
+/// Executions of changed code that were safe for one reason.
+#[derive(Clone, PartialEq, Eq, Serialize, Debug)]
+pub struct ReliedOn {
+    /// The function that made the last change; `None`: nobody was seen to make it.
+    pub writer: Option<String>,
+    /// The first serializing event of the executing vCPU after the change.
+    pub event: &'static str,
+    /// The function that it happened in, or its address.
+    pub place: String,
+    /// All events without which the old code might still have been held.
+    pub events: Vec<&'static str>,
+    /// Do these executions hang on one kind of event alone?
+    pub alone: bool,
+    /// How often: one for each site, vCPU and change.
+    pub executions: u64,
+    /// Distinct instructions. Counted by row of the ledger: one that several instructions wrote to is counted for each.
+    pub sites: usize,
+}
+
+type Key = (Option<String>, &'static str, String, SyncEventSet);
+
+/// The ledger, the most frequent first.
+#[must_use]
+pub fn rows(report: &Report<'_>, ledger: &Ledger) -> Vec<ReliedOn> {
+    let function = |address: u64| report.config.symbols.resolve(address).map_or_else(|| format!("{address:#x}"), |resolved| resolved.name.to_owned());
+    let mut sums: BTreeMap<Key, (u64, usize)> = BTreeMap::new();
+    for (reliance, tally) in ledger.rows() {
+        let key = (
+            reliance.writer.map(|pc| function(pc.0)),
+            report.arch.event_name(reliance.by.event),
+            function(reliance.by.pc.0),
+            reliance.events,
+        );
+        let sum = sums.entry(key).or_default();
+        sum.0 += tally.executions;
+        sum.1 += tally.sites();
+    }
+    let mut rows: Vec<ReliedOn> = sums
+        .into_iter()
+        .map(|((writer, event, place, events), (executions, sites))| {
+            let events: Vec<&'static str> = events.iter().map(|event| report.arch.event_name(event)).collect();
+            ReliedOn { writer, event, place, alone: events.len() == 1, events, executions, sites }
+        })
+        .collect();
+    rows.sort_by(|a, b| b.executions.cmp(&a.executions).then_with(|| (&a.writer, a.event, &a.place).cmp(&(&b.writer, b.event, &b.place))));
+    rows
+}
+
+/// The table for people.
+#[must_use]
+pub fn text(report: &Report<'_>, ledger: &Ledger) -> String {
+    let rows = rows(report, ledger);
+    if rows.is_empty() {
+        return "icsan: reliance: no vCPU ran code again after it had changed\n".to_owned();
+    }
+    // People read it by writer, event and place; which other events would have to go, too, only as far as it is none.
+    let mut sums: BTreeMap<(Option<&str>, &str, &str), (u64, u64)> = BTreeMap::new();
+    for row in &rows {
+        let sum = sums.entry((row.writer.as_deref(), row.event, &row.place)).or_default();
+        sum.0 += row.executions;
+        sum.1 += if row.alone { row.executions } else { 0 };
+    }
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_by(|(a, x), (b, y)| y.0.cmp(&x.0).then_with(|| a.cmp(b)));
+    let mut text = String::from(
+        "icsan: reliance: what made it safe to run changed code again\n\
+         icsan:   written by               executions  on that event alone  first serialized by\n",
+    );
+    for ((writer, event, place), (executions, alone)) in sums.iter().take(SHOWN) {
+        let writer = writer.unwrap_or("(writer unknown)");
+        text.push_str(&format!("icsan:   {writer:<24} {executions:>10} {alone:>20}  {event} in {place}\n"));
+    }
+    if sums.len() > SHOWN {
+        let rest: u64 = sums[SHOWN..].iter().map(|(_, (executions, _))| executions).sum();
+        text.push_str(&format!("icsan:   … and {} more rows with {rest} executions: they are in the summary of report=\n", sums.len() - SHOWN));
+    }
+    text
+}

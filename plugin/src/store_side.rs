@@ -1,0 +1,392 @@
+//! The store side (`writers=on`): versioned code memory, and what is found in it when a vCPU executes code that changed.
+//!
+//! Everything here is behind one lock. It is entered at translations, at stores to pages that hold code, and at the executions that need a closer look.
+
+use crate::places::Places;
+use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::host_code::HostPage;
+use crate::qemu::scoreboard::VcpuSlots;
+use crate::qemu::translation::Instruction;
+use crate::segment::{CodeTable, Segment, phys_pieces};
+use crate::vcpu::VcpuState;
+use crate::x86::straight::{REACH, is_straight};
+use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
+use icsan_model::event::Store;
+use icsan_model::history::{History, Judged, Place, Question, Ran};
+use icsan_model::ledger::{Ledger, Reliance};
+use icsan_model::memory::PAGE;
+use icsan_model::profile::Profile;
+use icsan_model::x86::length::Length64;
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Changes that were noticed in memory before their store was told of: how many are remembered, and for how long. A store is told of right after it was made; only the
+/// host's scheduler can come in between.
+const NOTICED: usize = 64;
+const NOTICED_FOR: Duration = Duration::from_secs(1);
+
+/// Changed bytes with at least so many unchanged ones between them are taken for different stores.
+const APART: usize = 16;
+
+/// Versions of one cell above which it is cut back to what a vCPU can still hold, and at which the oldest are given up.
+const MANY_VERSIONS: usize = 128;
+
+/// Stores after which what nobody can hold any more is forgotten.
+const FORGET_EVERY: u64 = 4096;
+
+/// A change whose store has not been told of.
+#[derive(Debug)]
+struct Noticed {
+    seq: Seq,
+    phys: Phys,
+    len: u64,
+    at: Instant,
+}
+
+/// A store to code, as it was told of.
+#[derive(Clone, Copy, Debug)]
+pub struct CodeStore<'a> {
+    /// Who.
+    pub vcpu: Vcpu,
+    /// The instruction.
+    pub pc: Linear,
+    /// Through which address.
+    pub linear: Linear,
+    /// To which.
+    pub phys: Phys,
+    /// What; it changes at once, and lies in one page.
+    pub bytes: &'a [u8],
+}
+
+/// What a change of code means for the segments that it may concern.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// They were changed, or what is right behind them was.
+    pub segments: Vec<&'static Segment>,
+    /// At this place in the order. `None`: nothing changed, but what is known of the change did.
+    pub seq: Option<Seq>,
+}
+
+/// The numbers of the store side.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct StoreCounts {
+    /// Stores that changed code, or what lies in a page with code.
+    pub stores: u64,
+    /// Changes that nobody was seen to make.
+    pub unseen: u64,
+    /// Versions that had to be given up.
+    pub lost_versions: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct StoreSide {
+    history: History,
+    profile: Profile,
+    by_phys: FxHashMap<u64, Vec<&'static Segment>>,
+    places: Places,
+    noticed: VecDeque<Noticed>,
+    /// The last own store of each vCPU that a branch would make visible.
+    own_pc: Vec<Option<Linear>>,
+    ledger: Ledger,
+    counts: StoreCounts,
+}
+
+impl StoreSide {
+    /// A store side that has seen nothing.
+    #[must_use]
+    pub fn new(profile: Profile, vcpus: usize) -> Self {
+        Self {
+            history: History::new(profile, Length64, vcpus),
+            profile,
+            by_phys: FxHashMap::default(),
+            places: Places::default(),
+            noticed: VecDeque::new(),
+            own_pc: vec![None; vcpus],
+            ledger: Ledger::default(),
+            counts: StoreCounts::default(),
+        }
+    }
+
+    /// The numbers.
+    #[must_use]
+    pub fn counts(&self) -> StoreCounts {
+        self.counts
+    }
+
+    /// The ledger.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Where code is.
+    pub fn places(&mut self) -> &mut Places {
+        &mut self.places
+    }
+
+    /// Where code is.
+    #[must_use]
+    pub fn places_known(&self) -> &Places {
+        &self.places
+    }
+
+    /// Where a block lies. `None`: not to be told.
+    pub fn place(&mut self, instructions: &[Instruction<'_>], cpu: &CurrentCpu) -> Option<Place> {
+        let first = instructions.first()?;
+        let page = first.linear.align_down(PAGE);
+        let mut find = |instruction: &Instruction<'_>| self.places.find(instruction.host_page(PAGE)?, instruction.linear, cpu);
+        let at = find(first)?;
+        let next = page.offset(PAGE);
+        let begins_there = instructions.iter().find(|instruction| instruction.linear.align_down(PAGE) == next);
+        let reaches = instructions.last().is_some_and(|last| last.linear.0 + last.bytes().len() as u64 > next.0);
+        let second = match begins_there {
+            Some(instruction) => find(instruction),
+            None if reaches => cpu.physical(next.0).map(Phys),
+            None => None,
+        };
+        Some(Place { page, first: at, second })
+    }
+
+    /// Makes the contents of a page known that holds code; `true` if they were not.
+    pub fn learn_page(&mut self, phys: Phys, host: HostPage) -> bool {
+        if self.history.memory().page(phys).is_some() {
+            return false;
+        }
+        self.history.memory_mut().contents(phys.align_down(PAGE), &host.read(0, PAGE as usize));
+        true
+    }
+
+    /// Does what is known of memory differ from these bytes of one page?
+    fn differs(&self, phys: Phys, bytes: &[u8]) -> bool {
+        let start = (phys.0 % PAGE) as usize;
+        let Some(page) = self.history.memory().page(phys) else { return false };
+        page[start..].iter().zip(bytes).any(|(known, byte)| known != byte)
+    }
+
+    /// Compares what is known of memory with what `host` holds, from the byte at `phys` on, and everything that the chunks of these `len` bytes and an older instruction
+    /// in them may reach. If they differ, the whole page is looked through: what changed becomes stores that nobody was seen to make. `next` gives the next
+    /// place in the order.
+    pub fn compare(&mut self, phys: Phys, len: u64, host: HostPage, mut next: impl FnMut() -> Seq) -> Vec<Touched> {
+        let chunk = u64::from(self.profile.buffers.chunk);
+        let page = phys.align_down(PAGE);
+        let first = phys.align_down(chunk.min(PAGE));
+        let end = phys.offset(len + self.history.window()).align_down(chunk).offset(chunk).0.min(page.0 + PAGE);
+        let offset = (first.0 - page.0) as usize;
+        if !self.differs(first, &host.read(offset, (end - first.0) as usize)) {
+            return Vec::new();
+        }
+        let now = host.read(0, PAGE as usize);
+        let Some(known) = self.history.memory().page(page) else { return Vec::new() };
+        let mut spans: Vec<std::ops::Range<usize>> = Vec::new();
+        for at in (0..PAGE as usize).filter(|at| known[*at] != now[*at]) {
+            match spans.last_mut() {
+                Some(span) if at - span.end < APART => span.end = at + 1,
+                _ => spans.push(at..at + 1),
+            }
+        }
+        spans.into_iter().map(|span| self.notice(page.offset(span.start as u64), &now[span], next())).collect()
+    }
+
+    /// A change of memory that no store explains so far.
+    fn notice(&mut self, phys: Phys, bytes: &[u8], seq: Seq) -> Touched {
+        let len = bytes.len() as u64;
+        let store = Store { vcpu: None, pc: None, linear: None, phys, bytes: bytes.to_vec() };
+        self.history.store(seq, store, Epoch::default());
+        self.counts.unseen += 1;
+        if self.noticed.len() == NOTICED {
+            self.noticed.pop_front();
+        }
+        self.noticed.push_back(Noticed { seq, phys, len, at: Instant::now() });
+        Touched { segments: self.reached(phys, len), seq: Some(seq) }
+    }
+
+    /// The segments that a change of these bytes may concern.
+    fn reached(&self, phys: Phys, len: u64) -> Vec<&'static Segment> {
+        let window = self.history.window();
+        let pieces = phys_pieces(phys, len);
+        let mut found: Vec<&'static Segment> =
+            pieces.filter_map(|piece| self.by_phys.get(&piece)).flatten().filter(|segment| segment.reaches(phys, len, window)).copied().collect();
+        found.sort_by_key(|segment| segment.slot.0);
+        found.dedup_by_key(|segment| segment.slot.0);
+        found
+    }
+
+    /// A new segment: stores to it find it from now on, and it knows of the last one before.
+    pub fn add(&mut self, segment: &'static Segment) {
+        let Some(place) = segment.place() else { return };
+        let (start, end) = (segment.run().linear(), segment.run().last().offset(self.history.window()));
+        let memory = self.history.memory();
+        let mut pieces = Vec::new();
+        for at in (0..end.0.wrapping_sub(start.0)).map(|i| start.offset(i)) {
+            let Some(phys) = place.phys(at) else { continue };
+            segment.changed_at(memory.changes(phys, Seq(0)).next().unwrap_or(Seq(0)));
+            pieces.extend(phys_pieces(phys, 1));
+        }
+        pieces.dedup();
+        for piece in pieces {
+            self.by_phys.entry(piece).or_default().push(segment);
+        }
+    }
+
+    /// A store to a page that holds code. `next` gives the next place in the order.
+    pub fn store(&mut self, store: &CodeStore<'_>, state: &VcpuState, cpu: &CurrentCpu, next: impl FnOnce() -> Seq) -> Touched {
+        let CodeStore { vcpu, pc, linear, phys, bytes } = *store;
+        if self.history.memory().page(phys).is_none() {
+            return Touched::default();
+        }
+        let len = bytes.len() as u64;
+        let (pc, linear) = (Some(pc), Some(linear));
+        if !self.differs(phys, bytes) {
+            // It changed nothing, or its change was noticed before it was told of.
+            let Some(seq) = self.take_noticed(phys, len) else { return Touched::default() };
+            self.branch_before(vcpu, state, store.pc, cpu);
+            let offset = |linear: Linear| Linear(linear.0.wrapping_add(self.first_changed(seq).map_or(0, |first| first.0.wrapping_sub(phys.0))));
+            self.history.attribute(seq, vcpu, pc, linear.map(offset), state.epoch);
+            self.counts.unseen = self.counts.unseen.saturating_sub(1);
+            self.counts.stores += 1;
+            self.note_own(vcpu, store.pc);
+            return Touched { segments: self.reached(phys, len), seq: None };
+        }
+        self.branch_before(vcpu, state, store.pc, cpu);
+        let seq = next();
+        self.history.store(seq, Store { vcpu: Some(vcpu), pc, linear, phys, bytes: bytes.to_vec() }, state.epoch);
+        self.counts.stores += 1;
+        self.note_own(vcpu, store.pc);
+        Touched { segments: self.reached(phys, len), seq: Some(seq) }
+    }
+
+    fn first_changed(&self, seq: Seq) -> Option<Phys> {
+        self.history.memory().record(seq).map(|record| record.store.phys)
+    }
+
+    fn take_noticed(&mut self, phys: Phys, len: u64) -> Option<Seq> {
+        self.noticed.retain(|noticed| noticed.at.elapsed() < NOTICED_FOR);
+        let inside = |noticed: &Noticed| phys <= noticed.phys && noticed.phys.0 + noticed.len <= phys.0 + len;
+        let index = self.noticed.iter().rposition(inside)?;
+        self.noticed.remove(index).map(|noticed| noticed.seq)
+    }
+
+    fn note_own(&mut self, vcpu: Vcpu, pc: Linear) {
+        if let Some(own) = self.own_pc.get_mut(usize::from(vcpu.0)) {
+            *own = Some(pc);
+        }
+    }
+
+    /// The vCPU is at `here`: did it take a branch since its last own store?
+    fn branch_before(&mut self, vcpu: Vcpu, state: &VcpuState, here: Linear, cpu: &CurrentCpu) {
+        let Some(Some(from)) = self.own_pc.get(usize::from(vcpu.0)).copied() else { return };
+        if !self.history.awaits_branch(vcpu, state.epoch) {
+            return;
+        }
+        let distance = here.0.wrapping_sub(from.0);
+        // The instruction at `here` is needed only if it is the one at `from`.
+        let straight = distance <= REACH
+            && cpu.memory(from.0, (distance as usize).max(15)).is_some_and(|code| is_straight(from, here, &code));
+        if !straight {
+            self.history.branch(vcpu, state.epoch);
+        }
+    }
+
+    /// The vCPU left the line that it executes in a way that no branch instruction shows: an interrupt that was handled.
+    pub fn branched(&mut self, vcpu: Vcpu, state: &VcpuState) {
+        if self.history.awaits_branch(vcpu, state.epoch) {
+            self.history.branch(vcpu, state.epoch);
+        }
+    }
+
+    /// A vCPU is about to execute a segment that needs a closer look. `now` is this moment, later than whatever it executed so far if the segment has rivals.
+    pub fn judge(
+        &mut self,
+        table: &CodeTable,
+        segment: &'static Segment,
+        place: Place,
+        looked: &Looked<'_>,
+        cpu: &CurrentCpu,
+    ) -> Vec<Judged> {
+        let Looked { vcpu, state, slots, now } = *looked;
+        self.branch_before(vcpu, state, segment.run().linear(), cpu);
+        let chunk = u64::from(self.profile.buffers.chunk);
+        let start = segment.run().linear().align_down(chunk);
+        let end = segment.run().last().offset(self.history.window() - 1).align_down(chunk).offset(chunk);
+        let near = table.touching(start, end.0.wrapping_sub(start.0));
+        let ran: Vec<Ran<'_>> = near
+            .iter()
+            .filter(|other| slots.flag(other.slot).executed())
+            .filter_map(|other| Some(Ran { run: other.run(), place: other.place()?, since: slots.since(other.slot) }))
+            .collect();
+        let question = Question { vcpu, run: segment.run(), place, ran: &ran, last_sync: state.last_sync, epoch: state.epoch, now };
+        let judged = self.history.judge(&question);
+        self.rely(segment, place, &near, &judged, looked);
+        judged
+    }
+
+    /// Enters into the ledger what made the execution safe, where it was.
+    fn rely(&mut self, segment: &'static Segment, place: Place, near: &[&'static Segment], judged: &[Judged], looked: &Looked<'_>) {
+        let Looked { state, slots, .. } = *looked;
+        let memory = self.history.memory();
+        for (linear, bytes) in segment.run().instructions() {
+            let phys = |i: u64| place.phys(linear.offset(i));
+            let changed = (0..bytes.len() as u64).filter_map(|i| Some(memory.version(phys(i)?, Seq(u64::MAX)))).max().unwrap_or(Seq(0));
+            let dangerous = judged.iter().any(|judged| judged.linear == linear && judged.verdict.hazard.is_some());
+            if changed == Seq(0) || dangerous {
+                continue;
+            }
+            // When did the vCPU last execute anything here?
+            let end = linear.offset(bytes.len() as u64);
+            let here = near.iter().filter(|other| {
+                let start = other.run().linear();
+                start < end && start.offset(other.run().bytes().len() as u64) > linear && other.place().and_then(|place| place.phys(linear)) == phys(0)
+            });
+            let last = here.map(|other| slots.since(other.slot)).max().unwrap_or(Seq(0));
+            if last == Seq(0) || last >= changed {
+                continue;
+            }
+            let events = state.sync_log.since(last);
+            let by = state.sync_log.first_since(changed).or_else(|| state.sync_log.first_since(last));
+            if let (Some(by), Some(site)) = (by, phys(0)) {
+                let writer = memory.record(changed).and_then(|record| record.store.pc);
+                self.ledger.add(site, Reliance { writer, by, events });
+            }
+        }
+    }
+
+    /// Forgets what no vCPU can hold: `horizon` is the oldest beginning of an epoch. To be called now and then.
+    pub fn forget(&mut self, touched: &Touched, horizon: Seq, held: impl Fn(&Segment) -> Option<Seq>) {
+        let changed = self.counts.stores + self.counts.unseen;
+        if changed.is_multiple_of(FORGET_EVERY) {
+            self.history.memory_mut().forget_before(horizon);
+            self.history.memory_mut().forget_unneeded();
+        }
+        let Some(record) = touched.seq.and_then(|seq| self.history.memory().record(seq)) else { return };
+        let (phys, len) = (record.store.phys, record.store.bytes.len() as u64);
+        for at in [phys, phys.offset(len - 1)] {
+            if self.history.memory().cell_versions(at) > MANY_VERSIONS {
+                // Whoever holds a chunk of it executed one of these segments.
+                let oldest = touched.segments.iter().filter_map(|segment| held(segment)).min();
+                let oldest = oldest.or(touched.seq).unwrap_or(horizon).max(horizon);
+                self.history.memory_mut().forget_cell_before(at, oldest);
+                if self.history.memory().cell_versions(at) > 2 * MANY_VERSIONS {
+                    self.counts.lost_versions += 1;
+                    if let Some(seq) = touched.seq {
+                        self.history.memory_mut().forget_cell_before(at, Seq(seq.0 - 1));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Who looks closer, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Looked<'a> {
+    /// Who.
+    pub vcpu: Vcpu,
+    /// Its state.
+    pub state: &'a VcpuState,
+    /// Its slots.
+    pub slots: &'a VcpuSlots<'a>,
+    /// This moment.
+    pub now: Seq,
+}
