@@ -9,6 +9,7 @@
 pub mod config;
 pub mod light;
 pub mod page_filter;
+pub mod patching;
 pub mod places;
 pub mod qemu;
 pub mod report;

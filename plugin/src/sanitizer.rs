@@ -5,6 +5,7 @@ use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::guard;
 use crate::light;
 use crate::page_filter::PageFilter;
+use crate::patching::{Context, Entry};
 use crate::qemu::api::Generation;
 use crate::qemu::install::{Hooks, Machine};
 use crate::qemu::process;
@@ -36,6 +37,9 @@ use std::time::Duration;
 /// Segments that can be watched. Each costs 20 bytes in every vCPU's slot table, which QEMU makes for 16 vCPUs at once (so 80 MiB), and some 300 bytes of its own.
 /// A Debian kernel's boot has about 60,000. When they run out, what is translated next is not watched, and the report says so.
 const MAX_SEGMENTS: u32 = 1 << 18;
+
+/// The longest instruction that ends where a return goes to, in bytes.
+const LONGEST_CALL: usize = 7;
 
 /// How long the report waits for a vCPU that is still inside a callback when QEMU exits.
 const EXIT_PATIENCE: Duration = Duration::from_secs(2);
@@ -73,6 +77,8 @@ pub struct Sanitizer {
     seq: AtomicU64,
     /// API 4: is it settled where memory is?
     places_settled: AtomicBool,
+    /// Is any task inside a protocol function?
+    patches_under_way: AtomicBool,
     /// Value of the guest's last marker.
     marker: AtomicU64,
     watching: AtomicBool,
@@ -93,7 +99,9 @@ impl Sanitizer {
         let slots = Slots::new(MAX_SEGMENTS).ok_or("QEMU gave no scoreboard")?;
         let count = machine.max_vcpus.max(1);
         let vcpus = (0..count).map(|_| Mutex::default()).collect();
-        let side = config.writers.then(|| StoreSide::new(config.profile, count));
+        let layout = config.symbols.kernel_table().and_then(|table| table.layout().copied());
+        let name = move |cpu: &CurrentCpu, task: u64| x86::task_name(cpu, layout.as_ref()?, task);
+        let side = config.writers.then(|| StoreSide::new(config.profile, count, Box::new(name)));
         let watching = AtomicBool::new(config.start.is_none());
         let started = AtomicBool::new(config.start.is_none());
         let sanitizer: &'static Self = Box::leak(Box::new(Self {
@@ -111,6 +119,7 @@ impl Sanitizer {
             sink: Mutex::new(sink),
             seq: AtomicU64::new(0),
             places_settled: AtomicBool::new(false),
+            patches_under_way: AtomicBool::new(false),
             marker: AtomicU64::new(0),
             watching,
             refused: AtomicBool::new(false),
@@ -206,17 +215,15 @@ impl Sanitizer {
         let judged = side.judge(table, segment, place, &Looked { vcpu, state: &state, slots, now }, cpu);
         // Set before the lock is let go of: whatever happens to these bytes from now on finds the flag.
         slots.set(segment.slot, Flag::Executed, now);
-        drop(code);
         let mut hazards = Vec::new();
         for Judged { verdict, .. } in judged {
             state.exempt += verdict.exempt as u64;
             state.incomplete += u64::from(!verdict.complete);
-            hazards.extend(verdict.hazard);
+            hazards.extend(verdict.hazard.map(|hazard| (hazard.kind, self.evidence_of_hazard(*hazard, side, cpu))));
         }
         drop(state);
-        for hazard in hazards {
-            self.found(hazard.kind, self.evidence_of_hazard(*hazard));
-        }
+        drop(code);
+        hazards.into_iter().for_each(|(kind, evidence)| self.found(kind, evidence));
     }
 
     fn evidence_of_light(&self, state: &VcpuState, vcpu: Vcpu, cpu: &CurrentCpu, found: light::Found) -> Evidence {
@@ -227,6 +234,9 @@ impl Sanitizer {
             memory: found.memory,
             candidates: found.candidates,
             writes: None,
+            writers: Vec::new(),
+            context: Context::default(),
+            chain: Vec::new(),
             moved: false,
             last_sync: state.last_sync,
             epoch: state.epoch,
@@ -234,7 +244,7 @@ impl Sanitizer {
         }
     }
 
-    fn evidence_of_hazard(&self, hazard: Hazard) -> Evidence {
+    fn evidence_of_hazard(&self, hazard: Hazard, side: &mut StoreSide, cpu: &CurrentCpu) -> Evidence {
         let memory = Shown { bytes: hazard.memory.clone(), origin: Origin::Memory };
         let others = hazard.candidates.into_iter().map(|candidate| {
             let before = candidate.separated_by.first().copied();
@@ -248,6 +258,9 @@ impl Sanitizer {
             physical: Some(hazard.phys),
             candidates: std::iter::once(memory).chain(others).collect(),
             memory: hazard.memory,
+            writers: hazard.writes.iter().map(|write| side.patching_known().writer(write.seq).cloned()).collect(),
+            context: side.context(hazard.vcpu, x86::privilege(cpu), cpu),
+            chain: x86::callers_now(cpu, &self.config.symbols),
             writes: Some(hazard.writes),
             moved: hazard.remapped.is_some(),
             last_sync: hazard.last_sync,
@@ -353,6 +366,58 @@ impl Sanitizer {
         {
             side.branched(vcpu, &state.lock());
         }
+    }
+
+    /// `vcpu` runs another task from now on.
+    pub fn runs_task(&self, vcpu: Vcpu, task: u64) {
+        if let Some(side) = &mut self.code.lock().side {
+            side.patching().switch(vcpu, task);
+        }
+    }
+
+    /// `vcpu` enters the address space of this page table.
+    pub fn enters_space(&self, vcpu: Vcpu, space: u64) {
+        if let Some(side) = &mut self.code.lock().side {
+            side.patching().enter_space(vcpu, space);
+        }
+    }
+
+    /// A task enters a protocol function.
+    pub fn enters_function(&self, entry: Entry) {
+        if let Some(side) = &mut self.code.lock().side {
+            side.patching().enter(entry);
+            self.patches_under_way.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A user task asks for the serialization of all its threads; it goes on at `returns_to`.
+    pub fn calls_membarrier(&self, vcpu: Vcpu, returns_to: Linear, stack: u64) {
+        if let Some(side) = &mut self.code.lock().side {
+            side.patching().enter_membarrier(vcpu, returns_to, stack);
+            self.patches_under_way.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Is anybody inside a protocol function?
+    pub fn patches_under_way(&self) -> bool {
+        self.patches_under_way.load(Ordering::Relaxed)
+    }
+
+    /// Does anybody inside a protocol function return to this address?
+    pub fn awaits_return(&self, here: Linear) -> bool {
+        self.patches_under_way() && self.code.lock().side.as_ref().is_some_and(|side| side.patching_known().awaits(here))
+    }
+
+    /// Somebody is where a protocol function may return to.
+    pub fn returns_to(&self, here: Linear, stack: u64, failed: bool) {
+        let mut code = self.code.lock();
+        let Some(side) = &mut code.side else { return };
+        let committed = side.patching().leave(here, stack, failed);
+        if !committed.is_empty() {
+            let touched = side.commit(&committed);
+            self.touch(&touched);
+        }
+        self.patches_under_way.store(side.patching().under_way(), Ordering::Relaxed);
     }
 
     /// The guest executed a marker.
@@ -504,8 +569,9 @@ impl Hooks for &'static Sanitizer {
         }
         // First the segments: on one instruction callbacks fire in the order of their registration, and a serializing instruction belongs to the epoch that it ends.
         self.watch_segments(&instructions, &block.cpu());
-        for instruction in &instructions {
-            self.points.instrument(instruction, self);
+        for (index, instruction) in instructions.iter().enumerate() {
+            let before = (index == 0 && self.config.writers).then(|| instruction.bytes_before(LONGEST_CALL, PAGE));
+            self.points.instrument(instruction, before.as_deref(), self);
             if self.config.writers {
                 instruction.on_store::<Sanitizer>();
             }

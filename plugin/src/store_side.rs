@@ -2,6 +2,7 @@
 //!
 //! Everything here is behind one lock. It is entered at translations, at stores to pages that hold code, and at the executions that need a closer look.
 
+use crate::patching::{Context, Patching, TaskName};
 use crate::places::Places;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::host_code::HostPage;
@@ -79,8 +80,10 @@ pub struct StoreCounts {
     pub lost_versions: u64,
 }
 
+/// Reads the name of the task whose `task_struct` is at an address.
+pub type TaskNameReader = Box<dyn Fn(&CurrentCpu, u64) -> Option<TaskName> + Send>;
+
 /// See the module.
-#[derive(Debug)]
 pub struct StoreSide {
     history: History,
     profile: Profile,
@@ -89,14 +92,23 @@ pub struct StoreSide {
     noticed: VecDeque<Noticed>,
     /// The last own store of each vCPU that a branch would make visible.
     own_pc: Vec<Option<Linear>>,
+    /// Reads a task's name from guest memory.
+    task_name: TaskNameReader,
     ledger: Ledger,
+    patching: Patching,
     counts: StoreCounts,
+}
+
+impl std::fmt::Debug for StoreSide {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreSide").field("counts", &self.counts).finish_non_exhaustive()
+    }
 }
 
 impl StoreSide {
     /// A store side that has seen nothing.
     #[must_use]
-    pub fn new(profile: Profile, vcpus: usize) -> Self {
+    pub fn new(profile: Profile, vcpus: usize, task_name: TaskNameReader) -> Self {
         Self {
             history: History::new(profile, Length64, vcpus),
             profile,
@@ -104,7 +116,9 @@ impl StoreSide {
             places: Places::default(),
             noticed: VecDeque::new(),
             own_pc: vec![None; vcpus],
+            task_name,
             ledger: Ledger::default(),
+            patching: Patching::new(vcpus),
             counts: StoreCounts::default(),
         }
     }
@@ -119,6 +133,46 @@ impl StoreSide {
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Patches under way.
+    pub fn patching(&mut self) -> &mut Patching {
+        &mut self.patching
+    }
+
+    /// Patches under way.
+    #[must_use]
+    pub fn patching_known(&self) -> &Patching {
+        &self.patching
+    }
+
+    /// The author of these stores takes them for done. Answers with the segments that they changed.
+    pub fn commit(&mut self, stores: &[Seq]) -> Touched {
+        let mut touched = Touched::default();
+        for store in stores {
+            self.history.memory_mut().commit(*store);
+            if let Some(record) = self.history.memory().record(*store) {
+                touched.segments.extend(self.reached(record.store.phys, record.store.bytes.len() as u64));
+            }
+        }
+        touched.segments.sort_by_key(|segment| segment.slot.0);
+        touched.segments.dedup_by_key(|segment| segment.slot.0);
+        touched
+    }
+
+    /// Where the vCPU of a hazard is.
+    pub fn context(&mut self, vcpu: Vcpu, cpl: Option<u8>, cpu: &CurrentCpu) -> Context {
+        let Self { patching, task_name, .. } = self;
+        patching.context(vcpu, cpl, |task| task_name(cpu, task))
+    }
+
+    /// A vCPU has made a store: who ran there.
+    fn note_writer(&mut self, seq: Seq, store: &CodeStore<'_>, cpu: &CurrentCpu) {
+        let Self { patching, task_name, .. } = self;
+        let context = patching.context(store.vcpu, None, |task| task_name(cpu, task));
+        // The upper half of the address space is the kernel's. (Firmware and boot loaders run in the lower half, and make no system calls.)
+        let user = store.pc.0 >> 63 == 0;
+        self.patching.store(seq, store.vcpu, user, context);
     }
 
     /// Where code is.
@@ -247,6 +301,7 @@ impl StoreSide {
             self.counts.unseen = self.counts.unseen.saturating_sub(1);
             self.counts.stores += 1;
             self.note_own(vcpu, store.pc);
+            self.note_writer(seq, store, cpu);
             return Touched { segments: self.reached(phys, len), seq: None };
         }
         self.branch_before(vcpu, state, store.pc, cpu);
@@ -254,6 +309,7 @@ impl StoreSide {
         self.history.store(seq, Store { vcpu: Some(vcpu), pc, linear, phys, bytes: bytes.to_vec() }, state.epoch);
         self.counts.stores += 1;
         self.note_own(vcpu, store.pc);
+        self.note_writer(seq, store, cpu);
         Touched { segments: self.reached(phys, len), seq: Some(seq) }
     }
 
@@ -346,7 +402,8 @@ impl StoreSide {
             let events = state.sync_log.since(last);
             let by = state.sync_log.first_since(changed).or_else(|| state.sync_log.first_since(last));
             if let (Some(by), Some(site)) = (by, phys(0)) {
-                let writer = memory.record(changed).and_then(|record| record.store.pc);
+                let function = self.patching.writer(changed).and_then(|writer| writer.function);
+                let writer = function.or_else(|| memory.record(changed).and_then(|record| record.store.pc));
                 self.ledger.add(site, Reliance { writer, by, events });
             }
         }

@@ -93,6 +93,14 @@ impl Instruction<'_> {
         &self.buffer[..usize::from(self.len)]
     }
 
+    /// Up to `len` bytes right before it in memory: fewer if they lie in another page (of `page` bytes), none if it is not in RAM.
+    #[must_use]
+    pub fn bytes_before(&self, len: usize, page: u64) -> Vec<u8> {
+        let offset = (self.linear.0 % page) as usize;
+        let len = len.min(offset);
+        self.host_page(page).map_or_else(Vec::new, |host| host.read(offset - len, len))
+    }
+
     /// The page of its first byte in the host's memory, if it lies in RAM; `page` is the guest's page size in bytes.
     #[must_use]
     pub fn host_page(&self, page: u64) -> Option<HostPage> {

@@ -1,6 +1,8 @@
 //! The hazards so far, each distinct one once.
 
 use crate::config::Config;
+use crate::patching::{Context, Writer};
+use crate::x86::stack::Caller;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::hazard::{Kind, Write};
 use icsan_model::vcpu::LastSync;
@@ -24,6 +26,12 @@ pub struct Evidence {
     pub candidates: Vec<Shown>,
     /// The stores that separate the candidates from memory, oldest first. `None`: stores are not watched, or not these.
     pub writes: Option<Vec<Write>>,
+    /// Who made them, as far as it is remembered; as many as there are writes.
+    pub writers: Vec<Option<Writer>>,
+    /// Where the executor is.
+    pub context: Context,
+    /// Who called it.
+    pub chain: Vec<Caller>,
     /// Did a page of the instruction move in this epoch?
     pub moved: bool,
     /// The vCPU's last serializing event.

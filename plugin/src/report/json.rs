@@ -1,8 +1,10 @@
 //! The objects of the JSON Lines report, schema 1. Addresses are strings `0x…`, bytes are hex strings.
 
-use super::findings::{Findings, Hazard, Origin, Shown};
+use super::findings::{Evidence, Findings, Hazard, Origin, Shown};
 use super::ledger::ReliedOn;
 use super::{Counts, Report};
+use crate::patching::{Context, Writer};
+use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
 use icsan_model::addr::Vcpu;
 use icsan_model::hazard::Write;
@@ -68,6 +70,11 @@ pub struct HazardObject<'a> {
     pub writes: Vec<WriteObject>,
     /// `seen`, `unseen` (no CPU was seen to make the last store), `moved` (a page was remapped), `unknown` (stores are not watched).
     pub writer: &'static str,
+    /// Who called the executing function: best effort, innermost first, `?` where it is a guess.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<String>,
+    /// Where the executor is.
+    pub context: Option<ContextObject>,
     pub last_sync: Option<LastSyncObject>,
     pub epoch: u64,
     pub marker: String,
@@ -114,6 +121,22 @@ pub struct WriteObject {
     pub paddr: String,
     pub old: Option<String>,
     pub new: String,
+    /// The outermost function of a patching protocol that the writer was in, and who had called that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<String>,
+    pub context: Option<ContextObject>,
+}
+
+/// Where a vCPU was.
+#[derive(Serialize, Debug)]
+#[allow(missing_docs)]
+pub struct ContextObject {
+    pub cr3: Option<String>,
+    pub cpl: Option<u8>,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
 }
 
 /// The vCPU's last serializing event.
@@ -141,6 +164,8 @@ pub struct Summary<'a> {
     pub stores: Option<u64>,
     /// Changes of code that nobody was seen to make.
     pub unseen: Option<u64>,
+    /// How often a patching protocol, or a membarrier, committed stores.
+    pub commits: Option<u64>,
     pub epochs: u64,
     pub dropped: u64,
     pub complete: bool,
@@ -193,13 +218,15 @@ impl<'a> Object<'a> {
             memory: hex_bytes(&evidence.memory),
             memory_text: text(&evidence.memory),
             candidates: evidence.candidates.iter().map(|shown| candidate(shown, text(&shown.bytes))).collect(),
-            writes: evidence.writes.iter().flatten().map(|write| write_object(write, &symbol)).collect(),
+            writes: writes(evidence, &symbol),
             writer: match &evidence.writes {
                 None => "unknown",
                 Some(writes) if writes.last().is_some_and(|write| write.vcpu.is_some()) => "seen",
                 Some(writes) if writes.is_empty() && evidence.moved => "moved",
                 Some(_) => "unseen",
             },
+            chain: chain(&evidence.chain, &symbol),
+            context: context(&evidence.context),
             last_sync: evidence.last_sync.map(|sync| LastSyncObject {
                 event: sync.event.map_or("reset", |event| report.arch.event_name(event)),
                 pc: sync.pc.map(|pc| hex(pc.0)),
@@ -227,6 +254,7 @@ impl<'a> Object<'a> {
             serializing: super::text::events_met(report, counts).into_iter().collect(),
             stores: counts.stores.map(|stores| stores.stores),
             unseen: counts.stores.map(|stores| stores.unseen),
+            commits: counts.commits.map(|(commits, _)| commits),
             epochs: counts.epochs,
             dropped: counts.dropped,
             complete: counts.complete,
@@ -249,8 +277,9 @@ fn candidate(shown: &Shown, text: String) -> CandidateObject {
     CandidateObject { bytes: hex_bytes(&shown.bytes), text, versions, kind, exempt }
 }
 
-fn write_object(write: &Write, symbol: &impl Fn(u64) -> Option<String>) -> WriteObject {
-    WriteObject {
+fn writes(evidence: &Evidence, symbol: &impl Fn(u64) -> Option<String>) -> Vec<WriteObject> {
+    let writers = evidence.writers.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+    let object = |(write, writer): (&Write, Option<&Writer>)| WriteObject {
         seq: write.seq.0,
         vcpu: write.vcpu.map(|vcpu| vcpu.0),
         pc: write.pc.map(|pc| hex(pc.0)),
@@ -259,7 +288,26 @@ fn write_object(write: &Write, symbol: &impl Fn(u64) -> Option<String>) -> Write
         paddr: hex(write.phys.0),
         old: write.old.as_deref().map(hex_bytes),
         new: hex_bytes(&write.new),
-    }
+        function: writer.and_then(|writer| writer.function).map(|function| symbol(function.0).unwrap_or_else(|| hex(function.0))),
+        chain: writer.map(|writer| chain(&writer.chain, symbol)).unwrap_or_default(),
+        context: writer.and_then(|writer| context(&writer.context)),
+    };
+    evidence.writes.iter().flatten().zip(writers).map(object).collect()
+}
+
+fn chain(callers: &[Caller], symbol: &impl Fn(u64) -> Option<String>) -> Vec<String> {
+    let name = |caller: &Caller| symbol(caller.address).unwrap_or_else(|| hex(caller.address));
+    callers.iter().map(|caller| format!("{}{}", if caller.sure { "" } else { "? " }, name(caller))).collect()
+}
+
+fn context(context: &Context) -> Option<ContextObject> {
+    let Context { space, cpl, task } = context;
+    (*context != Context::default()).then(|| ContextObject {
+        cr3: space.map(hex),
+        cpl: *cpl,
+        pid: task.as_ref().map(|task| task.pid),
+        comm: task.as_ref().map(|task| task.comm.clone()),
+    })
 }
 
 fn hex(value: u64) -> String {

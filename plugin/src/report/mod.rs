@@ -41,6 +41,8 @@ pub struct Counts {
     pub stores: Option<StoreCounts>,
     /// What safe executions of changed code relied on.
     pub ledger: Option<Ledger>,
+    /// Commits, and stores in them; `None` in the light mode.
+    pub commits: Option<(u64, u64)>,
     /// Why writers may be unknown, if so.
     pub no_writers: Option<&'static str>,
     /// What did not fit into a table.
@@ -53,7 +55,7 @@ pub struct Counts {
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { blocks: 0, epochs: 0, serializing: Vec::new(), exempt: 0, stores: None, ledger: None, no_writers: None, dropped: 0, complete: true, nothing_watched: None }
+        Self { blocks: 0, epochs: 0, serializing: Vec::new(), exempt: 0, stores: None, ledger: None, commits: None, no_writers: None, dropped: 0, complete: true, nothing_watched: None }
     }
 }
 
@@ -76,6 +78,9 @@ impl Counts {
         self.dropped += side.ledger().dropped() + counts.lost_versions;
         self.stores = Some(counts);
         self.ledger = Some(side.ledger().clone());
+        let patching = side.patching_known();
+        self.commits = Some(patching.commits());
+        self.dropped += patching.dropped();
         self.no_writers = side.places_known().trouble();
         self.complete &= self.no_writers.is_none();
     }

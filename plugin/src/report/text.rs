@@ -2,6 +2,8 @@
 
 use super::findings::{Evidence, Findings, Hazard, Origin};
 use super::{Counts, Report};
+use crate::patching::{Context, TaskName};
+use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
 use icsan_model::architecture::Architecture;
 use icsan_model::hazard::Kind;
@@ -46,6 +48,7 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     let location = symbols.resolve(pc).map(|resolved| format!(" in {resolved}")).unwrap_or_default();
     let _ = writeln!(text, "vCPU {} executed {} bytes at {pc:#x} ({physical}){location}:", evidence.vcpu, evidence.memory.len());
     candidates(&mut text, evidence, symbols);
+    whereabouts(&mut text, &evidence.context, &evidence.chain, &name);
     writes(&mut text, evidence, &name);
     let _ = match evidence.last_sync {
         Some(sync) => writeln!(
@@ -88,6 +91,22 @@ fn candidates(text: &mut String, evidence: &Evidence, symbols: &Symbolizer) {
     }
 }
 
+/// The task, and its callers as the kernel writes them: `?` before what is a guess.
+fn whereabouts(text: &mut String, context: &Context, chain: &[Caller], name: &impl Fn(u64) -> String) {
+    let mut words = Vec::new();
+    if let Some(TaskName { pid, comm }) = &context.task {
+        words.push(format!("task {comm}/{pid}"));
+    }
+    words.extend(context.cpl.map(|cpl| format!("CPL {cpl}")));
+    words.extend(context.space.map(|space| format!("CR3 {space:#x}")));
+    if !words.is_empty() {
+        let _ = writeln!(text, "  {}", words.join(", "));
+    }
+    for caller in chain {
+        let _ = writeln!(text, "  {}{}", if caller.sure { "" } else { "? " }, name(caller.address));
+    }
+}
+
 fn writes(text: &mut String, evidence: &Evidence, name: &impl Fn(u64) -> String) {
     let Some(writes) = &evidence.writes else {
         let _ = writeln!(text, "writer unknown: no store was seen");
@@ -101,14 +120,22 @@ fn writes(text: &mut String, evidence: &Evidence, name: &impl Fn(u64) -> String)
     if first > 0 {
         let _ = writeln!(text, "{first} older stores are left out: they are in report=");
     }
-    for write in &writes[first..] {
+    let writers = evidence.writers.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+    for (write, writer) in writes.iter().zip(writers).skip(first) {
         let by = (write.vcpu, write.pc);
         if last != Some(by) {
             last = Some(by);
             let _ = match (write.vcpu, write.pc) {
                 (Some(vcpu), Some(pc)) => {
                     let through = write.linear.map(|linear| format!(" through {linear}")).unwrap_or_default();
-                    writeln!(text, "written by vCPU {vcpu} at {}{through}:", name(pc.0))
+                    let _ = writeln!(text, "written by vCPU {vcpu} at {}{through}:", name(pc.0));
+                    if let Some(writer) = writer {
+                        if let Some(function) = writer.function {
+                            let _ = writeln!(text, "  on behalf of {}", name(function.0));
+                        }
+                        whereabouts(text, &writer.context, &writer.chain, name);
+                    }
+                    Ok(())
                 }
                 _ => writeln!(text, "writer unknown: the change was found in memory, and no store of a vCPU explains it:"),
             };
@@ -168,6 +195,12 @@ pub fn summary(report: &Report<'_>, findings: &Findings, counts: &Counts, fault:
     let _ = writeln!(text, "icsan: {} blocks translated; {} epochs: {}", counts.blocks, counts.epochs, events.join(", "));
     if let Some(stores) = counts.stores {
         let _ = writeln!(text, "icsan: {} stores to pages with code; {} changes of code that nobody was seen to make", stores.stores, stores.unseen);
+        let _ = match counts.commits {
+            Some((commits, committed)) if commits > 0 => {
+                writeln!(text, "icsan: {commits} commits of {committed} stores, by the return of a patching protocol or of membarrier")
+            }
+            _ => writeln!(text, "icsan: no commits were seen: where none is known, an executor is `unserialized` at worst"),
+        };
     }
     if let Some(ledger) = &counts.ledger {
         text.push_str(&super::ledger::text(report, ledger));

@@ -1,12 +1,16 @@
 //! What the plugin knows of x86-64 beyond the model: which instructions to watch, and what must be looked up when they run.
 
 mod marker;
+mod protocol_point;
 mod registers;
+pub mod stack;
 pub mod straight;
 mod sync_point;
 pub mod text;
 mod watch_gate;
 
+use crate::patching::TaskName;
+use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::translation::Instruction;
 use crate::sanitizer::Sanitizer;
 use icsan_model::profile::Profile;
@@ -23,6 +27,7 @@ pub struct Points {
     sync: sync_point::SyncPoints,
     marker: marker::MarkerPoint,
     gates: watch_gate::Gates,
+    protocol: protocol_point::ProtocolPoints,
 }
 
 /// Does the plugin learn of the event at all? It watches instructions; resets, interrupt delivery and system management mode show in none.
@@ -73,9 +78,32 @@ pub fn may_change_mapping(event: SyncEventId) -> bool {
     .contains(&event)
 }
 
+/// The privilege level of the vCPU whose callback runs, if its registers can be read.
+#[must_use]
+pub fn privilege(cpu: &CurrentCpu) -> Option<u8> {
+    registers::Registers::get().cs(cpu).map(|cs| cs as u8 & 3)
+}
+
+/// The name of the task whose `task_struct` is at that address.
+#[must_use]
+pub fn task_name(cpu: &CurrentCpu, layout: &icsan_symbols::KernelLayout, task: u64) -> Option<TaskName> {
+    let comm = cpu.memory(task.wrapping_add(layout.task_comm.into()), layout.task_comm_len as usize)?;
+    let pid = cpu.memory(task.wrapping_add(layout.task_pid.into()), 4)?;
+    let comm = String::from_utf8_lossy(comm.split(|byte| *byte == 0).next()?).into_owned();
+    Some(TaskName { pid: u32::from_le_bytes(pid.try_into().ok()?), comm })
+}
+
+/// The callers of what executes now, if its registers can be read.
+#[must_use]
+pub fn callers_now(cpu: &CurrentCpu, symbols: &icsan_symbols::Symbolizer) -> Vec<stack::Caller> {
+    registers::Registers::get().rsp(cpu).map_or_else(Vec::new, |rsp| stack::callers(cpu, symbols, rsp, false))
+}
+
 impl Points {
     /// Puts the callbacks on an instruction that it needs besides its segment's.
-    pub fn instrument(&self, instruction: &Instruction<'_>, sanitizer: &'static Sanitizer) {
+    ///
+    /// `before`: the bytes right before it in memory, if it is the first of its block.
+    pub fn instrument(&self, instruction: &Instruction<'_>, before: Option<&[u8]>, sanitizer: &'static Sanitizer) {
         let bytes = instruction.bytes();
         let config = sanitizer.config();
         let maps = config.writers
@@ -87,5 +115,8 @@ impl Points {
         self.sync.instrument(instruction, sanitizer, maps || may_synchronize(bytes, &config.profile));
         self.marker.instrument(instruction, sanitizer);
         self.gates.instrument(instruction, sanitizer);
+        if config.writers {
+            self.protocol.instrument(instruction, before, sanitizer);
+        }
     }
 }

@@ -12,6 +12,7 @@ pub struct Registers {
     general: [Option<Register>; 16],
     cs: Option<Register>,
     cr3: Option<Register>,
+    gs_base: Option<Register>,
 }
 
 static REGISTERS: OnceLock<Registers> = OnceLock::new();
@@ -19,7 +20,7 @@ static REGISTERS: OnceLock<Registers> = OnceLock::new();
 impl Registers {
     /// The handles, looked up at the first use within a callback.
     pub fn get() -> &'static Self {
-        REGISTERS.get_or_init(|| Self { general: GENERAL.map(Register::find), cs: Register::find("cs"), cr3: Register::find("cr3") })
+        REGISTERS.get_or_init(|| Self { general: GENERAL.map(Register::find), cs: Register::find("cs"), cr3: Register::find("cr3"), gs_base: Register::find("gs_base") })
     }
 
     /// General register by number.
@@ -45,6 +46,21 @@ impl Registers {
     /// RSP.
     pub fn rsp(&self, cpu: &CurrentCpu) -> Option<u64> {
         self.general(cpu, 4)
+    }
+
+    /// RSI.
+    pub fn rsi(&self, cpu: &CurrentCpu) -> Option<u64> {
+        self.general(cpu, 6)
+    }
+
+    /// RDI.
+    pub fn rdi(&self, cpu: &CurrentCpu) -> Option<u64> {
+        self.general(cpu, 7)
+    }
+
+    /// The base of GS: in the kernel, that of the per-CPU variables.
+    pub fn gs_base(&self, cpu: &CurrentCpu) -> Option<u64> {
+        cpu.read(self.gs_base?)
     }
 
     /// The code segment's selector.

@@ -11,6 +11,10 @@ use icsan_model::x86::{events, resolve};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 
+/// The part of CR3 that is an address, less bit 12, by which page-table isolation tells the kernel's half of a pair of tables from the user's
+/// (arch/x86/entry/calling.h, PTI_USER_PGTABLE_BIT).
+const PAGE_TABLE: u64 = 0x000f_ffff_ffff_e000;
+
 /// The MSR that holds the address of the kernel's system-call entry (SDM vol. 4, IA32_LSTAR), and Linux's name for what is there.
 const LSTAR: u32 = 0xc000_0082;
 const LSTAR_SYMBOL: &str = "entry_SYSCALL_64";
@@ -56,7 +60,13 @@ impl Payload for ResolvedPoint {
             Class::Fixed(event) => event,
             Class::Iret { operand_bytes } => self.iret(cpu, operand_bytes),
             Class::Wrmsr => self.wrmsr(cpu),
-            Class::MovCr3 { register } => mov_cr3(cpu, register),
+            Class::MovCr3 { register } => {
+                let event = mov_cr3(cpu, register);
+                if let Some(new) = Registers::get().general(cpu, register) {
+                    self.sanitizer.enters_space(vcpu, new & PAGE_TABLE);
+                }
+                event
+            }
         };
         self.sanitizer.synchronizes(vcpu, event, self.pc);
     }
