@@ -19,5 +19,7 @@ pub mod glob;
 #[cfg(feature = "runner")]
 pub mod host;
 pub mod marker;
+pub mod patcher;
 pub mod table;
 pub mod verdict;
+pub mod zoo;

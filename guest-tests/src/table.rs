@@ -6,6 +6,11 @@
 //! Unless a row says otherwise, the changed bytes of an own-code or hand-over scenario straddle two aligned quadwords, so that AMD's exemption
 //! of aligned quadwords does not touch it; only the `cross/` rows are about that exemption.
 
+mod kernel;
+mod module;
+mod stores;
+
+use crate::glob::matches_any;
 use crate::verdict::Kind::{Alias, Smc, Stale, Torn, Unserialized};
 use crate::verdict::Profile::{AmdApm, Coherent, Fred, SdmStrict};
 use crate::verdict::Verdict::{Reported, Silent, Unchecked};
@@ -26,6 +31,47 @@ pub struct Scenario {
     pub full: Verdicts,
     /// What the light mode says instead, and why.
     pub light: Option<(Verdicts, &'static str)>,
+    /// Whom a report of the full model must name as a writer; none if that is left open.
+    pub writer: Option<Writer>,
+    /// Does it take so long that only a run that asks for it includes it?
+    pub heavy: bool,
+    /// A word that the kernel's command line must have: the scenario gets a boot of its own. Empty for most.
+    pub append: &'static str,
+}
+
+/// Who makes the stores of a scenario.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Writer {
+    /// The CPU that steers: [`WRITER`].
+    Other,
+    /// The executor's own CPU.
+    Itself,
+}
+
+/// Which scenarios are asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Selection<'a> {
+    /// Globs over the names, joined by commas.
+    pub filter: &'a str,
+    /// The heavy ones, too?
+    pub heavy: bool,
+}
+
+impl Selection<'_> {
+    /// Is this one asked for?
+    #[must_use]
+    pub fn includes(&self, row: &Scenario) -> bool {
+        matches_any(self.filter, row.name) && (self.heavy || !row.heavy)
+    }
+
+    /// The boots that it takes: the word that each has on the kernel's command line, the empty one first.
+    #[must_use]
+    pub fn boots(&self) -> Vec<&'static str> {
+        let mut words: Vec<_> = TABLE.iter().filter(|row| self.includes(row)).map(|row| row.append).collect();
+        words.sort_unstable();
+        words.dedup();
+        words
+    }
 }
 
 impl Scenario {
@@ -75,11 +121,11 @@ pub fn by_name(name: &str) -> Option<&'static Scenario> {
 }
 
 const fn good(name: &'static str, what: &'static str) -> Scenario {
-    Scenario { name, what, twin: None, cpus: 2, full: Verdicts::SILENT, light: None }
+    Scenario { name, what, twin: None, cpus: 2, full: Verdicts::SILENT, light: None, writer: None, heavy: false, append: "" }
 }
 
 const fn bad(name: &'static str, twin: &'static str, full: Verdicts, what: &'static str) -> Scenario {
-    Scenario { name, what, twin: Some(twin), cpus: 2, full, light: None }
+    Scenario { twin: Some(twin), full, writer: Some(Writer::Other), ..good(name, what) }
 }
 
 impl Scenario {
@@ -90,6 +136,16 @@ impl Scenario {
 
     const fn in_light(mut self, verdicts: Verdicts, why: &'static str) -> Self {
         self.light = Some((verdicts, why));
+        self
+    }
+
+    const fn by_itself(mut self) -> Self {
+        self.writer = Some(Writer::Itself);
+        self
+    }
+
+    const fn heavy(mut self) -> Self {
+        self.heavy = true;
         self
     }
 
@@ -106,8 +162,6 @@ const TORN: Verdicts =
     Verdicts::all(Reported(Torn)).but(Coherent, Unchecked("the two chunks are fetched one after the other, and a store can fall between"));
 /// Torn, but nobody runs the code while it is being changed.
 const TORN_LATER: Verdicts = Verdicts::reported(Torn);
-const KERNEL: Verdicts =
-    Verdicts::SILENT.but(SdmStrict, Unchecked("no INT3 exemption: depends on who meets a breakpoint in the epoch of the old bytes"));
 
 /// A finding about Linux, which `idle=poll` on the kernel's command line makes certain.
 const MIGRATION: Verdicts = Verdicts::all(Unchecked(
@@ -120,8 +174,32 @@ const NO_MIXES: &str = "no mixes of versions without the store side";
 const NO_COMMIT: &str = "no versions that were never executed, and no commits, without the store side";
 const NO_WRITER: &str = "only the store side knows that the writer is the executor itself";
 
+const ALL: &[&[Scenario]] = &[BASIC, stores::ROWS, kernel::ROWS, module::ROWS];
+
 /// Every scenario; a row's place is its identity within one build of guest and runner.
-pub const TABLE: &[Scenario] = &[
+pub const TABLE: &[Scenario] = &{
+    const COUNT: usize = {
+        let (mut part, mut count) = (0, 0);
+        while part < ALL.len() {
+            count += ALL[part].len();
+            part += 1;
+        }
+        count
+    };
+    let mut table = [BASIC[0]; COUNT];
+    let (mut part, mut row, mut at) = (0, 0, 0);
+    while part < ALL.len() {
+        if row == ALL[part].len() {
+            (part, row) = (part + 1, 0);
+            continue;
+        }
+        table[at] = ALL[part][row];
+        (row, at) = (row + 1, at + 1);
+    }
+    table
+};
+
+const BASIC: &[Scenario] = &[
     // A thread runs code without a system call while another one changes it.
     bad("cross/imm8", "cross/imm8-cpuid", QUADWORD, "changes a 1-byte immediate under a spinning thread"),
     bad("cross/imm32", "cross/imm32-cpuid", QUADWORD, "changes an aligned 4-byte immediate under a spinning thread"),
@@ -164,6 +242,7 @@ pub const TABLE: &[Scenario] = &[
     ),
     good("handover/iret-to-self", "the executor executes IRET-to-self in user mode"),
     good("membarrier/sync-core", "the writer calls membarrier(PRIVATE_EXPEDITED_SYNC_CORE), registered"),
+    good("membarrier/registered-late", "the same, registered while the executor runs already"),
     good("membarrier/plain", "the writer calls membarrier(PRIVATE_EXPEDITED): its IPI ends in IRET, which FRED's ERETU replaces")
         .under(Fred, Reported(Unserialized)),
     bad("membarrier/unregistered", "membarrier/sync-core", UNSERIALIZED, "the writer calls SYNC_CORE unregistered, gets EPERM and goes on"),
@@ -181,6 +260,7 @@ pub const TABLE: &[Scenario] = &[
     good("own/jump", "stores through the address it executes from, then calls the code").on_one_cpu().in_light(UNSERIALIZED, NO_WRITER),
     bad("own/no-jump", "own/no-jump-cpuid", Verdicts::reported(Smc), "stores into the very next instruction")
         .on_one_cpu()
+        .by_itself()
         .in_light(UNSERIALIZED, NO_WRITER),
     good("own/no-jump-cpuid", "stores into an instruction ahead, with CPUID between").on_one_cpu(),
     bad(
@@ -190,12 +270,14 @@ pub const TABLE: &[Scenario] = &[
         "stores through a second mapping, then calls the code: a branch is not enough",
     )
     .on_one_cpu()
+    .by_itself()
     .in_light(UNSERIALIZED, NO_WRITER),
     good("own/alias-cpuid", "stores through a second mapping, executes CPUID, then calls the code").on_one_cpu(),
     // Mappings.
     good("mapping/fresh", "new code at an address where nothing was mapped before, handed to another thread"),
     good("mapping/munmap-mmap", "unmaps code that another thread ran and maps other code there"),
     good("mapping/map-fixed", "maps other code over code that another thread ran"),
+    good("mapping/mremap", "moves a page with other code over code that another thread ran: a change that no store made"),
     good("mapping/mprotect", "makes code that another thread ran writable and not executable, changes it, and back"),
     bad(
         "mapping/pwrite",
@@ -213,22 +295,6 @@ pub const TABLE: &[Scenario] = &[
     good("process/exec", "a program changes its text, runs it, and executes itself anew").on_one_cpu(),
     Scenario { full: MIGRATION, ..good("process/migrate", "a thread goes to another CPU, changes its code there and comes back") },
     good("process/migrate-registered", "the same, registered for SYNC_CORE: the scheduler serializes"),
-    // The kernel changes its own text while other CPUs, if there are any, are in user mode and in system calls.
-    Scenario { full: KERNEL, ..good("kernel/static-keys", "toggles /proc/sys/kernel/sched_schedstats").on_one_cpu() },
-    Scenario {
-        full: KERNEL,
-        ..good("kernel/tracepoint", "enables and disables the tracepoint sched_switch: a jump label and a static call").on_one_cpu()
-    },
-    Scenario { full: KERNEL, ..good("kernel/kprobe", "plants and removes a kprobe at the entry of a system call").on_one_cpu() },
-    Scenario {
-        full: KERNEL,
-        ..good("kernel/kprobe-inside", "plants a kprobe inside of that system call, waits until it is a jump, and removes it").on_one_cpu()
-    },
-    Scenario {
-        full: KERNEL,
-        ..good("kernel/module", "loads two modules in turn, runs their code on every CPU, patches it, and unloads them").on_one_cpu()
-    },
-    Scenario { full: KERNEL, ..good("kernel/ftrace", "switches the function tracer on and off for one function").on_one_cpu() },
 ];
 
 #[cfg(test)]
@@ -258,7 +324,21 @@ mod tests {
             let twin = row.twin.and_then(by_name).unwrap_or_else(|| panic!("{} has no twin", row.name));
             assert!(!is_bad(twin), "{}: its twin {} is bad itself", row.name, twin.name);
             assert!(twin.cpus >= row.cpus, "{}: its twin runs elsewhere", row.name);
+            assert!(row.writer.is_some(), "{}: who writes?", row.name);
         }
+    }
+
+    #[test]
+    fn heavy_rows_and_rows_with_a_boot_of_their_own_are_asked_for() {
+        let quick = Selection { filter: "", heavy: false };
+        assert!(TABLE.iter().any(|row| row.heavy && !quick.includes(row)));
+        assert_eq!(quick.boots(), [""]);
+        let long = Selection { filter: "kernel/*", heavy: true };
+        assert_eq!(long.boots(), ["", "maxcpus=1"]);
+        assert_eq!(Selection { filter: "kernel/maxcpus", heavy: true }.boots(), ["maxcpus=1"]);
+        assert!(Selection { filter: "kernel/maxcpus", heavy: false }.boots().is_empty());
+        // One word, which the guest finds again on its command line.
+        assert!(TABLE.iter().all(|row| !row.append.contains(char::is_whitespace)));
     }
 
     #[test]

@@ -79,6 +79,19 @@ impl CodePage {
         Ok(())
     }
 
+    /// Moves the memory of `other` here, in place of what is here.
+    pub fn move_here(&self, mut other: Self) -> io::Result<()> {
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: both mappings are ours and equally long; the scenario holds the executor elsewhere.
+        let moved = unsafe { libc::mremap(other.execute.cast(), self.len, self.len, flags, self.execute) };
+        if moved == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // It is not there any more.
+        other.len = 0;
+        Ok(())
+    }
+
     /// Changes the permissions: writable and not executable, or the other way round.
     pub fn protect(&self, writable: bool) -> io::Result<()> {
         let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ | libc::PROT_EXEC };
@@ -108,7 +121,8 @@ impl CodePage {
         unsafe { self.execute.add(at) }
     }
 
-    fn target(&self, at: usize, bytes: usize) -> *mut u8 {
+    /// Where `bytes` bytes from offset `at` on are written.
+    pub fn target(&self, at: usize, bytes: usize) -> *mut u8 {
         assert!(at + bytes <= self.len.max(PAGE));
         // SAFETY: within the mapping.
         unsafe { self.write.add(at) }
@@ -125,6 +139,12 @@ impl CodePage {
     pub fn store8(&self, at: usize, value: u8) {
         // SAFETY: the target is within a writable mapping.
         unsafe { asm!("mov byte ptr [{}], {}", in(reg) self.target(at, 1), in(reg_byte) value, options(nostack, preserves_flags)) }
+    }
+
+    /// One store of two bytes, aligned or not.
+    pub fn store16(&self, at: usize, value: u16) {
+        // SAFETY: the target is within a writable mapping.
+        unsafe { asm!("mov word ptr [{}], {:x}", in(reg) self.target(at, 2), in(reg) value, options(nostack, preserves_flags)) }
     }
 
     /// One store of four bytes, aligned or not.

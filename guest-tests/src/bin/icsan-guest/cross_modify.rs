@@ -1,22 +1,26 @@
 //! `cross/`: one thread runs code, without a system call, while another changes it.
 
+use crate::code_page::CodePage;
 use crate::cpu::cpuid;
 use crate::executor::{Executor, Spinner};
+use crate::membarrier::sync_core;
 use crate::outcome::{Attempt, spoiled};
 use crate::pace::Pace;
 use crate::shape::{Kind, Shape};
-use crate::sys::pin;
+use crate::sys::{Membarrier, membarrier, pin};
 use icsan_guest_tests::table::{WRITER, executor};
 use std::sync::Arc;
 
-/// Changes the code under a spinning thread.
+/// Changes the code under a spinning thread. Each change begins an epoch of the executor's, so that only one store separates what it may run: that is
+/// what AMD's exemption asks for.
 pub fn under_spinner(kind: Kind) -> Attempt {
     pin(WRITER)?;
+    membarrier(Membarrier::RegisterSyncCore)?;
     let shape = Shape::new(kind)?;
     let function = shape.function();
     let spinner = Spinner::start(executor(2), move || function(0))?;
     let mut pace = Pace::of_bad();
-    while let Some(n) = pace.next() {
+    while let Some(n) = next_epoch(&mut pace)? {
         // It has just run the old version.
         spinner.ran(2);
         shape.store(n);
@@ -24,6 +28,12 @@ pub fn under_spinner(kind: Kind) -> Attempt {
     }
     drop(spinner);
     Ok(pace.outcome())
+}
+
+/// Begins an epoch on every CPU that runs this process, and then the next change, whose time does not include that.
+pub fn next_epoch(pace: &mut Pace) -> std::io::Result<Option<u32>> {
+    sync_core()?;
+    Ok(pace.next())
 }
 
 /// What the two sides do between the store and the next execution.
@@ -37,12 +47,22 @@ pub struct HandOver {
     pub serializes: bool,
 }
 
-/// The executor runs the code, stands aside, and runs it again after the change.
+/// The executor serializes, runs the code, stands aside, and runs it again after the change.
 pub fn hand_over(kind: Kind, how: HandOver) -> Attempt {
     let shape = Arc::new(Shape::new(kind)?);
     let function = shape.function();
     let theirs = Arc::clone(&shape);
     hand_over_by(how, &shape, function, move |n| {
+        theirs.store(n);
+        Ok(())
+    })
+}
+
+/// The same through a second mapping.
+pub fn aliased(how: HandOver) -> Attempt {
+    let shape = Arc::new(Shape::on(Kind::Imm32TwoQuadwords, CodePage::aliased()?));
+    let theirs = Arc::clone(&shape);
+    hand_over_by(how, &shape, shape.function(), move |n| {
         theirs.store(n);
         Ok(())
     })
@@ -59,7 +79,9 @@ pub fn hand_over_by(
     let between = how.executor;
     let executor = Executor::start(executor(2), move |changed| {
         if changed == 1 {
-            between();
+            between()
+        } else {
+            cpuid()
         }
         function(0)
     })?;
@@ -84,6 +106,9 @@ pub fn hand_over_by(
 pub fn nothing() -> std::io::Result<()> {
     Ok(())
 }
+
+/// Nothing on either side.
+pub const BARE: HandOver = HandOver { writer: nothing, executor: || {}, serializes: false };
 
 /// The executor's side of the corrected twins.
 pub const CPUID: HandOver = HandOver { writer: nothing, executor: cpuid, serializes: true };

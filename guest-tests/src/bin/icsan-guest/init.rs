@@ -1,6 +1,8 @@
 //! What it takes to be /init: mounts, parameters from the kernel's command line, and the power switch.
 
 use crate::ktap;
+use crate::zoo;
+use icsan_guest_tests::table::Selection;
 use std::ffi::CStr;
 use std::fs;
 
@@ -27,7 +29,12 @@ pub fn run() -> ! {
     mount(c"tracefs", c"/sys/kernel/tracing");
     let filter = parameter("filter").unwrap_or_default();
     let repeat = parameter("repeat").and_then(|text| text.parse().ok()).unwrap_or(1);
-    ktap::run(&filter, repeat);
+    let heavy = parameter("heavy").is_some_and(|text| text == "1");
+    let append = parameter("append").unwrap_or_default();
+    match parameter("zoo") {
+        Some(workloads) => zoo::run(&workloads),
+        None => _ = ktap::run(Selection { filter: &filter, heavy }, &append, repeat),
+    }
     // SAFETY: writes caches back, and ends the machine: nothing runs after it.
     unsafe {
         libc::sync();

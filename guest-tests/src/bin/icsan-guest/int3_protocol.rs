@@ -4,6 +4,7 @@
 //! The function takes a second way past the site, which brings both chunks into the executor's buffers without running it.
 
 use crate::code_page::CodePage;
+use crate::commit::committed;
 use crate::executor::{Executor, Spinner};
 use crate::membarrier::sync_core;
 use crate::outcome::{Attempt, spoiled};
@@ -46,13 +47,6 @@ extern "C" fn on_trap(_signal: libc::c_int, _info: *mut libc::siginfo_t, context
     }
     *rip = RESUME.load(Acquire) as i64;
     TRAPS.fetch_add(1, Release);
-}
-
-/// The commit that a plugin can be told of (`commit=guest_patch_commit`): when this returns, the patch is done.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn guest_patch_commit() {
-    std::hint::black_box(());
 }
 
 #[derive(Debug)]
@@ -111,15 +105,17 @@ pub fn complete() -> Attempt {
     while let Some(n) = pace.next() {
         spinner.ran(2);
         let traps = TRAPS.load(Acquire);
-        site.breakpoint(n);
-        crate::executor::wait_until(crate::executor::SIGHT, || TRAPS.load(Acquire) != traps);
-        sync_core()?;
-        site.tail(n);
-        sync_core()?;
-        site.first_byte(n);
-        sync_core()?;
-        ACTIVE.store(0, Release);
-        guest_patch_commit();
+        committed(|| {
+            site.breakpoint(n);
+            crate::executor::wait_until(crate::executor::SIGHT, || TRAPS.load(Acquire) != traps);
+            sync_core()?;
+            site.tail(n);
+            sync_core()?;
+            site.first_byte(n);
+            sync_core()?;
+            ACTIVE.store(0, Release);
+            Ok(())
+        })?;
         // The run that is under way may have met the breakpoint before the last sync; the ones after it may not.
         spinner.ran(2);
         let stray = STRAY.swap(0, Relaxed);
@@ -145,6 +141,38 @@ pub enum Missing {
     All,
 }
 
+/// The stores and the syncs, up to the moment at which the patch is called done.
+fn steps(missing: Missing, site: &Site, executor: &Executor, n: u32) -> io::Result<()> {
+    site.breakpoint(n);
+    if matches!(missing, Missing::Second | Missing::Third) {
+        sync_core()?;
+    }
+    if missing == Missing::Second {
+        // Brings the old tail in.
+        executor.call(PAST)?;
+    }
+    site.tail(n);
+    if missing == Missing::First {
+        // The old first byte may still be there, and the new tail is.
+        executor.call(THROUGH)?;
+    }
+    if matches!(missing, Missing::First | Missing::Third) {
+        sync_core()?;
+    }
+    if missing == Missing::Third {
+        // Brings the breakpoint in.
+        executor.call(PAST)?;
+    }
+    site.first_byte(n);
+    if missing == Missing::First {
+        sync_core()?;
+    }
+    if missing == Missing::Third {
+        ACTIVE.store(0, Release);
+    }
+    Ok(())
+}
+
 /// The protocol with something left out, step by step, so that the executor is surely where it hurts.
 pub fn without(missing: Missing) -> Attempt {
     pin(WRITER)?;
@@ -154,33 +182,10 @@ pub fn without(missing: Missing) -> Attempt {
     let mut pace = Pace::of_bad();
     while let Some(n) = pace.next() {
         executor.call(THROUGH)?;
-        site.breakpoint(n);
-        if matches!(missing, Missing::Second | Missing::Third) {
-            sync_core()?;
-        }
-        if missing == Missing::Second {
-            // Brings the old tail in.
-            executor.call(PAST)?;
-        }
-        site.tail(n);
-        if missing == Missing::First {
-            // The old first byte may still be there, and the new tail is.
-            executor.call(THROUGH)?;
-        }
-        if matches!(missing, Missing::First | Missing::Third) {
-            sync_core()?;
-        }
         if missing == Missing::Third {
-            // Brings the breakpoint in.
-            executor.call(PAST)?;
-        }
-        site.first_byte(n);
-        if missing == Missing::First {
-            sync_core()?;
-        }
-        if missing == Missing::Third {
-            ACTIVE.store(0, Release);
-            guest_patch_commit();
+            committed(|| steps(missing, &site, &executor, n))?;
+        } else {
+            steps(missing, &site, &executor, n)?;
         }
         let got = executor.call(THROUGH)?;
         if missing == Missing::Second {

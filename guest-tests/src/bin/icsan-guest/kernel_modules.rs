@@ -30,7 +30,7 @@ const RAN_PKTGEN: u64 = 1;
 const RAN_DUMMY: u64 = 2;
 
 /// How often both are loaded.
-const TIMES: u32 = 5;
+const TIMES: u32 = 3;
 
 /// How long a user has to get into a module, and a module to be left.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,7 +39,8 @@ fn named<T>(what: &str, result: io::Result<T>) -> io::Result<T> {
     result.map_err(|error| io::Error::other(format!("{what}: {error}")))
 }
 
-fn load(name: &str) -> io::Result<()> {
+/// Loads one of the modules that the runner put there.
+pub fn load(name: &str) -> io::Result<()> {
     let image = fs::read(format!("{MODULES_FOLDER}/{name}.ko"))?;
     // SAFETY: the kernel copies the image and the empty parameters.
     let result = check(unsafe { libc::syscall(libc::SYS_init_module, image.as_ptr(), image.len(), c"".as_ptr()) });

@@ -4,24 +4,25 @@ use crate::child;
 use crate::outcome::Outcome;
 use crate::sys::cpus;
 use icsan_guest_tests::console::{ATTEMPTS, DONE, PREFIX, describe};
-use icsan_guest_tests::glob::matches_any;
 use icsan_guest_tests::marker::Marker;
-use icsan_guest_tests::table::{Scenario, TABLE};
+use icsan_guest_tests::table::{Scenario, Selection, TABLE};
 use std::io::Write;
 use std::time::Instant;
 
-fn say(line: &str) {
+/// Prints one line for the runner.
+pub fn say(line: &str) {
     // On the console a line feed first: a kernel message may stand there unfinished.
-    let start = if std::process::id() == 1 { "\n" } else { "" };
+    let console = [std::process::id(), std::os::unix::process::parent_id()].contains(&1);
+    let start = if console { "\n" } else { "" };
     let text = format!("{start}{PREFIX}{line}\n");
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     let _ = out.flush();
 }
 
-/// Runs every scenario that the filter lets through `repeat` times. True if none failed.
-pub fn run(filter: &str, repeat: u16) -> bool {
-    let rows: Vec<&Scenario> = TABLE.iter().filter(|row| matches_any(filter, row.name)).collect();
+/// Runs every scenario that is asked for, and belongs to a boot with `append` on the kernel's command line, `repeat` times. True if none failed.
+pub fn run(selection: Selection<'_>, append: &str, repeat: u16) -> bool {
+    let rows: Vec<&Scenario> = TABLE.iter().filter(|row| selection.includes(row) && row.append == append).collect();
     say("KTAP version 1");
     say(&format!("1..{}", rows.len() * usize::from(repeat)));
     let mut number = 0;
@@ -53,6 +54,11 @@ fn one(number: usize, row: &Scenario, round: u16) -> bool {
                     start.elapsed().as_millis(),
                     attempt - 1
                 ));
+                say(&format!("ok {number} - {description}"));
+                return true;
+            }
+            Outcome::Proven(how) => {
+                say(&format!("# {}: {how}, {} ms, emulator: {}", row.name, start.elapsed().as_millis(), attempt - 1));
                 say(&format!("ok {number} - {description}"));
                 return true;
             }

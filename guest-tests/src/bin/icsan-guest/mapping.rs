@@ -69,6 +69,18 @@ pub fn map_fixed() -> Attempt {
     })
 }
 
+/// mremap over it.
+pub fn moved() -> Attempt {
+    let shape = Arc::new(Shape::new(SHAPE)?);
+    let theirs = Arc::clone(&shape);
+    hand_over_by(BY_FLUSH, &shape, shape.function(), move |n| {
+        let next = CodePage::anonymous(1)?;
+        next.store_bytes(0, &[0x90].repeat(theirs.site() - 1));
+        next.store_bytes(theirs.site() - 1, &return_value(theirs.expected(n) as u32));
+        theirs.page().move_here(next)
+    })
+}
+
 /// Never writable and executable at once.
 pub fn flip() -> Attempt {
     let shape = Arc::new(Shape::new(SHAPE)?);

@@ -35,6 +35,15 @@ pub fn registered() -> Attempt {
     hand_over(SHAPE, HandOver { writer: sync_core, executor: || {}, serializes: true })
 }
 
+/// Registered SYNC_CORE, for the first time and again, while the executor runs: the writer's first change does it.
+pub fn registered_late() -> Attempt {
+    let late = || {
+        membarrier(Membarrier::RegisterSyncCore)?;
+        sync_core()
+    };
+    hand_over(SHAPE, HandOver { writer: late, executor: || {}, serializes: true })
+}
+
 /// Registered PRIVATE_EXPEDITED. That its IPI serializes is a side effect that a CPU of today has, so the outcome is judged.
 pub fn plain() -> Attempt {
     membarrier(Membarrier::RegisterPrivateExpedited)?;

@@ -14,6 +14,8 @@ pub enum Outcome {
         /// Changes that no tick can have hidden.
         tight: u32,
     },
+    /// The kernel did what it was asked for, and this proves it.
+    Proven(String),
     /// Old code ran where no CPU may run it: the emulator's fault, try again.
     Spoiled(String),
     /// The guest lacks something.
@@ -30,6 +32,7 @@ impl Outcome {
     pub fn to_line(&self) -> String {
         match self {
             Self::Done { patches, seen, tight } => format!("done {patches} {seen} {tight}"),
+            Self::Proven(how) => format!("proven {how}"),
             Self::Spoiled(why) => format!("spoiled {why}"),
             Self::Skipped(why) => format!("skipped {why}"),
             Self::Failed(why) => format!("failed {why}"),
@@ -44,6 +47,7 @@ impl Outcome {
                 let mut numbers = rest.split(' ').map(|number| number.parse().ok());
                 Some(Self::Done { patches: numbers.next()??, seen: numbers.next()??, tight: numbers.next()?? })
             }
+            "proven" => Some(Self::Proven(rest.to_owned())),
             "spoiled" => Some(Self::Spoiled(rest.to_owned())),
             "skipped" => Some(Self::Skipped(rest.to_owned())),
             "failed" => Some(Self::Failed(rest.to_owned())),
@@ -65,6 +69,7 @@ mod tests {
     fn lines_read_back() {
         for outcome in [
             Outcome::Done { patches: 40, seen: 39, tight: 12 },
+            Outcome::Proven("12 places of the kernel's text changed".into()),
             Outcome::Spoiled("patch 3: 0x1 instead of 0x2".into()),
             Outcome::Skipped("no tracefs".into()),
             Outcome::Failed("it broke".into()),

@@ -3,7 +3,7 @@
 //! A shape is a piece of code with versions 0, 1, 2, …; running version `n` returns [`Shape::expected`]`(n)`. Neighbouring versions differ in
 //! every byte of an immediate, so that a mix is seen as one.
 
-use crate::code_page::{CodePage, Function};
+use crate::code_page::{CodePage, Function, PAGE};
 use std::arch::global_asm;
 use std::io;
 
@@ -78,6 +78,16 @@ pub enum Kind {
     Imm32TwoQuadwords,
     /// Four bytes that straddle two chunks, one store.
     Imm32Split,
+    /// The same, two stores: one for each chunk.
+    Imm32Halves,
+    /// Four bytes that straddle two cache lines, two stores.
+    Imm32Line,
+    /// Four bytes that straddle two pages, two stores.
+    Imm32Page,
+    /// Four bytes that straddle two pages, one store.
+    Imm32PageOnce,
+    /// Five NOPs of one byte, or one instruction of five, of which the first byte is the last one of a chunk: two stores.
+    Boundary,
     /// The same as `Imm32`, in the program's own text.
     Imm32Text,
     /// An aligned quadword, one store.
@@ -101,9 +111,20 @@ const fn site(kind: Kind) -> usize {
         Kind::Imm8 => 3,
         Kind::Imm32 | Kind::Imm32Text => 4,
         Kind::Imm32TwoQuadwords => 6,
-        Kind::Imm32Split | Kind::Jmp5Bytes => 14,
+        Kind::Imm32Split | Kind::Imm32Halves | Kind::Jmp5Bytes => 14,
+        Kind::Imm32Line => 62,
+        Kind::Imm32Page | Kind::Imm32PageOnce => PAGE - 2,
+        Kind::Boundary => 15,
         Kind::Imm64 => 8,
         Kind::Jmp5 => 0,
+    }
+}
+
+/// Where the function begins: with the chunk that holds the changed instruction's first byte.
+const fn entry(kind: Kind) -> usize {
+    match kind {
+        Kind::Imm32Line | Kind::Imm32Page | Kind::Imm32PageOnce => (site(kind) - 1) & !15,
+        _ => 0,
     }
 }
 
@@ -113,6 +134,7 @@ impl Shape {
         let page = match kind {
             Kind::Jmp5 | Kind::Jmp5Bytes => CodePage::anonymous(JMP_PAGES)?,
             Kind::Imm32Text => CodePage::of_text(text_target())?,
+            Kind::Imm32Page | Kind::Imm32PageOnce => CodePage::anonymous(2)?,
             _ => CodePage::anonymous(1)?,
         };
         Ok(Self::on(kind, page))
@@ -131,10 +153,22 @@ impl Shape {
         match self.kind {
             // xor eax, eax; mov al, imm8; ret
             Kind::Imm8 => page.store_bytes(0, &[0x31, 0xC0, 0xB0, 0, 0xC3]),
-            Kind::Imm32 | Kind::Imm32TwoQuadwords | Kind::Imm32Split => {
-                let instruction = site(self.kind) - 1;
-                page.store_bytes(0, &[0x90].repeat(instruction));
+            Kind::Imm32
+            | Kind::Imm32TwoQuadwords
+            | Kind::Imm32Split
+            | Kind::Imm32Halves
+            | Kind::Imm32Line
+            | Kind::Imm32Page
+            | Kind::Imm32PageOnce => {
+                let (entry, instruction) = (entry(self.kind), site(self.kind) - 1);
+                page.store_bytes(entry, &[0x90].repeat(instruction - entry));
                 page.store_bytes(instruction, &return_value(0));
+            }
+            // xor eax, eax; NOPs up to the site and on it; ret
+            Kind::Boundary => {
+                page.store_bytes(0, &[0x31, 0xC0]);
+                page.store_bytes(2, &[0x90].repeat(site(Kind::Boundary) + 5 - 2));
+                page.store_bytes(site(Kind::Boundary) + 5, &[0xC3]);
             }
             Kind::Imm32Text => {}
             // NOPs up to 6; mov rax, imm64; ret
@@ -149,7 +183,7 @@ impl Shape {
 
     /// The code.
     pub fn function(&self) -> Function {
-        self.page.function(0)
+        self.page.function(entry(self.kind))
     }
 
     /// The memory that it stands in.
@@ -162,7 +196,16 @@ impl Shape {
         let byte = u64::from(n as u8);
         match self.kind {
             Kind::Imm8 => byte,
-            Kind::Imm32 | Kind::Imm32TwoQuadwords | Kind::Imm32Split | Kind::Imm32Text => byte * 0x0101_0101,
+            Kind::Imm32
+            | Kind::Imm32TwoQuadwords
+            | Kind::Imm32Split
+            | Kind::Imm32Halves
+            | Kind::Imm32Line
+            | Kind::Imm32Page
+            | Kind::Imm32PageOnce
+            | Kind::Imm32Text => byte * 0x0101_0101,
+            Kind::Boundary if n % 2 == 1 => 0x0101_0101,
+            Kind::Boundary => 0,
             Kind::Imm64 => byte * 0x0101_0101_0101_0101,
             Kind::Jmp5 | Kind::Jmp5Bytes if n % 2 == 1 => JUMPED,
             Kind::Jmp5 | Kind::Jmp5Bytes => FELL_THROUGH,
@@ -185,7 +228,22 @@ impl Shape {
         let value = self.expected(n);
         match self.kind {
             Kind::Imm8 => self.page.store8(at, value as u8),
-            Kind::Imm32 | Kind::Imm32TwoQuadwords | Kind::Imm32Split | Kind::Imm32Text => self.page.store32(at, value as u32),
+            Kind::Imm32 | Kind::Imm32TwoQuadwords | Kind::Imm32Split | Kind::Imm32PageOnce | Kind::Imm32Text => {
+                self.page.store32(at, value as u32);
+            }
+            Kind::Imm32Halves | Kind::Imm32Line | Kind::Imm32Page => {
+                self.page.store16(at, value as u16);
+                self.page.store16(at + 2, (value >> 16) as u16);
+            }
+            // The new first byte never stands before an old tail of another instruction than it had.
+            Kind::Boundary if n % 2 == 1 => {
+                self.page.store32(at + 1, value as u32);
+                self.page.store8(at, 0xB8);
+            }
+            Kind::Boundary => {
+                self.page.store8(at, 0x90);
+                self.page.store32(at + 1, 0x9090_9090);
+            }
             Kind::Imm64 => self.page.store64(at, value),
             // The last three bytes are what follows, unchanged: the first ones of `return_value(FELL_THROUGH)`.
             Kind::Jmp5 => {

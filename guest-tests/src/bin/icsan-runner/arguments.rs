@@ -1,9 +1,11 @@
 //! The command line.
 
 use clap::Parser;
+use icsan_guest_tests::table::Selection;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Boots guests under ICSAN, compares its verdicts with the scenario table, and prints KTAP.
 #[derive(Parser, Clone, Debug)]
@@ -21,6 +23,9 @@ pub struct Arguments {
     /// The modules folder of a kernel, `lib/modules/RELEASE`, by that kernel's name; repeatable. Without it, kernel/module is skipped
     #[arg(long, value_name = "NAME=FOLDER")]
     pub modules: Vec<NamedFolder>,
+    /// The module icsan_patcher.ko, built for a kernel, by that kernel's name; repeatable. Without it, the rows module/* are skipped
+    #[arg(long, value_name = "NAME=PATH")]
+    pub patcher: Vec<Named>,
     /// A profile to judge by; repeatable [default: all]
     #[arg(long, value_name = "NAME", value_parser = |text: &str| Profile::from_name(text).ok_or("unknown profile"))]
     pub profile: Vec<Profile>,
@@ -39,12 +44,15 @@ pub struct Arguments {
     /// Only the scenarios that match one of these globs, joined by commas
     #[arg(long, value_name = "GLOB", default_value = "")]
     pub filter: String,
+    /// The heavy scenarios, too; some of them get boots of their own
+    #[arg(long)]
+    pub heavy: bool,
     /// What the plugin knows: light (compares what is executed) or full (follows every store)
     #[arg(long, value_name = "MODE", default_value = "light", value_parser = |text: &str| Mode::from_name(text).ok_or("light or full"))]
     pub mode: Mode,
-    /// After how many seconds a boot is killed
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
-    pub timeout: u64,
+    /// After how many seconds a boot is killed [default: 600, with --heavy 1800]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
     /// Keep reports and console logs in this folder
     #[arg(long, value_name = "FOLDER")]
     pub keep: Option<PathBuf>,
@@ -57,6 +65,23 @@ pub struct Arguments {
     /// One more key for the plugin; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     pub extra: Vec<String>,
+}
+
+impl Arguments {
+    /// Which scenarios are asked for.
+    pub fn selection(&self) -> Selection<'_> {
+        Selection { filter: &self.filter, heavy: self.heavy }
+    }
+
+    /// The patcher for a kernel.
+    pub fn patcher_of(&self, kernel: &Named) -> Option<&Named> {
+        self.patcher.iter().find(|patcher| patcher.name == kernel.name)
+    }
+
+    /// When a boot is killed.
+    pub fn limit(&self) -> Duration {
+        Duration::from_secs(self.timeout.unwrap_or(if self.heavy { 1800 } else { 600 }))
+    }
 }
 
 /// A file with a name for the table.

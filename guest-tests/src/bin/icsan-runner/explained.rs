@@ -96,6 +96,8 @@ mod tests {
             marker: Marker::OUTSIDE,
             count: 1,
             breakpoint: false,
+            writers: Vec::new(),
+            stores: Vec::new(),
         };
         let kernel = hazard(0xffff_ffff_8100_0000, Some("memcpy_orig+0xf3/0x130"));
         assert!(explain(&kernel, Mode::Light, LinuxX86).is_some());

@@ -1,6 +1,7 @@
 //! Reads what the guest printed: our KTAP lines among the kernel's.
 
 use icsan_guest_tests::console::{DONE, PREFIX, parse_description};
+use icsan_guest_tests::patcher;
 
 /// How one round of one scenario ended, by the guest's word.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +34,8 @@ pub struct GuestOutput {
     pub plan: Option<usize>,
     /// The results, in order.
     pub rounds: Vec<Round>,
+    /// Where the text of its patcher is, if it loaded that.
+    pub patcher: Option<u64>,
     /// Did it get to its end?
     pub done: bool,
     /// Lines that could not be understood.
@@ -49,7 +52,10 @@ pub fn parse(console: &str) -> GuestOutput {
         if line == DONE {
             output.done = true;
         } else if let Some(text) = line.strip_prefix("# ") {
-            comment = text.to_owned();
+            match patcher::parse_text(text) {
+                Some(address) => output.patcher = Some(address),
+                None => comment = text.to_owned(),
+            }
         } else if line.starts_with("KTAP version") {
         } else if let Some(plan) = line.strip_prefix("1..") {
             output.plan = plan.parse().ok();

@@ -1,12 +1,13 @@
 //! Compares what the guest did and what ICSAN said with the table.
 
+use crate::attribution;
 use crate::explained::explain;
 use crate::guest_output::{Ending, GuestOutput};
 use crate::report::{Hazard, Report};
 use icsan_guest_tests::marker::Marker;
-use icsan_guest_tests::table::{self, Scenario, TABLE};
+use icsan_guest_tests::table::{self, Scenario, TABLE, Writer};
 use icsan_guest_tests::verdict::{Kind, Mode, Profile, Verdict};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a check came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,6 +66,7 @@ fn scenario(row: &Scenario, output: &GuestOutput, report: &Report, conditions: C
         Verdict::Unchecked(_) => '?',
     };
     let mut check = Check { name: row.name.into(), status: Status::Passed, letter, rounds: (0, 0), spoiled: 0, emulator: 0 };
+    let mut skipped = None;
     for round in output.rounds.iter().filter(|round| round.name == row.name) {
         check.rounds.1 += 1;
         check.spoiled += round.attempt - 1;
@@ -72,7 +74,7 @@ fn scenario(row: &Scenario, output: &GuestOutput, report: &Report, conditions: C
         check.emulator += report.hazards_at(marker).filter(|hazard| hazard.kind == Kind::Emulator).count();
         let fault = match &round.ending {
             Ending::Skipped(why) => {
-                check.status = Status::Skipped(why.clone());
+                skipped = Some(why.clone());
                 continue;
             }
             Ending::Failed(why) => Some(why.clone()),
@@ -80,7 +82,10 @@ fn scenario(row: &Scenario, output: &GuestOutput, report: &Report, conditions: C
             Ending::Ok if !report.markers.contains(&marker) => Some("the plugin did not see the marker".into()),
             Ending::Ok => {
                 let hazards: Vec<&Hazard> = report.hazards_at(marker).filter(|hazard| hazard.kind != Kind::Emulator).collect();
-                fault_of_hazards(verdict, &hazards, table::executor(conditions.smp) as u64)
+                let executor = table::executor(conditions.smp) as u64;
+                fault_of_hazards(verdict, &hazards, executor)
+                    .or_else(|| fault_of_writers(row, verdict, &hazards, conditions))
+                    .or_else(|| attribution::fault(row.name, verdict, &hazards, conditions.mode))
             }
         };
         match fault {
@@ -90,6 +95,10 @@ fn scenario(row: &Scenario, output: &GuestOutput, report: &Report, conditions: C
             }
             Some(_) => {}
         }
+    }
+    // Some things a kernel does once a boot: the later rounds then are skipped, and the first one counts.
+    if let (Status::Passed, 0, Some(why)) = (&check.status, check.rounds.0, skipped) {
+        check.status = Status::Skipped(why);
     }
     if let (Status::Passed, Verdict::Unchecked(why), Some(_)) = (&check.status, verdict, conditions.profile) {
         check.status = Status::Skipped(format!("not judged: {why}"));
@@ -113,6 +122,17 @@ fn fault_of_hazards(verdict: Verdict, hazards: &[&Hazard], executor: u64) -> Opt
     }
 }
 
+/// The full model has to say who wrote.
+fn fault_of_writers(row: &Scenario, verdict: Verdict, hazards: &[&Hazard], conditions: Conditions) -> Option<String> {
+    let (Verdict::Reported(kind), Some(writer), Mode::Full) = (verdict, row.writer, conditions.mode) else { return None };
+    let writer = match writer {
+        Writer::Other => table::WRITER as u64,
+        Writer::Itself => table::executor(conditions.smp) as u64,
+    };
+    let named = hazards.iter().any(|hazard| hazard.kind == kind && hazard.writers.contains(&Some(writer)));
+    (!named).then(|| format!("should name vCPU {writer} as the writer, but is: {}", list(hazards)))
+}
+
 fn list(hazards: &[&Hazard]) -> String {
     let mut text: Vec<String> = hazards.iter().take(4).map(|hazard| describe(hazard)).collect();
     if hazards.len() > 4 {
@@ -123,7 +143,10 @@ fn list(hazards: &[&Hazard]) -> String {
 
 fn describe(hazard: &Hazard) -> String {
     let symbol = hazard.symbol.as_deref().map(|symbol| format!(" {symbol}")).unwrap_or_default();
-    format!("{} on vCPU {} at {:#x}{symbol} ({} times)", hazard.kind, hazard.vcpu, hazard.pc, hazard.count)
+    let writers: BTreeSet<String> =
+        hazard.writers.iter().map(|writer| writer.map_or_else(|| "unknown".into(), |vcpu| format!("vCPU {vcpu}"))).collect();
+    let by = if writers.is_empty() { String::new() } else { format!(" by {}", writers.into_iter().collect::<Vec<_>>().join(", ")) };
+    format!("{} on vCPU {} at {:#x}{symbol}{by} ({} times)", hazard.kind, hazard.vcpu, hazard.pc, hazard.count)
 }
 
 /// Judges what was reported outside of all scenarios: nothing, but for what is explained. Notes say what was.
@@ -187,6 +210,21 @@ mod tests {
         let silent: String = whole.lines().filter(|line| !line.contains("hazard\"")).map(|line| format!("{line}\n")).collect();
         assert!(failure(&judge(ONE, &silent, linux)[0]).contains("silent"));
         assert!(failure(&judge(ONE, &whole.replace("\"kind\":\"unserialized\"", "\"kind\":\"emulator\""), linux)[0]).contains("silent"));
+    }
+
+    #[test]
+    fn the_full_model_names_the_writer() {
+        let other = report::tests::WHOLE.replace("\"writes\":[{\"vcpu\":0}]", "\"writes\":[{\"vcpu\":null},{\"vcpu\":1}]");
+        let full = conditions(Profile::LinuxX86);
+        assert!(failure(&judge(ONE, &other, full)[0]).contains("should name vCPU 0"));
+        assert_eq!(judge(ONE, &other, Conditions { mode: Mode::Light, ..full })[0].status, Status::Passed);
+    }
+
+    #[test]
+    fn what_happens_once_a_boot_is_skipped_later() {
+        let twice = "ICSAN| 1..2\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| ok 2 - cross/imm8 round 2 attempt 1 # SKIP once a boot\nICSAN| # done\n";
+        let check = &judge(twice, report::tests::WHOLE, conditions(Profile::LinuxX86))[0];
+        assert_eq!((&check.status, check.rounds), (&Status::Passed, (1, 2)));
     }
 
     #[test]

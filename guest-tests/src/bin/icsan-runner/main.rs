@@ -1,6 +1,7 @@
 //! `icsan-runner`: boots guests under ICSAN and compares its verdicts with the scenario table.
 
 mod arguments;
+mod attribution;
 mod explained;
 mod guest_output;
 mod judge;
@@ -15,7 +16,7 @@ use clap::Parser;
 use icsan_guest_tests::host::boot;
 use icsan_guest_tests::verdict::Profile;
 use output::{Counts, Judged};
-use run::Setting;
+use run::{Cell, Setting};
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,12 +45,20 @@ fn run_all(arguments: Arguments) -> Result<Counts> {
         (Some(_), true) => Profile::NAMES.iter().map(|(profile, _)| Some(*profile)).collect(),
         (Some(_), false) => arguments.profile.iter().copied().map(Some).collect(),
     };
-    let total = arguments.qemu.len() * arguments.kernel.len() * profiles.len();
+    let appends = arguments.selection().boots();
+    if appends.is_empty() {
+        bail!("no scenario passes the filter{}", if arguments.heavy { "" } else { "; the heavy ones need --heavy" });
+    }
+    let total = arguments.qemu.len() * arguments.kernel.len() * appends.len() * profiles.len();
+    if let Some(stray) = arguments.patcher.iter().find(|patcher| arguments.kernel.iter().all(|kernel| kernel.name != patcher.name)) {
+        bail!("--patcher {}=…: there is no --kernel {}=…", stray.name, stray.name);
+    }
     // Only modules make them differ.
     let mut initramfs = Vec::new();
     for kernel in &arguments.kernel {
         let modules = arguments.modules.iter().find(|modules| modules.name == kernel.name);
-        let files = modules.map(|modules| modules::read(&modules.path)).transpose()?.unwrap_or_default();
+        let mut files = modules.map(|modules| modules::read(&modules.path)).transpose()?.unwrap_or_default();
+        files.extend(arguments.patcher_of(kernel).map(attribution::guest_file).transpose()?);
         let path = folder.join(format!("initramfs-{}.gz", kernel.name.replace('/', "-")));
         boot::write_initramfs_with(&arguments.guest, &files, &path)?;
         initramfs.push(path);
@@ -57,26 +66,28 @@ fn run_all(arguments: Arguments) -> Result<Counts> {
     let setting = Setting { arguments, folder };
     let mut boots: Vec<Judged> = Vec::new();
     println!("KTAP version 1\n1..{total}");
-    for qemu in &setting.arguments.qemu {
-        for (kernel, initramfs) in setting.arguments.kernel.iter().zip(&initramfs) {
-            for profile in &profiles {
-                let number = boots.len() + 1;
-                let name = profile.map_or("no plugin", Profile::name);
-                eprintln!("boot {number} of {total}: QEMU {}, kernel {}, {name}", qemu.name, kernel.name);
-                let start = Instant::now();
-                let judged = run::run(&setting, qemu, kernel, initramfs, *profile)?;
-                let counts = Counts::of(std::slice::from_ref(&judged));
-                eprintln!(
-                    "  {:.1} s: {} passed, {} failed, {} skipped",
-                    start.elapsed().as_secs_f64(),
-                    counts.passed,
-                    counts.failed,
-                    counts.skipped
-                );
-                print!("{}", output::ktap(number, &judged));
-                boots.push(judged);
-            }
-        }
+    let machines =
+        setting.arguments.qemu.iter().flat_map(|qemu| setting.arguments.kernel.iter().zip(&initramfs).map(move |kernel| (qemu, kernel)));
+    let cells = machines.flat_map(|(qemu, (kernel, initramfs))| {
+        let of = move |append, profile| Cell { qemu, kernel, initramfs, append, profile };
+        let profiles = &profiles;
+        appends.iter().flat_map(move |append| profiles.iter().map(move |profile| of(append, *profile)))
+    });
+    for (number, cell) in (1..).zip(cells) {
+        let name = cell.profile.map_or("no plugin", Profile::name);
+        eprintln!("boot {number} of {total}: QEMU {}, kernel {} {}, {name}", cell.qemu.name, cell.kernel.name, cell.append);
+        let start = Instant::now();
+        let judged = run::run(&setting, cell)?;
+        let counts = Counts::of(std::slice::from_ref(&judged));
+        eprintln!(
+            "  {:.1} s: {} passed, {} failed, {} skipped",
+            start.elapsed().as_secs_f64(),
+            counts.passed,
+            counts.failed,
+            counts.skipped
+        );
+        print!("{}", output::ktap(number, &judged));
+        boots.push(judged);
     }
     if setting.arguments.keep.is_none() {
         let _ = fs::remove_dir_all(&scratch);

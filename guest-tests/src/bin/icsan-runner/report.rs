@@ -4,6 +4,15 @@ use icsan_guest_tests::marker::Marker;
 use icsan_guest_tests::verdict::Kind;
 use serde_json::Value;
 
+/// A place in code.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Where.
+    pub pc: u64,
+    /// Where, in words.
+    pub symbol: Option<String>,
+}
+
 /// One hazard, as far as it is judged.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hazard {
@@ -21,6 +30,10 @@ pub struct Hazard {
     pub count: u64,
     /// Is INT3 in memory or among the candidates?
     pub breakpoint: bool,
+    /// The vCPUs that are named as writers; none: a store that nobody was seen to make.
+    pub writers: Vec<Option<u64>>,
+    /// Where the stores were made, as far as they were seen.
+    pub stores: Vec<Place>,
 }
 
 /// A whole report.
@@ -92,7 +105,13 @@ fn hazard(object: &Value) -> Result<Hazard, String> {
         marker: marker(&object["marker"])?,
         count: number(object, "count")?,
         breakpoint: object["candidates"].as_array().is_some_and(|list| list.iter().any(|candidate| candidate["bytes"] == "cc")),
+        writers: object["writes"].as_array().map_or_else(Vec::new, |writes| writes.iter().map(|write| write["vcpu"].as_u64()).collect()),
+        stores: object["writes"].as_array().map_or_else(Vec::new, |writes| writes.iter().filter_map(place).collect()),
     })
+}
+
+fn place(write: &Value) -> Option<Place> {
+    Some(Place { pc: hex(&write["pc"])?, symbol: write["symbol"].as_str().map(str::to_owned) })
 }
 
 fn number(object: &Value, key: &str) -> Result<u64, String> {
@@ -136,7 +155,7 @@ pub mod tests {
         "\n",
         r#"{"type":"marker","value":"0x100010001","vcpu":0}"#,
         "\n",
-        r#"{"type":"hazard","kind":"unserialized","vcpu":1,"pc":"0x7f0000000004","symbol":null,"marker":"0x100010001","count":12,"suppressed":false}"#,
+        r#"{"type":"hazard","kind":"unserialized","vcpu":1,"pc":"0x7f0000000004","symbol":null,"marker":"0x100010001","writes":[{"vcpu":0}],"count":12,"suppressed":false}"#,
         "\n",
         r#"{"type":"marker","value":"0x0","vcpu":0}"#,
         "\n",
@@ -153,6 +172,7 @@ pub mod tests {
         let hazards: Vec<_> = report.hazards_at(first).collect();
         assert_eq!(hazards.len(), 1);
         assert_eq!((hazards[0].kind, hazards[0].vcpu, hazards[0].count), (Kind::Unserialized, 1, 12));
+        assert_eq!(hazards[0].writers, [Some(0)]);
     }
 
     #[test]

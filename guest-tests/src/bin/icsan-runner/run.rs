@@ -1,6 +1,7 @@
 //! One cell of the matrix: a QEMU, a kernel and a profile, booted until it counts, and judged.
 
 use crate::arguments::{Arguments, Named};
+use crate::attribution::{self, Functions};
 use crate::guest_output::{self, GuestOutput};
 use crate::judge::{self, Check, Conditions, Status};
 use crate::output::Judged;
@@ -10,7 +11,6 @@ use icsan_guest_tests::host::boot::{Boot, Machine};
 use icsan_guest_tests::verdict::{Mode, Profile};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// How often a boot is tried whose kernel dies of a breakpoint that outlived its patch: QEMU's fault (see [`Boot::died_of_int3`]). A healthy
 /// kernel does so once in some dozens of boots here, so this many in a row mean something else.
@@ -25,15 +25,31 @@ pub struct Setting {
     pub folder: PathBuf,
 }
 
+/// One cell: what is booted, and what for.
+#[derive(Clone, Copy, Debug)]
+pub struct Cell<'a> {
+    /// QEMU.
+    pub qemu: &'a Named,
+    /// The kernel.
+    pub kernel: &'a Named,
+    /// What goes with it.
+    pub initramfs: &'a Path,
+    /// The scenarios with this word on the kernel's command line.
+    pub append: &'static str,
+    /// The profile; none without a plugin.
+    pub profile: Option<Profile>,
+}
+
 /// Boots and judges.
 ///
 /// # Errors
 /// QEMU cannot be started, or files not be written.
-pub fn run(context: &Setting, qemu: &Named, kernel: &Named, initramfs: &Path, profile: Option<Profile>) -> Result<Judged> {
+pub fn run(context: &Setting, cell: Cell<'_>) -> Result<Judged> {
+    let Cell { qemu, kernel, initramfs, append, profile } = cell;
     let arguments = &context.arguments;
     let profile_name = profile.map_or("no-plugin", Profile::name);
-    let machine_name = format!("{} {} smp{} {}", qemu.name, kernel.name, arguments.smp, arguments.thread);
-    let stem = context.folder.join(format!("{} {profile_name}", machine_name).replace([' ', '/'], "-"));
+    let machine_name = format!("{} {} smp{} {} {append}", qemu.name, kernel.name, arguments.smp, arguments.thread).trim_end().to_owned();
+    let stem = context.folder.join(format!("{} {profile_name}", machine_name).replace([' ', '/', '='], "-"));
     let report_path = stem.with_added("jsonl");
     let machine = Machine {
         qemu: qemu.path.clone(),
@@ -42,8 +58,14 @@ pub fn run(context: &Setting, qemu: &Named, kernel: &Named, initramfs: &Path, pr
         smp: arguments.smp.into(),
         thread: arguments.thread.clone(),
         plugin: profile.map(|profile| plugin(arguments, kernel, profile, &report_path)).transpose()?,
-        append: format!("icsan.filter={} icsan.repeat={} {}", arguments.filter, arguments.repeat, arguments.append),
-        timeout: Duration::from_secs(arguments.timeout),
+        append: format!(
+            "icsan.filter={} icsan.repeat={} icsan.heavy={} icsan.append={append} {append} {}",
+            arguments.filter,
+            arguments.repeat,
+            u8::from(arguments.heavy),
+            arguments.append
+        ),
+        timeout: arguments.limit(),
     };
     if arguments.show {
         eprintln!("\n{}\n", machine.shown());
@@ -68,7 +90,10 @@ pub fn run(context: &Setting, qemu: &Named, kernel: &Named, initramfs: &Path, pr
         }
     };
     let output = guest_output::parse(&boot.console);
-    let report = profile.map(|_| read_report(&report_path));
+    let mut report = profile.map(|_| read_report(&report_path));
+    if let (Some(Ok(report)), Some(patcher), Some(text)) = (&mut report, arguments.patcher_of(kernel), output.patcher) {
+        attribution::name_places(report, &Functions::read(&patcher.path)?, text);
+    }
     let mut judged = judge(&boot, &output, report, Conditions { profile, mode: arguments.mode, smp: arguments.smp.into() });
     judged.machine = machine_name;
     judged.profile = profile_name.into();

@@ -1,0 +1,244 @@
+//! The workloads of the bug zoo (`icsan.zoo=` on the kernel's command line): they have the kernels of `guest-tests/zoo/` patch themselves, while
+//! another CPU runs what is patched.
+
+use crate::code_page::{CodePage, Function};
+use crate::cpu::mark;
+use crate::executor::Spinner;
+use crate::kernel_static_keys;
+use crate::outcome::{Attempt, Outcome};
+use crate::sys::{Membarrier, check, membarrier, pin};
+use icsan_guest_tests::console::{DONE, PREFIX, describe};
+use icsan_guest_tests::marker::Marker;
+use icsan_guest_tests::table::WRITER;
+use icsan_guest_tests::zoo::{self, EXECUTOR};
+use std::fs;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+/// When a workload begins no more patches, on a host that has no time for it.
+const LONG: Duration = Duration::from_secs(4);
+
+/// Runs the workloads that are named, joined by commas, one after the other, and says what came of each.
+pub fn run(names: &str) {
+    let workloads: Vec<&str> = names.split(',').filter(|name| !name.is_empty()).collect();
+    say(&format!("1..{}", workloads.len()));
+    for (index, name) in workloads.iter().enumerate() {
+        let marker = Marker { scenario: zoo::workload_id(name), round: 1, attempt: 1 };
+        let start = Instant::now();
+        let result = in_child(name, marker);
+        mark(Marker::OUTSIDE);
+        let (word, what) = match result {
+            Ok(()) => ("ok", "carried out".into()),
+            Err(error) => ("not ok", error.to_string()),
+        };
+        say(&format!("# {name}: {what}, {} ms", start.elapsed().as_millis()));
+        say(&format!("{word} {} - {}", index + 1, describe(name, 1, 1)));
+    }
+    say(DONE);
+}
+
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(format!("\n{PREFIX}{line}\n").as_bytes());
+    let _ = out.flush();
+}
+
+/// Each in a process of its own, so that `membarrier-alone` has one thread and nobody inherits a registration.
+fn in_child(name: &str, marker: Marker) -> io::Result<()> {
+    // SAFETY: this process has one thread, so the child may do anything.
+    let pid = check(unsafe { libc::fork() }.into())? as libc::pid_t;
+    if pid == 0 {
+        mark(marker);
+        let outcome = match workload(name) {
+            // The kernel waits for the other CPU for two seconds, which is much, but not everything on a busy host.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(Outcome::Spoiled(error.to_string())),
+            outcome => outcome,
+        };
+        mark(Marker::OUTSIDE);
+        let good = matches!(outcome, Ok(Outcome::Done { .. }));
+        say(&format!("# {name}: {}", outcome.map_or_else(|error| error.to_string(), |outcome| outcome.to_line())));
+        // SAFETY: ends the child without running the parent's exit handlers.
+        unsafe { libc::_exit(i32::from(!good)) };
+    }
+    let mut status = 0;
+    // SAFETY: the status is a local of ours.
+    check(unsafe { libc::waitpid(pid, &mut status, 0) }.into())?;
+    if status == 0 { Ok(()) } else { Err(io::Error::other(format!("wait status {status:#x}"))) }
+}
+
+fn workload(name: &str) -> Attempt {
+    match name {
+        "batch" => batch(),
+        "kprobe" => kprobe(),
+        "key" => key(),
+        "membarrier-sibling" => membarrier_sibling(),
+        "membarrier-alone" => membarrier_alone(),
+        "schedstats" => kernel_static_keys::schedstats(),
+        _ => Ok(Outcome::Failed("no such workload".into())),
+    }
+}
+
+/// A file of the kernel's own part of the zoo.
+fn zoo_file(name: &str, text: &str) -> io::Result<()> {
+    fs::write(format!("/sys/kernel/debug/icsan_zoo/{name}"), text)
+        .map_err(|error| io::Error::new(error.kind(), format!("{name} <- {text}: {error}")))
+}
+
+/// A thread on the executor's CPU that runs `what` in the kernel, in system calls of two milliseconds each. Neither SYSCALL nor SYSRET serializes.
+fn executor(what: &'static str) -> io::Result<Spinner> {
+    pin(WRITER)?;
+    Spinner::start(EXECUTOR, move || u64::from(zoo_file("burst", &format!("{what} 2000")).is_err()))
+}
+
+/// Has the kernel patch, `times` in each system call.
+fn patches(name: &str, times: u32, most: u32) -> io::Result<u32> {
+    let start = Instant::now();
+    let mut done = 0;
+    while done < most && start.elapsed() < LONG {
+        zoo_file(name, &times.to_string())?;
+        done += times;
+    }
+    Ok(done)
+}
+
+fn done(patches: u32) -> Attempt {
+    Ok(Outcome::Done { patches, seen: patches, tight: 0 })
+}
+
+/// Until the executor came in time, often enough, for each of the syncs that may be missing; or on a busy host until it is clear that it does not.
+fn batch() -> Attempt {
+    const ENOUGH: u32 = 6;
+    const PATIENT: Duration = Duration::from_secs(15);
+    let _executor = executor("sites")?;
+    let start = Instant::now();
+    let mut all = 0;
+    loop {
+        zoo_file("batch", "5")?;
+        all += 5;
+        let met = fs::read_to_string("/sys/kernel/debug/icsan_zoo/met")?;
+        if met.split_whitespace().all(|count| count.parse().is_ok_and(|count: u32| count >= ENOUGH)) {
+            say(&format!("# batch: met {}", met.trim()));
+            return done(all);
+        }
+        if start.elapsed() > PATIENT {
+            return Ok(Outcome::Spoiled(format!("the host is too busy: of {all} batches the executor met {}", met.trim())));
+        }
+    }
+}
+
+fn key() -> Attempt {
+    let _executor = executor("key")?;
+    done(patches("key", 10, 60)?)
+}
+
+fn kprobe() -> Attempt {
+    const TRACING: &str = "/sys/kernel/tracing";
+    const TOGGLES: u32 = 8;
+    let tracing = |file: &str, text: &str| fs::write(format!("{TRACING}/{file}"), text);
+    // It stays a breakpoint: the jump that it would become comes by way of text_poke_bp(), which is another workload.
+    fs::write("/proc/sys/debug/kprobes-optimization", "0")?;
+    let executor = executor("probed")?;
+    tracing("kprobe_events", "p:icsan zoo_probed")?;
+    let start = Instant::now();
+    let mut toggles = 0;
+    while toggles < TOGGLES && start.elapsed() < LONG {
+        for enable in ["1", "0"] {
+            tracing("events/kprobes/icsan/enable", enable)?;
+            executor.ran(2);
+        }
+        toggles += 1;
+    }
+    tracing("kprobe_events", "")?;
+    done(2 * toggles)
+}
+
+/// Code that returns the number that was stored last, through an alias: it is stale until the CPU serializes.
+struct Returns(CodePage);
+
+impl Returns {
+    fn new() -> io::Result<Self> {
+        let page = CodePage::aliased()?;
+        // mov eax, imm32; ret
+        page.store_bytes(0, &[0xB8, 0, 0, 0, 0, 0xC3]);
+        Ok(Self(page))
+    }
+
+    fn function(&self) -> Function {
+        self.0.function(0)
+    }
+
+    fn change(&self, number: u32) {
+        self.0.store32(1, number);
+    }
+}
+
+const CHANGES: u32 = 200;
+
+/// The only thread of a process changes code, calls membarrier, and runs it.
+fn membarrier_alone() -> Attempt {
+    pin(WRITER)?;
+    membarrier(Membarrier::RegisterSyncCore)?;
+    let code = Returns::new()?;
+    let run = code.function();
+    for number in 1..=CHANGES {
+        run(0);
+        code.change(number);
+        membarrier(Membarrier::SyncCore)?;
+        run(0);
+    }
+    done(CHANGES)
+}
+
+/// Two threads take turns on one CPU: one runs code, the other changes it and calls membarrier. They wait for each other in read(2), so no interrupt is
+/// needed to get from one to the other, and the address space stays.
+fn membarrier_sibling() -> Attempt {
+    pin(WRITER)?;
+    membarrier(Membarrier::RegisterSyncCore)?;
+    let code = Returns::new()?;
+    let run = code.function();
+    let (mine, theirs) = (Turn::new()?, Turn::new()?);
+    std::thread::scope(|scope| {
+        let sibling = scope.spawn(|| -> io::Result<()> {
+            pin(WRITER)?;
+            for _ in 1..=CHANGES {
+                run(0);
+                mine.give()?;
+                theirs.wait()?;
+                run(0);
+            }
+            Ok(())
+        });
+        for number in 1..=CHANGES {
+            mine.wait()?;
+            code.change(number);
+            membarrier(Membarrier::SyncCore)?;
+            theirs.give()?;
+        }
+        sibling.join().unwrap_or_else(|_| Err(io::Error::other("the sibling panicked")))
+    })?;
+    done(CHANGES)
+}
+
+/// Whose turn it is: an eventfd.
+#[derive(Debug)]
+struct Turn(libc::c_int);
+
+impl Turn {
+    fn new() -> io::Result<Self> {
+        // SAFETY: a new descriptor.
+        Ok(Self(check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) }.into())? as libc::c_int))
+    }
+
+    fn give(&self) -> io::Result<()> {
+        // SAFETY: writes eight bytes of a constant.
+        check(unsafe { libc::write(self.0, (&raw const ONE).cast(), 8) } as i64).map(drop)
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let mut count = 0u64;
+        // SAFETY: reads eight bytes into a local.
+        check(unsafe { libc::read(self.0, (&raw mut count).cast(), 8) } as i64).map(drop)
+    }
+}
+
+static ONE: u64 = 1;

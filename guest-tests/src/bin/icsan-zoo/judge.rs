@@ -1,0 +1,157 @@
+//! Compares what ICSAN said about one boot with the zoo's table.
+
+use crate::evidence::Evidence;
+use crate::explained::explain;
+use icsan_guest_tests::glob::matches_any;
+use icsan_guest_tests::marker::Marker;
+use icsan_guest_tests::verdict::{Kind, Mode, Profile, Verdict};
+use icsan_guest_tests::zoo::{NO_SYMBOL, Row, workload_id};
+
+/// What came of one row in one boot, or of what lies outside of all rows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Judged {
+    /// The workload.
+    pub workload: String,
+    /// What was demanded, in words.
+    pub demanded: String,
+    /// What is wrong, if anything.
+    pub fault: Option<String>,
+}
+
+/// The name of what is reported outside of all workloads.
+pub const OUTSIDE: &str = "boot";
+
+/// Judges one workload.
+#[must_use]
+pub fn row(row: &Row, evidence: &[Evidence], mode: Mode, profile: Profile) -> Judged {
+    let marker = u64::from(workload_id(row.workload));
+    let mine = |found: &&Evidence| u64::from(found.hazard.marker.scenario) == marker && found.hazard.kind != Kind::Emulator;
+    let found: Vec<&Evidence> = evidence.iter().filter(mine).collect();
+    let verdict = row.verdict(mode, profile);
+    let (demanded, fault) = match verdict {
+        Verdict::Silent => ("silent".into(), (!found.is_empty()).then(|| format!("should be silent, but: {}", list(&found)))),
+        Verdict::Reported(kind) => (kind.to_string(), fault_of(row, kind, &found, mode)),
+        Verdict::Unchecked(_) => ("any".into(), None),
+    };
+    Judged { workload: row.workload.into(), demanded, fault }
+}
+
+/// The right kind, by the right executor and writer, at least once; and nothing anywhere else, unless the bug is everywhere. A lesser kind at the same sites is no fault: the window that the
+/// bug opens can be met in more than one way.
+fn fault_of(row: &Row, kind: Kind, found: &[&Evidence], mode: Mode) -> Option<String> {
+    let there = |found: &Evidence| found.hazard.vcpu == row.executor as u64 && at(row.site, found.hazard.symbol.as_deref());
+    let by = |found: &Evidence| mode == Mode::Light || found.writers.iter().any(|writer| matches_any(row.writer, writer));
+    let (there, elsewhere): (Vec<&Evidence>, Vec<&Evidence>) = found.iter().copied().partition(|found| there(found));
+    if found.is_empty() {
+        Some(format!("should be {kind}, but is silent"))
+    } else if there.is_empty() || !(elsewhere.is_empty() || row.everywhere) {
+        Some(format!("should be on vCPU {} at {}, but: {}", row.executor, shown(row.site), list(&elsewhere)))
+    } else if !there.iter().any(|found| found.hazard.kind == kind) {
+        Some(format!("should be {kind}, but: {}", list(&there)))
+    } else if !there.iter().any(|found| found.hazard.kind == kind && by(found)) {
+        Some(format!("should be put down to {}, but: {}", row.writer, list(&there)))
+    } else {
+        None
+    }
+}
+
+fn at(site: &str, symbol: Option<&str>) -> bool {
+    match symbol {
+        None => site == NO_SYMBOL,
+        Some(symbol) => site != NO_SYMBOL && matches_any(site, symbol),
+    }
+}
+
+fn shown(site: &str) -> &str {
+    if site == NO_SYMBOL { "a place without symbol" } else { site }
+}
+
+/// Judges what was reported outside of all workloads: nothing, but for what is explained, unless the bug is everywhere.
+#[must_use]
+pub fn outside(rows: &[Row], evidence: &[Evidence], mode: Mode, profile: Profile) -> Judged {
+    if rows.iter().any(|row| row.everywhere) {
+        return Judged { workload: OUTSIDE.into(), demanded: "any".into(), fault: None };
+    }
+    let unexplained = |found: &&Evidence| {
+        found.hazard.marker == Marker::OUTSIDE && found.hazard.kind != Kind::Emulator && explain(&found.hazard, mode, profile).is_none()
+    };
+    let found: Vec<&Evidence> = evidence.iter().filter(unexplained).collect();
+    let fault = (!found.is_empty()).then(|| format!("unexplained: {}", list(&found)));
+    Judged { workload: OUTSIDE.into(), demanded: "silent".into(), fault }
+}
+
+fn list(found: &[&Evidence]) -> String {
+    let mut text: Vec<String> = found.iter().take(3).map(|found| describe(found)).collect();
+    if found.len() > 3 {
+        text.push(format!("{} more", found.len() - 3));
+    }
+    text.join("; ")
+}
+
+fn describe(found: &Evidence) -> String {
+    let hazard = &found.hazard;
+    let symbol = hazard.symbol.as_deref().map(|symbol| format!(" {symbol}")).unwrap_or_default();
+    let writers = if found.writers.is_empty() { String::new() } else { format!(", written by {}", found.writers.join(" and ")) };
+    format!("{} on vCPU {} at {:#x}{symbol}{writers}", hazard.kind, hazard.vcpu, hazard.pc)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence;
+    use icsan_guest_tests::zoo::BUGS;
+
+    /// As a report would have it.
+    fn evidence(kind: Kind, vcpu: u64, symbol: &str, writer: &str, workload: &str) -> Evidence {
+        let marker = Marker { scenario: workload_id(workload), round: 1, attempt: 1 };
+        let writes = if writer.is_empty() { String::new() } else { format!(r#"{{"seq":1,"vcpu":0,"pc":"0x1","symbol":"{writer}"}}"#) };
+        let hazard = format!(
+            r#"{{"type":"hazard","kind":"{kind}","vcpu":{vcpu},"pc":"0xffffffff81000000","symbol":"{symbol}","marker":"{marker}","writes":[{writes}],"count":1}}"#
+        );
+        let whole = format!(
+            "{}\n{hazard}\n{}\n",
+            r#"{"type":"start","profile":"linux-x86","arch":"x86_64","qemu":"10.0.2","api":4,"vcpus":2,"schema":1}"#,
+            r#"{"type":"summary","hazards":{},"blocks":1,"complete":true}"#
+        );
+        evidence::read(&whole).unwrap().1.remove(0)
+    }
+
+    fn key(found: &[Evidence], mode: Mode) -> Option<String> {
+        let bug = BUGS.iter().find(|row| row.workload == "key").unwrap();
+        row(bug, found, mode, Profile::LinuxX86).fault
+    }
+
+    const SITE: &str = "zoo_keyed+0x4/0x20";
+
+    #[test]
+    fn kind_executor_site_and_writer_count() {
+        let right = evidence(Kind::Unserialized, 1, SITE, "memcpy+0x3/0x9", "key");
+        assert_eq!(key(std::slice::from_ref(&right), Mode::Full), None);
+        assert!(key(&[], Mode::Full).unwrap().contains("silent"));
+        assert!(key(&[evidence(Kind::Stale, 1, SITE, "memcpy+0x3/0x9", "key")], Mode::Full).unwrap().contains("should be unserialized"));
+        assert!(key(&[evidence(Kind::Unserialized, 0, SITE, "memcpy+0x3/0x9", "key")], Mode::Full).unwrap().contains("on vCPU 1"));
+        assert!(key(&[evidence(Kind::Unserialized, 1, SITE, "strcpy+0x3/0x9", "key")], Mode::Full).unwrap().contains("put down to"));
+        let elsewhere = evidence(Kind::Torn, 1, "schedule+0x1/0x2", "memcpy+0x3/0x9", "key");
+        assert_eq!(key(&[right.clone(), elsewhere.clone()], Mode::Full), None, "this bug is everywhere");
+        assert!(key(&[elsewhere], Mode::Full).is_some());
+        // Not this workload's, and the emulator's own.
+        assert!(key(&[evidence(Kind::Unserialized, 1, SITE, "memcpy+0x3/0x9", "batch")], Mode::Full).unwrap().contains("silent"));
+        assert!(key(&[evidence(Kind::Emulator, 1, SITE, "memcpy+0x3/0x9", "key")], Mode::Full).unwrap().contains("silent"));
+    }
+
+    #[test]
+    fn the_light_mode_knows_no_writer() {
+        let found = evidence(Kind::Unserialized, 1, SITE, "", "key");
+        assert_eq!(key(std::slice::from_ref(&found), Mode::Light), None);
+        assert!(key(&[found], Mode::Full).is_some());
+    }
+
+    #[test]
+    fn outside_of_workloads_only_what_is_explained() {
+        let mut found = evidence(Kind::Unserialized, 0, "memcpy_orig+0xf3/0x130", "", "key");
+        found.hazard.marker = Marker::OUTSIDE;
+        assert_eq!(outside(&[], std::slice::from_ref(&found), Mode::Light, Profile::LinuxX86).fault, None);
+        found.hazard.symbol = Some("schedule+0x1/0x2".into());
+        assert!(outside(&[], &[found], Mode::Light, Profile::LinuxX86).fault.is_some());
+    }
+}

@@ -1,0 +1,76 @@
+//! `icsan-zoo`: boots the kernels of the bug zoo under ICSAN, and compares its verdicts with the zoo's table.
+
+mod arguments;
+mod evidence;
+mod judge;
+mod output;
+mod run;
+
+// Runner and zoo read the same reports and know the same findings. Neither needs all of it.
+#[allow(dead_code)]
+#[path = "../icsan-runner/explained.rs"]
+mod explained;
+#[allow(dead_code)]
+#[path = "../icsan-runner/report.rs"]
+mod report;
+
+use anyhow::{Context, Result, bail};
+use arguments::Arguments;
+use clap::Parser;
+use icsan_guest_tests::host::boot;
+use icsan_guest_tests::verdict::Profile;
+use icsan_guest_tests::zoo;
+use output::Table;
+use run::Setting;
+use std::fs;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run_all(Arguments::parse()) {
+        Ok(table) if table.all_right() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("icsan-zoo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_all(arguments: Arguments) -> Result<Table> {
+    let known = zoo::variants();
+    let variants: Vec<&str> = match arguments.variants.is_empty() {
+        true => known.clone(),
+        false => arguments.variants.iter().map(String::as_str).collect(),
+    };
+    if let Some(stray) = variants.iter().find(|name| !known.contains(name)) {
+        bail!("no kernel {stray}: there are {}", known.join(" "));
+    }
+    let profiles = match arguments.profile.is_empty() {
+        true => vec![Profile::LinuxX86, Profile::Fred],
+        false => arguments.profile.clone(),
+    };
+    let scratch = std::env::temp_dir().join(format!("icsan-zoo-{}", std::process::id()));
+    let folder = arguments.keep.clone().unwrap_or_else(|| scratch.clone());
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let initramfs = boot::write_initramfs(&arguments.guest, &folder)?;
+    let total = usize::from(arguments.rounds) * variants.len() * profiles.len();
+    let setting = Setting { arguments: &arguments, folder: &folder, initramfs: &initramfs };
+    let mut table = Table::default();
+    let mut number = 0;
+    // Round by round, so that an interrupted run has seen every kernel.
+    for round in 1..=arguments.rounds {
+        for variant in &variants {
+            for profile in &profiles {
+                number += 1;
+                let tried = run::run(&setting, variant, *profile, round)?;
+                eprintln!("boot {number} of {total}: {variant}, {}, {:.1} s: {}", profile.name(), tried.seconds, tried.summary());
+                table.add(variant, *profile, &tried);
+            }
+        }
+    }
+    if arguments.keep.is_none() {
+        let _ = fs::remove_dir_all(&scratch);
+    }
+    print!("{}", table.text());
+    Ok(table)
+}

@@ -1,0 +1,159 @@
+//! One boot of one kernel under one profile, repeated if the emulator broke it.
+
+use crate::arguments::Arguments;
+use crate::evidence;
+use crate::judge::{self, Judged};
+use anyhow::{Result, bail};
+use icsan_guest_tests::console::{DONE, PREFIX};
+use icsan_guest_tests::glob::matches_any;
+use icsan_guest_tests::host::boot::{Boot, Machine};
+use icsan_guest_tests::marker::Marker;
+use icsan_guest_tests::verdict::{Mode, Profile};
+use icsan_guest_tests::zoo::{self, Row};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// How often a boot is tried whose kernel dies. Healthy kernels die of breakpoints that outlived their patch under multi-threaded TCG, and what the patches
+/// of the zoo leave out is just what guards a kernel against it. A death is never a verdict.
+const BOOTS: u32 = 6;
+
+/// What all boots share.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    /// The command line.
+    pub arguments: &'a Arguments,
+    /// Where reports and logs go.
+    pub folder: &'a Path,
+    /// The guest's program, packed.
+    pub initramfs: &'a Path,
+}
+
+/// What came of a boot.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Tried {
+    /// What was judged.
+    pub judged: Vec<Judged>,
+    /// How many boots before it died, or were spoiled.
+    pub deaths: u32,
+    /// How long all of them took.
+    pub seconds: f64,
+}
+
+impl Tried {
+    /// One line for the log.
+    pub fn summary(&self) -> String {
+        let deaths = if self.deaths == 0 { String::new() } else { format!(" ({} boots died or were spoiled before)", self.deaths) };
+        let faults: Vec<String> =
+            self.judged.iter().filter_map(|row| row.fault.as_ref().map(|fault| format!("{}: {fault}", row.workload))).collect();
+        if faults.is_empty() { format!("as it must be{deaths}") } else { format!("WRONG: {}{deaths}", faults.join("; ")) }
+    }
+}
+
+/// Boots and judges.
+///
+/// # Errors
+/// There is no such kernel, or no workload is left; QEMU cannot be started, or files not be written.
+pub fn run(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16) -> Result<Tried> {
+    let arguments = setting.arguments;
+    let rows: Vec<Row> = zoo::rows(variant).into_iter().filter(|row| matches_any(&arguments.filter, row.workload)).collect();
+    if rows.is_empty() {
+        bail!("no workload of {variant} matches {}", arguments.filter);
+    }
+    let kernel = arguments.kernels.join("kernels").join(variant).join("bzImage");
+    if !kernel.is_file() {
+        bail!("{} is not there: scripts/zoo builds it", kernel.display());
+    }
+    let stem = setting.folder.join(format!("{variant}-{}-{round}", profile.name()));
+    let report = stem.with_extension("jsonl");
+    let (at_boot, by_program): (Vec<&str>, Vec<&str>) = rows.iter().map(|row| row.workload).partition(|name| zoo::AT_BOOT.contains(name));
+    let asked = if at_boot.is_empty() { String::new() } else { format!("icsan_zoo={} ", at_boot.join("+")) };
+    let machine = Machine {
+        qemu: arguments.qemu.clone(),
+        kernel: kernel.clone(),
+        initramfs: setting.initramfs.to_owned(),
+        smp: zoo::CPUS,
+        thread: "multi".into(),
+        plugin: Some(plugin(arguments, &kernel, profile, &report)?),
+        append: format!("{asked}icsan.zoo={}", by_program.join(",")),
+        timeout: Duration::from_secs(arguments.timeout),
+    };
+    let mut tried = Tried { judged: Vec::new(), deaths: 0, seconds: 0.0 };
+    loop {
+        let _ = fs::remove_file(&report);
+        let boot = machine.boot()?;
+        tried.seconds += boot.seconds;
+        fs::write(stem.with_extension("console"), &boot.console)?;
+        fs::write(stem.with_extension("stderr"), &boot.stderr)?;
+        let fault = fault_of_guest(&boot, by_program.len());
+        if fault.is_some() && tried.deaths + 1 < BOOTS && spoiled(&boot) {
+            tried.deaths += 1;
+            fs::write(stem.with_extension(format!("death-{}", tried.deaths)), &boot.console)?;
+            continue;
+        }
+        tried.judged = judged(&rows, fault, &report, arguments.mode, profile);
+        return Ok(tried);
+    }
+}
+
+/// An oops, whatever it died of, or a guest that hung: what outdated code does cannot be foreseen. Or a workload that did not get its host's time.
+fn spoiled(boot: &Boot) -> bool {
+    boot.console.contains(": spoiled ")
+        || boot.timed_out
+        || boot.console.contains("Kernel panic")
+        || boot.console.contains("Oops")
+        || boot.died_of_int3()
+}
+
+/// What is wrong with the guest's run as such.
+fn fault_of_guest(boot: &Boot, workloads: usize) -> Option<String> {
+    let ours = || boot.console.lines().filter_map(|line| line.split_once(PREFIX)).map(|(_, line)| line.trim_end());
+    if !boot.clean_exit {
+        Some(format!("QEMU: {}", boot.exit))
+    } else if let Some(line) = ours().find(|line| line.starts_with("not ok")) {
+        let why = ours().take_while(|other| *other != line).last().unwrap_or_default();
+        Some(format!("{line} ({why})"))
+    } else if !ours().any(|line| line == DONE) || ours().filter(|line| line.starts_with("ok ")).count() != workloads {
+        Some("the guest did not come to its end".into())
+    } else {
+        None
+    }
+}
+
+fn plugin(arguments: &Arguments, kernel: &Path, profile: Profile, report: &Path) -> Result<String> {
+    let mut words = vec![
+        arguments.plugin.display().to_string(),
+        format!("profile={}", profile.name()),
+        format!("report={}", report.display()),
+        format!("symbols={}+{}", kernel.display(), arguments.guest.display()),
+        format!("writers={}", if arguments.mode == Mode::Full { "on" } else { "off" }),
+    ];
+    words.extend(arguments.extra.iter().cloned());
+    if let Some(word) = words.iter().find(|word| word.contains(',')) {
+        bail!("QEMU owns the comma, which stands in {word}");
+    }
+    Ok(words.join(","))
+}
+
+fn judged(rows: &[Row], fault: Option<String>, report: &Path, mode: Mode, profile: Profile) -> Vec<Judged> {
+    let text = fs::read_to_string(report).map_err(|error| error.to_string());
+    let read = text.and_then(|text| evidence::read(&text));
+    let (report, evidence) = match (fault, read) {
+        (Some(fault), _) | (None, Err(fault)) => {
+            let failed = |row: &Row| Judged { workload: row.workload.into(), demanded: "a whole run".into(), fault: Some(fault.clone()) };
+            return rows.iter().map(failed).collect();
+        }
+        (None, Ok(read)) => read,
+    };
+    let mut judged: Vec<Judged> = Vec::new();
+    for row in rows {
+        let mut result = judge::row(row, &evidence, mode, profile);
+        let marker = Marker { scenario: zoo::workload_id(row.workload), round: 1, attempt: 1 };
+        if !report.markers.contains(&marker) {
+            result.fault = Some("the plugin did not see the marker".into());
+        }
+        judged.push(result);
+    }
+    judged.push(judge::outside(rows, &evidence, mode, profile));
+    judged
+}

@@ -1,0 +1,59 @@
+//! The rows in which the kernel changes its own text, or a program's, while other CPUs, if there are any, are in user mode and in system calls.
+//!
+//! Each proves that text changed, or that what it switched on worked; where it did not, or the kernel lacks it, the scenario is skipped.
+
+use super::{Scenario, good};
+use crate::verdict::Profile::SdmStrict;
+use crate::verdict::Verdict::Unchecked;
+use crate::verdict::Verdicts;
+
+const KERNEL: Verdicts =
+    Verdicts::SILENT.but(SdmStrict, Unchecked("no INT3 exemption: depends on who meets a breakpoint in the epoch of the old bytes"));
+
+const fn kernel(name: &'static str, what: &'static str) -> Scenario {
+    Scenario { full: KERNEL, ..good(name, what).on_one_cpu() }
+}
+
+pub(super) const ROWS: &[Scenario] = &[
+    // Static keys.
+    kernel("kernel/static-keys", "toggles /proc/sys/kernel/sched_schedstats"),
+    kernel("kernel/task-delayacct", "toggles /proc/sys/kernel/task_delayacct"),
+    kernel("kernel/numa-balancing", "toggles /proc/sys/kernel/numa_balancing"),
+    kernel("kernel/ip-minttl", "sets IP_MINTTL, which a kernel does once a boot"),
+    kernel("kernel/tcp-tx-delay", "sets TCP_TX_DELAY, which a kernel does once a boot"),
+    kernel("kernel/perf-event", "opens a perf event of software, and closes it"),
+    kernel("kernel/rps", "toggles receive packet steering of the loopback device"),
+    kernel("kernel/rps-flows", "toggles receive flow steering"),
+    kernel("kernel/cgroup-cpuset", "makes and removes a control group with a cpuset"),
+    kernel("kernel/cgroup-cpu", "gives a control group a share of CPU time, and takes it away"),
+    kernel("kernel/cgroup-memory", "makes the first control group with a memory controller"),
+    kernel("kernel/lru-gen", "toggles the multi-generational LRU"),
+    kernel("kernel/dynamic-debug", "switches debugging messages of the kernel's own files on and off"),
+    kernel("kernel/kfence", "switches KFENCE on, which flips a key of the allocator once a boot, and off"),
+    // Tracepoints: a jump label and a static call each.
+    kernel("kernel/tracepoint", "enables and disables the tracepoint sched_switch: a jump label and a static call"),
+    kernel("kernel/tracepoints-sched", "enables and disables every tracepoint of the scheduler"),
+    kernel("kernel/tracepoints-syscalls", "enables and disables the tracepoints at entry and exit of every system call"),
+    kernel("kernel/tracepoints-irq", "enables and disables the tracepoints of every interrupt vector"),
+    // Probes.
+    kernel("kernel/ftrace", "switches the function tracer on and off for one function"),
+    kernel("kernel/ftrace-syscalls", "switches the function tracer on and off for every system call").heavy(),
+    kernel("kernel/kprobe", "plants and removes a kprobe at the entry of a system call"),
+    kernel("kernel/kprobe-inside", "plants a kprobe inside of that system call, waits until it is a jump, and removes it"),
+    kernel("kernel/kretprobe", "plants and removes a probe at the return of that system call"),
+    kernel("kernel/uprobe", "plants and removes a uprobe in a function that another thread runs"),
+    // Code that the kernel makes.
+    kernel("kernel/bpf-filter", "attaches and detaches socket filters, on every CPU at once, and sends packets through them"),
+    kernel("kernel/bpf-run", "loads programs, on every CPU at once, runs them and unloads them"),
+    kernel("kernel/bpf-dispatcher", "runs XDP programs through the dispatcher, which is patched for each"),
+    kernel("kernel/module", "loads two modules in turn, runs their code on every CPU, patches it, and unloads them"),
+    // The heavy ones.
+    kernel("kernel/preempt", "switches the preemption model: thousands of static calls and keys").heavy(),
+    kernel("kernel/hotplug", "takes CPU 1 away and gives it back").heavy(),
+    Scenario {
+        append: "maxcpus=1",
+        ..kernel("kernel/maxcpus", "boots with one CPU, then starts CPU 1: thousands of LOCK prefixes").heavy()
+    },
+    // No text changes.
+    kernel("kernel/membarrier", "every command of membarrier(2), with and without registration, while others patch nothing"),
+];

@@ -1,0 +1,272 @@
+//! The bug zoo: kernels with one bug each, what they are made to do, and what ICSAN must say.
+//!
+//! A row says what is true under the full model, by the commits of the known protocol functions; where the light mode has to say something
+//! else, the row says what and why, as in [`crate::table`]. A bug that a profile cannot show has a row as well: silent, and the reason.
+
+use crate::verdict::Kind::{Stale, Torn, Unserialized};
+use crate::verdict::{Mode, Profile, Verdict, Verdicts};
+
+/// The CPU that runs what is patched, where that is not the writer's own.
+pub const EXECUTOR: usize = 1;
+
+/// How many vCPUs: a writer and an executor.
+pub const CPUS: usize = 2;
+
+/// The kernel without a patch.
+pub const HEALTHY: &str = "healthy";
+
+/// What a kernel is made to do. A workload's place, from 1, is its marker; `habitat.c` knows the first two.
+pub const WORKLOADS: &[(&str, &str)] = &[
+    ("early", "the boot CPU patches by text_poke_early(), over and over, under a timer whose interrupt runs the site"),
+    ("nops", "the boot CPU joins the NOPs of an alternative, over and over, and runs them"),
+    (
+        "batch",
+        "patches 16 sites by text_poke_queue() and text_poke_finish(); the other CPU watches, and runs one when a missing sync would show",
+    ),
+    ("kprobe", "plants and removes a kprobe on a function that the other CPU runs"),
+    ("key", "flips a static key while the other CPU stands aside; it then runs the code at once"),
+    ("membarrier-sibling", "two threads on one CPU: one changes code through an alias and calls SYNC_CORE, the other runs it"),
+    ("membarrier-alone", "a process of one thread changes code through an alias, calls SYNC_CORE and runs it"),
+    ("schedstats", "toggles /proc/sys/kernel/sched_schedstats while the other CPU schedules"),
+];
+
+/// The workloads that the kernel carries out while it boots; it is asked for them by a word of its own on the command line.
+pub const AT_BOOT: &[&str] = &["early", "nops"];
+
+/// A workload's marker.
+#[must_use]
+pub fn workload_id(name: &str) -> u16 {
+    WORKLOADS.iter().position(|(known, _)| *known == name).map_or(u16::MAX, |index| index as u16 + 1)
+}
+
+/// One bug, under one workload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// The kernel: its patch in `guest-tests/zoo/`.
+    pub variant: &'static str,
+    /// The workload.
+    pub workload: &'static str,
+    /// What the full model must say.
+    pub full: Verdicts,
+    /// What the light mode says instead, and why.
+    pub light: Option<(Verdicts, &'static str)>,
+    /// Where it must be reported: globs over the symbol, joined by commas.
+    pub site: &'static str,
+    /// Whose stores it must be put down to, where stores are seen.
+    pub writer: &'static str,
+    /// Who executes it: the vCPU.
+    pub executor: usize,
+    /// Is the bug one of all patches of a kind, so that it may be met at other places, and while the kernel boots?
+    pub everywhere: bool,
+    /// Why it is reported, or silent.
+    pub why: &'static str,
+}
+
+impl Row {
+    /// What must be said under `profile` in `mode`.
+    #[must_use]
+    pub fn verdict(&self, mode: Mode, profile: Profile) -> Verdict {
+        match (mode, &self.light) {
+            (Mode::Light, Some((light, _))) => light.under(profile),
+            _ => self.full.under(profile),
+        }
+    }
+}
+
+const STALE: Verdicts = Verdicts::reported(Stale);
+const TORN: Verdicts = Verdicts::reported(Torn);
+const UNSERIALIZED: Verdicts = Verdicts::reported(Unserialized);
+
+const NO_COMMIT: &str =
+    "an INT3 and what it stands for are exempt from each other, and the light mode does not see where the exemption ends";
+const NO_MIXES: &str = "no mixes of versions without the store side";
+const OWN_STORE: &str =
+    "a CPU's own store, through the address that it runs from, and a branch since: only the store side knows that it is legal";
+const NO_WRITER: &str = "neither the writer nor the commit is known";
+
+/// The copy that text_poke() and text_poke_early() end in.
+const COPY: &str = "memcpy*,text_poke_memcpy*,__text_poke*,text_poke*";
+
+/// The bugs; the healthy kernel is silent under every workload.
+pub const BUGS: &[Row] = &[
+    Row {
+        variant: "kprobes-no-sync",
+        workload: "kprobe",
+        full: STALE,
+        light: Some((Verdicts::SILENT, NO_COMMIT)),
+        site: "zoo_probed+*",
+        writer: COPY,
+        executor: EXECUTOR,
+        everywhere: false,
+        why: "arch_arm_kprobe() has returned, the breakpoint counts as planted, and the other CPU may still run the instruction; the same the other way round. \
+              What would serialize it is the IPI that is missing",
+    },
+    Row {
+        variant: "early-irq",
+        workload: "early",
+        full: Verdicts::SILENT,
+        light: Some((UNSERIALIZED, OWN_STORE)),
+        site: "zoo_early_site+*",
+        writer: COPY,
+        executor: 0,
+        everywhere: true,
+        why: "cannot show: text_poke_early() stores through the address that the code runs from, and memcpy()'s RET is a taken branch before interrupts \
+              can come (SDM, option 1). The fix is for what the manual leaves open, as its author says. It would show as smc in a profile without option 1",
+    },
+    Row {
+        variant: "inplace-nops",
+        workload: "nops",
+        full: Verdicts::SILENT,
+        light: Some((UNSERIALIZED, OWN_STORE)),
+        site: "zoo_nops_site+*",
+        writer: "memcpy*,add_nop*,optimize_nops*,apply_alternatives*",
+        executor: 0,
+        everywhere: true,
+        why: "cannot show: own stores through the address that the code runs from, and taken branches since. What an interrupt would meet half-way is what \
+              stands in memory at that moment: a broken instruction, but not a stale one",
+    },
+    Row {
+        variant: "membarrier-skips-caller",
+        workload: "membarrier-sibling",
+        full: STALE,
+        light: Some((UNSERIALIZED, NO_WRITER)),
+        site: NO_SYMBOL,
+        writer: "icsan_guest::*,*store32*,*zoo*",
+        executor: 0,
+        everywhere: false,
+        why: "the caller's CPU was left out: its other thread comes by a switch without a CR3 write, returns by SYSRET, and runs what the caller takes for \
+              gone",
+    },
+    Row {
+        variant: "membarrier-skips-caller",
+        workload: "membarrier-alone",
+        full: STALE,
+        light: Some((UNSERIALIZED, NO_WRITER)),
+        site: NO_SYMBOL,
+        writer: "icsan_guest::*,*store32*,*zoo*",
+        executor: 0,
+        everywhere: false,
+        why: "a process of one thread is sent home at once: SYSCALL and SYSRET do not serialize",
+    },
+    Row {
+        variant: "batch-no-first-sync",
+        workload: "batch",
+        full: TORN,
+        light: Some((Verdicts::SILENT, NO_MIXES)),
+        site: STRADDLING,
+        writer: COPY,
+        executor: EXECUTOR,
+        everywhere: true,
+        why: "the tails are written while the other CPU may hold the old first byte: of a site that straddles chunks, the old first chunk and the new \
+              second one. Sites in one chunk have whole versions only",
+    },
+    Row {
+        variant: "batch-no-second-sync",
+        workload: "batch",
+        full: TORN,
+        light: Some((Verdicts::SILENT, NO_MIXES)),
+        site: STRADDLING,
+        writer: COPY,
+        executor: EXECUTOR,
+        everywhere: true,
+        why: "the first bytes are written while the other CPU may hold an old tail, which it brought in by running on behind the breakpoint: the new first \
+              chunk and the old second one",
+    },
+    Row {
+        variant: "batch-no-third-sync",
+        workload: "batch",
+        full: STALE,
+        light: Some((Verdicts::SILENT, NO_COMMIT)),
+        site: "zoo_whole_*,zoo_split_*",
+        writer: COPY,
+        executor: EXECUTOR,
+        everywhere: true,
+        why: "text_poke_bp_batch() has returned, and the other CPU may still run the breakpoint, whose chunk it brought in again behind it",
+    },
+    Row {
+        variant: "static-key-memcpy",
+        workload: "key",
+        full: UNSERIALIZED,
+        light: None,
+        site: "zoo_keyed*",
+        writer: COPY,
+        executor: EXECUTOR,
+        everywhere: true,
+        why: "no breakpoint and no sync, and no protocol function that would commit it: the other CPU may run the old instruction",
+    },
+];
+
+/// Code that a program of the guest generated has no symbol.
+pub const NO_SYMBOL: &str = "";
+
+/// The sites that straddle two chunks.
+const STRADDLING: &str = "zoo_split_*";
+
+/// The kernels, the healthy one first.
+#[must_use]
+pub fn variants() -> Vec<&'static str> {
+    let mut names = vec![HEALTHY];
+    for row in BUGS {
+        if !names.contains(&row.variant) {
+            names.push(row.variant);
+        }
+    }
+    names
+}
+
+/// What one kernel is made to do, and what must be said of it.
+#[must_use]
+pub fn rows(variant: &str) -> Vec<Row> {
+    if variant != HEALTHY {
+        return BUGS.iter().filter(|row| row.variant == variant).copied().collect();
+    }
+    let healthy = |(workload, why): &(&'static str, &'static str)| Row {
+        variant: HEALTHY,
+        workload,
+        full: Verdicts::SILENT,
+        light: None,
+        site: "",
+        writer: "",
+        executor: 0,
+        everywhere: false,
+        why,
+    };
+    WORKLOADS.iter().map(healthy).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_healthy_kernel_does_everything_and_is_silent() {
+        let rows = rows(HEALTHY);
+        assert_eq!(rows.len(), WORKLOADS.len());
+        for row in rows {
+            for mode in [Mode::Light, Mode::Full] {
+                assert_eq!(row.verdict(mode, Profile::Fred), Verdict::Silent, "{}", row.workload);
+            }
+        }
+    }
+
+    #[test]
+    fn every_bug_has_a_patch_and_a_workload() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("zoo");
+        for row in BUGS {
+            assert!(folder.join(format!("{}.patch", row.variant)).is_file(), "{}", row.variant);
+            assert!(workload_id(row.workload) <= WORKLOADS.len() as u16, "{}", row.workload);
+        }
+        let patches =
+            std::fs::read_dir(&folder).unwrap().filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "patch"));
+        assert_eq!(patches.count() + 1, variants().len());
+    }
+
+    #[test]
+    fn the_kernel_marks_the_workloads_that_it_carries_out_itself() {
+        let source = include_str!("../zoo/habitat.c");
+        for name in AT_BOOT {
+            let marker = crate::marker::Marker { scenario: workload_id(name), round: 1, attempt: 1 };
+            assert!(source.contains(&format!("mark({marker});\n\t\t{name}();")), "{name}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+# shellcheck shell=bash
+# The zoo's kernels: fetching the source, building, patching. Sourced after cache.sh and build.sh, not run.
+#
+# One source tree and one build folder. A variant's patch is applied, the kernel built and copied, and the patch taken back: make builds only what it touches.
+# A copy of the patch stands in the tree as long as it is applied, so that an interrupted run is cleaned up by the next one.
+
+zoo=${root:?cache.sh comes first}/guest-tests/zoo
+zoo_cache=$cache/zoo
+zoo_tree=$zoo_cache/tree
+zoo_build=$zoo_cache/build
+zoo_series=6.12
+
+# zoo_variants: the healthy kernel, and one for each patch.
+zoo_variants() {
+	echo healthy
+	(cd "$zoo" && printf '%s\n' *.patch | sed 's/\.patch$//')
+}
+
+# What building a kernel takes, by Debian's package names. Installs it for root.
+zoo_tools() {
+	local missing=() tool
+	for tool in flex bison bc make gcc patch xz-utils; do
+		command -v "${tool%-utils}" >/dev/null || missing+=("$tool")
+	done
+	echo '#include <gelf.h>' | cc -E - >/dev/null 2>&1 || missing+=(libelf-dev)
+	((${#missing[@]})) || return 0
+	if ((EUID)) || ! command -v apt-get >/dev/null; then
+		die "building a kernel needs the packages ${missing[*]}: install them (as root)"
+	fi
+	say "installing ${missing[*]}, to build kernels with"
+	{ apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "${missing[@]}"; } >"$zoo_cache/log" 2>&1 ||
+		die "${missing[*]} cannot be installed; apt's messages: $zoo_cache/log"
+}
+
+# zoo_source: the source tree, from Debian's package. What no x86 kernel of ours compiles stays packed.
+zoo_source() {
+	local release package exact suite part tar
+	! complete "$zoo_tree" || return 0
+	# shellcheck source=debian.sh
+	. "$root/scripts/lib/debian.sh"
+	begin_fetch
+	package=linux-source-$zoo_series
+	for release in bookworm trixie; do
+		say "looking for $package in Debian $release"
+		update "$release"
+		read -r exact suite < <(versions "$release" "$package") || continue
+		say "fetching $package $exact ($suite), 150 MB"
+		part=$(stage "$zoo_tree")
+		fetch "$release" "$part/package" "$package=$exact" || continue
+		tar=$(find "$part/package" -name 'linux-source-*.tar.xz' | head -n1)
+		[[ $tar ]] || die "no source in $package $exact"
+		say "unpacking it, 1 GB"
+		tar -C "$part" --strip-components=1 -xf "$tar" --exclude='*/drivers/gpu/drm/*.[ch]' --exclude='*/tools/testing/selftests/*' \
+			--exclude='*/arch/*/boot/dts/*' --exclude='*/Documentation/*.rst'
+		rm -rf "$part/package"
+		printf '%s %s\n' "$suite" "$exact" >"$part/.origin"
+		publish "$zoo_tree"
+		return
+	done
+	no_luck "$package"
+}
+
+# zoo_restore: takes back the patch that is applied, if any. It may have got no further than its copy.
+zoo_restore() {
+	local applied=$zoo_tree/.applied
+	[[ -e $applied ]] || return 0
+	if patch -d "$zoo_tree" -p1 -F0 -R -s -f --dry-run <"$applied" >/dev/null 2>&1; then
+		patch -d "$zoo_tree" -p1 -F0 -R -s -f <"$applied" >>"$zoo_cache/log"
+	fi
+	rm -f "$applied"
+}
+
+# zoo_apply VARIANT
+zoo_apply() {
+	[[ $1 != healthy ]] || return 0
+	cp "$zoo/$1.patch" "$zoo_tree/.applied"
+	patch -d "$zoo_tree" -p1 -F0 -s -f <"$zoo/$1.patch" >>"$zoo_cache/log" || {
+		say "$1.patch does not fit $(cat "$zoo_tree/.origin"): $zoo_cache/log"
+		return 1
+	}
+}
+
+# zoo_make TARGET...
+zoo_make() {
+	nice make -C "$zoo_tree" O="$zoo_build" -j"$(nproc)" KBUILD_BUILD_USER=icsan KBUILD_BUILD_HOST=zoo "$@" >>"$zoo_cache/log" 2>&1 ||
+		die "the kernel does not build: $zoo_cache/log"
+}
+
+# zoo_prepare: our own code and configuration, where they changed.
+zoo_prepare() {
+	mkdir -p "$zoo_build"
+	cmp -s "$zoo/habitat.c" "$zoo_tree/kernel/icsan_zoo.c" || cp "$zoo/habitat.c" "$zoo_tree/kernel/icsan_zoo.c"
+	grep -q icsan_zoo "$zoo_tree/kernel/Makefile" || patch -d "$zoo_tree" -p1 -F0 -s -f <"$zoo/habitat.diff" >>"$zoo_cache/log" ||
+		die "habitat.diff does not fit $(cat "$zoo_tree/.origin"): $zoo_cache/log"
+	if ! cmp -s "$zoo/tiny.config" "$zoo_build/.fragment"; then
+		zoo_make tinyconfig
+		(cd "$zoo_tree" && scripts/kconfig/merge_config.sh -m -O "$zoo_build" "$zoo_build/.config" "$zoo/tiny.config") >>"$zoo_cache/log" 2>&1
+		zoo_make olddefconfig
+		local option
+		while read -r option; do
+			grep -qx "$option" "$zoo_build/.config" || die "$option is not to be had in this kernel: $zoo_cache/log"
+		done < <(grep '^CONFIG_' "$zoo/tiny.config")
+		cp "$zoo/tiny.config" "$zoo_build/.fragment"
+	fi
+}
+
+# zoo_inputs VARIANT: what its kernel is made of.
+zoo_inputs() {
+	{
+		cat "$zoo_tree/.origin" "$zoo/tiny.config" "$zoo/habitat.c" "$zoo/habitat.diff"
+		[[ $1 == healthy ]] || cat "$zoo/$1.patch"
+	} | sha256sum | cut -d' ' -f1
+}
+
+# zoo_kernel VARIANT: builds its kernel, unless it is there: bzImage and System.map.
+zoo_kernel() {
+	local entry=$zoo_cache/kernels/$1 start=$SECONDS part first=''
+	if complete "$zoo_tree" && complete "$entry" && [[ $(zoo_inputs "$1") == "$(cat "$entry/inputs")" ]]; then return 0; fi
+	mkdir -p "$zoo_cache/kernels"
+	# A lock of its own: builds take long, and other scripts fill the rest of the cache.
+	exec 8>>"$zoo_cache/.lock"
+	flock -n 8 || { say "waiting for another scripts/zoo that builds" && flock 8; }
+	: >"$zoo_cache/log"
+	zoo_tools
+	zoo_source
+	if complete "$entry" && [[ $(zoo_inputs "$1") == "$(cat "$entry/inputs")" ]]; then return 0; fi # another process was quicker
+	[[ -e $zoo_build/vmlinux ]] || first='; the first one takes some ten minutes'
+	say "building kernel $1 ($(cat "$zoo_tree/.origin"))$first"
+	zoo_restore
+	zoo_prepare
+	zoo_apply "$1" || {
+		zoo_restore
+		exit 1
+	}
+	zoo_make bzImage
+	part=$(stage "$entry")
+	cp "$zoo_build/arch/x86/boot/bzImage" "$zoo_build/System.map" "$part/"
+	zoo_inputs "$1" >"$part/inputs"
+	zoo_restore
+	publish "$entry"
+	say "kernel $1 is ready: $((SECONDS - start)) s"
+}
+
+# build_zoo_runner: builds the host's side of the zoo, and prints its path.
+build_zoo_runner() {
+	say "building the zoo's runner"
+	compile -p icsan-guest-tests --bin icsan-zoo
+	printf '%s\n' "${target:?build.sh comes first}/release/icsan-zoo"
+}
