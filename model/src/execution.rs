@@ -93,11 +93,45 @@ impl<'a> Execution<'a> {
         Ok(candidates)
     }
 
+    /// Has nothing of the window changed or moved since the vCPU may have brought it in? Then memory's instruction is the only candidate.
+    fn is_quiet(&self) -> bool {
+        if self.profile.buffers.speculation {
+            return false;
+        }
+        let chunk = self.chunk();
+        let end = self.decoder.max_len() as u64;
+        let mut at = 0;
+        while at < end {
+            let first = self.linear.offset(at);
+            let block = first.align_down(chunk);
+            let count = (end - at).min(chunk - (first.0 - block.0));
+            let since = self.held.held_since(block).unwrap_or(self.now);
+            let page = first.align_down(PAGE);
+            if self.mapping.moved_after(page, since).is_some() {
+                return false;
+            }
+            let phys = self.mapping.translate(first);
+            if phys.is_some_and(|phys| self.memory.changed_after(phys, count, since)) {
+                return false;
+            }
+            // What is executed must be known; else the long way says what is wrong.
+            let own = u64::from(self.len).saturating_sub(at).min(count);
+            if own > 0 && !phys.is_some_and(|phys| self.memory.knows(phys, own)) {
+                return false;
+            }
+            at += count;
+        }
+        true
+    }
+
     /// The verdict.
     ///
     /// # Errors
     /// As for the candidates.
     pub fn verdict(&self) -> Result<Verdict, ModelError> {
+        if self.is_quiet() {
+            return Ok(Verdict::silent(self.now));
+        }
         let candidates = self.candidates()?;
         let exempt = candidates.others().iter().filter(|candidate| candidate.exempt).count();
         let complete = candidates.complete;

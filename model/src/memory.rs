@@ -102,6 +102,27 @@ impl Memory {
         true
     }
 
+    /// Has any of these bytes, all in one page, changed after that event?
+    #[must_use]
+    pub fn changed_after(&self, phys: Phys, len: u64, since: Seq) -> bool {
+        let (number, offset) = split(phys);
+        self.pages.get(&number).is_some_and(|page| {
+            !page.logs.is_empty()
+                && page
+                    .logs
+                    .range(offset / CELL..=(offset + len as usize - 1) / CELL)
+                    .any(|(_, log)| log.changes.last().is_some_and(|change| change.seq > since))
+        })
+    }
+
+    /// Are all of these bytes, all in one page, known?
+    #[must_use]
+    pub fn knows(&self, phys: Phys, len: u64) -> bool {
+        let (number, offset) = split(phys);
+        let known = |page: &Page| (offset..offset + len as usize).all(|at| page.known[at / CELL] >> (at % CELL) & 1 != 0);
+        self.pages.get(&number).is_some_and(known)
+    }
+
     /// The byte's value after event `at`; `None` if it was not known then.
     #[must_use]
     pub fn byte(&self, phys: Phys, at: Seq) -> Option<u8> {

@@ -1,6 +1,7 @@
 //! The keys after `-plugin libicsan.so,`: parsed, checked, and refused in one line that says what and what to do.
 
 use crate::suppress::{SuppressError, Suppressions};
+use crate::widen::Widen;
 use icsan_model::architecture::Architecture;
 use icsan_model::profile::{Profile, ProfileError};
 use icsan_symbols::{SymbolError, SymbolTable, Symbolizer};
@@ -32,6 +33,10 @@ pub struct Config {
     pub writers: bool,
     /// More functions whose return commits what was stored in them.
     pub commit: Vec<String>,
+    /// Do writers wait after their stores to code?
+    pub widen: Option<Widen>,
+    /// Where the event recording goes.
+    pub record: Option<PathBuf>,
 }
 
 /// Why a command line is refused.
@@ -79,12 +84,12 @@ const KEYS: &[(&str, bool)] = &[
     ("lookahead", false),
     ("prefetch", false),
     ("trace", false),
-    ("widen", false),
+    ("widen", true),
     ("inject", false),
     ("serialize", false),
     ("commit", true),
     ("emulator", false),
-    ("record", false),
+    ("record", true),
 ];
 
 fn known_keys() -> String {
@@ -123,6 +128,14 @@ impl Pairs {
         self.get(key).map_or(Ok(default), |value| switch(value).ok_or_else(|| bad(key, value, "on or off is expected")))
     }
 
+    fn path(&self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+        match self.get(key) {
+            // What QEMU makes of a bare key.
+            Some(value @ ("on" | "off")) => Err(bad(key, value, "a path is expected (for a file of this name give ./on or ./off)")),
+            other => Ok(other.map(PathBuf::from)),
+        }
+    }
+
     /// A list whose items are joined by `+`.
     fn list(&self, key: &str) -> Vec<String> {
         self.get(key).map(|value| value.split('+').filter(|item| !item.is_empty()).map(str::to_owned).collect()).unwrap_or_default()
@@ -132,7 +145,7 @@ impl Pairs {
 /// Values of keys of later versions that this version fulfils already.
 fn is_default(key: &str, value: &str) -> bool {
     match key {
-        "inject" | "serialize" | "widen" => switch(value) == Some(false),
+        "inject" | "serialize" => switch(value) == Some(false),
         "lookahead" => value == "0",
         "prefetch" | "trace" => value == "unbounded",
         "emulator" => value == "report",
@@ -163,7 +176,7 @@ impl Config {
             return Err(ConfigError::Unseen { name: name.clone() });
         }
         profile.buffers.speculation = pairs.switch("speculation", false)?;
-        for key in ["speculation", "commit"] {
+        for key in ["speculation", "commit", "widen", "record"] {
             if let Some(value) = pairs.get(key).filter(|value| !writers && switch(value) != Some(false)) {
                 return Err(ConfigError::NeedsWriters { key, value: value.to_owned() });
             }
@@ -175,6 +188,10 @@ impl Config {
                 .filter(|chunk| chunk.is_power_of_two() && (4..=4096).contains(chunk))
                 .ok_or_else(|| bad("chunk", value, "a power of two from 4 to 4096 (bytes) is expected"))?;
         }
+        let widen = match pairs.get("widen").filter(|value| switch(value) != Some(false)) {
+            None => None,
+            Some(value) => Some(Widen::parse(value).ok_or_else(|| bad("widen", value, "off, or a number of blocks from 1 to 4294967295, or that and a seed as BLOCKS:SEED, is expected"))?),
+        };
         let exitcode = match pairs.get("exitcode") {
             None => 0,
             Some(value) => value.parse().map_err(|_| bad("exitcode", value, "a number from 0 to 255 is expected"))?,
@@ -190,14 +207,9 @@ impl Config {
         }
         let start = known_symbol("start", pairs.get("start"), &symbols)?;
         let stop = known_symbol("stop", pairs.get("stop"), &symbols)?;
-        let report = match pairs.get("report") {
-            // What QEMU makes of a bare `report`.
-            Some(value @ ("on" | "off")) => {
-                return Err(bad("report", value, "a path is expected (for a file of this name give ./on or ./off)"));
-            }
-            other => other.map(PathBuf::from),
-        };
-        Ok(Self { profile, with, without, report, symbols, suppressions, exitcode, start, stop, writers, commit })
+        let report = pairs.path("report")?;
+        let record = pairs.path("record")?;
+        Ok(Self { profile, with, without, report, symbols, suppressions, exitcode, start, stop, writers, commit, widen, record })
     }
 }
 
@@ -272,7 +284,7 @@ mod tests {
         assert!(
             parse(&["writers=off", "inject=off", "speculation=no", "lookahead=0", "emulator=report", "widen=off", "serialize=off"]).is_ok()
         );
-        for bad in ["inject=stale", "lookahead=16", "emulator=repair", "record=/tmp/x"] {
+        for bad in ["inject=stale", "lookahead=16", "emulator=repair"] {
             assert!(parse(&[bad]).unwrap_err().contains("is not built into this version"), "{bad}");
         }
     }
@@ -300,6 +312,14 @@ mod tests {
             (&["commit=foo"][..], "no such symbol; give symbols=PATH"),
             (&["speculation=maybe"][..], "on or off"),
             (&["speculation=on", "writers=off"][..], "needs the store side"),
+            (&["widen=100", "writers=off"][..], "needs the store side"),
+            (&["record=/tmp/x", "writers=off"][..], "needs the store side"),
+            (&["record=on"][..], "a path is expected"),
+            (&["widen=0"][..], "a number of blocks"),
+            (&["widen=on"][..], "a number of blocks"),
+            (&["widen=-5"][..], "a number of blocks"),
+            (&["widen=100:"][..], "a number of blocks"),
+            (&["widen=100:seed"][..], "a number of blocks"),
         ] {
             let error = parse(arguments).unwrap_err();
             assert!(error.contains(expected), "{arguments:?}: {error}");

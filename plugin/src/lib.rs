@@ -12,12 +12,14 @@ pub mod page_filter;
 pub mod patching;
 pub mod places;
 pub mod qemu;
+pub mod recorder;
 pub mod report;
 pub mod sanitizer;
 pub mod segment;
 pub mod store_side;
 pub mod suppress;
 pub mod vcpu;
+pub mod widen;
 pub mod x86;
 
 use crate::config::Config;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 const MAX_FRAMES: usize = 1024;
 
 /// Stores of one task, or of one address space, that are remembered for a commit to come.
-const MAX_STORES: usize = 4096;
+const MAX_STORES: usize = 1 << 16;
 
 /// Tasks whose stores are remembered.
 const MAX_TASKS: usize = 256;

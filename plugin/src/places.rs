@@ -79,6 +79,11 @@ impl Places {
         (offset < LINEAR_UP_TO).then_some(Phys(offset))
     }
 
+    /// Every page of code whose place is known.
+    pub fn iter(&self) -> impl Iterator<Item = (HostPage, Phys)> {
+        self.known.iter().map(|(host, phys)| (*host, *phys))
+    }
+
     /// Does a trial wait for stores?
     #[must_use]
     pub fn on_trial(&self) -> bool {

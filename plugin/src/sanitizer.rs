@@ -12,12 +12,14 @@ use crate::qemu::process;
 use crate::qemu::scoreboard::{Flag, Slots, VcpuSlots};
 use crate::qemu::stores::{Access, StoreWatch};
 use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
+use crate::recorder::Recorder;
 use crate::report::findings::{Evidence, Findings, Origin, Shown};
 use crate::report::sink::Sink;
 use crate::report::{Counts, Report};
 use crate::segment::{CodeTable, Segment};
 use crate::store_side::{CodeStore, Looked, StoreSide, Touched};
 use crate::vcpu::{Mismatch, VcpuState};
+use crate::widen::{Concern, Widening};
 use crate::x86;
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::architecture::Architecture;
@@ -29,7 +31,7 @@ use icsan_model::sync_event::SyncEventId;
 use icsan_model::sync_log::SyncAt;
 use icsan_model::x86::atomicity;
 use icsan_symbols::OffsetError;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -66,6 +68,7 @@ pub struct Sanitizer {
     pub(crate) code: Mutex<Code>,
     pub(crate) filter: PageFilter,
     points: x86::Points,
+    widening: Option<Widening>,
     vcpus: Box<[Mutex<VcpuState>]>,
     /// When each vCPU's epoch began; `NOT_STARTED` before the vCPU did.
     epoch_starts: Box<[AtomicU64]>,
@@ -101,7 +104,9 @@ impl Sanitizer {
         let vcpus = (0..count).map(|_| Mutex::default()).collect();
         let layout = config.symbols.kernel_table().and_then(|table| table.layout().copied());
         let name = move |cpu: &CurrentCpu, task: u64| x86::task_name(cpu, layout.as_ref()?, task);
-        let side = config.writers.then(|| StoreSide::new(config.profile, count, Box::new(name)));
+        let recorder = Recorder::open(&config, arch, count).map_err(|error| error.to_string())?;
+        let side = config.writers.then(|| StoreSide::new(config.profile, count, recorder, Box::new(name)));
+        let widening = config.widen.and_then(|widen| Widening::new(widen, count));
         let watching = AtomicBool::new(config.start.is_none());
         let started = AtomicBool::new(config.start.is_none());
         let sanitizer: &'static Self = Box::leak(Box::new(Self {
@@ -113,6 +118,7 @@ impl Sanitizer {
             filter: PageFilter::new(count),
             epoch_starts: (0..count).map(|_| AtomicU64::new(NOT_STARTED)).collect(),
             points: x86::Points::default(),
+            widening,
             vcpus,
             threads: Mutex::default(),
             findings: Mutex::default(),
@@ -149,6 +155,8 @@ impl Sanitizer {
         if !self.watching.load(Ordering::Relaxed) {
             return;
         }
+        // A recording must have the order in which things were seen.
+        let mut recorded = self.config.record.is_some().then(|| self.code.lock());
         if !segment.host.holds() {
             self.outlives(segment, vcpu, state, &slots, cpu);
             return;
@@ -156,6 +164,9 @@ impl Sanitizer {
         // From here on nearly every call leaves without a lock.
         if segment.suspected() {
             state.lock().agrees(segment);
+        }
+        if let Some(Code { table, side: Some(side) }) = recorded.as_deref_mut() {
+            side.record_run(table, segment, vcpu, &state.lock(), cpu, || self.next()).iter().for_each(|touched| self.touch(touched));
         }
         let now = Seq(self.seq.load(Ordering::SeqCst));
         let flag = slots.flag(segment.slot);
@@ -170,7 +181,8 @@ impl Sanitizer {
             return;
         }
         if self.config.writers && segment.place().is_some() {
-            self.looks_closer(segment, vcpu, state, &slots, cpu);
+            let code = recorded.unwrap_or_else(|| self.code.lock());
+            self.looks_closer(code, segment, vcpu, state, &slots, cpu);
         } else {
             slots.set(segment.slot, Flag::Executed, now);
             self.looks_at_rivals(segment, vcpu, state, &slots, cpu);
@@ -204,8 +216,15 @@ impl Sanitizer {
     }
 
     /// The store side's judgement.
-    fn looks_closer(&'static self, segment: &'static Segment, vcpu: Vcpu, state: &Mutex<VcpuState>, slots: &VcpuSlots<'_>, cpu: &CurrentCpu) {
-        let mut code = self.code.lock();
+    fn looks_closer(
+        &'static self,
+        mut code: MutexGuard<'_, Code>,
+        segment: &'static Segment,
+        vcpu: Vcpu,
+        state: &Mutex<VcpuState>,
+        slots: &VcpuSlots<'_>,
+        cpu: &CurrentCpu,
+    ) {
         let Code { table, side } = &mut *code;
         let (Some(side), Some(place)) = (side, segment.place()) else { return };
         let moved = segment.contested() && !segment.rivals(|slot| slots.flag(slot).executed()).is_empty();
@@ -289,11 +308,25 @@ impl Sanitizer {
         }
     }
 
-    /// `vcpu` stored to a page that may hold code.
-    fn stores_to_code(&self, vcpu: Vcpu, pc: Linear, linear: Linear, phys: Phys, bytes: &[u8], cpu: &CurrentCpu) {
-        let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return };
+    /// Whom the change of these segments by `writer` may concern, for `widen`.
+    fn concerns(&self, touched: &Touched, writer: Vcpu, concern: &mut Concern) {
+        let now = Seq(self.seq.load(Ordering::Relaxed));
+        for segment in &touched.segments {
+            concern.changed();
+            for vcpu in self.started_vcpus().filter(|vcpu| *vcpu != writer) {
+                let held = self.slots.held_since(vcpu, segment.slot).is_some();
+                concern.ran(vcpu, if held { now } else { self.slots.last_ran(vcpu, segment.slot) }, now);
+            }
+        }
+    }
+
+    /// `vcpu` stored to a page that may hold code. Answers with whom that may concern, if `widen` asks.
+    fn stores_to_code(&self, vcpu: Vcpu, pc: Linear, linear: Linear, phys: Phys, bytes: &[u8], cpu: &CurrentCpu) -> Concern {
+        let mut concern = Concern::default();
+        let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return concern };
         let mut code = self.code.lock();
-        let Some(side) = &mut code.side else { return };
+        let Code { table, side } = &mut *code;
+        let Some(side) = side else { return concern };
         let state = state.lock();
         // The second page of a store that crosses into it, if it is to be known.
         let mut second = None;
@@ -302,15 +335,21 @@ impl Sanitizer {
             let to = if at.align_down(PAGE) == linear.align_down(PAGE) {
                 phys.offset(part.start as u64)
             } else {
-                let page = *second.get_or_insert_with(|| cpu.physical(at.align_down(PAGE).0));
+                let page = at.align_down(PAGE);
+                let rest = &bytes[(page.0 - linear.0) as usize..];
+                let page = *second.get_or_insert_with(|| cpu.physical(page.0).map(Phys).or_else(|| side.page_that_became(rest)));
                 let Some(page) = page else { continue };
-                Phys(page).offset(at.0 % PAGE)
+                page.offset(at.0 % PAGE)
             };
-            let touched = side.store(&CodeStore { vcpu, pc, linear: at, phys: to, bytes: &bytes[part] }, &state, cpu, || self.next());
+            let touched = side.store(table, &CodeStore { vcpu, pc, linear: at, phys: to, bytes: &bytes[part] }, &state, cpu, || self.next());
             self.touch(&touched);
+            if self.widening.is_some() && self.watching.load(Ordering::Relaxed) {
+                self.concerns(&touched, vcpu, &mut concern);
+            }
             let horizon = self.epoch_starts.iter().map(|start| start.load(Ordering::Relaxed)).min().unwrap_or(0);
             side.forget(&touched, Seq(horizon), |segment| self.held_since(segment));
         }
+        concern
     }
 
     /// On API 4 stores show where the guest's memory is in the host's.
@@ -342,7 +381,12 @@ impl Sanitizer {
         if x86::may_change_mapping(event) {
             self.filter.forget(vcpu);
         }
+        let mut recorded = self.config.record.is_some().then(|| self.code.lock());
+        if let Some(side) = recorded.as_mut().and_then(|code| code.side.as_mut()) {
+            side.past().sync(vcpu, event, pc);
+        }
         if !self.config.profile.serializes(event) {
+            drop(recorded);
             self.leaves_line(vcpu, event);
             return;
         }
@@ -523,7 +567,10 @@ impl StoreWatch for Sanitizer {
             return;
         }
         let Some(value) = access.value() else { return };
-        self.stores_to_code(vcpu, pc, linear, phys, value.bytes(), &access.cpu());
+        let concern = self.stores_to_code(vcpu, pc, linear, phys, value.bytes(), &access.cpu());
+        if let Some(widening) = &self.widening {
+            widening.after_store(vcpu, &concern);
+        }
     }
 }
 
@@ -563,6 +610,9 @@ impl Hooks for &'static Sanitizer {
 
     fn translate(&self, block: &Translation<'_>) {
         self.blocks.fetch_add(1, Ordering::Relaxed);
+        if let Some(widening) = &self.widening {
+            block.count(widening.blocks());
+        }
         let instructions = block.instructions();
         if instructions.iter().any(|instruction| instruction.bytes().is_empty()) {
             return;
@@ -584,13 +634,19 @@ impl Hooks for &'static Sanitizer {
         }
         let mut counts = Counts { blocks: self.blocks.load(Ordering::Relaxed), ..Counts::default() };
         match self.code.try_lock_for(EXIT_PATIENCE) {
-            Some(code) => {
-                counts.dropped += code.table.dropped();
-                if let Some(side) = &code.side {
+            Some(mut code) => {
+                counts.drop(&[("segments", code.table.dropped())]);
+                if let Some(side) = &mut code.side {
+                    counts.complete &= side.past().finish();
                     counts.add_stores(side);
                 }
             }
             None => counts.complete = false,
+        }
+        if let Some(widening) = &self.widening {
+            let (widened, whole) = widening.counts(EXIT_PATIENCE);
+            counts.widened = Some(widened);
+            counts.complete &= whole;
         }
         for state in &self.vcpus {
             match state.try_lock_for(EXIT_PATIENCE) {
@@ -608,7 +664,7 @@ impl Hooks for &'static Sanitizer {
             process::say("a vCPU did not let go of the report; it is not written");
             return;
         };
-        counts.dropped += findings.dropped();
+        counts.drop(&[("hazards", findings.dropped())]);
         counts.complete &= counts.dropped == 0;
         sink.finish(&self.report(), &findings, &counts, fault);
         if self.config.exitcode != 0 && findings.unsuppressed() > 0 {

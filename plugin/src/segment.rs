@@ -203,6 +203,13 @@ impl CodeTable {
         found
     }
 
+    /// The instruction that was translated last at an address.
+    #[must_use]
+    pub fn instruction(&self, at: Linear) -> Option<Vec<u8>> {
+        let begins = |segment: &'static Segment| segment.run().instructions().find(|(linear, _)| *linear == at);
+        self.touching(at, 1).into_iter().rev().find_map(begins).map(|(_, bytes)| bytes.to_vec())
+    }
+
     /// Is it known that other bytes stood at the place of this instruction, in the same memory?
     #[must_use]
     pub fn changed(&self, linear: Linear, bytes: &[u8], host: Option<usize>) -> bool {

@@ -8,9 +8,10 @@ use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::host_code::HostPage;
 use crate::qemu::scoreboard::VcpuSlots;
 use crate::qemu::translation::Instruction;
+use crate::recorder::{Past, Recorder};
 use crate::segment::{CodeTable, Segment, phys_pieces};
 use crate::vcpu::VcpuState;
-use crate::x86::straight::{REACH, is_straight};
+use crate::x86::straight::is_straight;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::event::Store;
 use icsan_model::history::{History, Judged, Place, Question, Ran};
@@ -85,7 +86,7 @@ pub type TaskNameReader = Box<dyn Fn(&CurrentCpu, u64) -> Option<TaskName> + Sen
 
 /// See the module.
 pub struct StoreSide {
-    history: History,
+    history: Past,
     profile: Profile,
     by_phys: FxHashMap<u64, Vec<&'static Segment>>,
     places: Places,
@@ -108,9 +109,9 @@ impl std::fmt::Debug for StoreSide {
 impl StoreSide {
     /// A store side that has seen nothing.
     #[must_use]
-    pub fn new(profile: Profile, vcpus: usize, task_name: TaskNameReader) -> Self {
+    pub fn new(profile: Profile, vcpus: usize, recorder: Option<Recorder>, task_name: TaskNameReader) -> Self {
         Self {
-            history: History::new(profile, Length64, vcpus),
+            history: Past::new(History::new(profile, Length64, vcpus), recorder),
             profile,
             by_phys: FxHashMap::default(),
             places: Places::default(),
@@ -149,8 +150,8 @@ impl StoreSide {
     /// The author of these stores takes them for done. Answers with the segments that they changed.
     pub fn commit(&mut self, stores: &[Seq]) -> Touched {
         let mut touched = Touched::default();
+        self.history.commit(stores);
         for store in stores {
-            self.history.memory_mut().commit(*store);
             if let Some(record) = self.history.memory().record(*store) {
                 touched.segments.extend(self.reached(record.store.phys, record.store.bytes.len() as u64));
             }
@@ -208,7 +209,7 @@ impl StoreSide {
         if self.history.memory().page(phys).is_some() {
             return false;
         }
-        self.history.memory_mut().contents(phys.align_down(PAGE), &host.read(0, PAGE as usize));
+        self.history.contents(phys.align_down(PAGE), &host.read(0, PAGE as usize));
         true
     }
 
@@ -241,6 +242,14 @@ impl StoreSide {
             }
         }
         spans.into_iter().map(|span| self.notice(page.offset(span.start as u64), &now[span], next())).collect()
+    }
+
+    /// API 4 does not say where the second page of a store is that crosses into it: it is the one page of code that begins with these bytes, and did not before.
+    #[must_use]
+    pub fn page_that_became(&self, bytes: &[u8]) -> Option<Phys> {
+        let became = |host: HostPage, phys: Phys| host.read(0, bytes.len()) == bytes && self.differs(phys, bytes);
+        let mut pages = self.places.iter().filter(|(host, phys)| became(*host, *phys)).map(|(_, phys)| phys);
+        pages.next().filter(|_| pages.next().is_none())
     }
 
     /// A change of memory that no store explains so far.
@@ -285,7 +294,7 @@ impl StoreSide {
     }
 
     /// A store to a page that holds code. `next` gives the next place in the order.
-    pub fn store(&mut self, store: &CodeStore<'_>, state: &VcpuState, cpu: &CurrentCpu, next: impl FnOnce() -> Seq) -> Touched {
+    pub fn store(&mut self, table: &CodeTable, store: &CodeStore<'_>, state: &VcpuState, cpu: &CurrentCpu, next: impl FnOnce() -> Seq) -> Touched {
         let CodeStore { vcpu, pc, linear, phys, bytes } = *store;
         if self.history.memory().page(phys).is_none() {
             return Touched::default();
@@ -295,7 +304,7 @@ impl StoreSide {
         if !self.differs(phys, bytes) {
             // It changed nothing, or its change was noticed before it was told of.
             let Some(seq) = self.take_noticed(phys, len) else { return Touched::default() };
-            self.branch_before(vcpu, state, store.pc, cpu);
+            self.branch_before(vcpu, state, store.pc, table);
             let offset = |linear: Linear| Linear(linear.0.wrapping_add(self.first_changed(seq).map_or(0, |first| first.0.wrapping_sub(phys.0))));
             self.history.attribute(seq, vcpu, pc, linear.map(offset), state.epoch);
             self.counts.unseen = self.counts.unseen.saturating_sub(1);
@@ -304,7 +313,7 @@ impl StoreSide {
             self.note_writer(seq, store, cpu);
             return Touched { segments: self.reached(phys, len), seq: None };
         }
-        self.branch_before(vcpu, state, store.pc, cpu);
+        self.branch_before(vcpu, state, store.pc, table);
         let seq = next();
         self.history.store(seq, Store { vcpu: Some(vcpu), pc, linear, phys, bytes: bytes.to_vec() }, state.epoch);
         self.counts.stores += 1;
@@ -331,15 +340,12 @@ impl StoreSide {
     }
 
     /// The vCPU is at `here`: did it take a branch since its last own store?
-    fn branch_before(&mut self, vcpu: Vcpu, state: &VcpuState, here: Linear, cpu: &CurrentCpu) {
+    fn branch_before(&mut self, vcpu: Vcpu, state: &VcpuState, here: Linear, table: &CodeTable) {
         let Some(Some(from)) = self.own_pc.get(usize::from(vcpu.0)).copied() else { return };
         if !self.history.awaits_branch(vcpu, state.epoch) {
             return;
         }
-        let distance = here.0.wrapping_sub(from.0);
-        // The instruction at `here` is needed only if it is the one at `from`.
-        let straight = distance <= REACH
-            && cpu.memory(from.0, (distance as usize).max(15)).is_some_and(|code| is_straight(from, here, &code));
+        let straight = is_straight(from, here, |at| table.instruction(at));
         if !straight {
             self.history.branch(vcpu, state.epoch);
         }
@@ -352,6 +358,46 @@ impl StoreSide {
         }
     }
 
+    /// The history, and the recording of it.
+    pub fn past(&mut self) -> &mut Past {
+        &mut self.history
+    }
+
+    /// With a recording: a vCPU is about to execute a segment whose bytes memory holds. Answers with the changes that nobody has told of yet.
+    pub fn record_run(&mut self, table: &CodeTable, segment: &'static Segment, vcpu: Vcpu, state: &VcpuState, cpu: &CurrentCpu, next: impl FnMut() -> Seq) -> Vec<Touched> {
+        let Some(place) = segment.place() else {
+            self.history.run(vcpu, segment.run(), None);
+            return Vec::new();
+        };
+        let touched = self.catch_up(segment, place, next);
+        self.branch_before(vcpu, state, segment.run().linear(), table);
+        let place = self.window_place(segment, place, vcpu, cpu);
+        self.history.run(vcpu, segment.run(), Some(place));
+        touched
+    }
+
+    /// Memory holds the segment's bytes: what is known of memory and is something else has been changed, and the store has not been told of.
+    fn catch_up(&mut self, segment: &Segment, place: Place, mut next: impl FnMut() -> Seq) -> Vec<Touched> {
+        let run = segment.run();
+        let bytes: Vec<(Phys, u8)> = (0..).zip(run.bytes()).filter_map(|(i, byte)| Some((place.phys(run.linear().offset(i))?, *byte))).collect();
+        let memory = self.history.memory();
+        let changed: Vec<(Phys, u8)> =
+            bytes.into_iter().filter(|(phys, byte)| memory.now(*phys).is_some_and(|known| known != *byte)).collect();
+        let adjacent = |a: &(Phys, u8), b: &(Phys, u8)| a.0.offset(1) == b.0 && b.0.0 % PAGE != 0;
+        let spans = changed.chunk_by(adjacent);
+        spans.map(|span| self.notice(span[0].0, &span.iter().map(|(_, byte)| *byte).collect::<Vec<_>>(), next())).collect()
+    }
+
+    /// Where a segment lies, with the page that an instruction in it might reach into.
+    fn window_place(&self, segment: &Segment, place: Place, vcpu: Vcpu, cpu: &CurrentCpu) -> Place {
+        let next = place.page.offset(PAGE);
+        if place.second.is_some() || segment.run().last().offset(self.history.window()) <= next {
+            return place;
+        }
+        let second = cpu.physical(next.0).map(Phys).or_else(|| self.history.recorded_page(vcpu, next));
+        Place { second, ..place }
+    }
+
     /// A vCPU is about to execute a segment that needs a closer look. `now` is this moment, later than whatever it executed so far if the segment has rivals.
     pub fn judge(
         &mut self,
@@ -362,7 +408,8 @@ impl StoreSide {
         cpu: &CurrentCpu,
     ) -> Vec<Judged> {
         let Looked { vcpu, state, slots, now } = *looked;
-        self.branch_before(vcpu, state, segment.run().linear(), cpu);
+        self.branch_before(vcpu, state, segment.run().linear(), table);
+        let place = self.window_place(segment, place, vcpu, cpu);
         let chunk = u64::from(self.profile.buffers.chunk);
         let start = segment.run().linear().align_down(chunk);
         let end = segment.run().last().offset(self.history.window() - 1).align_down(chunk).offset(chunk);
@@ -413,8 +460,7 @@ impl StoreSide {
     pub fn forget(&mut self, touched: &Touched, horizon: Seq, held: impl Fn(&Segment) -> Option<Seq>) {
         let changed = self.counts.stores + self.counts.unseen;
         if changed.is_multiple_of(FORGET_EVERY) {
-            self.history.memory_mut().forget_before(horizon);
-            self.history.memory_mut().forget_unneeded();
+            self.history.forget_before(horizon);
         }
         let Some(record) = touched.seq.and_then(|seq| self.history.memory().record(seq)) else { return };
         let (phys, len) = (record.store.phys, record.store.bytes.len() as u64);
@@ -423,11 +469,11 @@ impl StoreSide {
                 // Whoever holds a chunk of it executed one of these segments.
                 let oldest = touched.segments.iter().filter_map(|segment| held(segment)).min();
                 let oldest = oldest.or(touched.seq).unwrap_or(horizon).max(horizon);
-                self.history.memory_mut().forget_cell_before(at, oldest);
+                self.history.forget_cell_before(at, oldest);
                 if self.history.memory().cell_versions(at) > 2 * MANY_VERSIONS {
                     self.counts.lost_versions += 1;
                     if let Some(seq) = touched.seq {
-                        self.history.memory_mut().forget_cell_before(at, Seq(seq.0 - 1));
+                        self.history.forget_cell_before(at, Seq(seq.0 - 1));
                     }
                 }
             }

@@ -2,10 +2,11 @@
 //!
 //! - [`version`]: the version symbol, chosen at load; [`api`]: the functions, looked up by name.
 //! - [`install`]: the entry and the cold callbacks; [`translation`]: a block being translated, and callbacks on its instructions.
-//! - [`stores`]: the guest's stores; [`scoreboard`]: per-vCPU slots; [`cpu`]: registers and memory of the running vCPU; [`host_code`]: guest code in host memory.
+//! - [`stores`]: the guest's stores; [`scoreboard`]: per-vCPU slots; [`blocks`]: what each vCPU ran; [`cpu`]: registers and memory of the running vCPU; [`host_code`]: guest code in host memory.
 //! - [`guard`]: no panic leaves this folder; [`process`]: what is asked of the host process.
 
 pub mod api;
+pub mod blocks;
 pub mod cpu;
 pub mod guard;
 pub mod host_code;

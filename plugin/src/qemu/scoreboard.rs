@@ -111,6 +111,14 @@ impl Slots {
         Flag::of(slot.flag.load(Ordering::SeqCst)).executed().then(|| Seq(slot.since.load(Ordering::SeqCst)))
     }
 
+    /// The first execution of a run by a vCPU that has started, in its last epoch with one; 0 if it never ran. Called by any vCPU's thread.
+    #[must_use]
+    pub fn last_ran(&self, vcpu: Vcpu, slot: SlotId) -> Seq {
+        // SAFETY: the part has `len` slots, which are atomics.
+        let since = |part: *mut Slot| unsafe { &(*part.add(slot.0 as usize)).since }.load(Ordering::Relaxed);
+        Seq(self.part(vcpu).filter(|_| slot.0 < self.len).map_or(0, since))
+    }
+
     /// Makes the callback of a run fire again on `vcpu`, which has started, if it executed the run in its current epoch. Called by any vCPU's thread, after
     /// whatever it is that the callback shall find.
     pub fn look_again(&self, vcpu: Vcpu, slot: SlotId) {

@@ -54,6 +54,11 @@ impl Translation<'_> {
         Self { tb, _callback: PhantomData }
     }
 
+    /// QEMU's handle of it.
+    pub(super) fn handle(&self) -> *mut sys::qemu_plugin_tb {
+        self.tb
+    }
+
     /// The vCPU that translates. Its registers cannot be read.
     #[must_use]
     pub fn cpu(&self) -> CurrentCpu {

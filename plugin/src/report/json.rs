@@ -164,16 +164,33 @@ pub struct Summary<'a> {
     pub stores: Option<u64>,
     /// Changes of code that nobody was seen to make.
     pub unseen: Option<u64>,
+    /// How writers waited; `null` without `widen`.
+    pub widened: Option<Widened>,
     /// How often a patching protocol, or a membarrier, committed stores.
     pub commits: Option<u64>,
     pub epochs: u64,
     pub dropped: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub dropped_by: BTreeMap<&'static str, u64>,
     pub complete: bool,
     pub kaslr: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// What `widen` did.
+#[derive(Serialize, Debug)]
+pub struct Widened {
+    /// Stores that waited.
+    pub waits: u64,
+    /// How long, all together.
+    pub microseconds: u64,
+    /// Waits that the bound ended.
+    pub bound: u64,
+    /// Stores that did not wait because their vCPU had waited for too long.
+    pub spared: u64,
 }
 
 impl<'a> Object<'a> {
@@ -254,9 +271,16 @@ impl<'a> Object<'a> {
             serializing: super::text::events_met(report, counts).into_iter().collect(),
             stores: counts.stores.map(|stores| stores.stores),
             unseen: counts.stores.map(|stores| stores.unseen),
+            widened: counts.widened.map(|widened| Widened {
+                waits: widened.waits,
+                microseconds: widened.time.as_micros() as u64,
+                bound: widened.bound,
+                spared: widened.spared,
+            }),
             commits: counts.commits.map(|(commits, _)| commits),
             epochs: counts.epochs,
             dropped: counts.dropped,
+            dropped_by: counts.dropped_by.clone(),
             complete: counts.complete,
             kaslr: report.config.symbols.offset().map(hex),
             fault,

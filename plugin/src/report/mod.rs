@@ -12,7 +12,9 @@ use crate::config::Config;
 use crate::qemu::install::Machine;
 use crate::store_side::{StoreCounts, StoreSide};
 use crate::vcpu::VcpuState;
+use crate::widen::WidenCounts;
 use icsan_model::architecture::Architecture;
+use std::collections::BTreeMap;
 use icsan_model::ledger::Ledger;
 
 /// What every part of a report needs to know.
@@ -43,10 +45,14 @@ pub struct Counts {
     pub ledger: Option<Ledger>,
     /// Commits, and stores in them; `None` in the light mode.
     pub commits: Option<(u64, u64)>,
+    /// How writers waited; `None` without `widen`.
+    pub widened: Option<WidenCounts>,
     /// Why writers may be unknown, if so.
     pub no_writers: Option<&'static str>,
     /// What did not fit into a table.
     pub dropped: u64,
+    /// The same by table: those that dropped something.
+    pub dropped_by: BTreeMap<&'static str, u64>,
     /// Nothing was lost.
     pub complete: bool,
     /// Why nothing was watched, if so.
@@ -55,7 +61,7 @@ pub struct Counts {
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { blocks: 0, epochs: 0, serializing: Vec::new(), exempt: 0, stores: None, ledger: None, commits: None, no_writers: None, dropped: 0, complete: true, nothing_watched: None }
+        Self { blocks: 0, epochs: 0, serializing: Vec::new(), exempt: 0, stores: None, ledger: None, commits: None, widened: None, no_writers: None, dropped: 0, dropped_by: BTreeMap::new(), complete: true, nothing_watched: None }
     }
 }
 
@@ -72,15 +78,23 @@ impl Counts {
         }
     }
 
+    /// Counts what did not fit, by table.
+    pub fn drop(&mut self, tables: &[(&'static str, u64)]) {
+        for (table, count) in tables.iter().filter(|(_, count)| *count > 0) {
+            self.dropped += count;
+            *self.dropped_by.entry(table).or_default() += count;
+        }
+    }
+
     /// Adds what the store side has.
     pub fn add_stores(&mut self, side: &StoreSide) {
         let counts = side.counts();
-        self.dropped += side.ledger().dropped() + counts.lost_versions;
+        self.drop(&[("ledger", side.ledger().dropped()), ("versions", counts.lost_versions)]);
         self.stores = Some(counts);
         self.ledger = Some(side.ledger().clone());
         let patching = side.patching_known();
         self.commits = Some(patching.commits());
-        self.dropped += patching.dropped();
+        self.drop(&[("patches", patching.dropped())]);
         self.no_writers = side.places_known().trouble();
         self.complete &= self.no_writers.is_none();
     }

@@ -2,6 +2,7 @@
 
 use super::findings::{Evidence, Findings, Hazard, Origin};
 use super::{Counts, Report};
+use crate::widen::{BOUND, WidenCounts};
 use crate::patching::{Context, TaskName};
 use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
@@ -202,6 +203,15 @@ pub fn summary(report: &Report<'_>, findings: &Findings, counts: &Counts, fault:
             _ => writeln!(text, "icsan: no commits were seen: where none is known, an executor is `unserialized` at worst"),
         };
     }
+    if let Some(widened) = &counts.widened {
+        let WidenCounts { waits, time, bound, spared } = widened;
+        let _ = writeln!(
+            text,
+            "icsan: widen: {waits} stores waited, for {:.1} ms in all; {bound} of them for the longest time ({} ms); {spared} more were spared, to keep the guest going",
+            time.as_secs_f64() * 1e3,
+            BOUND.as_millis()
+        );
+    }
     if let Some(ledger) = &counts.ledger {
         text.push_str(&super::ledger::text(report, ledger));
     }
@@ -223,8 +233,9 @@ pub fn summary(report: &Report<'_>, findings: &Findings, counts: &Counts, fault:
     if !counts.complete {
         let _ = writeln!(
             text,
-            "icsan: the report is not complete ({} items dropped): no hazard here does not mean that there was none",
-            counts.dropped
+            "icsan: the report is not complete ({} items dropped{}): no hazard here does not mean that there was none",
+            counts.dropped,
+            counts.dropped_by.iter().map(|(table, count)| format!(", {table} {count}")).collect::<String>()
         );
     }
     text

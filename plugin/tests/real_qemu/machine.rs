@@ -178,6 +178,11 @@ impl Guest {
         std::fs::read_to_string(self.machine.report_path()).unwrap_or_default()
     }
 
+    /// A place in the machine's own folder, which QEMU runs in.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.machine.file(name)
+    }
+
     /// The whole report, once QEMU ended.
     pub fn report(&self) -> Report {
         Report::whole(&self.report_text())

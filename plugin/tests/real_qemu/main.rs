@@ -13,3 +13,4 @@ mod machine;
 mod refusals;
 mod report;
 mod symbols;
+mod widen;
