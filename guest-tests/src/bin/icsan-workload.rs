@@ -1,6 +1,6 @@
 //! `icsan-workload`: a guest's /init that does one piece of ordinary work and switches the machine off. What `icsan-bench` boots.
 //!
-//! The kernel's command line says which: `icsan.workload=NAME`. The amount of work is the same for any number of CPUs: they share it.
+//! The kernel's command line says which: `icsan.workload=NAME` (`toggle:SECONDS` is for scripts/memory). The amount of work is the same for any number of CPUs: they share it.
 //! Nothing here changes code; what is measured is what ICSAN costs those who do nothing that it looks for.
 
 use icsan_guest_tests::console::PREFIX;
@@ -111,6 +111,41 @@ fn perform(workload: &Workload) -> u64 {
     })
 }
 
+/// The kernel's switch of a static key that sits in the scheduler's hot paths.
+const SCHEDSTATS: &str = "/proc/sys/kernel/sched_schedstats";
+
+/// Not ordinary work, and not measured in time: flips a static key of the scheduler as fast as it goes while all other CPUs run through it, for so many seconds.
+/// Tells every 10 seconds how often it has. What it is good for is memory: whether that of the host's process grows.
+fn toggle(seconds: u64) {
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let others = thread::available_parallelism().map_or(1, |cpus| cpus.get()) - 1;
+    thread::scope(|scope| {
+        for _ in 0..others {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    thread::yield_now();
+                }
+            });
+        }
+        let start = std::time::Instant::now();
+        let (mut flips, mut told) = (0_u64, 0);
+        while start.elapsed().as_secs() < seconds {
+            if let Err(error) = fs::write(SCHEDSTATS, if flips.is_multiple_of(2) { "1" } else { "0" }) {
+                println!("{PREFIX}toggle: {SCHEDSTATS}: {error}");
+                break;
+            }
+            flips += 1;
+            let now = start.elapsed().as_secs() / 10;
+            if now > told {
+                told = now;
+                println!("{PREFIX}toggle: {} s, {flips} flips", now * 10);
+            }
+        }
+        println!("{PREFIX}done toggle {flips} flips in {} s", start.elapsed().as_secs());
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
 /// The value of `icsan.workload=` on the kernel's command line.
 fn wanted() -> Option<String> {
     let _ = fs::create_dir_all("/proc");
@@ -126,9 +161,13 @@ fn main() {
         std::process::exit(2);
     }
     let name = wanted().unwrap_or_default();
-    match WORKLOADS.iter().find(|workload| workload.name == name) {
-        Some(workload) => println!("{PREFIX}done {name} {:016x}", perform(workload)),
-        None => println!("{PREFIX}no workload is called '{name}'"),
+    if let Some(seconds) = name.strip_prefix("toggle:").and_then(|seconds| seconds.parse().ok()) {
+        toggle(seconds);
+    } else {
+        match WORKLOADS.iter().find(|workload| workload.name == name) {
+            Some(workload) => println!("{PREFIX}done {name} {:016x}", perform(workload)),
+            None => println!("{PREFIX}no workload is called '{name}'"),
+        }
     }
     // SAFETY: writes caches back, and ends the machine: nothing runs after it.
     unsafe {

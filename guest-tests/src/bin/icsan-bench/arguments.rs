@@ -38,6 +38,9 @@ pub struct Arguments {
     /// Print the result as docs/performance.md wants it
     #[arg(long)]
     pub markdown: bool,
+    /// Measure no time: flip a static key for that many seconds, and tell how large QEMU becomes
+    #[arg(long, value_name = "SECONDS")]
+    pub resident: Option<u64>,
     /// After how many seconds a boot is killed
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub timeout: u64,

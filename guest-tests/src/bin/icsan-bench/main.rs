@@ -7,6 +7,7 @@ mod arguments;
 mod machine;
 mod output;
 mod process;
+mod resident;
 mod row;
 
 use anyhow::{Context, Result, bail};
@@ -44,6 +45,9 @@ fn bench(arguments: &Arguments) -> Result<()> {
     setting.versions.push((format!("Linux {}", arguments.kernel.name), kernel));
     let folder = std::env::temp_dir().join(format!("icsan-bench-{}", std::process::id()));
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    if let Some(seconds) = arguments.resident {
+        return stay(arguments, &folder, seconds);
+    }
     let rows = measure_all(arguments, &folder);
     let rows = rows.with_context(|| format!("console and stderr of the last boot are in {}", folder.display()))?;
     let _ = fs::remove_dir_all(&folder);
@@ -55,6 +59,37 @@ fn bench(arguments: &Arguments) -> Result<()> {
         fs::write(path, format!("{all:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// How large QEMU becomes over time, with the first QEMU and number of vCPUs that were given.
+fn stay(arguments: &Arguments, folder: &Path, seconds: u64) -> Result<()> {
+    let initramfs = process::initramfs(&arguments.guest, folder)?;
+    let (Some(qemu), Some(smp)) = (arguments.qemu.first(), arguments.sizes().first().copied()) else { bail!("no QEMU was given") };
+    let workload = format!("toggle:{seconds}");
+    let guest = Guest {
+        qemu: &qemu.path,
+        kernel: &arguments.kernel.path,
+        initramfs: &initramfs,
+        smp,
+        workload: &workload,
+        folder,
+        timeout: Duration::from_secs(arguments.timeout),
+    };
+    resident::run(&guest, &plugin_words(arguments, folder)?, seconds)
+}
+
+/// The plugin's path and keys, as QEMU takes them.
+fn plugin_words(arguments: &Arguments, folder: &Path) -> Result<String> {
+    let mut words = vec![
+        arguments.plugin.display().to_string(),
+        format!("report={}", folder.join("report.jsonl").display()),
+        format!("symbols={}", arguments.kernel.path.display()),
+    ];
+    words.extend(arguments.extra.iter().cloned());
+    if let Some(word) = words.iter().find(|word| word.contains(',')) {
+        bail!("QEMU owns the comma, which stands in {word}");
+    }
+    Ok(words.join(","))
 }
 
 fn measure_all(arguments: &Arguments, folder: &Path) -> Result<Vec<Row>> {
@@ -91,16 +126,7 @@ fn measure_all(arguments: &Arguments, folder: &Path) -> Result<Vec<Row>> {
 
 fn measure(arguments: &Arguments, qemu: &Named, guest: &Guest<'_>) -> Result<Row> {
     let report = guest.folder.join("report.jsonl");
-    let mut words = vec![
-        arguments.plugin.display().to_string(),
-        format!("report={}", report.display()),
-        format!("symbols={}", arguments.kernel.path.display()),
-    ];
-    words.extend(arguments.extra.iter().cloned());
-    if let Some(word) = words.iter().find(|word| word.contains(',')) {
-        bail!("QEMU owns the comma, which stands in {word}");
-    }
-    let plugin = words.join(",");
+    let plugin = plugin_words(arguments, guest.folder)?;
     let mut pairs = Vec::new();
     let mut work = Work::default();
     let mut checksums = Vec::new();

@@ -61,7 +61,8 @@ const APPEND: &str = "console=ttyS0 panic=-1 oops=panic mitigations=off loglevel
 const TRIES: usize = 5;
 
 impl Guest<'_> {
-    fn command(&self, plugin: Option<&str>) -> Command {
+    /// QEMU's command line.
+    pub fn command(&self, plugin: Option<&str>) -> Command {
         let mut command = Command::new(self.qemu);
         command
             .args(["-machine", "q35", "-cpu", "max", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
