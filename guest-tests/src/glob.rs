@@ -1,9 +1,13 @@
-//! Filters for scenario names: globs with `*`, several joined by commas.
+//! Filters for scenario names: globs with `*`, several joined by commas; one that begins with `!` takes away what it matches.
 
-/// Does any of the comma-separated globs match the whole name? An empty filter matches everything.
+/// Does any of the comma-separated globs match the whole name, and none of those with `!`? A filter that only takes away matches everything else, an empty one
+/// everything.
 #[must_use]
 pub fn matches_any(filter: &str, name: &str) -> bool {
-    filter.is_empty() || filter.split(',').any(|glob| matches(glob.as_bytes(), name.as_bytes()))
+    let is = |glob: &str| matches(glob.as_bytes(), name.as_bytes());
+    let mut wanted = filter.split(',').filter(|glob| !glob.is_empty() && !glob.starts_with('!')).peekable();
+    let taken_away = filter.split(',').filter_map(|glob| glob.strip_prefix('!')).any(is);
+    !taken_away && (wanted.peek().is_none() || wanted.any(is))
 }
 
 fn matches(glob: &[u8], name: &[u8]) -> bool {
@@ -25,5 +29,11 @@ mod tests {
         assert!(matches_any("own/*,*imm8", "cross/imm8"));
         assert!(!matches_any("cross/imm", "cross/imm8"));
         assert!(!matches_any("own/*", "cross/imm8"));
+        assert!(matches_any("!own/*", "cross/imm8") && !matches_any("!own/*,!cross/*", "cross/imm8"));
+        assert!(
+            matches_any("cross/*,!*32", "cross/imm8")
+                && !matches_any("cross/*,!*32", "cross/imm32")
+                && !matches_any("cross/*,!*32", "own/jump")
+        );
     }
 }

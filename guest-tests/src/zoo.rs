@@ -23,7 +23,7 @@ pub const WORKLOADS: &[(&str, &str)] = &[
         "batch",
         "patches 16 sites by text_poke_queue() and text_poke_finish(); the other CPU watches, and runs one when a missing sync would show",
     ),
-    ("kprobe", "plants and removes a kprobe on a function that the other CPU runs"),
+    ("kprobe", "plants and removes a kprobe on a function while the other CPU stands aside; it then runs the function at once"),
     ("key", "flips a static key while the other CPU stands aside; it then runs the code at once"),
     ("membarrier-sibling", "two threads on one CPU: one changes code through an alias and calls SYNC_CORE, the other runs it"),
     ("membarrier-alone", "a process of one thread changes code through an alias, calls SYNC_CORE and runs it"),
@@ -52,8 +52,10 @@ pub struct Row {
     pub light: Option<(Verdicts, &'static str)>,
     /// Where it must be reported: globs over the symbol, joined by commas.
     pub site: &'static str,
-    /// Whose stores it must be put down to, where stores are seen.
+    /// Which function's stores it must be put down to, where stores are seen: globs over the symbol.
     pub writer: &'static str,
+    /// Which of the known patching functions they must have been made for: globs over the outermost one; none: for none of them.
+    pub function: Option<&'static str>,
     /// Who executes it: the vCPU.
     pub executor: usize,
     /// Is the bug one of all patches of a kind, so that it may be met at other places, and while the kernel boots?
@@ -85,7 +87,13 @@ const OWN_STORE: &str =
 const NO_WRITER: &str = "neither the writer nor the commit is known";
 
 /// The copy that text_poke() and text_poke_early() end in.
-const COPY: &str = "memcpy*,text_poke_memcpy*,__text_poke*,text_poke*";
+const COPY: &str = "memcpy+*,memcpy_orig+*,text_poke_memcpy+*,__text_poke+*";
+
+/// What patches a batch: text_poke_bp_batch() is part of it.
+const BATCH: Option<&str> = Some("text_poke_finish+*");
+
+/// The guest program's function that changes code.
+const CHANGE: &str = "*zoo*Returns*change*";
 
 /// The bugs; the healthy kernel is silent under every workload.
 pub const BUGS: &[Row] = &[
@@ -96,6 +104,7 @@ pub const BUGS: &[Row] = &[
         light: Some((Verdicts::SILENT, NO_COMMIT)),
         site: "zoo_probed+*",
         writer: COPY,
+        function: Some("arch_arm_kprobe+*,arch_disarm_kprobe+*"),
         executor: EXECUTOR,
         everywhere: false,
         why: "arch_arm_kprobe() has returned, the breakpoint counts as planted, and the other CPU may still run the instruction; the same the other way round. \
@@ -108,6 +117,7 @@ pub const BUGS: &[Row] = &[
         light: Some((UNSERIALIZED, OWN_STORE)),
         site: "zoo_early_site+*",
         writer: COPY,
+        function: Some("text_poke_early+*"),
         executor: 0,
         everywhere: true,
         why: "cannot show: text_poke_early() stores through the address that the code runs from, and memcpy()'s RET is a taken branch before interrupts \
@@ -120,6 +130,7 @@ pub const BUGS: &[Row] = &[
         light: Some((UNSERIALIZED, OWN_STORE)),
         site: "zoo_nops_site+*",
         writer: "memcpy*,add_nop*,optimize_nops*,apply_alternatives*",
+        function: Some("apply_alternatives+*"),
         executor: 0,
         everywhere: true,
         why: "cannot show: own stores through the address that the code runs from, and taken branches since. What an interrupt would meet half-way is what \
@@ -131,7 +142,8 @@ pub const BUGS: &[Row] = &[
         full: STALE,
         light: Some((UNSERIALIZED, NO_WRITER)),
         site: NO_SYMBOL,
-        writer: "icsan_guest::*,*store32*,*zoo*",
+        writer: CHANGE,
+        function: None,
         executor: 0,
         everywhere: false,
         why: "the caller's CPU was left out: its other thread comes by a switch without a CR3 write, returns by SYSRET, and runs what the caller takes for \
@@ -143,7 +155,8 @@ pub const BUGS: &[Row] = &[
         full: STALE,
         light: Some((UNSERIALIZED, NO_WRITER)),
         site: NO_SYMBOL,
-        writer: "icsan_guest::*,*store32*,*zoo*",
+        writer: CHANGE,
+        function: None,
         executor: 0,
         everywhere: false,
         why: "a process of one thread is sent home at once: SYSCALL and SYSRET do not serialize",
@@ -155,6 +168,7 @@ pub const BUGS: &[Row] = &[
         light: Some((Verdicts::SILENT, NO_MIXES)),
         site: STRADDLING,
         writer: COPY,
+        function: BATCH,
         executor: EXECUTOR,
         everywhere: true,
         why: "the tails are written while the other CPU may hold the old first byte: of a site that straddles chunks, the old first chunk and the new \
@@ -167,6 +181,7 @@ pub const BUGS: &[Row] = &[
         light: Some((Verdicts::SILENT, NO_MIXES)),
         site: STRADDLING,
         writer: COPY,
+        function: BATCH,
         executor: EXECUTOR,
         everywhere: true,
         why: "the first bytes are written while the other CPU may hold an old tail, which it brought in by running on behind the breakpoint: the new first \
@@ -179,6 +194,7 @@ pub const BUGS: &[Row] = &[
         light: Some((Verdicts::SILENT, NO_COMMIT)),
         site: "zoo_whole_*,zoo_split_*",
         writer: COPY,
+        function: BATCH,
         executor: EXECUTOR,
         everywhere: true,
         why: "text_poke_bp_batch() has returned, and the other CPU may still run the breakpoint, whose chunk it brought in again behind it",
@@ -188,8 +204,9 @@ pub const BUGS: &[Row] = &[
         workload: "key",
         full: UNSERIALIZED,
         light: None,
-        site: "zoo_keyed*",
+        site: "zoo_keyed*+*",
         writer: COPY,
+        function: Some("arch_jump_label_transform_queue+*"),
         executor: EXECUTOR,
         everywhere: true,
         why: "no breakpoint and no sync, and no protocol function that would commit it: the other CPU may run the old instruction",
@@ -227,6 +244,7 @@ pub fn rows(variant: &str) -> Vec<Row> {
         light: None,
         site: "",
         writer: "",
+        function: None,
         executor: 0,
         everywhere: false,
         why,

@@ -9,6 +9,7 @@
  *   icsan_zoo/batch  N           patches all sites N times, by text_poke_queue() and text_poke_finish()
  *   icsan_zoo/met                how often the executor of the sites came in time for a sync that may be missing: first, second, third
  *   icsan_zoo/key    N           flips the static key N times, each time while the executor stands aside
+ *   icsan_zoo/aside  1 or 0      has the executor stand aside, so that something else is patched meanwhile; then has it run that at once
  *   icsan_zoo/burst  WHAT MICROSECONDS  runs what is patched: sites, probed, key
  */
 #include <linux/cpumask.h>
@@ -23,6 +24,7 @@
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/string.h>
+#include <linux/stringify.h>
 #include <linux/uaccess.h>
 #include <asm/alternative.h>
 #include <asm/apic.h>
@@ -44,7 +46,7 @@
 /* A 5-byte NOP, or a jump over the NOP behind it, at a given place in a block of 32 bytes. */
 #define SITE(name, place)							\
 	".balign 32, 0xcc\n\t"							\
-	".skip " #place ", 0xcc\n"						\
+	".skip " __stringify(place) ", 0xcc\n"					\
 	FUNCTION(name)								\
 	".byte 0x0f, 0x1f, 0x44, 0x00, 0x00\n\t"				\
 	"nop\n\t"								\
@@ -54,10 +56,11 @@
 
 /*
  * The sites of a batch, whole ones and ones that are split between two fetch chunks of 16 bytes, in turn. What is run behind a site lies in the
- * chunk of the site's last byte.
+ * chunk of the site's last byte. A split one parts the first byte from the tail: so the old first byte with the new tail (0f | 01 00 00 00), and
+ * the new first byte with the old tail (e9 | 1f 44 00 00), are what never stood in memory. Behind the third byte NOP and jump are alike.
  */
 #define WHOLE		3
-#define SPLIT		13
+#define SPLIT		15
 #define SITES		16
 
 asm(".pushsection .text, \"ax\"\n"
@@ -65,10 +68,10 @@ asm(".pushsection .text, \"ax\"\n"
 	".globl zoo_sites\n"
 	"zoo_sites:\n"
 	".irp n, 0, 1, 2, 3, 4, 5, 6, 7\n\t"
-	SITE("zoo_whole_\\n", 3)
-	SITE("zoo_split_\\n", 13)
+	SITE("zoo_whole_\\n", WHOLE)
+	SITE("zoo_split_\\n", SPLIT)
 	".endr\n\t"
-	SITE("zoo_early_site", 3)
+	SITE("zoo_early_site", WHOLE)
 	".balign 32, 0xcc\n"
 	FUNCTION("zoo_nops_site")
 	".byte 0x90, 0x90, 0x90, 0x90, 0x90\n\t"
@@ -107,9 +110,10 @@ static u32 tail(unsigned int n)
 
 static DEFINE_STATIC_KEY_FALSE(zoo_key);
 
-static noinline notrace int zoo_keyed(void)
+static noinline notrace void zoo_keyed(void)
 {
-	return static_branch_unlikely(&zoo_key) ? 1 : 0;
+	if (static_branch_unlikely(&zoo_key))
+		barrier();
 }
 
 static u32 random_state = 1;
@@ -240,10 +244,19 @@ static bool meet(unsigned int which, unsigned int batch)
 	return true;
 }
 
+/* The timer has to wait, since its IRET serializes. IPIs have a higher priority. */
+static u32 hold_timer(void)
+{
+	u32 priority = apic_read(APIC_TASKPRI);
+
+	apic_write(APIC_TASKPRI, LOCAL_TIMER_VECTOR & 0xf0);
+	return priority;
+}
+
 static void burst_of_sites(void)
 {
 	unsigned int i, which = zoo_random() % 3, batch = READ_ONCE(batches);
-	u32 priority = apic_read(APIC_TASKPRI);
+	u32 priority;
 
 	/* A site that is split, or a whole one, whose chunk is brought in again behind its breakpoint. The first and the last site are watched. */
 	watched.n = 4 + 2 * (zoo_random() % 4) + (which != THIRD);
@@ -252,8 +265,7 @@ static void burst_of_sites(void)
 	watched.old_last = tail(SITES - 1);
 	for (i = 0; i < SITES; i++)
 		run_site(i);
-	/* The timer has to wait, since its IRET serializes. IPIs have a higher priority. */
-	apic_write(APIC_TASKPRI, LOCAL_TIMER_VECTOR & 0xf0);
+	priority = hold_timer();
 	if (meet(which, batch))
 		met[which]++;
 	smp_store_release(&awaited, NONE);
@@ -262,20 +274,27 @@ static void burst_of_sites(void)
 		cond_resched();
 }
 
-/* Who runs the key stands aside while it is flipped. What is copied byte by byte must not be run half-way, or the machine dies. */
+/*
+ * Who runs the key, or what gets a probe, stands aside while it is patched, and runs it at once when that is done: nothing but an IPI comes between. It
+ * does not matter how long the writer takes. And what is copied byte by byte must not be run half-way, or the machine dies.
+ */
 enum { RUNNING, ASKED, ASIDE };
 static int aside;
 static u64 runs;
 
-static void burst_of_key(void)
+static void burst_of(void (*function)(void))
 {
-	zoo_keyed();
-	WRITE_ONCE(runs, runs + 1);
+	u32 priority = hold_timer();
+
+	function();
 	if (READ_ONCE(aside) == ASKED) {
 		smp_store_release(&aside, ASIDE);
 		while (smp_load_acquire(&aside) == ASIDE)
 			cpu_relax();
+		function();
 	}
+	apic_write(APIC_TASKPRI, priority);
+	WRITE_ONCE(runs, runs + 1);
 }
 
 static ssize_t burst_write(struct file *file, const char __user *text, size_t len, loff_t *at)
@@ -293,9 +312,9 @@ static ssize_t burst_write(struct file *file, const char __user *text, size_t le
 		if (!strcmp(name, "sites"))
 			burst_of_sites();
 		else if (!strcmp(name, "key"))
-			burst_of_key();
+			burst_of(zoo_keyed);
 		else if (!strcmp(name, "probed"))
-			zoo_probed();
+			burst_of(zoo_probed);
 		else
 			return -EINVAL;
 		cond_resched();
@@ -355,21 +374,33 @@ static bool executor_comes(int wanted, u64 after)
 	return true;
 }
 
+static int stand_aside(u32 wanted)
+{
+	if (!wanted) {
+		smp_store_release(&aside, RUNNING);
+		return executor_comes(RUNNING, READ_ONCE(runs) + 3) ? 0 : -ETIMEDOUT;
+	}
+	if (!executor_comes(RUNNING, READ_ONCE(runs) + 3))
+		return -ETIMEDOUT;
+	smp_store_release(&aside, ASKED);
+	return executor_comes(ASIDE, 0) ? 0 : -ETIMEDOUT;
+}
+
 static int key(u32 times)
 {
-	while (times--) {
-		if (!executor_comes(RUNNING, READ_ONCE(runs) + 3))
-			return -ETIMEDOUT;
-		smp_store_release(&aside, ASKED);
-		if (!executor_comes(ASIDE, 0))
-			return -ETIMEDOUT;
+	int error = 0;
+
+	while (times-- && !error) {
+		error = stand_aside(1);
+		if (error)
+			break;
 		if (static_key_enabled(&zoo_key))
 			static_branch_disable(&zoo_key);
 		else
 			static_branch_enable(&zoo_key);
-		smp_store_release(&aside, RUNNING);
+		error = stand_aside(0);
 	}
-	return executor_comes(RUNNING, READ_ONCE(runs) + 3) ? 0 : -ETIMEDOUT;
+	return error;
 }
 
 static ssize_t times_write(int (*function)(u32), const char __user *text, size_t len)
@@ -392,9 +423,15 @@ static ssize_t key_write(struct file *file, const char __user *text, size_t len,
 	return times_write(key, text, len);
 }
 
+static ssize_t aside_write(struct file *file, const char __user *text, size_t len, loff_t *at)
+{
+	return times_write(stand_aside, text, len);
+}
+
 static const struct file_operations batch_file = { .open = simple_open, .write = batch_write };
 static const struct file_operations met_file = { .open = simple_open, .read = met_read };
 static const struct file_operations key_file = { .open = simple_open, .write = key_write };
+static const struct file_operations aside_file = { .open = simple_open, .write = aside_write };
 static const struct file_operations burst_file = { .open = simple_open, .write = burst_write };
 
 /*
@@ -465,6 +502,7 @@ static int __init zoo_init(void)
 	debugfs_create_file("batch", 0200, folder, NULL, &batch_file);
 	debugfs_create_file("met", 0400, folder, NULL, &met_file);
 	debugfs_create_file("key", 0200, folder, NULL, &key_file);
+	debugfs_create_file("aside", 0200, folder, NULL, &aside_file);
 	debugfs_create_file("burst", 0200, folder, NULL, &burst_file);
 	if (!wanted[0])
 		return 0;

@@ -109,7 +109,7 @@ impl Search<'_> {
             }
             let before = prefix.len();
             prefix.extend_from_slice(&stretch.bytes);
-            if !part.is_whole(stretch) || prefix.starts_with(self.memory) || self.decoder.len(prefix).is_some() {
+            if !part.is_whole(stretch) || prefix.starts_with(self.memory) || self.decoder.len_like(prefix, self.memory).is_some() {
                 self.take(prefix);
             } else {
                 self.grow(prefix, rest);
@@ -120,7 +120,7 @@ impl Search<'_> {
 
     fn take(&mut self, bytes: &[u8]) {
         self.left = self.left.saturating_sub(1);
-        let len = self.decoder.len(bytes).filter(|len| (1..=bytes.len()).contains(len)).unwrap_or(self.memory.len());
+        let len = self.decoder.len_like(bytes, self.memory).filter(|len| (1..=bytes.len()).contains(len)).unwrap_or(self.memory.len());
         // Too few known bytes to be anything.
         let Some(candidate) = bytes.get(..len) else { return };
         if candidate.iter().zip(self.memory).any(|(candidate, memory)| candidate != memory) {

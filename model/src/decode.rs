@@ -13,6 +13,12 @@ pub trait Decode: Debug + Send + Sync {
     /// The length of the instruction at the start of `bytes`, in bytes.
     fn len(&self, bytes: &[u8]) -> Option<usize>;
 
+    /// The same where the length depends on a mode of the CPU that nobody tells: the mode is one in which `memory` is one whole instruction, if there is such a one.
+    fn len_like(&self, bytes: &[u8], memory: &[u8]) -> Option<usize> {
+        let _ = memory;
+        self.len(bytes)
+    }
+
     /// The length of the longest instruction, in bytes. So many bytes are looked at for each execution.
     fn max_len(&self) -> usize;
 }

@@ -95,9 +95,7 @@ impl<'a> Execution<'a> {
 
     /// Has nothing of the window changed or moved since the vCPU may have brought it in? Then memory's instruction is the only candidate.
     fn is_quiet(&self) -> bool {
-        if self.profile.buffers.speculation {
-            return false;
-        }
+        let speculation = self.profile.buffers.speculation;
         let chunk = self.chunk();
         let end = self.decoder.max_len() as u64;
         let mut at = 0;
@@ -105,7 +103,8 @@ impl<'a> Execution<'a> {
             let first = self.linear.offset(at);
             let block = first.align_down(chunk);
             let count = (end - at).min(chunk - (first.0 - block.0));
-            let since = self.held.held_since(block).unwrap_or(self.now);
+            let held = self.held.held_since(block).unwrap_or(self.now);
+            let since = if speculation { held.min(self.held.speculated_since(block)) } else { held };
             let page = first.align_down(PAGE);
             if self.mapping.moved_after(page, since).is_some() {
                 return false;

@@ -35,6 +35,8 @@ pub struct Config {
     pub commit: Vec<String>,
     /// Do writers wait after their stores to code?
     pub widen: Option<Widen>,
+    /// Are QEMU's own outdated blocks repaired, or only told of?
+    pub repair: bool,
     /// Where the event recording goes.
     pub record: Option<PathBuf>,
 }
@@ -88,7 +90,7 @@ const KEYS: &[(&str, bool)] = &[
     ("inject", false),
     ("serialize", false),
     ("commit", true),
-    ("emulator", false),
+    ("emulator", true),
     ("record", true),
 ];
 
@@ -148,7 +150,6 @@ fn is_default(key: &str, value: &str) -> bool {
         "inject" | "serialize" => switch(value) == Some(false),
         "lookahead" => value == "0",
         "prefetch" | "trace" => value == "unbounded",
-        "emulator" => value == "report",
         _ => false,
     }
 }
@@ -190,7 +191,15 @@ impl Config {
         }
         let widen = match pairs.get("widen").filter(|value| switch(value) != Some(false)) {
             None => None,
-            Some(value) => Some(Widen::parse(value).ok_or_else(|| bad("widen", value, "off, or a number of blocks from 1 to 4294967295, or that and a seed as BLOCKS:SEED, is expected"))?),
+            Some(value) => Some(Widen::parse(value).ok_or_else(|| {
+                bad("widen", value, "off, or a number of blocks from 1 to 4294967295, or that and a seed as BLOCKS:SEED, is expected")
+            })?),
+        };
+        let repair = match pairs.get("emulator") {
+            None | Some("report") => false,
+            Some("repair") if writers => true,
+            Some("repair") => return Err(ConfigError::NeedsWriters { key: "emulator", value: "repair".to_owned() }),
+            Some(value) => return Err(bad("emulator", value, "report or repair is expected")),
         };
         let exitcode = match pairs.get("exitcode") {
             None => 0,
@@ -209,7 +218,7 @@ impl Config {
         let stop = known_symbol("stop", pairs.get("stop"), &symbols)?;
         let report = pairs.path("report")?;
         let record = pairs.path("record")?;
-        Ok(Self { profile, with, without, report, symbols, suppressions, exitcode, start, stop, writers, commit, widen, record })
+        Ok(Self { profile, with, without, report, symbols, suppressions, exitcode, start, stop, writers, commit, widen, repair, record })
     }
 }
 
@@ -284,7 +293,7 @@ mod tests {
         assert!(
             parse(&["writers=off", "inject=off", "speculation=no", "lookahead=0", "emulator=report", "widen=off", "serialize=off"]).is_ok()
         );
-        for bad in ["inject=stale", "lookahead=16", "emulator=repair"] {
+        for bad in ["inject=stale", "lookahead=16"] {
             assert!(parse(&[bad]).unwrap_err().contains("is not built into this version"), "{bad}");
         }
     }
@@ -312,6 +321,8 @@ mod tests {
             (&["commit=foo"][..], "no such symbol; give symbols=PATH"),
             (&["speculation=maybe"][..], "on or off"),
             (&["speculation=on", "writers=off"][..], "needs the store side"),
+            (&["emulator=repair", "writers=off"][..], "needs the store side"),
+            (&["emulator=on"][..], "report or repair"),
             (&["widen=100", "writers=off"][..], "needs the store side"),
             (&["record=/tmp/x", "writers=off"][..], "needs the store side"),
             (&["record=on"][..], "a path is expected"),

@@ -13,6 +13,7 @@ pub mod patching;
 pub mod places;
 pub mod qemu;
 pub mod recorder;
+pub mod repair;
 pub mod report;
 pub mod sanitizer;
 pub mod segment;

@@ -12,10 +12,10 @@ use rustc_hash::FxHashMap;
 use std::ops::Range;
 
 /// Smaller mappings are firmware or devices, not the machine's RAM; in bytes.
-const SMALLEST_RAM: usize = 16 << 20;
+pub const SMALLEST_RAM: usize = 16 << 20;
 
 /// RAM beyond this physical address continues above 4 GiB on some machines (the lowest such limit of QEMU's PC machines): its place is not known.
-const LINEAR_UP_TO: u64 = 0x8000_0000;
+pub const LINEAR_UP_TO: u64 = 0x8000_0000;
 
 /// Stores of at least 4 bytes that have to prove the mapping.
 const PROOFS: u32 = 32;

@@ -8,6 +8,8 @@
 //! - A run is recorded when its callback fires: the first time in an epoch of the vCPU, and again after something happened to its bytes. What is executed again
 //!   in between is not. For unbounded buffers that makes no difference (a chunk is held since its first execution); a replay with bounded ones sees less than happened.
 //! - A translation is recorded when the vCPU first executes something in the page, or finds it elsewhere ([`Recorder::remap`]).
+//!   The history with `speculation=on` takes a page to have been mapped since the epoch began; to the model it was unmapped before that record. So a replay may lack
+//!   `speculative` hazards in pages that changed in an epoch before the vCPU first executed anything in them: recorded, and called `extra` by `icsan-replay --check`.
 //! - Branches are recorded where one made an own store visible, and nowhere else.
 //! - Events that the profile does not count are recorded where the plugin watches them anyway.
 //! - Runs of which it is not known where they lie, or what memory holds there, are left out and counted ([`icsan_recording::Totals::dropped`]): the model would refuse them.

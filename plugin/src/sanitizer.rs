@@ -13,6 +13,7 @@ use crate::qemu::scoreboard::{Flag, Slots, VcpuSlots};
 use crate::qemu::stores::{Access, StoreWatch};
 use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
 use crate::recorder::Recorder;
+use crate::repair::Repair;
 use crate::report::findings::{Evidence, Findings, Origin, Shown};
 use crate::report::sink::Sink;
 use crate::report::{Counts, Report};
@@ -69,6 +70,7 @@ pub struct Sanitizer {
     pub(crate) filter: PageFilter,
     points: x86::Points,
     widening: Option<Widening>,
+    repair: Option<&'static Repair>,
     vcpus: Box<[Mutex<VcpuState>]>,
     /// When each vCPU's epoch began; `NOT_STARTED` before the vCPU did.
     epoch_starts: Box<[AtomicU64]>,
@@ -106,6 +108,11 @@ impl Sanitizer {
         let name = move |cpu: &CurrentCpu, task: u64| x86::task_name(cpu, layout.as_ref()?, task);
         let recorder = Recorder::open(&config, arch, count).map_err(|error| error.to_string())?;
         let side = config.writers.then(|| StoreSide::new(config.profile, count, recorder, Box::new(name)));
+        let repair = if config.repair {
+            Some(Repair::new(machine.generation, count).map_err(|why| format!("emulator=repair is not possible here: {why}"))?)
+        } else {
+            None
+        };
         let widening = config.widen.and_then(|widen| Widening::new(widen, count));
         let watching = AtomicBool::new(config.start.is_none());
         let started = AtomicBool::new(config.start.is_none());
@@ -119,6 +126,7 @@ impl Sanitizer {
             epoch_starts: (0..count).map(|_| AtomicU64::new(NOT_STARTED)).collect(),
             points: x86::Points::default(),
             widening,
+            repair,
             vcpus,
             threads: Mutex::default(),
             findings: Mutex::default(),
@@ -153,6 +161,9 @@ impl Sanitizer {
     pub fn executes(&'static self, segment: &'static Segment, vcpu: Vcpu, cpu: &CurrentCpu) {
         let (Some(state), Some(slots)) = (self.vcpus.get(usize::from(vcpu.0)), self.slots.of(vcpu)) else { return };
         if !self.watching.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.repair.is_some_and(|repair| repair.doubts(vcpu, segment.run().linear())) {
             return;
         }
         // A recording must have the order in which things were seen.
@@ -397,6 +408,9 @@ impl Sanitizer {
         if let Some(slots) = self.slots.of(vcpu) {
             slots.clear();
         }
+        if let Some(repair) = self.repair {
+            repair.next_epoch(vcpu);
+        }
         if let Some(start) = self.epoch_starts.get(usize::from(vcpu.0)) {
             start.store(seq.0, Ordering::Relaxed);
         }
@@ -496,9 +510,14 @@ impl Sanitizer {
         }
     }
 
-    fn watch_segments(&'static self, instructions: &[Instruction<'_>], cpu: &CurrentCpu) {
+    fn watch_segments(&'static self, block: &Translation<'_>, instructions: &[Instruction<'_>]) {
         let mut code = self.code.lock();
-        let place = self.place(&mut code, instructions, cpu);
+        let place = self.place(&mut code, instructions, &block.cpu());
+        if let Some(repair) = self.repair {
+            // The end of an instruction may be all that is in the second page.
+            place.and_then(|place| place.second).inspect(|second| self.filter.mark(*second));
+            repair.watch(block, instructions, place);
+        }
         let Code { table, side } = &mut *code;
         let changed: Vec<bool> =
             instructions.iter().map(|instruction| table.changed(instruction.linear, instruction.bytes(), instruction.host())).collect();
@@ -563,8 +582,14 @@ impl StoreWatch for Sanitizer {
         let Some(phys) = access.physical() else { return };
         if !self.filter.may_hold_code(phys) && !crosses {
             self.filter.note_plain(vcpu, linear);
+            if let Some(repair) = self.repair {
+                repair.proves_ram(phys, access);
+            }
             self.proves_places(phys, access);
             return;
+        }
+        if let Some(repair) = self.repair {
+            repair.stored(linear, phys, access);
         }
         let Some(value) = access.value() else { return };
         let concern = self.stores_to_code(vcpu, pc, linear, phys, value.bytes(), &access.cpu());
@@ -618,7 +643,7 @@ impl Hooks for &'static Sanitizer {
             return;
         }
         // First the segments: on one instruction callbacks fire in the order of their registration, and a serializing instruction belongs to the epoch that it ends.
-        self.watch_segments(&instructions, &block.cpu());
+        self.watch_segments(block, &instructions);
         for (index, instruction) in instructions.iter().enumerate() {
             let before = (index == 0 && self.config.writers).then(|| instruction.bytes_before(LONGEST_CALL, PAGE));
             self.points.instrument(instruction, before.as_deref(), self);
@@ -643,6 +668,7 @@ impl Hooks for &'static Sanitizer {
             }
             None => counts.complete = false,
         }
+        counts.emulator = self.repair.map(Repair::counts);
         if let Some(widening) = &self.widening {
             let (widened, whole) = widening.counts(EXIT_PATIENCE);
             counts.widened = Some(widened);

@@ -18,7 +18,7 @@ use icsan_model::history::{History, Judged, Place, Question, Ran};
 use icsan_model::ledger::{Ledger, Reliance};
 use icsan_model::memory::PAGE;
 use icsan_model::profile::Profile;
-use icsan_model::x86::length::Length64;
+use icsan_model::x86::length::X86Length;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -111,7 +111,7 @@ impl StoreSide {
     #[must_use]
     pub fn new(profile: Profile, vcpus: usize, recorder: Option<Recorder>, task_name: TaskNameReader) -> Self {
         Self {
-            history: Past::new(History::new(profile, Length64, vcpus), recorder),
+            history: Past::new(History::new(profile, X86Length, vcpus), recorder),
             profile,
             by_phys: FxHashMap::default(),
             places: Places::default(),
@@ -383,7 +383,7 @@ impl StoreSide {
         let memory = self.history.memory();
         let changed: Vec<(Phys, u8)> =
             bytes.into_iter().filter(|(phys, byte)| memory.now(*phys).is_some_and(|known| known != *byte)).collect();
-        let adjacent = |a: &(Phys, u8), b: &(Phys, u8)| a.0.offset(1) == b.0 && b.0.0 % PAGE != 0;
+        let adjacent = |a: &(Phys, u8), b: &(Phys, u8)| a.0.offset(1) == b.0 && !b.0.0.is_multiple_of(PAGE);
         let spans = changed.chunk_by(adjacent);
         spans.map(|span| self.notice(span[0].0, &span.iter().map(|(_, byte)| *byte).collect::<Vec<_>>(), next())).collect()
     }
@@ -466,8 +466,11 @@ impl StoreSide {
         let (phys, len) = (record.store.phys, record.store.bytes.len() as u64);
         for at in [phys, phys.offset(len - 1)] {
             if self.history.memory().cell_versions(at) > MANY_VERSIONS {
-                // Whoever holds a chunk of it executed one of these segments.
-                let oldest = touched.segments.iter().filter_map(|segment| held(segment)).min();
+                // Whoever holds its chunk executed something in there; with speculation, whoever is in an epoch may hold it.
+                let chunk = u64::from(self.profile.buffers.chunk);
+                let holders = self.reached(at.align_down(chunk), chunk);
+                let speculated = self.profile.buffers.speculation.then_some(horizon);
+                let oldest = speculated.or_else(|| holders.iter().filter_map(|segment| held(segment)).min());
                 let oldest = oldest.or(touched.seq).unwrap_or(horizon).max(horizon);
                 self.history.forget_cell_before(at, oldest);
                 if self.history.memory().cell_versions(at) > 2 * MANY_VERSIONS {

@@ -271,7 +271,8 @@ mod tests {
 
     #[test]
     fn a_seed_chooses_half_of_the_stores_and_the_same_ones_again() {
-        let chosen = |seed, vcpu| (1..=10_000).filter(|count| Widen { seed: Some(seed), ..WIDEN }.chooses(Vcpu(vcpu), *count)).collect::<Vec<_>>();
+        let chosen =
+            |seed, vcpu| (1..=10_000).filter(|count| Widen { seed: Some(seed), ..WIDEN }.chooses(Vcpu(vcpu), *count)).collect::<Vec<_>>();
         for seed in [0, 1, 2, u64::MAX] {
             assert!((4_700..5_300).contains(&chosen(seed, 0).len()), "seed {seed}: {}", chosen(seed, 0).len());
             assert_eq!(chosen(seed, 0), chosen(seed, 0));
@@ -297,7 +298,7 @@ mod tests {
         assert_eq!((writer.stores, writer.counts.spared), (5, 0));
         // Soon after reset all executions are recent, but what never ran is not.
         let mut concern = Concern::default();
-        [0, 1, 2].map(|then| concern.ran(Vcpu(then), Seq(u64::from(then)), Seq(5)));
+        (0..3).for_each(|then| concern.ran(Vcpu(then), Seq(u64::from(then)), Seq(5)));
         concern.ran(Vcpu(2), Seq(4), Seq(5));
         assert_eq!(concern.others, [Vcpu(1), Vcpu(2)]);
     }

@@ -114,7 +114,7 @@ zoo_inputs() {
 
 # zoo_kernel VARIANT: builds its kernel, unless it is there: bzImage and System.map.
 zoo_kernel() {
-	local entry=$zoo_cache/kernels/$1 start=$SECONDS part first=''
+	local entry=$zoo_cache/kernels/$1 start=$SECONDS part inputs first=''
 	if complete "$zoo_tree" && complete "$entry" && [[ $(zoo_inputs "$1") == "$(cat "$entry/inputs")" ]]; then return 0; fi
 	mkdir -p "$zoo_cache/kernels"
 	# A lock of its own: builds take long, and other scripts fill the rest of the cache.
@@ -127,6 +127,7 @@ zoo_kernel() {
 	[[ -e $zoo_build/vmlinux ]] || first='; the first one takes some ten minutes'
 	say "building kernel $1 ($(cat "$zoo_tree/.origin"))$first"
 	zoo_restore
+	inputs=$(zoo_inputs "$1") # as they are now: somebody may edit them meanwhile
 	zoo_prepare
 	zoo_apply "$1" || {
 		zoo_restore
@@ -135,7 +136,7 @@ zoo_kernel() {
 	zoo_make bzImage
 	part=$(stage "$entry")
 	cp "$zoo_build/arch/x86/boot/bzImage" "$zoo_build/System.map" "$part/"
-	zoo_inputs "$1" >"$part/inputs"
+	printf '%s\n' "$inputs" >"$part/inputs"
 	zoo_restore
 	publish "$entry"
 	say "kernel $1 is ready: $((SECONDS - start)) s"

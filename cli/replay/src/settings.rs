@@ -5,7 +5,7 @@ use icsan_model::error::ModelError;
 use icsan_model::model::Model;
 use icsan_model::profile::{Profile, ProfileError};
 use icsan_model::x86::X86_64;
-use icsan_model::x86::length::Length64;
+use icsan_model::x86::length::X86Length;
 use icsan_recording::Header;
 use thiserror::Error;
 
@@ -83,7 +83,7 @@ impl Settings {
     /// Unknown names, impossible buffers.
     pub fn model(&self, header: &Header) -> Result<(&'static Architecture, Model), SettingsError> {
         let (arch, profile) = self.profile(header)?;
-        Ok((arch, Model::new(profile, Length64, usize::from(header.vcpus))?))
+        Ok((arch, Model::new(profile, X86Length, usize::from(header.vcpus))?))
     }
 }
 

@@ -11,7 +11,7 @@ use icsan_model::profile::Buffers;
 use icsan_model::strategies;
 use icsan_model::sync_event::SyncEventId;
 use icsan_model::x86::X86_64;
-use icsan_model::x86::length::Length64;
+use icsan_model::x86::length::X86Length;
 use icsan_recording::{Header, Reader, Record, RecordingError, Writer};
 use icsan_replay::check::What;
 use icsan_replay::session::{self, End, Outcome};
@@ -157,7 +157,7 @@ proptest! {
     fn forgetting_and_joining_to_runs_change_no_verdict(ops in strategies::history(80)) {
         let events = strategies::events(&ops);
         let header = header();
-        let mut model = Model::new(*X86_64.default_profile(), Length64, usize::from(header.vcpus)).unwrap();
+        let mut model = Model::new(*X86_64.default_profile(), X86Length, usize::from(header.vcpus)).unwrap();
         let direct: Vec<Record> = events.iter().filter_map(|event| model.apply(event).unwrap().hazard.as_deref().map(Record::verdict)).collect();
         let recorded: Vec<Record> = record(&header, &events).into_iter().filter(is_verdict).collect();
         prop_assert_eq!(direct, recorded);

@@ -3,18 +3,40 @@
 use crate::decode::Decode;
 use iced_x86::{Decoder, DecoderOptions};
 
-/// Lengths of 64-bit instructions. In 16- and 32-bit code some come out wrong: there candidates are cut at the wrong byte, but nothing becomes a hazard or ceases to be one,
-/// since what is in memory is taken as long as the emulator says.
+/// Lengths of x86 instructions. The mode of the code is not known: it is the one in which the instruction in memory has the length that the emulator gave it, 64-bit first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Length64;
+pub struct X86Length;
 
-impl Decode for Length64 {
+fn len(bits: u32, bytes: &[u8]) -> Option<usize> {
+    let instruction = Decoder::new(bits, bytes, DecoderOptions::NONE).decode();
+    (!instruction.is_invalid()).then(|| instruction.len())
+}
+
+impl Decode for X86Length {
     fn len(&self, bytes: &[u8]) -> Option<usize> {
-        let instruction = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
-        (!instruction.is_invalid()).then(|| instruction.len())
+        len(64, bytes)
+    }
+
+    fn len_like(&self, bytes: &[u8], memory: &[u8]) -> Option<usize> {
+        let bits = [64, 32, 16].into_iter().find(|bits| len(*bits, memory) == Some(memory.len()));
+        len(bits.unwrap_or(64), bytes)
     }
 
     fn max_len(&self) -> usize {
         15
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mode_is_that_of_the_instruction_in_memory() {
+        // mov $0x11111111,%eax in 16-bit code is mov $0x1111,%ax in 64-bit code.
+        let (old, new) = ([0x66, 0xb8, 0x11, 0x11, 0x11, 0x11], [0x66, 0xb8, 0x22, 0x22, 0x22, 0x22]);
+        assert_eq!((X86Length.len(&old), X86Length.len_like(&old, &new)), (Some(4), Some(6)));
+        assert_eq!(X86Length.len_like(&old, &new[..4]), Some(4));
+        assert_eq!(X86Length.len(&[0x0f]), None);
     }
 }

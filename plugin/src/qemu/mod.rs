@@ -3,6 +3,7 @@
 //! - [`version`]: the version symbol, chosen at load; [`api`]: the functions, looked up by name.
 //! - [`install`]: the entry and the cold callbacks; [`translation`]: a block being translated, and callbacks on its instructions.
 //! - [`stores`]: the guest's stores; [`scoreboard`]: per-vCPU slots; [`blocks`]: what each vCPU ran; [`cpu`]: registers and memory of the running vCPU; [`host_code`]: guest code in host memory.
+//! - [`repair`]: how a block is left and translated again.
 //! - [`guard`]: no panic leaves this folder; [`process`]: what is asked of the host process.
 
 pub mod api;
@@ -12,6 +13,7 @@ pub mod guard;
 pub mod host_code;
 pub mod install;
 pub mod process;
+pub mod repair;
 pub mod scoreboard;
 pub mod stores;
 pub mod translation;

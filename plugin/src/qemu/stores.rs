@@ -53,10 +53,16 @@ impl Access<'_> {
     /// The physical address of the first byte; `None` if it is no memory.
     #[must_use]
     pub fn physical(&self) -> Option<Phys> {
+        self.physical_at(self.linear)
+    }
+
+    /// The physical address of another byte of the store, if it crosses into a page.
+    #[must_use]
+    pub fn physical_at(&self, linear: Linear) -> Option<Phys> {
         let api = api()?;
         // SAFETY: the handle is that of the callback that is running; what QEMU returns is valid within it, or null.
         unsafe {
-            let address = (api.qemu_plugin_get_hwaddr)(self.info, self.linear.0);
+            let address = (api.qemu_plugin_get_hwaddr)(self.info, linear.0);
             (!address.is_null() && !(api.qemu_plugin_hwaddr_is_io)(address)).then(|| Phys((api.qemu_plugin_hwaddr_phys_addr)(address)))
         }
     }

@@ -4,6 +4,7 @@ use super::findings::{Evidence, Findings, Hazard, Origin, Shown};
 use super::ledger::ReliedOn;
 use super::{Counts, Report};
 use crate::patching::{Context, Writer};
+use crate::repair::RepairCounts;
 use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
 use icsan_model::addr::Vcpu;
@@ -166,6 +167,9 @@ pub struct Summary<'a> {
     pub unseen: Option<u64>,
     /// How writers waited; `null` without `widen`.
     pub widened: Option<Widened>,
+    /// What was done about QEMU's own outdated blocks, with `emulator=repair`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emulator: Option<Emulator>,
     /// How often a patching protocol, or a membarrier, committed stores.
     pub commits: Option<u64>,
     pub epochs: u64,
@@ -178,6 +182,17 @@ pub struct Summary<'a> {
     pub fault: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// What was done about blocks that may have been older than memory.
+#[derive(Serialize, Debug)]
+pub struct Emulator {
+    /// How often one was about to be executed.
+    pub suspect: u64,
+    /// Dropped and translated again.
+    pub repaired: u64,
+    /// Executed; such executions are no evidence.
+    pub gave_up: u64,
 }
 
 /// What `widen` did.
@@ -277,6 +292,7 @@ impl<'a> Object<'a> {
                 bound: widened.bound,
                 spared: widened.spared,
             }),
+            emulator: counts.emulator.map(|RepairCounts { suspect, repaired, gave_up }| Emulator { suspect, repaired, gave_up }),
             commits: counts.commits.map(|(commits, _)| commits),
             epochs: counts.epochs,
             dropped: counts.dropped,

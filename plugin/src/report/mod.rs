@@ -10,6 +10,7 @@ pub mod text;
 
 use crate::config::Config;
 use crate::qemu::install::Machine;
+use crate::repair::RepairCounts;
 use crate::store_side::{StoreCounts, StoreSide};
 use crate::vcpu::VcpuState;
 use crate::widen::WidenCounts;
@@ -47,6 +48,8 @@ pub struct Counts {
     pub commits: Option<(u64, u64)>,
     /// How writers waited; `None` without `widen`.
     pub widened: Option<WidenCounts>,
+    /// What was done about QEMU's own outdated blocks; `None` without `emulator=repair`.
+    pub emulator: Option<RepairCounts>,
     /// Why writers may be unknown, if so.
     pub no_writers: Option<&'static str>,
     /// What did not fit into a table.
@@ -61,7 +64,7 @@ pub struct Counts {
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { blocks: 0, epochs: 0, serializing: Vec::new(), exempt: 0, stores: None, ledger: None, commits: None, widened: None, no_writers: None, dropped: 0, dropped_by: BTreeMap::new(), complete: true, nothing_watched: None }
+        Self { blocks: 0, epochs: 0, serializing: Vec::new(), exempt: 0, stores: None, ledger: None, commits: None, widened: None, emulator: None, no_writers: None, dropped: 0, dropped_by: BTreeMap::new(), complete: true, nothing_watched: None }
     }
 }
 

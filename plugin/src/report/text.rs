@@ -2,9 +2,10 @@
 
 use super::findings::{Evidence, Findings, Hazard, Origin};
 use super::{Counts, Report};
-use crate::widen::{BOUND, WidenCounts};
 use crate::patching::{Context, TaskName};
+use crate::repair::RepairCounts;
 use crate::x86::stack::Caller;
+use crate::widen::{BOUND, WidenCounts};
 use crate::x86::text::disassemble;
 use icsan_model::architecture::Architecture;
 use icsan_model::hazard::Kind;
@@ -210,6 +211,12 @@ pub fn summary(report: &Report<'_>, findings: &Findings, counts: &Counts, fault:
             "icsan: widen: {waits} stores waited, for {:.1} ms in all; {bound} of them for the longest time ({} ms); {spared} more were spared, to keep the guest going",
             time.as_secs_f64() * 1e3,
             BOUND.as_millis()
+        );
+    }
+    if let Some(RepairCounts { suspect, repaired, gave_up }) = counts.emulator {
+        let _ = writeln!(
+            text,
+            "icsan: emulator=repair: {suspect} blocks of QEMU's may have been older than memory; {repaired} were translated again, {gave_up} executed as they were, and not judged"
         );
     }
     if let Some(ledger) = &counts.ledger {

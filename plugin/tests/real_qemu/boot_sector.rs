@@ -13,8 +13,10 @@ const ORIGIN: u16 = 0x7c00;
 /// A disk that is large enough for every machine.
 const DISK: usize = 1 << 20;
 
-/// The kind that a change by the executing vCPU itself has. The light mode does not see who wrote; `writers=on` will say `smc`.
-pub const KIND: &str = "unserialized";
+/// The kind that a change by the executing vCPU itself has.
+pub const KIND: &str = "smc";
+/// What the light mode calls it, since it does not see who wrote.
+pub const LIGHT_KIND: &str = "unserialized";
 /// What is in memory at a site in the end, and what was executed there first.
 pub const NEW: &str = "66b822222222";
 /// See [`NEW`].

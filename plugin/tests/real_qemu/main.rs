@@ -6,10 +6,12 @@
 //! Most tests boot [`boot_sector`], less than 200 bytes that change their own code in known places, in a third of a second; what needs a kernel boots Debian's.
 
 mod boot_sector;
+mod emulator;
 mod endings;
 mod keys;
 mod lab;
 mod machine;
+mod recording;
 mod refusals;
 mod report;
 mod symbols;

@@ -64,19 +64,19 @@ fn the_model_agrees_with_every_verdict() {
             if qemu.physical {
                 let found: u64 = report.hazards.iter().map(|hazard| hazard["count"].as_u64().unwrap()).sum();
                 assert_eq!((agreement.agreed, totals.hazards), (found, found), "`{keys}`\n{}", guest.outputs());
-                assert!(found > 0 || keys == "profile=coherent", "`{keys}`\n{}", guest.outputs());
+                assert!(found > 0 || ["profile=amd-apm", "profile=coherent"].contains(&keys), "`{keys}`\n{}", guest.outputs());
             }
         }
     }
 }
 
 /// A way to end a QEMU that runs.
-type End_ = fn(&mut Guest);
+type EndIt = fn(&mut Guest);
 
 #[test]
 fn it_is_whole_however_qemu_ends() {
     let Some(lab) = Lab::open() else { return };
-    let ways: [(&str, End_); 3] = [
+    let ways: [(&str, EndIt); 3] = [
         ("quit on the monitor", |guest| guest.monitor("quit")),
         ("SIGTERM", |guest| guest.signal(Signal::TERM)),
         ("SIGINT", |guest| guest.signal(Signal::INT)),
@@ -112,10 +112,11 @@ fn what_cannot_be_written_is_said() {
 fn a_path_that_cannot_be_written_is_refused() {
     let Some(lab) = Lab::open() else { return };
     for qemu in &lab.qemus {
-        for (path, words) in [("/nonexistent/recording", "record=/nonexistent/recording: cannot be written"), ("/dev/full", "record=/dev/full: cannot be written")] {
+        for path in ["/nonexistent/recording", "/dev/full"] {
             let mut guest = Machine::pc(&lab, qemu).path_key("record", Path::new(path)).launch();
             assert_ne!(guest.exit_code(SOON), 0, "{}", guest.outputs());
-            assert!(guest.stderr().contains(words), "{}", guest.outputs());
+            let words = format!("record={path}: cannot be written");
+            assert!(guest.stderr().contains(&words), "{}", guest.outputs());
         }
     }
 }

@@ -55,7 +55,7 @@ fn in_child(name: &str, marker: Marker) -> io::Result<()> {
             outcome => outcome,
         };
         mark(Marker::OUTSIDE);
-        let good = matches!(outcome, Ok(Outcome::Done { .. }));
+        let good = matches!(outcome, Ok(Outcome::Done { .. } | Outcome::Proven(_)));
         say(&format!("# {name}: {}", outcome.map_or_else(|error| error.to_string(), |outcome| outcome.to_line())));
         // SAFETY: ends the child without running the parent's exit handlers.
         unsafe { libc::_exit(i32::from(!good)) };
@@ -137,14 +137,17 @@ fn kprobe() -> Attempt {
     let tracing = |file: &str, text: &str| fs::write(format!("{TRACING}/{file}"), text);
     // It stays a breakpoint: the jump that it would become comes by way of text_poke_bp(), which is another workload.
     fs::write("/proc/sys/debug/kprobes-optimization", "0")?;
-    let executor = executor("probed")?;
+    let _executor = executor("probed")?;
+    // Or the first event that is enabled hooks the scheduler, too, and that makes for IPIs.
+    tracing("options/record-cmd", "0")?;
     tracing("kprobe_events", "p:icsan zoo_probed")?;
     let start = Instant::now();
     let mut toggles = 0;
     while toggles < TOGGLES && start.elapsed() < LONG {
         for enable in ["1", "0"] {
+            zoo_file("aside", "1")?;
             tracing("events/kprobes/icsan/enable", enable)?;
-            executor.ran(2);
+            zoo_file("aside", "0")?;
         }
         toggles += 1;
     }
@@ -167,6 +170,8 @@ impl Returns {
         self.0.function(0)
     }
 
+    /// Not inlined: reports name this function as the writer.
+    #[inline(never)]
     fn change(&self, number: u32) {
         self.0.store32(1, number);
     }

@@ -41,14 +41,14 @@ pub struct Arguments {
     /// How often each scenario runs in one boot
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub repeat: u16,
-    /// Only the scenarios that match one of these globs, joined by commas
+    /// Only the scenarios that match one of these globs, joined by commas, and none of those with ! before them
     #[arg(long, value_name = "GLOB", default_value = "")]
     pub filter: String,
     /// The heavy scenarios, too; some of them get boots of their own
     #[arg(long)]
     pub heavy: bool,
-    /// What the plugin knows: light (compares what is executed) or full (follows every store)
-    #[arg(long, value_name = "MODE", default_value = "light", value_parser = |text: &str| Mode::from_name(text).ok_or("light or full"))]
+    /// What the plugin knows: full (follows every store), or light (`writers=off`: compares what is executed)
+    #[arg(long, value_name = "MODE", default_value = "full", value_parser = |text: &str| Mode::from_name(text).ok_or("light or full"))]
     pub mode: Mode,
     /// After how many seconds a boot is killed [default: 600, with --heavy 1800]
     #[arg(long, value_name = "SECONDS")]

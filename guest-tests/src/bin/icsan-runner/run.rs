@@ -112,9 +112,10 @@ fn plugin(arguments: &Arguments, kernel: &Named, profile: Profile, report: &Path
         format!("report={}", report.display()),
         format!("symbols={}+{}", kernel.path.display(), arguments.guest.display()),
     ];
-    if arguments.mode == Mode::Full {
-        words.push("commit=guest_patch_commit".into());
-    }
+    words.push(match arguments.mode {
+        Mode::Full => "commit=guest_patch_commit".into(),
+        Mode::Light => "writers=off".into(),
+    });
     words.extend(arguments.extra.iter().cloned());
     if let Some(word) = words.iter().find(|word| word.contains(',')) {
         bail!("QEMU owns the comma, which stands in {word}");

@@ -27,7 +27,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME", value_parser = |text: &str| Profile::from_name(text).ok_or("unknown profile"))]
     pub profile: Vec<Profile>,
     /// What the plugin knows: light (compares what is executed) or full (follows every store)
-    #[arg(long, value_name = "MODE", default_value = "light", value_parser = |text: &str| Mode::from_name(text).ok_or("light or full"))]
+    #[arg(long, value_name = "MODE", default_value = "full", value_parser = |text: &str| Mode::from_name(text).ok_or("light or full"))]
     pub mode: Mode,
     /// Only the workloads that match one of these globs, joined by commas
     #[arg(long, value_name = "GLOB", default_value = "")]

@@ -1,9 +1,10 @@
 //! Compares what ICSAN said about one boot with the zoo's table.
 
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Write};
 use crate::explained::explain;
 use icsan_guest_tests::glob::matches_any;
 use icsan_guest_tests::marker::Marker;
+use icsan_guest_tests::table::WRITER;
 use icsan_guest_tests::verdict::{Kind, Mode, Profile, Verdict};
 use icsan_guest_tests::zoo::{NO_SYMBOL, Row, workload_id};
 
@@ -36,23 +37,36 @@ pub fn row(row: &Row, evidence: &[Evidence], mode: Mode, profile: Profile) -> Ju
     Judged { workload: row.workload.into(), demanded, fault }
 }
 
-/// The right kind, by the right executor and writer, at least once; and nothing anywhere else, unless the bug is everywhere. A lesser kind at the same sites is no fault: the window that the
-/// bug opens can be met in more than one way.
+/// The right kind at least once, by the right executor at the right place, and nothing anywhere else, unless the bug is everywhere; all that is reported there is
+/// put down to the right stores. A lesser kind there is no fault: the window that the bug opens can be met in more than one way.
 fn fault_of(row: &Row, kind: Kind, found: &[&Evidence], mode: Mode) -> Option<String> {
     let there = |found: &Evidence| found.hazard.vcpu == row.executor as u64 && at(row.site, found.hazard.symbol.as_deref());
-    let by = |found: &Evidence| mode == Mode::Light || found.writers.iter().any(|writer| matches_any(row.writer, writer));
+    let by = |found: &Evidence| mode == Mode::Light || !found.writes.is_empty() && found.writes.iter().all(|write| is_by(row, write));
     let (there, elsewhere): (Vec<&Evidence>, Vec<&Evidence>) = found.iter().copied().partition(|found| there(found));
+    let strange: Vec<&Evidence> = there.iter().copied().filter(|found| !by(found)).collect();
     if found.is_empty() {
         Some(format!("should be {kind}, but is silent"))
     } else if there.is_empty() || !(elsewhere.is_empty() || row.everywhere) {
         Some(format!("should be on vCPU {} at {}, but: {}", row.executor, shown(row.site), list(&elsewhere)))
     } else if !there.iter().any(|found| found.hazard.kind == kind) {
         Some(format!("should be {kind}, but: {}", list(&there)))
-    } else if !there.iter().any(|found| found.hazard.kind == kind && by(found)) {
-        Some(format!("should be put down to {}, but: {}", row.writer, list(&there)))
+    } else if !strange.is_empty() {
+        let function = row.function.map(|function| format!(" in {function}")).unwrap_or_default();
+        Some(format!("should be put down to vCPU {WRITER}, {}{function}, but: {}", row.writer, list(&strange)))
     } else {
         None
     }
+}
+
+/// Is a store the writer's: its vCPU, the storing instruction, and the patching function in whose name it was made?
+fn is_by(row: &Row, write: &Write) -> bool {
+    let symbol = write.symbol.as_ref().is_some_and(|symbol| matches_any(row.writer, symbol));
+    let function = match (row.function, &write.function) {
+        (None, None) => true,
+        (Some(globs), Some(function)) => matches_any(globs, function),
+        _ => false,
+    };
+    write.vcpu == Some(WRITER as u64) && symbol && function
 }
 
 fn at(site: &str, symbol: Option<&str>) -> bool {
@@ -91,8 +105,16 @@ fn list(found: &[&Evidence]) -> String {
 fn describe(found: &Evidence) -> String {
     let hazard = &found.hazard;
     let symbol = hazard.symbol.as_deref().map(|symbol| format!(" {symbol}")).unwrap_or_default();
-    let writers = if found.writers.is_empty() { String::new() } else { format!(", written by {}", found.writers.join(" and ")) };
-    format!("{} on vCPU {} at {:#x}{symbol}{writers}", hazard.kind, hazard.vcpu, hazard.pc)
+    let writes: Vec<String> = found.writes.iter().map(describe_write).collect();
+    let writes = if writes.is_empty() { String::new() } else { format!(", written by {}", writes.join(" and ")) };
+    format!("{} on vCPU {} at {:#x}{symbol}{writes}", hazard.kind, hazard.vcpu, hazard.pc)
+}
+
+fn describe_write(write: &Write) -> String {
+    let vcpu = write.vcpu.map_or_else(|| "no vCPU".into(), |vcpu| format!("vCPU {vcpu}"));
+    let symbol = write.symbol.as_deref().unwrap_or("code without symbol");
+    let function = write.function.as_ref().map(|function| format!(" in {function}")).unwrap_or_default();
+    format!("{vcpu}, {symbol}{function}")
 }
 
 #[cfg(test)]
@@ -104,7 +126,12 @@ mod tests {
     /// As a report would have it.
     fn evidence(kind: Kind, vcpu: u64, symbol: &str, writer: &str, workload: &str) -> Evidence {
         let marker = Marker { scenario: workload_id(workload), round: 1, attempt: 1 };
-        let writes = if writer.is_empty() { String::new() } else { format!(r#"{{"seq":1,"vcpu":0,"pc":"0x1","symbol":"{writer}"}}"#) };
+        let writes = match writer.split_once('/') {
+            None => String::new(),
+            Some((symbol, function)) => {
+                format!(r#"{{"seq":1,"vcpu":0,"pc":"0x1","symbol":"{symbol}+0x3/0x9","function":"{function}+0x0/0x9"}}"#)
+            }
+        };
         let hazard = format!(
             r#"{{"type":"hazard","kind":"{kind}","vcpu":{vcpu},"pc":"0xffffffff81000000","symbol":"{symbol}","marker":"{marker}","writes":[{writes}],"count":1}}"#
         );
@@ -122,21 +149,35 @@ mod tests {
     }
 
     const SITE: &str = "zoo_keyed+0x4/0x20";
+    /// The storing function, and in whose name it stores.
+    const COPY: &str = "memcpy/arch_jump_label_transform_queue";
 
     #[test]
     fn kind_executor_site_and_writer_count() {
-        let right = evidence(Kind::Unserialized, 1, SITE, "memcpy+0x3/0x9", "key");
+        let right = evidence(Kind::Unserialized, 1, SITE, COPY, "key");
         assert_eq!(key(std::slice::from_ref(&right), Mode::Full), None);
         assert!(key(&[], Mode::Full).unwrap().contains("silent"));
-        assert!(key(&[evidence(Kind::Stale, 1, SITE, "memcpy+0x3/0x9", "key")], Mode::Full).unwrap().contains("should be unserialized"));
-        assert!(key(&[evidence(Kind::Unserialized, 0, SITE, "memcpy+0x3/0x9", "key")], Mode::Full).unwrap().contains("on vCPU 1"));
-        assert!(key(&[evidence(Kind::Unserialized, 1, SITE, "strcpy+0x3/0x9", "key")], Mode::Full).unwrap().contains("put down to"));
-        let elsewhere = evidence(Kind::Torn, 1, "schedule+0x1/0x2", "memcpy+0x3/0x9", "key");
+        assert!(key(&[evidence(Kind::Stale, 1, SITE, COPY, "key")], Mode::Full).unwrap().contains("should be unserialized"));
+        assert!(key(&[evidence(Kind::Unserialized, 0, SITE, COPY, "key")], Mode::Full).unwrap().contains("on vCPU 1"));
+        assert!(
+            key(&[evidence(Kind::Unserialized, 1, SITE, "strcpy/arch_jump_label_transform_queue", "key")], Mode::Full)
+                .unwrap()
+                .contains("put down to")
+        );
+        assert!(
+            key(&[evidence(Kind::Unserialized, 1, SITE, "memcpy/text_poke_finish", "key")], Mode::Full)
+                .unwrap()
+                .contains("in text_poke_finish")
+        );
+        let mut by_executor = right.clone();
+        by_executor.writes[0].vcpu = Some(1);
+        assert!(key(&[right.clone(), by_executor], Mode::Full).unwrap().contains("put down to vCPU 0"));
+        let elsewhere = evidence(Kind::Torn, 1, "schedule+0x1/0x2", COPY, "key");
         assert_eq!(key(&[right.clone(), elsewhere.clone()], Mode::Full), None, "this bug is everywhere");
         assert!(key(&[elsewhere], Mode::Full).is_some());
         // Not this workload's, and the emulator's own.
-        assert!(key(&[evidence(Kind::Unserialized, 1, SITE, "memcpy+0x3/0x9", "batch")], Mode::Full).unwrap().contains("silent"));
-        assert!(key(&[evidence(Kind::Emulator, 1, SITE, "memcpy+0x3/0x9", "key")], Mode::Full).unwrap().contains("silent"));
+        assert!(key(&[evidence(Kind::Unserialized, 1, SITE, COPY, "batch")], Mode::Full).unwrap().contains("silent"));
+        assert!(key(&[evidence(Kind::Emulator, 1, SITE, COPY, "key")], Mode::Full).unwrap().contains("silent"));
     }
 
     #[test]

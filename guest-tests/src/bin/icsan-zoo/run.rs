@@ -111,8 +111,9 @@ fn fault_of_guest(boot: &Boot, workloads: usize) -> Option<String> {
     if !boot.clean_exit {
         Some(format!("QEMU: {}", boot.exit))
     } else if let Some(line) = ours().find(|line| line.starts_with("not ok")) {
-        let why = ours().take_while(|other| *other != line).last().unwrap_or_default();
-        Some(format!("{line} ({why})"))
+        let before: Vec<&str> = ours().take_while(|other| *other != line).collect();
+        // What the workload's process said, and what its parent did.
+        Some(format!("{line} ({})", before[before.len().saturating_sub(2)..].join("; ")))
     } else if !ours().any(|line| line == DONE) || ours().filter(|line| line.starts_with("ok ")).count() != workloads {
         Some("the guest did not come to its end".into())
     } else {

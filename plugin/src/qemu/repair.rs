@@ -1,0 +1,467 @@
+//! How a vCPU leaves a block and has QEMU translate it again (`emulator=repair`).
+//!
+//! Two ways, neither of which stores to guest memory:
+//! - **API 7**: QEMU is asked to write the guest's own memory over itself. It calls `memmove(p, p, 1024)`, which stores nothing (tried at installation, see
+//!   [`memmove_stores_nothing`]), and drops every block there; then `qemu_plugin_set_pc` to the block's start.
+//! - **API 4** has no such function. Debian's QEMU 10.0 exports its own symbols, and with them the one block is dropped and left. Used in that version only.
+//!
+//! Both leave by a `longjmp` over the callback's frames. So [`fire`] and [`fire_v4`] hold nothing that needs to be dropped when they call [`leave`] or [`leave_v4`]: the
+//! decision is made inside of [`guard`] and comes out as plain numbers. `catch_unwind` keeps no state in its thread while nothing panics, and has returned by then.
+
+use super::api::{Generation, api};
+use super::cpu::{CurrentCpu, Register};
+use super::guard::guard;
+use super::translation::{Instruction, Translation};
+use icsan_model::addr::{Linear, Phys, Vcpu};
+use libc::{c_int, c_uint, c_void};
+use qemu_plugin_sys as sys;
+use std::ffi::CStr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+/// QEMU is asked to rewrite so many aligned bytes: more than glibc moves through registers (8 vectors), less than it moves by `rep movsb`.
+pub const REWRITTEN: usize = 1024;
+
+/// CPUID without prefixes; TCG does not end a block after it.
+pub const CPUID: [u8; 2] = [0x0f, 0xa2];
+
+/// `QEMU_PLUGIN_CB_RW_REGS`: on API 4 it only means that the guest's registers are in memory when the callback runs.
+const RW_REGS: c_uint = 2;
+/// `QEMU_PLUGIN_CB_RW_REGS_PC`, since API 6: the callback may change the program counter.
+const RW_REGS_PC: c_uint = 3;
+
+type Callback = unsafe extern "C" fn(c_uint, *mut c_void);
+type RegisterCond =
+    unsafe extern "C" fn(*mut sys::qemu_plugin_tb, Callback, c_uint, sys::qemu_plugin_cond, sys::qemu_plugin_u64, u64, *mut c_void);
+type RegisterBlock = unsafe extern "C" fn(*mut sys::qemu_plugin_tb, Callback, c_uint, *mut c_void);
+type RegisterInstruction = unsafe extern "C" fn(*mut sys::qemu_plugin_insn, Callback, c_uint, *mut c_void);
+
+/// What both ways need.
+#[derive(Clone, Copy, Debug)]
+struct Registrations {
+    block_cond: RegisterCond,
+    block: RegisterBlock,
+    instruction: RegisterInstruction,
+    flags: c_uint,
+}
+
+/// API 7.
+#[derive(Clone, Copy, Debug)]
+struct Rewrite {
+    write: unsafe extern "C" fn(u64, *mut sys::GByteArray) -> c_int,
+    set_pc: unsafe extern "C" fn(u64),
+}
+
+/// QEMU 10.0's own functions.
+#[derive(Clone, Copy, Debug)]
+struct Internal {
+    get_cpu: unsafe extern "C" fn(c_int) -> *mut c_void,
+    /// `tb_check_watchpoint`: brings the CPU's state up to date and drops the block that holds a return address.
+    drop_block: unsafe extern "C" fn(*mut c_void, usize),
+    exit: unsafe extern "C" fn(*mut c_void),
+    restore_and_exit: unsafe extern "C" fn(*mut c_void, usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Rewrite(Rewrite),
+    Internal(Internal),
+}
+
+static WAY: OnceLock<(Registrations, Way)> = OnceLock::new();
+
+/// What to do with the block that is running.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leave {
+    /// At the block's first instruction: drop it, and look it up again. With the physical place and the host address of [`REWRITTEN`] aligned bytes that its
+    /// first byte is among, which must be the same memory; where [`needs_source`] says so.
+    Again(Option<(Phys, usize)>),
+    /// At the instruction after a CPUID, which has this linear address: go on there in another block.
+    Next(Linear),
+}
+
+/// A callback that may leave its block.
+pub trait MayLeave: Sync + 'static {
+    /// `vcpu` is about to execute a block's first instruction, or one after a CPUID. When it leaves, nothing else of this callback happens.
+    fn decide(&'static self, vcpu: Vcpu) -> Option<Leave>;
+}
+
+/// Does [`Leave::Again`] need the place in memory?
+#[must_use]
+pub fn needs_source() -> bool {
+    matches!(WAY.get(), Some((_, Way::Rewrite(_))))
+}
+
+/// The function of that name. The type is the caller's affair.
+fn find(name: &'static CStr) -> Result<*mut c_void, String> {
+    // SAFETY: `name` is a valid C string, and RTLD_DEFAULT searches what is loaded already.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    if found.is_null() { Err(format!("this QEMU does not export `{}`", name.to_string_lossy())) } else { Ok(found) }
+}
+
+/// Finds out how this QEMU can be made to translate a block again. To be called at installation.
+///
+/// # Errors
+/// Why it cannot, as the rest of a line.
+pub fn prepare(generation: Generation) -> Result<(), String> {
+    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        return Err("it was tried on x86-64 Linux hosts only".to_owned());
+    }
+    let way = match generation {
+        Generation::V4 => Way::Internal(internal()?),
+        Generation::V5 => return Err(format!("it was not tried on QEMU {}; use QEMU 11.1, or Debian's 10.0", generation.qemu())),
+        Generation::V7 => Way::Rewrite(rewrite()?),
+    };
+    register_membarrier()?;
+    // SAFETY: the pointers are the functions of these names, whose types are the same from API 4 to 7 (a C enum is passed as an int).
+    let registrations = unsafe {
+        Registrations {
+            block_cond: std::mem::transmute::<*mut c_void, RegisterCond>(find(c"qemu_plugin_register_vcpu_tb_exec_cond_cb")?),
+            block: std::mem::transmute::<*mut c_void, RegisterBlock>(find(c"qemu_plugin_register_vcpu_tb_exec_cb")?),
+            instruction: std::mem::transmute::<*mut c_void, RegisterInstruction>(find(c"qemu_plugin_register_vcpu_insn_exec_cb")?),
+            flags: if matches!(way, Way::Rewrite(_)) { RW_REGS_PC } else { RW_REGS },
+        }
+    };
+    let _ = WAY.set((registrations, way));
+    Ok(())
+}
+
+fn rewrite() -> Result<Rewrite, String> {
+    // SAFETY: the functions of these names, with the types of API 7's header.
+    let way = unsafe {
+        Rewrite {
+            write: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(u64, *mut sys::GByteArray) -> c_int>(find(
+                c"qemu_plugin_write_memory_hwaddr",
+            )?),
+            set_pc: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(u64)>(find(c"qemu_plugin_set_pc")?),
+        }
+    };
+    if memmove_stores_nothing() {
+        Ok(way)
+    } else {
+        Err("this host's memmove stores even where source and destination are the same, which could undo a store of the guest".to_owned())
+    }
+}
+
+/// Debian builds QEMU with loadable modules, for which it exports all its symbols.
+fn internal() -> Result<Internal, String> {
+    let elsewhere = |why: String| format!("{why}; use Debian's QEMU 10.0, or 11.1");
+    // SAFETY: the functions of these names, with the types of QEMU 10.0's headers; nothing is called before the version is known to be that.
+    let way = unsafe {
+        Internal {
+            get_cpu: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> *mut c_void>(
+                find(c"qemu_get_cpu").map_err(elsewhere)?,
+            ),
+            drop_block: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void, usize)>(
+                find(c"tb_check_watchpoint").map_err(elsewhere)?,
+            ),
+            exit: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void)>(find(c"cpu_loop_exit_noexc").map_err(elsewhere)?),
+            restore_and_exit: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void, usize)>(
+                find(c"cpu_loop_exit_restore").map_err(elsewhere)?,
+            ),
+        }
+    };
+    find(CURRENT_CPU).map_err(elsewhere)?;
+    match qemu_version().map_err(elsewhere)? {
+        (10, 0) => Ok(way),
+        (major, minor) => Err(elsewhere(format!("with plugin API 4 it was tried on QEMU 10.0 only, and this is {major}.{minor}"))),
+    }
+}
+
+/// What QEMU answers to QMP's `query-version`.
+fn qemu_version() -> Result<(i64, i64), String> {
+    #[repr(C)]
+    struct Triple {
+        major: i64,
+        minor: i64,
+        micro: i64,
+    }
+    #[repr(C)]
+    struct Info {
+        qemu: *const Triple,
+        package: *const libc::c_char,
+    }
+    let query = find(c"qmp_query_version")?;
+    // SAFETY: the function has had this type, and its answer this layout (QEMU's documented QMP schema), since before plugin API 4. The answer is QEMU's to free; its
+    // few bytes are left.
+    unsafe {
+        let query = std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut *mut c_void) -> *const Info>(query);
+        let info = query(std::ptr::null_mut());
+        let triple = info.as_ref().and_then(|info| info.qemu.as_ref()).ok_or("this QEMU does not tell its version")?;
+        Ok((triple.major, triple.minor))
+    }
+}
+
+/// QEMU's thread-local pointer to the vCPU whose thread it is.
+const CURRENT_CPU: &CStr = c"current_cpu";
+
+/// Is `cpu` the one whose thread this is, by QEMU's own word?
+fn is_current(cpu: *mut c_void) -> bool {
+    // SAFETY: dlsym gives this thread's instance of a thread-local variable; it is a pointer.
+    find(CURRENT_CPU).is_ok_and(|current| !cpu.is_null() && unsafe { current.cast::<*mut c_void>().read() } == cpu)
+}
+
+static PROBED: AtomicUsize = AtomicUsize::new(0);
+static STORED: AtomicBool = AtomicBool::new(false);
+const HOST_PAGE: usize = 4096;
+
+extern "C" fn on_store_to_probe(_signal: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
+    let page = PROBED.load(Ordering::SeqCst);
+    // SAFETY: the kernel's siginfo of a SIGSEGV has an address. mprotect is a system call, and the page is ours.
+    unsafe {
+        let address = (*info).si_addr() as usize;
+        if address.wrapping_sub(page) < HOST_PAGE {
+            STORED.store(true, Ordering::SeqCst);
+            libc::mprotect(page as *mut c_void, HOST_PAGE, libc::PROT_READ | libc::PROT_WRITE);
+        } else {
+            // Not ours: it happens again, as if there had been no handler.
+            libc::signal(libc::SIGSEGV, libc::SIG_DFL);
+        }
+    }
+}
+
+/// Does `memmove(p, p, 1024)`, the one that QEMU calls, store nothing? Tried on a page that cannot be written. To be called while QEMU starts.
+#[must_use]
+pub fn memmove_stores_nothing() -> bool {
+    type Move = unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> *mut c_void;
+    let Ok(function) = find(c"memmove") else { return false };
+    // SAFETY: the function is C's memmove. The page is ours and readable; a store to it is caught by the handler, which makes it writable. The old handler is put back.
+    unsafe {
+        let memmove = std::mem::transmute::<*mut c_void, Move>(function);
+        let page = libc::mmap(std::ptr::null_mut(), HOST_PAGE, libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+        if page == libc::MAP_FAILED {
+            return false;
+        }
+        PROBED.store(page as usize, Ordering::SeqCst);
+        STORED.store(false, Ordering::SeqCst);
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let mut old: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_store_to_probe as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        let caught = libc::sigaction(libc::SIGSEGV, &raw const action, &raw mut old) == 0;
+        if caught {
+            for offset in (0..HOST_PAGE).step_by(REWRITTEN) {
+                let at = page.byte_add(offset);
+                std::hint::black_box(memmove(std::hint::black_box(at), at, REWRITTEN));
+            }
+            libc::sigaction(libc::SIGSEGV, &raw const old, std::ptr::null_mut());
+        }
+        libc::munmap(page, HOST_PAGE);
+        caught && !STORED.load(Ordering::SeqCst)
+    }
+}
+
+const MEMBARRIER_PRIVATE_EXPEDITED: c_int = 1 << 3;
+const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: c_int = 1 << 4;
+
+fn register_membarrier() -> Result<(), String> {
+    // SAFETY: the system call takes three integers and touches no memory of ours.
+    match unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED, 0, 0) } {
+        0 => Ok(()),
+        _ => Err("this host's kernel has no membarrier(2)".to_owned()),
+    }
+}
+
+/// Every thread of this process passes a memory barrier.
+pub fn barrier_of_all_threads() {
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0, 0) };
+}
+
+/// For each block a word for each vCPU: the version of the block that it checked in its epoch. Behind them the list of words that are not 0.
+#[derive(Debug)]
+pub struct Checked {
+    score: *mut sys::qemu_plugin_scoreboard,
+    len: u32,
+}
+
+// SAFETY: the pointer is QEMU's handle, valid for the life of the process (never freed here). QEMU takes its own lock to change the table, and stops all vCPUs to
+// move it. Each vCPU's part is only touched from that vCPU's thread.
+unsafe impl Send for Checked {}
+// SAFETY: as above.
+unsafe impl Sync for Checked {}
+
+impl Checked {
+    /// Makes the table. To be called at installation only, as [`Slots::new`](super::scoreboard::Slots::new). `None` outside of QEMU.
+    #[must_use]
+    pub fn new(len: u32) -> Option<Self> {
+        let words = len as usize + 1 + (len as usize).div_ceil(2);
+        // SAFETY: any size is valid.
+        let score = unsafe { (api()?.qemu_plugin_scoreboard_new)(words * size_of::<u64>()) };
+        (!score.is_null()).then_some(Self { score, len })
+    }
+
+    fn part(&self, vcpu: Vcpu) -> Option<*mut AtomicU64> {
+        // SAFETY: `score` is a live scoreboard, and the vCPU exists.
+        let part = unsafe { (api()?.qemu_plugin_scoreboard_find)(self.score, u32::from(vcpu.0)) };
+        (!part.is_null()).then_some(part.cast())
+    }
+
+    /// `vcpu`, whose callback runs, checked this version of a block.
+    pub fn set(&self, vcpu: Vcpu, slot: u32, version: u64) {
+        let Some(part) = self.part(vcpu).filter(|_| slot < self.len) else { return };
+        // SAFETY: the part has `len` words, then the length of the list, then room for `len` numbers of 32 bits. A number comes into the list only when its word was 0, so once
+        // at most. Only this vCPU's thread is here.
+        unsafe {
+            let word = &*part.add(slot as usize);
+            if word.load(Ordering::Relaxed) == 0 {
+                let length: *mut u64 = part.add(self.len as usize).cast();
+                let list: *mut u32 = length.add(1).cast();
+                list.add(length.read() as usize).write(slot);
+                length.write(length.read() + 1);
+            }
+            word.store(version, Ordering::Relaxed);
+        }
+    }
+
+    /// `vcpu`, whose callback runs, begins an epoch.
+    pub fn clear(&self, vcpu: Vcpu) {
+        let Some(part) = self.part(vcpu) else { return };
+        // SAFETY: as above; what is in the list is below `len`.
+        unsafe {
+            let length: *mut u64 = part.add(self.len as usize).cast();
+            let list: *const u32 = length.add(1).cast();
+            for index in 0..length.read() as usize {
+                (*part.add(list.add(index).read() as usize)).store(0, Ordering::Relaxed);
+            }
+            length.write(0);
+        }
+    }
+}
+
+impl Translation<'_> {
+    /// Calls `payload` before every execution of this block on which the executing vCPU's word of `slot` is not `version`; without a slot before every execution.
+    pub fn may_leave<P: MayLeave>(&self, checked: &Checked, slot: Option<u32>, version: u64, payload: &'static P) {
+        let Some((registrations, way)) = WAY.get() else { return };
+        let userdata = std::ptr::from_ref(payload).cast_mut().cast();
+        // SAFETY: the block's handle is live within the translation callback; the payload lives for ever and is of the callback's type; the slot is in the table.
+        unsafe {
+            match slot.filter(|slot| *slot < checked.len) {
+                Some(slot) => (registrations.block_cond)(
+                    self.handle(),
+                    callback::<P>(way),
+                    registrations.flags,
+                    sys::qemu_plugin_cond::QEMU_PLUGIN_COND_NE,
+                    sys::qemu_plugin_u64 { score: checked.score, offset: slot as usize * size_of::<u64>() },
+                    version,
+                    userdata,
+                ),
+                None => (registrations.block)(self.handle(), callback::<P>(way), registrations.flags, userdata),
+            }
+        }
+    }
+}
+
+impl Instruction<'_> {
+    /// Calls `payload` before every execution of this instruction, which comes after a CPUID.
+    pub fn may_leave<P: MayLeave>(&self, payload: &'static P) {
+        let Some((registrations, way)) = WAY.get() else { return };
+        // SAFETY: as above.
+        unsafe {
+            (registrations.instruction)(
+                self.handle(),
+                callback::<P>(way),
+                registrations.flags,
+                std::ptr::from_ref(payload).cast_mut().cast(),
+            );
+        }
+    }
+}
+
+fn callback<P: MayLeave>(way: &Way) -> Callback {
+    match way {
+        Way::Rewrite(_) => fire::<P>,
+        Way::Internal(_) => entry_v4::<P>,
+    }
+}
+
+static RIP: OnceLock<Option<Register>> = OnceLock::new();
+
+unsafe extern "C" fn fire<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void) {
+    let mut decision: Option<(Leave, u64)> = None;
+    guard(|| {
+        // SAFETY: `userdata` is the `&'static P` that was given at the registration of this very instance of the function.
+        let payload: &'static P = unsafe { &*userdata.cast_const().cast::<P>() };
+        if let Some(leave) = payload.decide(Vcpu(vcpu as u16)) {
+            // Not the linear address: QEMU wants the segment's offset. At a block's start, and after CPUID, the register is exact; after CPUID it is CPUID's own.
+            let rip = RIP.get_or_init(|| Register::find("rip"));
+            decision = rip.and_then(|rip| CurrentCpu::new(true).read(rip)).map(|pc| (leave, pc));
+        }
+    });
+    if let (Some((decision, pc)), Some((_, Way::Rewrite(way)))) = (decision, WAY.get()) {
+        // SAFETY: in a callback that was registered as one that changes the program counter. This frame holds numbers and a reference to a static.
+        unsafe { leave(way, decision, pc) }
+    }
+}
+
+/// # Safety
+/// In a callback that was registered with `RW_REGS_PC`, at a place that the decision names, with nothing to drop in any frame up to QEMU's generated code.
+unsafe fn leave(way: &Rewrite, decision: Leave, pc: u64) {
+    // SAFETY: the caller's promise. QEMU reads the array's data only; source and destination are the same memory (see `Leave::Again`), so that nothing is stored.
+    unsafe {
+        match decision {
+            Leave::Again(Some((phys, host))) => {
+                let mut source = sys::GByteArray { data: host as *mut u8, len: REWRITTEN as c_uint };
+                (way.write)(phys.0, &raw mut source);
+                (way.set_pc)(pc);
+            }
+            Leave::Again(None) => {}
+            // With a segment that does not begin at 0, or if what was decoded there was no CPUID, the vCPU stays in the block.
+            Leave::Next(next) if pc.wrapping_add(CPUID.len() as u64) == next.0 => (way.set_pc)(next.0),
+            Leave::Next(_) => {}
+        }
+    }
+}
+
+/// QEMU 10.0's own functions want the callback's return address, which tells them the block and the instruction: it is passed on as the third argument.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+unsafe extern "C" fn entry_v4<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void) {
+    core::arch::naked_asm!("mov rdx, qword ptr [rsp]", "jmp {fire}", fire = sym fire_v4::<P>)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+unsafe extern "C" fn entry_v4<P: MayLeave>(_vcpu: c_uint, _userdata: *mut c_void) {}
+
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+unsafe extern "C" fn fire_v4<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void, back: usize) {
+    let mut decision: Option<Leave> = None;
+    guard(|| {
+        // SAFETY: as in `fire`.
+        let payload: &'static P = unsafe { &*userdata.cast_const().cast::<P>() };
+        decision = payload.decide(Vcpu(vcpu as u16));
+    });
+    if let (Some(decision), Some((_, Way::Internal(way)))) = (decision, WAY.get()) {
+        // SAFETY: `back` is where generated code goes on after this callback. This frame holds numbers and a reference to a static.
+        unsafe { leave_v4(way, decision, vcpu, back) }
+    }
+}
+
+/// # Safety
+/// `back` is the return address of the callback into the block that runs, with nothing to drop in any frame up to there.
+unsafe fn leave_v4(way: &Internal, decision: Leave, vcpu: c_uint, back: usize) {
+    // SAFETY: the caller's promise; the functions are those of QEMU 10.0 (`internal`), and `cpu` is the vCPU of this thread. No page lock is held in an execution callback.
+    unsafe {
+        let cpu = (way.get_cpu)(vcpu as c_int);
+        if !is_current(cpu) {
+            return;
+        }
+        match decision {
+            Leave::Again(_) => {
+                (way.drop_block)(cpu, back);
+                (way.exit)(cpu);
+            }
+            Leave::Next(_) => (way.restore_and_exit)(cpu, back),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::memmove_stores_nothing;
+
+    #[test]
+    fn memmove_to_itself_stores_nothing_here() {
+        assert!(memmove_stores_nothing());
+    }
+}
