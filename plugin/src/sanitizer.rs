@@ -352,7 +352,7 @@ impl Sanitizer {
                 let Some(page) = page else { continue };
                 page.offset(at.0 % PAGE)
             };
-            let touched = side.store(table, &CodeStore { vcpu, pc, linear: at, phys: to, bytes: &bytes[part] }, &state, cpu, || self.next());
+            let touched = side.store(table, &CodeStore { vcpu, pc, linear: at, phys: to, continued: part.start > 0, bytes: &bytes[part] }, &state, cpu, || self.next());
             self.touch(&touched);
             if self.widening.is_some() && self.watching.load(Ordering::Relaxed) {
                 self.concerns(&touched, vcpu, &mut concern);

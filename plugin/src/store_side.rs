@@ -59,6 +59,8 @@ pub struct CodeStore<'a> {
     pub phys: Phys,
     /// What; it changes at once, and lies in one page.
     pub bytes: &'a [u8],
+    /// Is it a further part of the same access?
+    pub continued: bool,
 }
 
 /// What a change of code means for the segments that it may concern.
@@ -295,7 +297,7 @@ impl StoreSide {
 
     /// A store to a page that holds code. `next` gives the next place in the order.
     pub fn store(&mut self, table: &CodeTable, store: &CodeStore<'_>, state: &VcpuState, cpu: &CurrentCpu, next: impl FnOnce() -> Seq) -> Touched {
-        let CodeStore { vcpu, pc, linear, phys, bytes } = *store;
+        let CodeStore { vcpu, pc, linear, phys, bytes, continued } = *store;
         if self.history.memory().page(phys).is_none() {
             return Touched::default();
         }
@@ -304,7 +306,9 @@ impl StoreSide {
         if !self.differs(phys, bytes) {
             // It changed nothing, or its change was noticed before it was told of.
             let Some(seq) = self.take_noticed(phys, len) else { return Touched::default() };
-            self.branch_before(vcpu, state, store.pc, table);
+            if !continued {
+                self.branch_before(vcpu, state, store.pc, table);
+            }
             let offset = |linear: Linear| Linear(linear.0.wrapping_add(self.first_changed(seq).map_or(0, |first| first.0.wrapping_sub(phys.0))));
             self.history.attribute(seq, vcpu, pc, linear.map(offset), state.epoch);
             self.counts.unseen = self.counts.unseen.saturating_sub(1);
@@ -313,7 +317,9 @@ impl StoreSide {
             self.note_writer(seq, store, cpu);
             return Touched { segments: self.reached(phys, len), seq: None };
         }
-        self.branch_before(vcpu, state, store.pc, table);
+        if !continued {
+            self.branch_before(vcpu, state, store.pc, table);
+        }
         let seq = next();
         self.history.store(seq, Store { vcpu: Some(vcpu), pc, linear, phys, bytes: bytes.to_vec() }, state.epoch);
         self.counts.stores += 1;

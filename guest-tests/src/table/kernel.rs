@@ -1,6 +1,9 @@
 //! The rows in which the kernel changes its own text, or a program's, while other CPUs, if there are any, are in user mode and in system calls.
 //!
 //! Each proves that text changed, or that what it switched on worked; where it did not, or the kernel lacks it, the scenario is skipped.
+//!
+//! One row of each mechanism (static key, tracepoint, ftrace, kprobe at an entry and as a jump, uprobe, BPF, module) is in every run. Further triggers of the same
+//! mechanism are heavy: they read the kernel's text several times each, which is what takes the time.
 
 use super::{Scenario, good};
 use crate::verdict::Profile::SdmStrict;
@@ -17,30 +20,30 @@ const fn kernel(name: &'static str, what: &'static str) -> Scenario {
 pub(super) const ROWS: &[Scenario] = &[
     // Static keys.
     kernel("kernel/static-keys", "toggles /proc/sys/kernel/sched_schedstats"),
-    kernel("kernel/task-delayacct", "toggles /proc/sys/kernel/task_delayacct"),
+    kernel("kernel/task-delayacct", "toggles /proc/sys/kernel/task_delayacct").heavy(),
     kernel("kernel/numa-balancing", "toggles /proc/sys/kernel/numa_balancing"),
     kernel("kernel/ip-minttl", "sets IP_MINTTL, which a kernel does once a boot"),
-    kernel("kernel/tcp-tx-delay", "sets TCP_TX_DELAY, which a kernel does once a boot"),
-    kernel("kernel/perf-event", "opens a perf event of software, and closes it"),
-    kernel("kernel/rps", "toggles receive packet steering of the loopback device"),
-    kernel("kernel/rps-flows", "toggles receive flow steering"),
-    kernel("kernel/cgroup-cpuset", "makes and removes a control group with a cpuset"),
-    kernel("kernel/cgroup-cpu", "gives a control group a share of CPU time, and takes it away"),
-    kernel("kernel/cgroup-memory", "makes the first control group with a memory controller"),
-    kernel("kernel/lru-gen", "toggles the multi-generational LRU"),
-    kernel("kernel/dynamic-debug", "switches debugging messages of the kernel's own files on and off"),
-    kernel("kernel/kfence", "switches KFENCE on, which flips a key of the allocator once a boot, and off"),
+    kernel("kernel/tcp-tx-delay", "sets TCP_TX_DELAY, which a kernel does once a boot").heavy(),
+    kernel("kernel/perf-event", "opens a perf event of software, and closes it").heavy(),
+    kernel("kernel/rps", "toggles receive packet steering of the loopback device").heavy(),
+    kernel("kernel/rps-flows", "toggles receive flow steering").heavy(),
+    kernel("kernel/cgroup-cpuset", "makes and removes a control group with a cpuset").heavy(),
+    kernel("kernel/cgroup-cpu", "gives a control group a share of CPU time, and takes it away").heavy(),
+    kernel("kernel/cgroup-memory", "makes the first control group with a memory controller").heavy(),
+    kernel("kernel/lru-gen", "toggles the multi-generational LRU").heavy(),
+    kernel("kernel/dynamic-debug", "switches debugging messages of the kernel's own files on and off").heavy(),
+    kernel("kernel/kfence", "switches KFENCE on, which flips a key of the allocator once a boot, and off").heavy(),
     // Tracepoints: a jump label and a static call each.
     kernel("kernel/tracepoint", "enables and disables the tracepoint sched_switch: a jump label and a static call"),
-    kernel("kernel/tracepoints-sched", "enables and disables every tracepoint of the scheduler"),
-    kernel("kernel/tracepoints-syscalls", "enables and disables the tracepoints at entry and exit of every system call"),
-    kernel("kernel/tracepoints-irq", "enables and disables the tracepoints of every interrupt vector"),
+    kernel("kernel/tracepoints-sched", "enables and disables every tracepoint of the scheduler").heavy(),
+    kernel("kernel/tracepoints-syscalls", "enables and disables the tracepoints at entry and exit of every system call").heavy(),
+    kernel("kernel/tracepoints-irq", "enables and disables the tracepoints of every interrupt vector").heavy(),
     // Probes.
     kernel("kernel/ftrace", "switches the function tracer on and off for one function"),
     kernel("kernel/ftrace-syscalls", "switches the function tracer on and off for every system call").heavy(),
     kernel("kernel/kprobe", "plants and removes a kprobe at the entry of a system call"),
     kernel("kernel/kprobe-inside", "plants a kprobe inside of that system call, waits until it is a jump, and removes it"),
-    kernel("kernel/kretprobe", "plants and removes a probe at the return of that system call"),
+    kernel("kernel/kretprobe", "plants and removes a probe at the return of that system call").heavy(),
     kernel("kernel/uprobe", "plants and removes a uprobe in a function that another thread runs"),
     // Code that the kernel makes.
     kernel("kernel/bpf-filter", "attaches and detaches socket filters, on every CPU at once, and sends packets through them"),

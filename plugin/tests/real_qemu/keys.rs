@@ -86,7 +86,8 @@ fn candidates_in_16_bit_code() {
 fn chunk() {
     let Some(lab) = Lab::open() else { return };
     // For each chunk: candidates at `whole`, 6 bytes from a 16-byte boundary on, and at `straddle`, which has one at its fourth byte (and so none at 4 bytes).
-    for (chunk, whole, straddle) in [("4", 4, 4), ("8", 2, 4), ("16", 2, 4), ("32", 2, 4), ("64", 2, 4), ("128", 2, 2), ("4096", 2, 2)] {
+    // That is a boundary of cache lines, too: the store across it is not one, and what stood between its two halves is a version of its own.
+    for (chunk, whole, straddle) in [("4", 4, 4), ("8", 2, 4), ("16", 2, 4), ("32", 2, 4), ("64", 2, 4), ("128", 2, 3), ("4096", 2, 3)] {
         for qemu in &lab.qemus {
             let (guest, report) = run(&lab, qemu, &format!("chunk={chunk}"));
             assert_eq!(report.start["chunk"], chunk.parse::<u64>().unwrap());
@@ -102,8 +103,9 @@ fn profiles() {
     let cases: [(&str, &[&str]); 6] = [
         ("sdm-strict", &["whole", "straddle"]),
         ("linux-x86", &["whole", "straddle"]),
-        ("fred", &["whole", "straddle", "returned"]),
-        // AMD allows one store inside an aligned quadword, and that of `straddle` crosses one.
+        // An IRET that does not serialize is a branch all the same, and makes the boot sector's own store visible.
+        ("fred", &["whole", "straddle"]),
+        // AMD allows one store inside an aligned quadword: that of `whole`, and each half of that of `straddle`, but not both halves.
         ("amd-apm", &["straddle"]),
         ("pti-blind", &["whole", "straddle"]),
         // Every store is snooped at once, and the boot sector's are whole.
@@ -115,7 +117,7 @@ fn profiles() {
             let (_, report) = run(&lab, qemu, &format!("profile={profile}"));
             assert_eq!(report.start["profile"], profile);
             let found = sites(&report);
-            let exempt = report.summary()["exempt"] == u64::from(profile == "amd-apm");
+            let exempt = report.summary()["exempt"] == if profile == "amd-apm" { 2 } else { 0 };
             if found != expected || !exempt {
                 faults.push(format!(
                     "QEMU {}, profile={profile}: hazards at {found:?}, expected {expected:?}; {}",
@@ -135,8 +137,8 @@ fn with_and_without() {
     // The IRET in the boot sector returns to the next instruction, but in 16-bit code, where the two are not told apart.
     let cases: [(&str, &[&str], &[&str]); 5] = [
         ("without=cpuid", &["whole", "straddle", "synced"], &["cpuid"]),
-        ("without=iret", &["whole", "straddle", "returned"], &["iret"]),
-        ("without=iret+cpuid", &["whole", "straddle", "synced", "returned"], &["iret", "cpuid"]),
+        ("without=iret", &["whole", "straddle"], &["iret"]),
+        ("without=iret+cpuid", &["whole", "straddle", "synced"], &["iret", "cpuid"]),
         ("profile=fred,with=iret", &["whole", "straddle"], &[]),
         // `without` comes after `with`.
         ("with=cpuid,without=cpuid", &["whole", "straddle", "synced"], &["cpuid"]),
@@ -165,13 +167,14 @@ fn with_and_without() {
 fn suppress_and_exitcode() {
     let Some(lab) = Lab::open() else { return };
     let by_kind = format!("kind:{KIND} all of that kind\n");
-    let cases: [(&str, &[&str], i32); 7] = [
+    let cases: [(&str, &[&str], i32); 8] = [
         ("", &["whole", "straddle"], 7),
         ("symbol:whole the first one\n", &["straddle"], 7),
         ("# known\nsymbol:whole the first one\nsymbol:strad* the second one\n", &[], 0),
-        (&by_kind, &[], 0),
+        (&by_kind, &["straddle"], 7),
         ("kind:* everything\n", &[], 0),
-        ("kind:torn no such hazard\nsymbol:whol no such symbol\n", &["whole", "straddle"], 7),
+        ("kind:torn all of that kind\n", &["whole"], 7),
+        ("kind:alias no such hazard\nsymbol:whol no such symbol\n", &["whole", "straddle"], 7),
         ("symbol:who?e with\ttabs and spaces \n", &["straddle"], 7),
     ];
     for qemu in &lab.qemus {
@@ -223,7 +226,7 @@ fn start_and_stop_at_a_programs_symbols() {
         ("start=second", &["straddle"]),
         ("stop=second", &["whole"]),
         ("start=second,stop=third", &["straddle"]),
-        ("start=third,without=iret", &["returned"]),
+        ("start=third,without=cpuid", &["synced"]),
     ];
     for qemu in &lab.qemus {
         for (keys, expected) in cases {

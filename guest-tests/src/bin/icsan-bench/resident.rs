@@ -17,6 +17,9 @@ const TELL: Duration = Duration::from_secs(60);
 /// The share of the time that counts as warm-up: the first of so many parts.
 const WARM_UP: u32 = 10;
 
+/// Size of QEMU's buffer for generated code, in MiB.
+const CODE_BUFFER: u32 = 48;
+
 /// How often another boot goes on where one died of QEMU's own fault.
 const TRIES: usize = 20;
 
@@ -65,6 +68,8 @@ pub fn run(guest: &Guest<'_>, plugin: &str, seconds: u64) -> Result<()> {
 fn boot(guest: &Guest<'_>, plugin: &str, wanted: Duration) -> Result<(Vec<Sample>, bool)> {
     let (console, stderr) = (guest.folder.join("console"), guest.folder.join("stderr"));
     let mut command = guest.command(Some(plugin));
+    // QEMU keeps generated code until its buffer is full; a small one is full early, so that what grows after that is ours.
+    command.args(["-accel", &format!("tcg,thread=multi,tb-size={CODE_BUFFER}")]);
     command.stdin(Stdio::null()).stdout(File::create(&console)?).stderr(File::create(&stderr)?);
     let mut child = command.spawn().with_context(|| format!("cannot start {}", guest.qemu.display()))?;
     let start = Instant::now();

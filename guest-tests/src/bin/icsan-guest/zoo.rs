@@ -137,10 +137,14 @@ fn kprobe() -> Attempt {
     let tracing = |file: &str, text: &str| fs::write(format!("{TRACING}/{file}"), text);
     // It stays a breakpoint: the jump that it would become comes by way of text_poke_bp(), which is another workload.
     fs::write("/proc/sys/debug/kprobes-optimization", "0")?;
-    let _executor = executor("probed")?;
     // Or the first event that is enabled hooks the scheduler, too, and that makes for IPIs.
     tracing("options/record-cmd", "0")?;
     tracing("kprobe_events", "p:icsan zoo_probed")?;
+    // The first time the trace's buffers grow, which takes every CPU: also the one that will stand aside.
+    for enable in ["1", "0"] {
+        tracing("events/kprobes/icsan/enable", enable)?;
+    }
+    let _executor = executor("probed")?;
     let start = Instant::now();
     let mut toggles = 0;
     while toggles < TOGGLES && start.elapsed() < LONG {
