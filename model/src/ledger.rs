@@ -2,7 +2,7 @@
 //!
 //! A vCPU that executed a site, and executes it again after it changed, is safe because something emptied its buffers in between. Everything that did so since it
 //! last executed the site counts: without *all* of these events the old instruction might still be held. So a row whose set has one member hangs on that event
-//! alone, and a profile without it reports a hazard there.
+//! alone, and a profile without it reports a hazard there, unless an exemption covers the difference (a step of an INT3 patch that is still running).
 
 use crate::addr::{Linear, Phys};
 use crate::sync_event::SyncEventSet;

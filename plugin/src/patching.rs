@@ -188,6 +188,12 @@ impl Patching {
     pub fn enter(&mut self, entry: Entry) {
         let task = self.task(entry.vcpu);
         let Entry { entry, returns_to, stack, commits, chain, .. } = entry;
+        // The same call again, in a loop: its return was not seen (its code was translated before the kernel's place was known).
+        let same = |frame: &Frame| (frame.task, frame.stack, frame.returns_to, frame.entry) == (task, stack, returns_to, entry);
+        if let Some(index) = self.frames.iter().position(same) {
+            let mut at = 0..;
+            self.frames.retain(|frame| at.next().is_some_and(|at| at < index) || frame.task != task);
+        }
         // Whatever the same task entered deeper in its stack has been left some other way.
         self.frames.retain(|frame| frame.task != task || frame.stack > stack || (frame.stack == stack && frame.returns_to == returns_to));
         if self.frames.len() >= MAX_FRAMES {
@@ -328,6 +334,16 @@ mod tests {
         assert!(patching.leave(Linear(30), 0x7f00, false).is_empty(), "it does not commit");
         assert_eq!(patching.leave(Linear(10), 0x8000, false), [Seq(5)]);
         assert!(patching.leave(Linear(10), 0x8000, false).is_empty());
+    }
+
+    #[test]
+    fn a_loop_whose_returns_are_not_seen_leaves_one_entry() {
+        let mut patching = Patching::new(1);
+        for _ in 0..3 {
+            patching.enter(entry(0, 1, 10, 0x8000, false));
+            patching.enter(entry(0, 2, 10, 0x8000, true));
+        }
+        assert_eq!((patching.frames.len(), patching.dropped()), (2, 0));
     }
 
     #[test]

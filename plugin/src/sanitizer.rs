@@ -82,6 +82,8 @@ pub struct Sanitizer {
     seq: AtomicU64,
     /// API 4: is it settled where memory is?
     places_settled: AtomicBool,
+    /// Did the vCPU store to code since it last left its line by an event that the profile does not count? Touched by its own thread only.
+    own_stores: Box<[AtomicBool]>,
     /// Is any task inside a protocol function?
     patches_under_way: AtomicBool,
     /// Value of the guest's last marker.
@@ -133,6 +135,7 @@ impl Sanitizer {
             sink: Mutex::new(sink),
             seq: AtomicU64::new(0),
             places_settled: AtomicBool::new(false),
+            own_stores: (0..count).map(|_| AtomicBool::new(false)).collect(),
             patches_under_way: AtomicBool::new(false),
             marker: AtomicU64::new(0),
             watching,
@@ -339,6 +342,9 @@ impl Sanitizer {
         let Code { table, side } = &mut *code;
         let Some(side) = side else { return concern };
         let state = state.lock();
+        if let Some(own) = self.own_stores.get(usize::from(vcpu.0)) {
+            own.store(true, Ordering::Relaxed);
+        }
         // The second page of a store that crosses into it, if it is to be known.
         let mut second = None;
         for part in atomicity::parts(linear.0, bytes.len() as u64) {
@@ -419,7 +425,10 @@ impl Sanitizer {
     /// An event that the profile does not count is still a branch, if it is a return.
     fn leaves_line(&self, vcpu: Vcpu, event: SyncEventId) {
         let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return };
-        if event == icsan_model::x86::events::IRET
+        // Whoever made no store of its own to code since has nothing that a branch would make visible.
+        let pending = self.own_stores.get(usize::from(vcpu.0)).is_some_and(|own| own.swap(false, Ordering::Relaxed));
+        if pending
+            && event == icsan_model::x86::events::IRET
             && let Some(side) = &mut self.code.lock().side
         {
             side.branched(vcpu, &state.lock());

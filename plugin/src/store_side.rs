@@ -34,7 +34,7 @@ const APART: usize = 16;
 /// Versions of one cell above which it is cut back to what a vCPU can still hold, and at which the oldest are given up.
 const MANY_VERSIONS: usize = 128;
 
-/// Stores after which what nobody can hold any more is forgotten.
+/// Stores after which, at the earliest, what nobody can hold any more is forgotten.
 const FORGET_EVERY: u64 = 4096;
 
 /// A change whose store has not been told of.
@@ -100,6 +100,8 @@ pub struct StoreSide {
     ledger: Ledger,
     patching: Patching,
     counts: StoreCounts,
+    /// How many changes there will have been when the next forgetting is due.
+    forget_at: u64,
 }
 
 impl std::fmt::Debug for StoreSide {
@@ -123,6 +125,7 @@ impl StoreSide {
             ledger: Ledger::default(),
             patching: Patching::new(vcpus),
             counts: StoreCounts::default(),
+            forget_at: FORGET_EVERY,
         }
     }
 
@@ -465,8 +468,11 @@ impl StoreSide {
     /// Forgets what no vCPU can hold: `horizon` is the oldest beginning of an epoch. To be called now and then.
     pub fn forget(&mut self, touched: &Touched, horizon: Seq, held: impl Fn(&Segment) -> Option<Seq>) {
         let changed = self.counts.stores + self.counts.unseen;
-        if changed.is_multiple_of(FORGET_EVERY) {
+        if changed >= self.forget_at {
             self.history.forget_before(horizon);
+            // It looks at everything that is remembered: the more is left, the longer until the next time, so that a store pays the same share whatever is left.
+            let memory = self.history.memory();
+            self.forget_at = changed + FORGET_EVERY.max(4 * (memory.versions() + memory.size().1) as u64);
         }
         let Some(record) = touched.seq.and_then(|seq| self.history.memory().record(seq)) else { return };
         let (phys, len) = (record.store.phys, record.store.bytes.len() as u64);
