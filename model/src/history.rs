@@ -191,11 +191,7 @@ impl History {
         let nothing = OwnStores::default();
         self.own(vcpu, epoch);
         let own = self.own.get(usize::from(vcpu.0)).map_or(&nothing, |(_, own)| own);
-        let held = RanChunks {
-            since: self.held(question),
-            own,
-            epoch_start: question.last_sync.map_or(Seq(0), |sync| sync.seq),
-        };
+        let held = RanChunks { since: self.held(question), own, epoch_start: question.last_sync.map_or(Seq(0), |sync| sync.seq) };
         let mapping = mapping(question);
         let mut judged = Vec::new();
         for (linear, bytes) in run.instructions() {
@@ -271,7 +267,9 @@ fn mapping(question: &Question<'_>) -> Mapping {
     for (page, phys) in now {
         // It moved after that, and before the first visit at its present place.
         let from = mapping.moved_after(page, Seq(0)).map_or(Seq(0), |left| {
-            visits().find(|(visited, there, since)| (*visited, *there) == (page, phys) && *since >= left).map_or(question.now, |(.., since)| since)
+            visits()
+                .find(|(visited, there, since)| (*visited, *there) == (page, phys) && *since >= left)
+                .map_or(question.now, |(.., since)| since)
         });
         mapping.remap(from, page, Some(phys));
     }

@@ -131,9 +131,9 @@ impl Memory {
         let mask = 1 << (offset % CELL);
         let present = (page.known[offset / CELL], page.bytes[offset]);
         // The first change after `at` says what was there at `at`; none means that the present is still that.
-        let later = page.log(offset).and_then(|log| {
-            log.changes.iter().rev().take_while(|change| change.seq > at).filter(|change| change.mask & mask != 0).last()
-        });
+        let later = page
+            .log(offset)
+            .and_then(|log| log.changes.iter().rev().take_while(|change| change.seq > at).filter(|change| change.mask & mask != 0).last());
         let (known, value) = later.map_or(present, |change| (change.known, change.old[offset % CELL]));
         (known & mask != 0).then_some(value)
     }

@@ -64,7 +64,9 @@ impl Fast {
     fn near(&self, phys: Phys, len: usize) -> Vec<usize> {
         let window = Toy.max_len() as u64;
         let near = |segment: &Segment| {
-            (0..window).filter_map(|i| segment.place.phys(segment.run.linear().offset(i))).any(|at| at >= phys && at < phys.offset(len as u64))
+            (0..window)
+                .filter_map(|i| segment.place.phys(segment.run.linear().offset(i)))
+                .any(|at| at >= phys && at < phys.offset(len as u64))
         };
         (0..self.segments.len()).filter(|index| near(&self.segments[*index])).collect()
     }

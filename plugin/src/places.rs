@@ -123,8 +123,12 @@ impl Places {
     #[must_use]
     pub fn trouble(&self) -> Option<&'static str> {
         match self.ram {
-            Ram::Refuted => Some("this QEMU (plugin API 4) does not say where code is in physical memory, and it could not be found out: writers are unknown"),
-            Ram::Trial { .. } if self.lost > 0 => Some("this QEMU (plugin API 4) does not say where code is in physical memory, and too few stores were seen to prove it: writers are unknown"),
+            Ram::Refuted => Some(
+                "this QEMU (plugin API 4) does not say where code is in physical memory, and it could not be found out: writers are unknown",
+            ),
+            Ram::Trial { .. } if self.lost > 0 => Some(
+                "this QEMU (plugin API 4) does not say where code is in physical memory, and too few stores were seen to prove it: writers are unknown",
+            ),
             _ => None,
         }
     }

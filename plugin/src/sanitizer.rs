@@ -1,12 +1,12 @@
 //! The sanitizer: from translated blocks and executed segments to hazards.
 
 use crate::config::Config;
-use crate::qemu::cpu::CurrentCpu;
-use crate::qemu::guard;
 use crate::light;
 use crate::page_filter::PageFilter;
 use crate::patching::{Context, Entry};
 use crate::qemu::api::Generation;
+use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::guard;
 use crate::qemu::install::{Hooks, Machine};
 use crate::qemu::process;
 use crate::qemu::scoreboard::{Flag, Slots, VcpuSlots};
@@ -358,7 +358,13 @@ impl Sanitizer {
                 let Some(page) = page else { continue };
                 page.offset(at.0 % PAGE)
             };
-            let touched = side.store(table, &CodeStore { vcpu, pc, linear: at, phys: to, continued: part.start > 0, bytes: &bytes[part] }, &state, cpu, || self.next());
+            let touched = side.store(
+                table,
+                &CodeStore { vcpu, pc, linear: at, phys: to, continued: part.start > 0, bytes: &bytes[part] },
+                &state,
+                cpu,
+                || self.next(),
+            );
             self.touch(&touched);
             if self.widening.is_some() && self.watching.load(Ordering::Relaxed) {
                 self.concerns(&touched, vcpu, &mut concern);

@@ -92,11 +92,13 @@ impl Segment {
         let end = self.run().last().offset(window);
         let Some(place) = self.rest.place else { return false };
         // At most two pages, each a range.
-        [Some((place.page, place.first)), place.second.map(|second| (place.page.offset(PAGE), second))].into_iter().flatten().any(|(page, at)| {
-            let from = start.0.max(page.0);
-            let to = end.0.min(page.0 + PAGE);
-            from < to && at.0 + (from - page.0) < phys.0 + len && phys.0 < at.0 + (to - page.0)
-        })
+        [Some((place.page, place.first)), place.second.map(|second| (place.page.offset(PAGE), second))].into_iter().flatten().any(
+            |(page, at)| {
+                let from = start.0.max(page.0);
+                let to = end.0.min(page.0 + PAGE);
+                from < to && at.0 + (from - page.0) < phys.0 + len && phys.0 < at.0 + (to - page.0)
+            },
+        )
     }
 
     /// Did memory ever differ from it when a vCPU ran it? Set and asked by that vCPU's thread; to the others a late answer does not matter.
@@ -239,7 +241,13 @@ impl CodeTable {
     }
 
     /// The segment of this run, made if it is new, and whether it was made. `None` if the table is full.
-    pub fn intern(&mut self, run: CodeRun, host: HostCode, place: Option<Place>, sanitizer: &'static Sanitizer) -> Option<(&'static Segment, bool)> {
+    pub fn intern(
+        &mut self,
+        run: CodeRun,
+        host: HostCode,
+        place: Option<Place>,
+        sanitizer: &'static Sanitizer,
+    ) -> Option<(&'static Segment, bool)> {
         let content = FxBuildHasher.hash_one((&run, &host, &place));
         let same = |segment: &&&'static Segment| *segment.run() == run && segment.host == host && segment.place() == place;
         if let Some(known) = self.by_content.get(&content).and_then(|known| known.iter().find(same)) {

@@ -274,8 +274,12 @@ impl StoreSide {
     fn reached(&self, phys: Phys, len: u64) -> Vec<&'static Segment> {
         let window = self.history.window();
         let pieces = phys_pieces(phys, len);
-        let mut found: Vec<&'static Segment> =
-            pieces.filter_map(|piece| self.by_phys.get(&piece)).flatten().filter(|segment| segment.reaches(phys, len, window)).copied().collect();
+        let mut found: Vec<&'static Segment> = pieces
+            .filter_map(|piece| self.by_phys.get(&piece))
+            .flatten()
+            .filter(|segment| segment.reaches(phys, len, window))
+            .copied()
+            .collect();
         found.sort_by_key(|segment| segment.slot.0);
         found.dedup_by_key(|segment| segment.slot.0);
         found
@@ -299,7 +303,14 @@ impl StoreSide {
     }
 
     /// A store to a page that holds code. `next` gives the next place in the order.
-    pub fn store(&mut self, table: &CodeTable, store: &CodeStore<'_>, state: &VcpuState, cpu: &CurrentCpu, next: impl FnOnce() -> Seq) -> Touched {
+    pub fn store(
+        &mut self,
+        table: &CodeTable,
+        store: &CodeStore<'_>,
+        state: &VcpuState,
+        cpu: &CurrentCpu,
+        next: impl FnOnce() -> Seq,
+    ) -> Touched {
         let CodeStore { vcpu, pc, linear, phys, bytes, continued } = *store;
         if self.history.memory().page(phys).is_none() {
             return Touched::default();
@@ -312,7 +323,8 @@ impl StoreSide {
             if !continued {
                 self.branch_before(vcpu, state, store.pc, table);
             }
-            let offset = |linear: Linear| Linear(linear.0.wrapping_add(self.first_changed(seq).map_or(0, |first| first.0.wrapping_sub(phys.0))));
+            let offset =
+                |linear: Linear| Linear(linear.0.wrapping_add(self.first_changed(seq).map_or(0, |first| first.0.wrapping_sub(phys.0))));
             self.history.attribute(seq, vcpu, pc, linear.map(offset), state.epoch);
             self.counts.unseen = self.counts.unseen.saturating_sub(1);
             self.counts.stores += 1;
@@ -373,7 +385,15 @@ impl StoreSide {
     }
 
     /// With a recording: a vCPU is about to execute a segment whose bytes memory holds. Answers with the changes that nobody has told of yet.
-    pub fn record_run(&mut self, table: &CodeTable, segment: &'static Segment, vcpu: Vcpu, state: &VcpuState, cpu: &CurrentCpu, next: impl FnMut() -> Seq) -> Vec<Touched> {
+    pub fn record_run(
+        &mut self,
+        table: &CodeTable,
+        segment: &'static Segment,
+        vcpu: Vcpu,
+        state: &VcpuState,
+        cpu: &CurrentCpu,
+        next: impl FnMut() -> Seq,
+    ) -> Vec<Touched> {
         let Some(place) = segment.place() else {
             self.history.run(vcpu, segment.run(), None);
             return Vec::new();
@@ -388,7 +408,8 @@ impl StoreSide {
     /// Memory holds the segment's bytes: what is known of memory and is something else has been changed, and the store has not been told of.
     fn catch_up(&mut self, segment: &Segment, place: Place, mut next: impl FnMut() -> Seq) -> Vec<Touched> {
         let run = segment.run();
-        let bytes: Vec<(Phys, u8)> = (0..).zip(run.bytes()).filter_map(|(i, byte)| Some((place.phys(run.linear().offset(i))?, *byte))).collect();
+        let bytes: Vec<(Phys, u8)> =
+            (0..).zip(run.bytes()).filter_map(|(i, byte)| Some((place.phys(run.linear().offset(i))?, *byte))).collect();
         let memory = self.history.memory();
         let changed: Vec<(Phys, u8)> =
             bytes.into_iter().filter(|(phys, byte)| memory.now(*phys).is_some_and(|known| known != *byte)).collect();
@@ -449,7 +470,9 @@ impl StoreSide {
             let end = linear.offset(bytes.len() as u64);
             let here = near.iter().filter(|other| {
                 let start = other.run().linear();
-                start < end && start.offset(other.run().bytes().len() as u64) > linear && other.place().and_then(|place| place.phys(linear)) == phys(0)
+                start < end
+                    && start.offset(other.run().bytes().len() as u64) > linear
+                    && other.place().and_then(|place| place.phys(linear)) == phys(0)
             });
             let last = here.map(|other| slots.since(other.slot)).max().unwrap_or(Seq(0));
             if last == Seq(0) || last >= changed {

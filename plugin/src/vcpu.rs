@@ -48,7 +48,15 @@ impl VcpuState {
     /// A vCPU that has executed nothing.
     #[must_use]
     pub fn new() -> Self {
-        Self { epoch: Epoch(1), last_sync: None, sync_log: SyncLog::default(), syncs: vec![0; SyncEventSet::CAPACITY], exempt: 0, incomplete: 0, suspects: HashSet::new() }
+        Self {
+            epoch: Epoch(1),
+            last_sync: None,
+            sync_log: SyncLog::default(),
+            syncs: vec![0; SyncEventSet::CAPACITY],
+            exempt: 0,
+            incomplete: 0,
+            suspects: HashSet::new(),
+        }
     }
 
     /// The next epoch.

@@ -33,7 +33,8 @@ type Key = (Option<String>, &'static str, String, SyncEventSet);
 /// The ledger, the most frequent first.
 #[must_use]
 pub fn rows(report: &Report<'_>, ledger: &Ledger) -> Vec<ReliedOn> {
-    let function = |address: u64| report.config.symbols.resolve(address).map_or_else(|| format!("{address:#x}"), |resolved| resolved.name.to_owned());
+    let function =
+        |address: u64| report.config.symbols.resolve(address).map_or_else(|| format!("{address:#x}"), |resolved| resolved.name.to_owned());
     let mut sums: BTreeMap<Key, (u64, usize)> = BTreeMap::new();
     for (reliance, tally) in ledger.rows() {
         let key = (
@@ -83,7 +84,10 @@ pub fn text(report: &Report<'_>, ledger: &Ledger) -> String {
     }
     if sums.len() > SHOWN {
         let rest: u64 = sums[SHOWN..].iter().map(|(_, (executions, _))| executions).sum();
-        text.push_str(&format!("icsan:   … and {} more rows with {rest} executions: they are in the summary of report=\n", sums.len() - SHOWN));
+        text.push_str(&format!(
+            "icsan:   … and {} more rows with {rest} executions: they are in the summary of report=\n",
+            sums.len() - SHOWN
+        ));
     }
     text
 }

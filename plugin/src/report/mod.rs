@@ -15,8 +15,8 @@ use crate::store_side::{StoreCounts, StoreSide};
 use crate::vcpu::VcpuState;
 use crate::widen::WidenCounts;
 use icsan_model::architecture::Architecture;
-use std::collections::BTreeMap;
 use icsan_model::ledger::Ledger;
+use std::collections::BTreeMap;
 
 /// What every part of a report needs to know.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +64,22 @@ pub struct Counts {
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { blocks: 0, epochs: 0, serializing: Vec::new(), exempt: 0, stores: None, ledger: None, commits: None, widened: None, emulator: None, no_writers: None, dropped: 0, dropped_by: BTreeMap::new(), complete: true, nothing_watched: None }
+        Self {
+            blocks: 0,
+            epochs: 0,
+            serializing: Vec::new(),
+            exempt: 0,
+            stores: None,
+            ledger: None,
+            commits: None,
+            widened: None,
+            emulator: None,
+            no_writers: None,
+            dropped: 0,
+            dropped_by: BTreeMap::new(),
+            complete: true,
+            nothing_watched: None,
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use super::findings::{Evidence, Findings, Hazard, Origin};
 use super::{Counts, Report};
 use crate::patching::{Context, TaskName};
 use crate::repair::RepairCounts;
-use crate::x86::stack::Caller;
 use crate::widen::{BOUND, WidenCounts};
+use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
 use icsan_model::architecture::Architecture;
 use icsan_model::hazard::Kind;
@@ -196,7 +196,11 @@ pub fn summary(report: &Report<'_>, findings: &Findings, counts: &Counts, fault:
     let events: Vec<String> = events_met(report, counts).iter().map(|(name, count)| format!("{name} {count}")).collect();
     let _ = writeln!(text, "icsan: {} blocks translated; {} epochs: {}", counts.blocks, counts.epochs, events.join(", "));
     if let Some(stores) = counts.stores {
-        let _ = writeln!(text, "icsan: {} stores to pages with code; {} changes of code that nobody was seen to make", stores.stores, stores.unseen);
+        let _ = writeln!(
+            text,
+            "icsan: {} stores to pages with code; {} changes of code that nobody was seen to make",
+            stores.stores, stores.unseen
+        );
         let _ = match counts.commits {
             Some((commits, committed)) if commits > 0 => {
                 writeln!(text, "icsan: {commits} commits of {committed} stores, by the return of a patching protocol or of membarrier")

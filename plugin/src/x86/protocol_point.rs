@@ -66,14 +66,7 @@ impl Payload for EntryPoint {
                     self.sanitizer.runs_task(vcpu, task);
                 }
                 let chain = if chain { callers(cpu, symbols, stack, true) } else { Vec::new() };
-                let entry = Entry {
-                    vcpu,
-                    entry: self.entry,
-                    returns_to: Linear(returns_to),
-                    stack: stack.wrapping_add(8),
-                    commits,
-                    chain,
-                };
+                let entry = Entry { vcpu, entry: self.entry, returns_to: Linear(returns_to), stack: stack.wrapping_add(8), commits, chain };
                 self.sanitizer.enters_function(entry);
             }
         }

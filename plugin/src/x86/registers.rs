@@ -20,7 +20,12 @@ static REGISTERS: OnceLock<Registers> = OnceLock::new();
 impl Registers {
     /// The handles, looked up at the first use within a callback.
     pub fn get() -> &'static Self {
-        REGISTERS.get_or_init(|| Self { general: GENERAL.map(Register::find), cs: Register::find("cs"), cr3: Register::find("cr3"), gs_base: Register::find("gs_base") })
+        REGISTERS.get_or_init(|| Self {
+            general: GENERAL.map(Register::find),
+            cs: Register::find("cs"),
+            cr3: Register::find("cr3"),
+            gs_base: Register::find("gs_base"),
+        })
     }
 
     /// General register by number.

@@ -15,7 +15,8 @@ pub fn is_straight(from: Linear, to: Linear, instruction: impl Fn(Linear) -> Opt
     let distance = to.0.wrapping_sub(from.0);
     if distance == 0 {
         // A repeated instruction comes back to itself without a branch.
-        return instruction(from).is_some_and(|bytes| bytes.iter().take_while(|byte| is_prefix(**byte)).any(|byte| matches!(byte, 0xf2 | 0xf3)));
+        return instruction(from)
+            .is_some_and(|bytes| bytes.iter().take_while(|byte| is_prefix(**byte)).any(|byte| matches!(byte, 0xf2 | 0xf3)));
     }
     let mut at = from;
     while at != to {
