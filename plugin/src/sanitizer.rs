@@ -1,39 +1,35 @@
 //! The sanitizer: from translated blocks and executed segments to hazards.
 
+mod executions;
+mod patches;
+mod stores;
+
 use crate::config::Config;
-use crate::light;
 use crate::page_filter::PageFilter;
-use crate::patching::{Context, Entry};
-use crate::qemu::api::Generation;
 use crate::qemu::cpu::CurrentCpu;
-use crate::qemu::guard;
 use crate::qemu::install::{Hooks, Machine};
-use crate::qemu::process;
-use crate::qemu::scoreboard::{Flag, Slots, VcpuSlots};
-use crate::qemu::stores::{Access, StoreWatch};
+use crate::qemu::scoreboard::Slots;
 use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
+use crate::qemu::{guard, process};
 use crate::recorder::Recorder;
 use crate::repair::Repair;
-use crate::report::findings::{Evidence, Findings, Origin, Shown};
+use crate::report::findings::{Evidence, Findings};
 use crate::report::sink::Sink;
 use crate::report::{Counts, Report};
-use crate::segment::{CodeTable, Segment};
-use crate::store_side::{CodeStore, Looked, StoreSide, Touched};
-use crate::vcpu::{Mismatch, VcpuState};
-use crate::widen::{Concern, Widening};
+use crate::segment::CodeTable;
+use crate::store_side::StoreSide;
+use crate::vcpu::VcpuState;
+use crate::widen::Widening;
 use crate::x86;
-use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
+use icsan_model::addr::{Linear, Seq, Vcpu};
 use icsan_model::architecture::Architecture;
-use icsan_model::hazard::{Hazard, Kind};
-use icsan_model::history::{Judged, Place};
-use icsan_model::light::Conflict;
+use icsan_model::hazard::Kind;
+use icsan_model::history::Place;
 use icsan_model::memory::PAGE;
 use icsan_model::sync_event::SyncEventId;
 use icsan_model::sync_log::SyncAt;
-use icsan_model::x86::atomicity;
 use icsan_symbols::OffsetError;
-use parking_lot::{Mutex, MutexGuard};
-use std::sync::OnceLock;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -144,7 +140,7 @@ impl Sanitizer {
             blocks: AtomicU64::new(0),
         }));
         if sanitizer.config.writers {
-            let _ = THE_ONE.set(sanitizer);
+            stores::announce(sanitizer);
         }
         sanitizer.sink.lock().start(&sanitizer.report());
         Ok(sanitizer)
@@ -160,148 +156,6 @@ impl Sanitizer {
         Report { arch: self.arch, config: &self.config, machine: &self.machine }
     }
 
-    /// `vcpu` is about to execute `segment`, for the first time in its epoch, or again after something happened to its bytes, or memory disagreed the last time.
-    pub fn executes(&'static self, segment: &'static Segment, vcpu: Vcpu, cpu: &CurrentCpu) {
-        let (Some(state), Some(slots)) = (self.vcpus.get(usize::from(vcpu.0)), self.slots.of(vcpu)) else { return };
-        if !self.watching.load(Ordering::Relaxed) {
-            return;
-        }
-        if self.repair.is_some_and(|repair| repair.doubts(vcpu, segment.run().linear())) {
-            return;
-        }
-        // A recording must have the order in which things were seen.
-        let mut recorded = self.config.record.is_some().then(|| self.code.lock());
-        if !segment.host.holds() {
-            self.outlives(segment, vcpu, state, &slots, cpu);
-            return;
-        }
-        // From here on nearly every call leaves without a lock.
-        if segment.suspected() {
-            state.lock().agrees(segment);
-        }
-        if let Some(Code { table, side: Some(side) }) = recorded.as_deref_mut() {
-            side.record_run(table, segment, vcpu, &state.lock(), cpu, || self.next()).iter().for_each(|touched| self.touch(touched));
-        }
-        let now = Seq(self.seq.load(Ordering::SeqCst));
-        let flag = slots.flag(segment.slot);
-        let changed = flag == Flag::LookAgain || segment.last_change() > slots.since(segment.slot);
-        if !changed && !segment.contested() || self.config.profile.snoop {
-            slots.set(segment.slot, Flag::Executed, now);
-            // A store that was told of while this was decided makes it fire again, by whichever side comes second.
-            slots.publish();
-            if segment.last_change() > now {
-                slots.set(segment.slot, Flag::LookAgain, now);
-            }
-            return;
-        }
-        if self.config.writers && segment.place().is_some() {
-            let code = recorded.unwrap_or_else(|| self.code.lock());
-            self.looks_closer(code, segment, vcpu, state, &slots, cpu);
-        } else {
-            slots.set(segment.slot, Flag::Executed, now);
-            self.looks_at_rivals(segment, vcpu, state, &slots, cpu);
-        }
-    }
-
-    /// QEMU runs a block whose bytes memory does not hold.
-    fn outlives(&self, segment: &'static Segment, vcpu: Vcpu, state: &Mutex<VcpuState>, slots: &VcpuSlots<'_>, cpu: &CurrentCpu) {
-        // The slot stays clear, so that the next execution comes here, too; and the old bytes are no evidence of anything that the guest did.
-        segment.suspect();
-        let mut state = state.lock();
-        if state.mismatch(segment) == Mismatch::Outlived {
-            slots.set(segment.slot, Flag::Outlived, Seq(0));
-            let evidence = self.evidence_of_light(&state, vcpu, cpu, light::found(&outlived(segment), self.config.profile.buffers.chunk));
-            drop(state);
-            self.found(Kind::Emulator, evidence);
-        }
-    }
-
-    /// The light mode's judgement.
-    fn looks_at_rivals(&self, segment: &'static Segment, vcpu: Vcpu, state: &Mutex<VcpuState>, slots: &VcpuSlots<'_>, cpu: &CurrentCpu) {
-        let (found, exempt) = light::judge(segment, slots, self.config.profile.exemptions, self.config.profile.buffers.chunk);
-        if found.is_empty() && exempt == 0 {
-            return;
-        }
-        let mut state = state.lock();
-        state.exempt += exempt;
-        let evidence: Vec<Evidence> = found.into_iter().map(|found| self.evidence_of_light(&state, vcpu, cpu, found)).collect();
-        drop(state);
-        evidence.into_iter().for_each(|evidence| self.found(Kind::Unserialized, evidence));
-    }
-
-    /// The store side's judgement.
-    fn looks_closer(
-        &'static self,
-        mut code: MutexGuard<'_, Code>,
-        segment: &'static Segment,
-        vcpu: Vcpu,
-        state: &Mutex<VcpuState>,
-        slots: &VcpuSlots<'_>,
-        cpu: &CurrentCpu,
-    ) {
-        let Code { table, side } = &mut *code;
-        let (Some(side), Some(place)) = (side, segment.place()) else { return };
-        let moved = segment.contested() && !segment.rivals(|slot| slots.flag(slot).executed()).is_empty();
-        // A page that moved did so after whatever was executed at its old place.
-        let now = if moved { self.next() } else { Seq(self.seq.load(Ordering::SeqCst)) };
-        let mut state = state.lock();
-        let judged = side.judge(table, segment, place, &Looked { vcpu, state: &state, slots, now }, cpu);
-        // Set before the lock is let go of: whatever happens to these bytes from now on finds the flag.
-        slots.set(segment.slot, Flag::Executed, now);
-        let mut hazards = Vec::new();
-        for Judged { verdict, .. } in judged {
-            state.exempt += verdict.exempt as u64;
-            state.incomplete += u64::from(!verdict.complete);
-            hazards.extend(verdict.hazard.map(|hazard| (hazard.kind, self.evidence_of_hazard(*hazard, side, cpu))));
-        }
-        drop(state);
-        drop(code);
-        hazards.into_iter().for_each(|(kind, evidence)| self.found(kind, evidence));
-    }
-
-    fn evidence_of_light(&self, state: &VcpuState, vcpu: Vcpu, cpu: &CurrentCpu, found: light::Found) -> Evidence {
-        Evidence {
-            vcpu,
-            linear: found.linear,
-            physical: cpu.physical(found.linear.0).map(Phys),
-            memory: found.memory,
-            candidates: found.candidates,
-            writes: None,
-            writers: Vec::new(),
-            context: Context::default(),
-            chain: Vec::new(),
-            moved: false,
-            last_sync: state.last_sync,
-            epoch: state.epoch,
-            marker: self.marker.load(Ordering::Relaxed),
-        }
-    }
-
-    fn evidence_of_hazard(&self, hazard: Hazard, side: &mut StoreSide, cpu: &CurrentCpu) -> Evidence {
-        let memory = Shown { bytes: hazard.memory.clone(), origin: Origin::Memory };
-        let others = hazard.candidates.into_iter().map(|candidate| {
-            let before = candidate.separated_by.first().copied();
-            let kind = candidate.kind.unwrap_or(hazard.kind);
-            let origin = Origin::Versions { versions: candidate.versions, before, kind, exempt: candidate.exempt };
-            Shown { bytes: candidate.bytes, origin }
-        });
-        Evidence {
-            vcpu: hazard.vcpu,
-            linear: hazard.linear,
-            physical: Some(hazard.phys),
-            candidates: std::iter::once(memory).chain(others).collect(),
-            memory: hazard.memory,
-            writers: hazard.writes.iter().map(|write| side.patching_known().writer(write.seq).cloned()).collect(),
-            context: side.context(hazard.vcpu, x86::privilege(cpu), cpu),
-            chain: x86::callers_now(cpu, &self.config.symbols),
-            writes: Some(hazard.writes),
-            moved: hazard.remapped.is_some(),
-            last_sync: hazard.last_sync,
-            epoch: hazard.epoch,
-            marker: self.marker.load(Ordering::Relaxed),
-        }
-    }
-
     /// The next place in the order.
     fn next(&self) -> Seq {
         Seq(self.seq.fetch_add(1, Ordering::SeqCst) + 1)
@@ -310,87 +164,6 @@ impl Sanitizer {
     /// The vCPUs that have started.
     fn started_vcpus(&self) -> impl Iterator<Item = Vcpu> {
         (0..).map(Vcpu).zip(&self.epoch_starts).filter(|(_, start)| start.load(Ordering::Relaxed) != NOT_STARTED).map(|(vcpu, _)| vcpu)
-    }
-
-    /// Something happened to the bytes of these segments: whoever executed them in its epoch looks again when it executes them the next time.
-    fn touch(&self, touched: &Touched) {
-        for segment in &touched.segments {
-            if let Some(seq) = touched.seq {
-                segment.changed_at(seq);
-            }
-            self.started_vcpus().for_each(|vcpu| self.slots.look_again(vcpu, segment.slot));
-        }
-    }
-
-    /// Whom the change of these segments by `writer` may concern, for `widen`.
-    fn concerns(&self, touched: &Touched, writer: Vcpu, concern: &mut Concern) {
-        let now = Seq(self.seq.load(Ordering::Relaxed));
-        for segment in &touched.segments {
-            concern.changed();
-            for vcpu in self.started_vcpus().filter(|vcpu| *vcpu != writer) {
-                let held = self.slots.held_since(vcpu, segment.slot).is_some();
-                concern.ran(vcpu, if held { now } else { self.slots.last_ran(vcpu, segment.slot) }, now);
-            }
-        }
-    }
-
-    /// `vcpu` stored to a page that may hold code. Answers with whom that may concern, if `widen` asks.
-    fn stores_to_code(&self, vcpu: Vcpu, pc: Linear, linear: Linear, phys: Phys, bytes: &[u8], cpu: &CurrentCpu) -> Concern {
-        let mut concern = Concern::default();
-        let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return concern };
-        let mut code = self.code.lock();
-        let Code { table, side } = &mut *code;
-        let Some(side) = side else { return concern };
-        let state = state.lock();
-        if let Some(own) = self.own_stores.get(usize::from(vcpu.0)) {
-            own.store(true, Ordering::Relaxed);
-        }
-        // The second page of a store that crosses into it, if it is to be known.
-        let mut second = None;
-        for part in atomicity::parts(linear.0, bytes.len() as u64) {
-            let at = linear.offset(part.start as u64);
-            let to = if at.align_down(PAGE) == linear.align_down(PAGE) {
-                phys.offset(part.start as u64)
-            } else {
-                let page = at.align_down(PAGE);
-                let rest = &bytes[(page.0 - linear.0) as usize..];
-                let page = *second.get_or_insert_with(|| cpu.physical(page.0).map(Phys).or_else(|| side.page_that_became(rest)));
-                let Some(page) = page else { continue };
-                page.offset(at.0 % PAGE)
-            };
-            let touched = side.store(
-                table,
-                &CodeStore { vcpu, pc, linear: at, phys: to, continued: part.start > 0, bytes: &bytes[part] },
-                &state,
-                cpu,
-                || self.next(),
-            );
-            self.touch(&touched);
-            if self.widening.is_some() && self.watching.load(Ordering::Relaxed) {
-                self.concerns(&touched, vcpu, &mut concern);
-            }
-            let horizon = self.epoch_starts.iter().map(|start| start.load(Ordering::Relaxed)).min().unwrap_or(0);
-            side.forget(&touched, Seq(horizon), |segment| self.held_since(segment));
-        }
-        concern
-    }
-
-    /// On API 4 stores show where the guest's memory is in the host's.
-    fn proves_places(&self, phys: Phys, access: &Access<'_>) {
-        if self.machine.generation > Generation::V4 || self.places_settled.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut code = self.code.lock();
-        let Some(side) = &mut code.side else { return };
-        if let Some(value) = access.value().filter(|_| side.places().on_trial()) {
-            side.places().prove(phys, value.bytes());
-            self.places_settled.store(!side.places().on_trial(), Ordering::Relaxed);
-        }
-    }
-
-    /// Since when any vCPU holds a segment in its epoch.
-    fn held_since(&self, segment: &Segment) -> Option<Seq> {
-        self.started_vcpus().filter_map(|vcpu| self.slots.held_since(vcpu, segment.slot)).min()
     }
 
     fn found(&self, kind: Kind, evidence: Evidence) {
@@ -439,58 +212,6 @@ impl Sanitizer {
         {
             side.branched(vcpu, &state.lock());
         }
-    }
-
-    /// `vcpu` runs another task from now on.
-    pub fn runs_task(&self, vcpu: Vcpu, task: u64) {
-        if let Some(side) = &mut self.code.lock().side {
-            side.patching().switch(vcpu, task);
-        }
-    }
-
-    /// `vcpu` enters the address space of this page table.
-    pub fn enters_space(&self, vcpu: Vcpu, space: u64) {
-        if let Some(side) = &mut self.code.lock().side {
-            side.patching().enter_space(vcpu, space);
-        }
-    }
-
-    /// A task enters a protocol function.
-    pub fn enters_function(&self, entry: Entry) {
-        if let Some(side) = &mut self.code.lock().side {
-            side.patching().enter(entry);
-            self.patches_under_way.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// A user task asks for the serialization of all its threads; it goes on at `returns_to`.
-    pub fn calls_membarrier(&self, vcpu: Vcpu, returns_to: Linear, stack: u64) {
-        if let Some(side) = &mut self.code.lock().side {
-            side.patching().enter_membarrier(vcpu, returns_to, stack);
-            self.patches_under_way.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Is anybody inside a protocol function?
-    pub fn patches_under_way(&self) -> bool {
-        self.patches_under_way.load(Ordering::Relaxed)
-    }
-
-    /// Does anybody inside a protocol function return to this address?
-    pub fn awaits_return(&self, here: Linear) -> bool {
-        self.patches_under_way() && self.code.lock().side.as_ref().is_some_and(|side| side.patching_known().awaits(here))
-    }
-
-    /// Somebody is where a protocol function may return to.
-    pub fn returns_to(&self, here: Linear, stack: u64, failed: bool) {
-        let mut code = self.code.lock();
-        let Some(side) = &mut code.side else { return };
-        let committed = side.patching().leave(here, stack, failed);
-        if !committed.is_empty() {
-            let touched = side.commit(&committed);
-            self.touch(&touched);
-        }
-        self.patches_under_way.store(side.patching().under_way(), Ordering::Relaxed);
     }
 
     /// The guest executed a marker.
@@ -578,56 +299,6 @@ impl Sanitizer {
         }
         Some(place)
     }
-}
-
-static THE_ONE: OnceLock<&'static Sanitizer> = OnceLock::new();
-
-impl StoreWatch for Sanitizer {
-    fn get() -> Option<&'static Self> {
-        THE_ONE.get().copied()
-    }
-
-    #[inline]
-    fn stored(&'static self, vcpu: Vcpu, pc: Linear, linear: Linear, access: &Access<'_>) {
-        let len = access.len();
-        let crosses = linear.0 % PAGE + len > PAGE;
-        if self.filter.is_plain(vcpu, linear) && !crosses {
-            return;
-        }
-        let Some(phys) = access.physical() else { return };
-        if !self.filter.may_hold_code(phys) && !crosses {
-            self.filter.note_plain(vcpu, linear);
-            if let Some(repair) = self.repair {
-                repair.proves_ram(phys, access);
-            }
-            self.proves_places(phys, access);
-            return;
-        }
-        if let Some(repair) = self.repair {
-            repair.stored(linear, phys, access);
-        }
-        let Some(value) = access.value() else { return };
-        let concern = self.stores_to_code(vcpu, pc, linear, phys, value.bytes(), &access.cpu());
-        if let Some(widening) = &self.widening {
-            widening.after_store(vcpu, &concern);
-        }
-    }
-}
-
-/// A block that outlived its bytes, in the form of a conflict: what it runs is the older version.
-fn outlived(segment: &Segment) -> Conflict {
-    let bytes = segment.run().bytes();
-    let now = segment.host.read(bytes);
-    let mut offset = 0;
-    for (linear, old) in segment.run().instructions() {
-        let memory = &now[offset..offset + old.len()];
-        offset += old.len();
-        if memory != old {
-            return Conflict { linear, memory: memory.to_vec(), older: vec![old.to_vec()] };
-        }
-    }
-    // Memory went back in the meantime: name the whole segment.
-    Conflict { linear: segment.run().linear(), memory: now, older: vec![bytes.to_vec()] }
 }
 
 impl Hooks for &'static Sanitizer {

@@ -31,8 +31,11 @@ const NOTICED_FOR: Duration = Duration::from_secs(1);
 /// Changed bytes with at least so many unchanged ones between them are taken for different stores.
 const APART: usize = 16;
 
-/// Versions of one cell above which it is cut back to what a vCPU can still hold, and at which the oldest are given up.
+/// Versions of one cell at whose multiples it is cut back to what a vCPU can still hold.
 const MANY_VERSIONS: usize = 128;
+
+/// Versions of one cell at which all but the latest are given up, which the report says.
+const TOO_MANY_VERSIONS: usize = 16 * MANY_VERSIONS;
 
 /// Stores after which, at the earliest, what nobody can hold any more is forgotten.
 const FORGET_EVERY: u64 = 4096;
@@ -500,7 +503,8 @@ impl StoreSide {
         let Some(record) = touched.seq.and_then(|seq| self.history.memory().record(seq)) else { return };
         let (phys, len) = (record.store.phys, record.store.bytes.len() as u64);
         for at in [phys, phys.offset(len - 1)] {
-            if self.history.memory().cell_versions(at) > MANY_VERSIONS {
+            let versions = self.history.memory().cell_versions(at);
+            if versions > 0 && versions.is_multiple_of(MANY_VERSIONS) {
                 // Whoever holds its chunk executed something in there; with speculation, whoever is in an epoch may hold it.
                 let chunk = u64::from(self.profile.buffers.chunk);
                 let holders = self.reached(at.align_down(chunk), chunk);
@@ -508,7 +512,7 @@ impl StoreSide {
                 let oldest = speculated.or_else(|| holders.iter().filter_map(|segment| held(segment)).min());
                 let oldest = oldest.or(touched.seq).unwrap_or(horizon).max(horizon);
                 self.history.forget_cell_before(at, oldest);
-                if self.history.memory().cell_versions(at) > 2 * MANY_VERSIONS {
+                if self.history.memory().cell_versions(at) >= TOO_MANY_VERSIONS {
                     self.counts.lost_versions += 1;
                     if let Some(seq) = touched.seq {
                         self.history.forget_cell_before(at, Seq(seq.0 - 1));

@@ -1,0 +1,177 @@
+//! Executions: which of them need a closer look, and what it finds.
+
+use super::{Code, Sanitizer};
+use crate::patching::Context;
+use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::scoreboard::{Flag, VcpuSlots};
+use crate::report::findings::{Evidence, Origin, Shown};
+use crate::segment::Segment;
+use crate::store_side::{Looked, StoreSide};
+use crate::vcpu::{Mismatch, VcpuState};
+use crate::{light, x86};
+use icsan_model::addr::{Phys, Seq, Vcpu};
+use icsan_model::hazard::{Hazard, Kind};
+use icsan_model::history::Judged;
+use icsan_model::light::Conflict;
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::atomic::Ordering;
+
+impl Sanitizer {
+    /// `vcpu` is about to execute `segment`, for the first time in its epoch, or again after something happened to its bytes, or memory disagreed the last time.
+    pub fn executes(&'static self, segment: &'static Segment, vcpu: Vcpu, cpu: &CurrentCpu) {
+        let (Some(state), Some(slots)) = (self.vcpus.get(usize::from(vcpu.0)), self.slots.of(vcpu)) else { return };
+        if !self.watching.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.repair.is_some_and(|repair| repair.doubts(vcpu, segment.run().linear())) {
+            return;
+        }
+        // A recording must have the order in which things were seen.
+        let mut recorded = self.config.record.is_some().then(|| self.code.lock());
+        if !segment.host.holds() {
+            self.outlives(segment, vcpu, state, &slots, cpu);
+            return;
+        }
+        // From here on nearly every call leaves without a lock.
+        if segment.suspected() {
+            state.lock().agrees(segment);
+        }
+        if let Some(Code { table, side: Some(side) }) = recorded.as_deref_mut() {
+            side.record_run(table, segment, vcpu, &state.lock(), cpu, || self.next()).iter().for_each(|touched| self.touch(touched));
+        }
+        let now = Seq(self.seq.load(Ordering::SeqCst));
+        let flag = slots.flag(segment.slot);
+        let changed = flag == Flag::LookAgain || segment.last_change() > slots.since(segment.slot);
+        if !changed && !segment.contested() || self.config.profile.snoop {
+            slots.set(segment.slot, Flag::Executed, now);
+            // A store that was told of while this was decided makes it fire again, by whichever side comes second.
+            slots.publish();
+            if segment.last_change() > now {
+                slots.set(segment.slot, Flag::LookAgain, now);
+            }
+            return;
+        }
+        if self.config.writers && segment.place().is_some() {
+            let code = recorded.unwrap_or_else(|| self.code.lock());
+            self.looks_closer(code, segment, vcpu, state, &slots, cpu);
+        } else {
+            slots.set(segment.slot, Flag::Executed, now);
+            self.looks_at_rivals(segment, vcpu, state, &slots, cpu);
+        }
+    }
+
+    /// QEMU runs a block whose bytes memory does not hold.
+    fn outlives(&self, segment: &'static Segment, vcpu: Vcpu, state: &Mutex<VcpuState>, slots: &VcpuSlots<'_>, cpu: &CurrentCpu) {
+        // The slot stays clear, so that the next execution comes here, too; and the old bytes are no evidence of anything that the guest did.
+        segment.suspect();
+        let mut state = state.lock();
+        if state.mismatch(segment) == Mismatch::Outlived {
+            slots.set(segment.slot, Flag::Outlived, Seq(0));
+            let evidence = self.evidence_of_light(&state, vcpu, cpu, light::found(&outlived(segment), self.config.profile.buffers.chunk));
+            drop(state);
+            self.found(Kind::Emulator, evidence);
+        }
+    }
+
+    /// The light mode's judgement.
+    fn looks_at_rivals(&self, segment: &'static Segment, vcpu: Vcpu, state: &Mutex<VcpuState>, slots: &VcpuSlots<'_>, cpu: &CurrentCpu) {
+        let (found, exempt) = light::judge(segment, slots, self.config.profile.exemptions, self.config.profile.buffers.chunk);
+        if found.is_empty() && exempt == 0 {
+            return;
+        }
+        let mut state = state.lock();
+        state.exempt += exempt;
+        let evidence: Vec<Evidence> = found.into_iter().map(|found| self.evidence_of_light(&state, vcpu, cpu, found)).collect();
+        drop(state);
+        evidence.into_iter().for_each(|evidence| self.found(Kind::Unserialized, evidence));
+    }
+
+    /// The store side's judgement.
+    fn looks_closer(
+        &'static self,
+        mut code: MutexGuard<'_, Code>,
+        segment: &'static Segment,
+        vcpu: Vcpu,
+        state: &Mutex<VcpuState>,
+        slots: &VcpuSlots<'_>,
+        cpu: &CurrentCpu,
+    ) {
+        let Code { table, side } = &mut *code;
+        let (Some(side), Some(place)) = (side, segment.place()) else { return };
+        let moved = segment.contested() && !segment.rivals(|slot| slots.flag(slot).executed()).is_empty();
+        // A page that moved did so after whatever was executed at its old place.
+        let now = if moved { self.next() } else { Seq(self.seq.load(Ordering::SeqCst)) };
+        let mut state = state.lock();
+        let judged = side.judge(table, segment, place, &Looked { vcpu, state: &state, slots, now }, cpu);
+        // Set before the lock is let go of: whatever happens to these bytes from now on finds the flag.
+        slots.set(segment.slot, Flag::Executed, now);
+        let mut hazards = Vec::new();
+        for Judged { verdict, .. } in judged {
+            state.exempt += verdict.exempt as u64;
+            state.incomplete += u64::from(!verdict.complete);
+            hazards.extend(verdict.hazard.map(|hazard| (hazard.kind, self.evidence_of_hazard(*hazard, side, cpu))));
+        }
+        drop(state);
+        drop(code);
+        hazards.into_iter().for_each(|(kind, evidence)| self.found(kind, evidence));
+    }
+
+    fn evidence_of_light(&self, state: &VcpuState, vcpu: Vcpu, cpu: &CurrentCpu, found: light::Found) -> Evidence {
+        Evidence {
+            vcpu,
+            linear: found.linear,
+            physical: cpu.physical(found.linear.0).map(Phys),
+            memory: found.memory,
+            candidates: found.candidates,
+            writes: None,
+            writers: Vec::new(),
+            context: Context::default(),
+            chain: Vec::new(),
+            moved: false,
+            last_sync: state.last_sync,
+            epoch: state.epoch,
+            marker: self.marker.load(Ordering::Relaxed),
+        }
+    }
+
+    fn evidence_of_hazard(&self, hazard: Hazard, side: &mut StoreSide, cpu: &CurrentCpu) -> Evidence {
+        let memory = Shown { bytes: hazard.memory.clone(), origin: Origin::Memory };
+        let others = hazard.candidates.into_iter().map(|candidate| {
+            let before = candidate.separated_by.first().copied();
+            let kind = candidate.kind.unwrap_or(hazard.kind);
+            let origin = Origin::Versions { versions: candidate.versions, before, kind, exempt: candidate.exempt };
+            Shown { bytes: candidate.bytes, origin }
+        });
+        Evidence {
+            vcpu: hazard.vcpu,
+            linear: hazard.linear,
+            physical: Some(hazard.phys),
+            candidates: std::iter::once(memory).chain(others).collect(),
+            memory: hazard.memory,
+            writers: hazard.writes.iter().map(|write| side.patching_known().writer(write.seq).cloned()).collect(),
+            context: side.context(hazard.vcpu, x86::privilege(cpu), cpu),
+            chain: x86::callers_now(cpu, &self.config.symbols),
+            writes: Some(hazard.writes),
+            moved: hazard.remapped.is_some(),
+            last_sync: hazard.last_sync,
+            epoch: hazard.epoch,
+            marker: self.marker.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A block that outlived its bytes, in the form of a conflict: what it runs is the older version.
+fn outlived(segment: &Segment) -> Conflict {
+    let bytes = segment.run().bytes();
+    let now = segment.host.read(bytes);
+    let mut offset = 0;
+    for (linear, old) in segment.run().instructions() {
+        let memory = &now[offset..offset + old.len()];
+        offset += old.len();
+        if memory != old {
+            return Conflict { linear, memory: memory.to_vec(), older: vec![old.to_vec()] };
+        }
+    }
+    // Memory went back in the meantime: name the whole segment.
+    Conflict { linear: segment.run().linear(), memory: now, older: vec![bytes.to_vec()] }
+}

@@ -1,0 +1,136 @@
+//! Stores: from every store of the guest to the few that change code, and whom they concern.
+
+use super::{Code, Sanitizer};
+use crate::qemu::api::Generation;
+use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::stores::{Access, StoreWatch};
+use crate::segment::Segment;
+use crate::store_side::{CodeStore, Touched};
+use crate::widen::Concern;
+use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
+use icsan_model::memory::PAGE;
+use icsan_model::x86::atomicity;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+
+impl Sanitizer {
+    /// Something happened to the bytes of these segments: whoever executed them in its epoch looks again when it executes them the next time.
+    pub(super) fn touch(&self, touched: &Touched) {
+        for segment in &touched.segments {
+            if let Some(seq) = touched.seq {
+                segment.changed_at(seq);
+            }
+            self.started_vcpus().for_each(|vcpu| self.slots.look_again(vcpu, segment.slot));
+        }
+    }
+
+    /// Whom the change of these segments by `writer` may concern, for `widen`.
+    pub(super) fn concerns(&self, touched: &Touched, writer: Vcpu, concern: &mut Concern) {
+        let now = Seq(self.seq.load(Ordering::Relaxed));
+        for segment in &touched.segments {
+            concern.changed();
+            for vcpu in self.started_vcpus().filter(|vcpu| *vcpu != writer) {
+                let held = self.slots.held_since(vcpu, segment.slot).is_some();
+                concern.ran(vcpu, if held { now } else { self.slots.last_ran(vcpu, segment.slot) }, now);
+            }
+        }
+    }
+
+    /// `vcpu` stored to a page that may hold code. Answers with whom that may concern, if `widen` asks.
+    pub(super) fn stores_to_code(&self, vcpu: Vcpu, pc: Linear, linear: Linear, phys: Phys, bytes: &[u8], cpu: &CurrentCpu) -> Concern {
+        let mut concern = Concern::default();
+        let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return concern };
+        let mut code = self.code.lock();
+        let Code { table, side } = &mut *code;
+        let Some(side) = side else { return concern };
+        let state = state.lock();
+        if let Some(own) = self.own_stores.get(usize::from(vcpu.0)) {
+            own.store(true, Ordering::Relaxed);
+        }
+        // The second page of a store that crosses into it, if it is to be known.
+        let mut second = None;
+        for part in atomicity::parts(linear.0, bytes.len() as u64) {
+            let at = linear.offset(part.start as u64);
+            let to = if at.align_down(PAGE) == linear.align_down(PAGE) {
+                phys.offset(part.start as u64)
+            } else {
+                let page = at.align_down(PAGE);
+                let rest = &bytes[(page.0 - linear.0) as usize..];
+                let page = *second.get_or_insert_with(|| cpu.physical(page.0).map(Phys).or_else(|| side.page_that_became(rest)));
+                let Some(page) = page else { continue };
+                page.offset(at.0 % PAGE)
+            };
+            let touched = side.store(
+                table,
+                &CodeStore { vcpu, pc, linear: at, phys: to, continued: part.start > 0, bytes: &bytes[part] },
+                &state,
+                cpu,
+                || self.next(),
+            );
+            self.touch(&touched);
+            if self.widening.is_some() && self.watching.load(Ordering::Relaxed) {
+                self.concerns(&touched, vcpu, &mut concern);
+            }
+            let horizon = self.epoch_starts.iter().map(|start| start.load(Ordering::Relaxed)).min().unwrap_or(0);
+            side.forget(&touched, Seq(horizon), |segment| self.held_since(segment));
+        }
+        concern
+    }
+
+    /// On API 4 stores show where the guest's memory is in the host's.
+    pub(super) fn proves_places(&self, phys: Phys, access: &Access<'_>) {
+        if self.machine.generation > Generation::V4 || self.places_settled.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut code = self.code.lock();
+        let Some(side) = &mut code.side else { return };
+        if let Some(value) = access.value().filter(|_| side.places().on_trial()) {
+            side.places().prove(phys, value.bytes());
+            self.places_settled.store(!side.places().on_trial(), Ordering::Relaxed);
+        }
+    }
+
+    /// Since when any vCPU holds a segment in its epoch.
+    pub(super) fn held_since(&self, segment: &Segment) -> Option<Seq> {
+        self.started_vcpus().filter_map(|vcpu| self.slots.held_since(vcpu, segment.slot)).min()
+    }
+}
+
+static THE_ONE: OnceLock<&'static Sanitizer> = OnceLock::new();
+
+/// From now on stores are told to this one.
+pub(super) fn announce(sanitizer: &'static Sanitizer) {
+    let _ = THE_ONE.set(sanitizer);
+}
+
+impl StoreWatch for Sanitizer {
+    fn get() -> Option<&'static Self> {
+        THE_ONE.get().copied()
+    }
+
+    #[inline]
+    fn stored(&'static self, vcpu: Vcpu, pc: Linear, linear: Linear, access: &Access<'_>) {
+        let len = access.len();
+        let crosses = linear.0 % PAGE + len > PAGE;
+        if self.filter.is_plain(vcpu, linear) && !crosses {
+            return;
+        }
+        let Some(phys) = access.physical() else { return };
+        if !self.filter.may_hold_code(phys) && !crosses {
+            self.filter.note_plain(vcpu, linear);
+            if let Some(repair) = self.repair {
+                repair.proves_ram(phys, access);
+            }
+            self.proves_places(phys, access);
+            return;
+        }
+        if let Some(repair) = self.repair {
+            repair.stored(linear, phys, access);
+        }
+        let Some(value) = access.value() else { return };
+        let concern = self.stores_to_code(vcpu, pc, linear, phys, value.bytes(), &access.cpu());
+        if let Some(widening) = &self.widening {
+            widening.after_store(vcpu, &concern);
+        }
+    }
+}
