@@ -23,7 +23,7 @@ pub struct VcpuState {
     pub syncs: Vec<u64>,
     /// Differences that an exemption covered.
     pub exempt: u64,
-    /// Executions at which not everything could be looked at.
+    /// Executions at which not everything could be looked at, and in what was looked at there was no hazard.
     pub incomplete: u64,
     /// Segments that ran although memory had other bytes, by address of the segment.
     suspects: HashSet<usize>,

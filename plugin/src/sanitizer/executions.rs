@@ -108,7 +108,8 @@ impl Sanitizer {
         let mut hazards = Vec::new();
         for Judged { verdict, .. } in judged {
             state.exempt += verdict.exempt as u64;
-            state.incomplete += u64::from(!verdict.complete);
+            // Where a hazard was found, all that is missing are more candidates of it.
+            state.incomplete += u64::from(!verdict.complete && verdict.hazard.is_none());
             hazards.extend(verdict.hazard.map(|hazard| (hazard.kind, self.evidence_of_hazard(*hazard, side, cpu))));
         }
         drop(state);
