@@ -12,6 +12,7 @@
 //! 4. A taken branch after an own store is inferred by whoever calls [`History::branch`].
 
 use crate::addr::{Epoch, Linear, Phys, Seq, Vcpu};
+use crate::candidates::Candidates;
 use crate::decode::Decode;
 use crate::event::Store;
 use crate::execution::{Execution, Held};
@@ -187,15 +188,38 @@ impl History {
 
     /// Judges every instruction of a run. What is not in the answer is silent, with no exemption needed and everything looked at.
     pub fn judge(&mut self, question: &Question<'_>) -> Vec<Judged> {
+        let mut judged = Vec::new();
+        self.each(question, |execution| {
+            // An error means that a byte of it is not known: it lies in a page that could not be placed. That is not judged, and the caller knows which pages those are.
+            let Ok(verdict) = execution.verdict() else { return };
+            if verdict.hazard.is_some() || verdict.exempt > 0 || !verdict.complete {
+                judged.push(Judged { linear: execution.linear, verdict });
+            }
+        });
+        judged
+    }
+
+    /// Everything that the vCPU may execute in place of the run's first instruction. `None`: a byte of it is not known.
+    pub fn candidates(&mut self, question: &Question<'_>) -> Option<Candidates> {
+        let mut candidates = None;
+        self.each(question, |execution| {
+            if execution.linear == question.run.linear() {
+                candidates = execution.candidates().ok();
+            }
+        });
+        candidates
+    }
+
+    /// Looks at the execution of each instruction of a run.
+    fn each(&mut self, question: &Question<'_>, mut look: impl FnMut(&Execution<'_>)) {
         let Question { vcpu, run, epoch, now, .. } = *question;
         let nothing = OwnStores::default();
         self.own(vcpu, epoch);
         let own = self.own.get(usize::from(vcpu.0)).map_or(&nothing, |(_, own)| own);
         let held = RanChunks { since: self.held(question), own, epoch_start: question.last_sync.map_or(Seq(0), |sync| sync.seq) };
         let mapping = mapping(question);
-        let mut judged = Vec::new();
         for (linear, bytes) in run.instructions() {
-            let execution = Execution {
+            look(&Execution {
                 profile: &self.profile,
                 decoder: &*self.decoder,
                 memory: &self.memory,
@@ -207,14 +231,8 @@ impl History {
                 linear,
                 len: bytes.len() as u8,
                 now,
-            };
-            // An error means that a byte of it is not known: it lies in a page that could not be placed. That is not judged, and the caller knows which pages those are.
-            let Ok(verdict) = execution.verdict() else { continue };
-            if verdict.hazard.is_some() || verdict.exempt > 0 || !verdict.complete {
-                judged.push(Judged { linear, verdict });
-            }
+            });
         }
-        judged
     }
 
     /// Since when each chunk is held.

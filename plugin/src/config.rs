@@ -1,5 +1,6 @@
 //! The keys after `-plugin libicsan.so,`: parsed, checked, and refused in one line that says what and what to do.
 
+use crate::injection::Inject;
 use crate::suppress::{SuppressError, Suppressions};
 use crate::widen::Widen;
 use icsan_model::architecture::Architecture;
@@ -35,6 +36,10 @@ pub struct Config {
     pub commit: Vec<String>,
     /// Do writers wait after their stores to code?
     pub widen: Option<Widen>,
+    /// Are candidates executed?
+    pub inject: Option<Inject>,
+    /// Is SERIALIZE carried out where TCG lacks it?
+    pub serialize: bool,
     /// Are QEMU's own outdated blocks repaired, or only told of?
     pub repair: bool,
     /// Where the event recording goes.
@@ -87,8 +92,8 @@ const KEYS: &[(&str, bool)] = &[
     ("prefetch", false),
     ("trace", false),
     ("widen", true),
-    ("inject", false),
-    ("serialize", false),
+    ("inject", true),
+    ("serialize", true),
     ("commit", true),
     ("emulator", true),
     ("record", true),
@@ -147,7 +152,6 @@ impl Pairs {
 /// Values of keys of later versions that this version fulfils already.
 fn is_default(key: &str, value: &str) -> bool {
     match key {
-        "inject" | "serialize" => switch(value) == Some(false),
         "lookahead" => value == "0",
         "prefetch" | "trace" => value == "unbounded",
         _ => false,
@@ -177,7 +181,7 @@ impl Config {
             return Err(ConfigError::Unseen { name: name.clone() });
         }
         profile.buffers.speculation = pairs.switch("speculation", false)?;
-        for key in ["speculation", "commit", "widen", "record"] {
+        for key in ["speculation", "commit", "widen", "record", "inject"] {
             if let Some(value) = pairs.get(key).filter(|value| !writers && switch(value) != Some(false)) {
                 return Err(ConfigError::NeedsWriters { key, value: value.to_owned() });
             }
@@ -194,6 +198,18 @@ impl Config {
             Some(value) => Some(Widen::parse(value).ok_or_else(|| {
                 bad("widen", value, "off, or a number of blocks from 1 to 4294967295, or that and a seed as BLOCKS:SEED, is expected")
             })?),
+        };
+        let inject = match pairs.get("inject").filter(|value| switch(value) != Some(false)) {
+            None => None,
+            Some(value) => Some(Inject::parse(value).ok_or_else(|| {
+                bad("inject", value, "off, stale, torn, or random:SEED:PERCENT with a percentage from 1 to 100 is expected")
+            })?),
+        };
+        let serialize = match pairs.get("serialize") {
+            None => false,
+            Some("emulate") => true,
+            Some(value) if switch(value) == Some(false) => false,
+            Some(value) => return Err(bad("serialize", value, "off or emulate is expected")),
         };
         let repair = match pairs.get("emulator") {
             None | Some("report") => false,
@@ -218,7 +234,24 @@ impl Config {
         let stop = known_symbol("stop", pairs.get("stop"), &symbols)?;
         let report = pairs.path("report")?;
         let record = pairs.path("record")?;
-        Ok(Self { profile, with, without, report, symbols, suppressions, exitcode, start, stop, writers, commit, widen, repair, record })
+        Ok(Self {
+            profile,
+            with,
+            without,
+            report,
+            symbols,
+            suppressions,
+            exitcode,
+            start,
+            stop,
+            writers,
+            commit,
+            widen,
+            inject,
+            serialize,
+            repair,
+            record,
+        })
     }
 }
 
@@ -293,7 +326,7 @@ mod tests {
         assert!(
             parse(&["writers=off", "inject=off", "speculation=no", "lookahead=0", "emulator=report", "widen=off", "serialize=off"]).is_ok()
         );
-        for bad in ["inject=stale", "lookahead=16"] {
+        for bad in ["prefetch=64", "lookahead=16"] {
             assert!(parse(&[bad]).unwrap_err().contains("is not built into this version"), "{bad}");
         }
     }
@@ -323,6 +356,10 @@ mod tests {
             (&["speculation=on", "writers=off"][..], "needs the store side"),
             (&["emulator=repair", "writers=off"][..], "needs the store side"),
             (&["emulator=on"][..], "report or repair"),
+            (&["inject=old"][..], "off, stale, torn, or random:SEED:PERCENT"),
+            (&["inject=random:1:0"][..], "off, stale, torn, or random:SEED:PERCENT"),
+            (&["inject=stale", "writers=off"][..], "needs the store side"),
+            (&["serialize=on"][..], "off or emulate"),
             (&["widen=100", "writers=off"][..], "needs the store side"),
             (&["record=/tmp/x", "writers=off"][..], "needs the store side"),
             (&["record=on"][..], "a path is expected"),

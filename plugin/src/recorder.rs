@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::qemu::process::{say, set_blocking};
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::architecture::Architecture;
+use icsan_model::candidates::Candidates;
 use icsan_model::event::{Event, Store};
 use icsan_model::hazard::Hazard;
 use icsan_model::history::{History, Judged, Place, Question};
@@ -302,6 +303,11 @@ impl Past {
             judged.iter().filter_map(|judged| judged.verdict.hazard.as_deref()).for_each(|hazard| recorder.verdict(hazard));
         }
         judged
+    }
+
+    /// What a vCPU may execute as a run's first instruction.
+    pub fn candidates(&mut self, question: &Question<'_>) -> Option<Candidates> {
+        self.history.candidates(question)
     }
 
     /// Forgets what was before `horizon`, and who made what is not remembered any more.

@@ -1,12 +1,14 @@
 //! The sanitizer: from translated blocks and executed segments to hazards.
 
 mod executions;
+mod injections;
 mod patches;
 mod stores;
 
 use crate::config::Config;
 use crate::page_filter::PageFilter;
 use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::divert;
 use crate::qemu::install::{Hooks, Machine};
 use crate::qemu::scoreboard::Slots;
 use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
@@ -29,6 +31,7 @@ use icsan_model::memory::PAGE;
 use icsan_model::sync_event::SyncEventId;
 use icsan_model::sync_log::SyncAt;
 use icsan_symbols::OffsetError;
+use injections::Injecting;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -67,6 +70,7 @@ pub struct Sanitizer {
     points: x86::Points,
     widening: Option<Widening>,
     repair: Option<&'static Repair>,
+    injecting: Option<Injecting>,
     vcpus: Box<[Mutex<VcpuState>]>,
     /// When each vCPU's epoch began; `NOT_STARTED` before the vCPU did.
     epoch_starts: Box<[AtomicU64]>,
@@ -111,6 +115,10 @@ impl Sanitizer {
         } else {
             None
         };
+        if let Some(key) = config.inject.map(|_| "inject").or(config.serialize.then_some("serialize=emulate")) {
+            divert::prepare(machine.generation).map_err(|why| format!("{key} is not possible here: {why}"))?;
+        }
+        let injecting = config.inject.and_then(Injecting::new);
         let widening = config.widen.and_then(|widen| Widening::new(widen, count));
         let watching = AtomicBool::new(config.start.is_none());
         let started = AtomicBool::new(config.start.is_none());
@@ -125,6 +133,7 @@ impl Sanitizer {
             points: x86::Points::default(),
             widening,
             repair,
+            injecting,
             vcpus,
             threads: Mutex::default(),
             findings: Mutex::default(),
@@ -190,6 +199,7 @@ impl Sanitizer {
         let mut state = state.lock();
         let seq = self.next();
         state.serialize(SyncAt { event, pc }, seq);
+        self.ends_trail(vcpu, &mut state, Some(SyncAt { event, pc }));
         if let Some(slots) = self.slots.of(vcpu) {
             slots.clear();
         }
@@ -278,7 +288,11 @@ impl Sanitizer {
                     side.add(segment);
                 }
                 let registers = self.config.writers && segment.last_change() != Seq(0);
-                part[0].on_execute_unless_done(&self.slots, segment.slot, segment, registers);
+                if self.injecting.is_some() {
+                    part[0].may_divert_unless_done(&self.slots, segment.slot, segment);
+                } else {
+                    part[0].on_execute_unless_done(&self.slots, segment.slot, segment, registers);
+                }
             }
             start = end;
         }
@@ -325,6 +339,9 @@ impl Hooks for &'static Sanitizer {
             block.count(widening.blocks());
         }
         let instructions = block.instructions();
+        if let (Some(injecting), Some(first)) = (&self.injecting, instructions.first()) {
+            block.follow::<Sanitizer>(&injecting.trailing, first.linear);
+        }
         if instructions.iter().any(|instruction| instruction.bytes().is_empty()) {
             return;
         }
@@ -360,9 +377,12 @@ impl Hooks for &'static Sanitizer {
             counts.widened = Some(widened);
             counts.complete &= whole;
         }
-        for state in &self.vcpus {
+        for (vcpu, state) in (0..).map(Vcpu).zip(&self.vcpus) {
             match state.try_lock_for(EXIT_PATIENCE) {
-                Some(state) => counts.add(&state),
+                Some(mut state) => {
+                    self.ends_trail(vcpu, &mut state, None);
+                    counts.add(&state);
+                }
                 None => counts.complete = false,
             }
         }
@@ -378,7 +398,8 @@ impl Hooks for &'static Sanitizer {
         };
         counts.drop(&[("hazards", findings.dropped())]);
         counts.complete &= counts.dropped == 0;
-        sink.finish(&self.report(), &findings, &counts, fault);
+        let injections = self.injecting.as_ref().and_then(|injecting| injecting.known.try_lock_for(EXIT_PATIENCE));
+        sink.finish(&self.report(), &findings, injections.as_deref(), &counts, fault);
         if self.config.exitcode != 0 && findings.unsuppressed() > 0 {
             process::exit_now(self.config.exitcode);
         }

@@ -9,6 +9,7 @@
 //! remapped. In the light mode they are all that is known.
 
 use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::divert::{Divert, MayDivert};
 use crate::qemu::host_code::HostCode;
 use crate::qemu::scoreboard::SlotId;
 use crate::qemu::translation::Payload;
@@ -50,6 +51,16 @@ struct Rest {
 impl Payload for Segment {
     fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
         self.sanitizer.executes(self, vcpu, cpu);
+    }
+}
+
+impl MayDivert for Segment {
+    fn decide(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) -> Option<Divert> {
+        self.sanitizer.executes(self, vcpu, cpu)
+    }
+
+    fn decided(&'static self, vcpu: Vcpu, carried_out: Result<(), &'static str>) {
+        self.sanitizer.injected(vcpu, carried_out);
     }
 }
 

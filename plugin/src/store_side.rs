@@ -13,6 +13,7 @@ use crate::segment::{CodeTable, Segment, phys_pieces};
 use crate::vcpu::VcpuState;
 use crate::x86::straight::is_straight;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
+use icsan_model::candidates::Candidates;
 use icsan_model::event::Store;
 use icsan_model::history::{History, Judged, Place, Question, Ran};
 use icsan_model::ledger::{Ledger, Reliance};
@@ -431,7 +432,7 @@ impl StoreSide {
         Place { second, ..place }
     }
 
-    /// A vCPU is about to execute a segment that needs a closer look. `now` is this moment, later than whatever it executed so far if the segment has rivals.
+    /// A vCPU is about to execute a segment that needs a closer look. With `choices`, answers also with what it may execute as the segment's first instruction.
     pub fn judge(
         &mut self,
         table: &CodeTable,
@@ -439,7 +440,8 @@ impl StoreSide {
         place: Place,
         looked: &Looked<'_>,
         cpu: &CurrentCpu,
-    ) -> Vec<Judged> {
+        choices: bool,
+    ) -> (Vec<Judged>, Option<Candidates>) {
         let Looked { vcpu, state, slots, now } = *looked;
         self.branch_before(vcpu, state, segment.run().linear(), table);
         let place = self.window_place(segment, place, vcpu, cpu);
@@ -454,8 +456,9 @@ impl StoreSide {
             .collect();
         let question = Question { vcpu, run: segment.run(), place, ran: &ran, last_sync: state.last_sync, epoch: state.epoch, now };
         let judged = self.history.judge(&question);
+        let candidates = choices.then(|| self.history.candidates(&question)).flatten();
         self.rely(segment, place, &near, &judged, looked);
-        judged
+        (judged, candidates)
     }
 
     /// Enters into the ledger what made the execution safe, where it was.
@@ -532,6 +535,6 @@ pub struct Looked<'a> {
     pub state: &'a VcpuState,
     /// Its slots.
     pub slots: &'a VcpuSlots<'a>,
-    /// This moment.
+    /// This moment, later than whatever the vCPU executed so far if the segment has rivals.
     pub now: Seq,
 }

@@ -1,5 +1,6 @@
 //! What is kept for each vCPU. Touched from that vCPU's thread only, but for the report at the end.
 
+use crate::injection::{Injected, Trail};
 use crate::segment::Segment;
 use icsan_model::addr::{Epoch, Seq};
 use icsan_model::sync_event::SyncEventSet;
@@ -25,6 +26,10 @@ pub struct VcpuState {
     pub exempt: u64,
     /// Executions at which not everything could be looked at, and in what was looked at there was no hazard.
     pub incomplete: u64,
+    /// What was chosen for the instruction that the vCPU is about to execute.
+    pub pending: Option<Injected>,
+    /// What the vCPU does after the first injection of its kind: the number of its record, and so far.
+    pub trail: Option<(usize, Trail)>,
     /// Segments that ran although memory had other bytes, by address of the segment.
     suspects: HashSet<usize>,
 }
@@ -55,6 +60,8 @@ impl VcpuState {
             syncs: vec![0; SyncEventSet::CAPACITY],
             exempt: 0,
             incomplete: 0,
+            pending: None,
+            trail: None,
             suspects: HashSet::new(),
         }
     }

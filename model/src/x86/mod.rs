@@ -19,6 +19,8 @@ pub mod atomicity;
 pub mod classify;
 pub mod events;
 #[cfg(feature = "iced")]
+pub mod interpret;
+#[cfg(feature = "iced")]
 pub mod length;
 pub mod msr;
 pub mod profiles;

@@ -7,7 +7,7 @@
 //! - the callbacks of the cold registrations carry the plugin's id up to API 6 and a `userdata` since API 7 ([`super::install`]);
 //! - `qemu_plugin_read_register` returns `int` up to 5 and `bool` since 6: its return value is not used, the length of the answer is;
 //! - the register descriptor grew: its size is asked of glib;
-//! - `qemu_plugin_translate_vaddr` exists since 5.
+//! - `qemu_plugin_translate_vaddr` and `qemu_plugin_read_memory_hwaddr` exist since 5.
 
 use libc::{c_char, c_int, c_uint, c_void};
 use qemu_plugin_sys as sys;
@@ -62,6 +62,15 @@ pub fn exported(name: &std::ffi::CStr) -> bool {
 fn lookup(name: &std::ffi::CStr) -> *mut c_void {
     // SAFETY: `name` is a valid C string, and RTLD_DEFAULT searches what is loaded already.
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
+}
+
+/// What QEMU exports under that name, for what is not in the table below. The type is the caller's affair.
+///
+/// # Errors
+/// Nothing, as the rest of a line.
+pub(super) fn find(name: &'static std::ffi::CStr) -> Result<*mut c_void, String> {
+    let found = lookup(name);
+    if found.is_null() { Err(format!("this QEMU does not export `{}`", name.to_string_lossy())) } else { Ok(found) }
 }
 
 /// QEMU lacks a function that the plugin cannot do without.
@@ -162,6 +171,7 @@ api! {
     fn g_array_free(*mut sys::GArray, c_int) -> *mut c_char;
     optional {
         fn qemu_plugin_translate_vaddr(u64, *mut u64) -> bool;
+        fn qemu_plugin_read_memory_hwaddr(u64, *mut sys::GByteArray, usize) -> c_int;
     }
 }
 

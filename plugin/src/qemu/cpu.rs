@@ -56,6 +56,11 @@ impl Register {
     pub fn find(name: &str) -> Option<Self> {
         HANDLES.lock().as_ref()?.get(name).copied().map(Self)
     }
+
+    /// QEMU's handle of it.
+    pub(super) fn handle(self) -> *mut sys::qemu_plugin_register {
+        self.0.0
+    }
 }
 
 /// Access to the vCPU whose callback runs now. Exists only within one.
@@ -92,6 +97,17 @@ impl CurrentCpu {
         with_bytes(|api, bytes| {
             // SAFETY: in a vCPU's callback; QEMU resizes the array to `len` and fills it, or says no.
             unsafe { (api.qemu_plugin_read_memory_vaddr)(linear, bytes, len) }
+        })
+        .filter(|bytes| bytes.len() == len)
+    }
+
+    /// Guest memory at a physical address. `None` on API 4, which cannot read it, and where there is no memory.
+    #[must_use]
+    pub fn physical_memory(&self, physical: u64, len: usize) -> Option<Vec<u8>> {
+        with_bytes(|api, bytes| {
+            let Some(read) = api.qemu_plugin_read_memory_hwaddr else { return false };
+            // SAFETY: in a vCPU's callback; QEMU resizes the array to `len` and fills it, or answers with something else than 0.
+            unsafe { read(physical, bytes, len) == 0 }
         })
         .filter(|bytes| bytes.len() == len)
     }

@@ -9,6 +9,7 @@
 pub mod api;
 pub mod blocks;
 pub mod cpu;
+pub mod divert;
 pub mod guard;
 pub mod host_code;
 pub mod install;

@@ -8,7 +8,7 @@
 //! Both leave by a `longjmp` over the callback's frames. So [`fire`] and [`fire_v4`] hold nothing that needs to be dropped when they call [`leave`] or [`leave_v4`]: the
 //! decision is made inside of [`guard`] and comes out as plain numbers. `catch_unwind` keeps no state in its thread while nothing panics, and has returned by then.
 
-use super::api::{Generation, api};
+use super::api::{Generation, api, find};
 use super::cpu::{CurrentCpu, Register};
 use super::guard::guard;
 use super::translation::{Instruction, Translation};
@@ -90,13 +90,6 @@ pub trait MayLeave: Sync + 'static {
 #[must_use]
 pub fn needs_source() -> bool {
     matches!(WAY.get(), Some((_, Way::Rewrite(_))))
-}
-
-/// The function of that name. The type is the caller's affair.
-fn find(name: &'static CStr) -> Result<*mut c_void, String> {
-    // SAFETY: `name` is a valid C string, and RTLD_DEFAULT searches what is loaded already.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    if found.is_null() { Err(format!("this QEMU does not export `{}`", name.to_string_lossy())) } else { Ok(found) }
 }
 
 /// Finds out how this QEMU can be made to translate a block again. To be called at installation.

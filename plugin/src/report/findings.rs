@@ -24,6 +24,8 @@ pub struct Evidence {
     pub memory: Vec<u8>,
     /// What may be executed, memory's instruction first.
     pub candidates: Vec<Shown>,
+    /// What the vCPU was made to execute instead of what is in memory.
+    pub injected: Option<Vec<u8>>,
     /// The stores that separate the candidates from memory, oldest first. `None`: stores are not watched, or not these.
     pub writes: Option<Vec<Write>>,
     /// Who made them, as far as it is remembered; as many as there are writes.
@@ -117,6 +119,9 @@ impl Findings {
         let key = Key { kind, site: evidence.linear, writer: evidence.writer(), marker: evidence.marker };
         if let Some(hazard) = self.index.get(&key).and_then(|index| self.hazards.get_mut(*index)) {
             hazard.count += 1;
+            if hazard.evidence.injected.is_none() {
+                hazard.evidence.injected = evidence.injected;
+            }
             return None;
         }
         if self.hazards.len() >= MAX_HAZARDS {

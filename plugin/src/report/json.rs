@@ -1,8 +1,10 @@
 //! The objects of the JSON Lines report, schema 1. Addresses are strings `0x…`, bytes are hex strings.
 
 use super::findings::{Evidence, Findings, Hazard, Origin, Shown};
+use super::injections::{InjectionCounts, InjectionObject};
 use super::ledger::ReliedOn;
 use super::{Counts, Report};
+use crate::injection::{Injections, Record};
 use crate::patching::{Context, Writer};
 use crate::repair::RepairCounts;
 use crate::x86::stack::Caller;
@@ -25,6 +27,8 @@ pub enum Object<'a> {
     Marker(Marker),
     /// One distinct hazard.
     Hazard(HazardObject<'a>),
+    /// One distinct injected execution.
+    Injection(InjectionObject),
     /// Last line. A report without it was cut off.
     Summary(Summary<'a>),
 }
@@ -67,6 +71,11 @@ pub struct HazardObject<'a> {
     pub memory: String,
     pub memory_text: String,
     pub candidates: Vec<CandidateObject>,
+    /// Was the vCPU made to execute another one than memory's at any of its executions?
+    pub injected: bool,
+    /// Which, the first time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub executed: Option<String>,
     /// Who wrote. Empty: not known, or a page moved.
     pub writes: Vec<WriteObject>,
     /// `seen`, `unseen` (no CPU was seen to make the last store), `moved` (a page was remapped), `unknown` (stores are not watched).
@@ -167,6 +176,9 @@ pub struct Summary<'a> {
     pub unseen: Option<u64>,
     /// How writers waited; `null` without `widen`.
     pub widened: Option<Widened>,
+    /// What was executed instead of what is in memory, with `inject`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub injected: Option<InjectionCounts>,
     /// What was done about QEMU's own outdated blocks, with `emulator=repair`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub emulator: Option<Emulator>,
@@ -250,6 +262,8 @@ impl<'a> Object<'a> {
             memory: hex_bytes(&evidence.memory),
             memory_text: text(&evidence.memory),
             candidates: evidence.candidates.iter().map(|shown| candidate(shown, text(&shown.bytes))).collect(),
+            injected: evidence.injected.is_some(),
+            executed: evidence.injected.as_deref().map(hex_bytes),
             writes: writes(evidence, &symbol),
             writer: match &evidence.writes {
                 None => "unknown",
@@ -274,9 +288,21 @@ impl<'a> Object<'a> {
         })
     }
 
+    /// An injected execution, with the count as it stands.
+    #[must_use]
+    pub fn injection(report: &Report<'_>, record: &Record) -> Self {
+        Self::Injection(super::injections::object(report, record))
+    }
+
     /// The last line.
     #[must_use]
-    pub fn summary(report: &Report<'_>, findings: &Findings, counts: &Counts, fault: Option<&'a str>) -> Self {
+    pub fn summary(
+        report: &Report<'_>,
+        findings: &Findings,
+        injections: Option<&Injections>,
+        counts: &Counts,
+        fault: Option<&'a str>,
+    ) -> Self {
         Self::Summary(Summary {
             hazards: findings.by_kind(),
             suppressed: findings.suppressed(),
@@ -292,6 +318,7 @@ impl<'a> Object<'a> {
                 bound: widened.bound,
                 spared: widened.spared,
             }),
+            injected: injections.map(|injections| super::injections::counts(report, injections)),
             emulator: counts.emulator.map(|RepairCounts { suspect, repaired, gave_up }| Emulator { suspect, repaired, gave_up }),
             commits: counts.commits.map(|(commits, _)| commits),
             epochs: counts.epochs,
@@ -350,10 +377,10 @@ fn context(context: &Context) -> Option<ContextObject> {
     })
 }
 
-fn hex(value: u64) -> String {
+pub(super) fn hex(value: u64) -> String {
     format!("{value:#x}")
 }
 
-fn hex_bytes(bytes: &[u8]) -> String {
+pub(super) fn hex_bytes(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

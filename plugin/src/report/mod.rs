@@ -1,8 +1,9 @@
 //! The report: JSON Lines for programs, text for people.
 //!
-//! - [`findings`]: the distinct hazards; [`ledger`]: what safe executions relied on; [`json`]: the objects of schema 1; [`text`]: KCSAN's form; [`sink`]: where both go.
+//! - [`findings`]: the distinct hazards; [`injections`]: what was executed instead; [`ledger`]: what safe executions relied on; [`json`]: the objects of schema 1; [`text`]: KCSAN's form; [`sink`]: where both go.
 
 pub mod findings;
+pub mod injections;
 pub mod json;
 pub mod ledger;
 pub mod sink;

@@ -5,7 +5,8 @@
 
 use super::findings::{Findings, Hazard};
 use super::json::Object;
-use super::{Counts, Report, text};
+use super::{Counts, Report, injections, text};
+use crate::injection::{Injections, Record};
 use crate::qemu::process::{say, set_blocking};
 use icsan_model::addr::Vcpu;
 use icsan_model::hazard::Kind;
@@ -35,6 +36,7 @@ pub struct Sink {
     file: Option<Output>,
     markers: Vec<String>,
     emulator_lines: u32,
+    injection_lines: usize,
     symbol_error: bool,
 }
 
@@ -114,14 +116,30 @@ impl Sink {
         self.early(&line(&Object::hazard(report, hazard)));
     }
 
+    /// An injected execution, whose trail ended.
+    pub fn injection(&mut self, report: &Report<'_>, record: &Record) {
+        if self.injection_lines < injections::SHOWN {
+            self.injection_lines += 1;
+            to_stderr(&injections::text(report, record));
+        }
+        self.early(&line(&Object::injection(report, record)));
+    }
+
     /// True once: the caller may complain about the symbols.
     pub fn first_symbol_error(&mut self) -> bool {
         !std::mem::replace(&mut self.symbol_error, true)
     }
 
     /// Writes everything with its final counts.
-    pub fn finish(&mut self, report: &Report<'_>, findings: &Findings, counts: &Counts, fault: Option<&str>) {
-        to_stderr(&text::summary(report, findings, counts, fault));
+    pub fn finish(
+        &mut self,
+        report: &Report<'_>,
+        findings: &Findings,
+        injections: Option<&Injections>,
+        counts: &Counts,
+        fault: Option<&str>,
+    ) {
+        to_stderr(&text::summary(report, findings, injections, counts, fault));
         let Some(output) = &mut self.file else { return };
         if output.rewritable {
             output.restart();
@@ -129,7 +147,9 @@ impl Sink {
         let mut lines = line(&Object::start(report));
         lines.extend(self.markers.iter().map(String::as_str));
         lines.extend(findings.hazards().iter().map(|hazard| line(&Object::hazard(report, hazard))));
-        lines.push_str(&line(&Object::summary(report, findings, counts, fault)));
+        let records = injections.map_or(&[][..], Injections::records);
+        lines.extend(records.iter().map(|record| line(&Object::injection(report, record))));
+        lines.push_str(&line(&Object::summary(report, findings, injections, counts, fault)));
         output.write(&lines);
     }
 

@@ -2,6 +2,7 @@
 
 use super::findings::{Evidence, Findings, Hazard, Origin};
 use super::{Counts, Report};
+use crate::injection::Injections;
 use crate::patching::{Context, TaskName};
 use crate::repair::RepairCounts;
 use crate::widen::{BOUND, WidenCounts};
@@ -74,6 +75,7 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
 fn candidates(text: &mut String, evidence: &Evidence, symbols: &Symbolizer) {
     let width = evidence.candidates.iter().take(SHOWN).map(|shown| shown.bytes.len() * 3).max().unwrap_or(0);
     for shown in evidence.candidates.iter().take(SHOWN) {
+        let executed = evidence.injected.as_ref() == Some(&shown.bytes);
         let (label, origin) = match &shown.origin {
             Origin::Memory => ("in memory  ", String::new()),
             Origin::Earlier => ("may execute", "executed earlier in this epoch".to_owned()),
@@ -84,6 +86,7 @@ fn candidates(text: &mut String, evidence: &Evidence, symbols: &Symbolizer) {
                 ("may execute", format!("{before} ({kind}{exempt})"))
             }
         };
+        let label = if executed { "did execute" } else { label };
         let bytes = shown.bytes.iter().map(|byte| format!("{byte:02x} ")).collect::<String>();
         let line = format!("  {label} {bytes:<width$}  {:<40} {origin}", disassemble(&shown.bytes, evidence.linear.0, symbols));
         let _ = writeln!(text, "{}", line.trim_end());
@@ -168,7 +171,7 @@ pub fn events_met(report: &Report<'_>, counts: &Counts) -> Vec<(&'static str, u6
 
 /// The summary.
 #[must_use]
-pub fn summary(report: &Report<'_>, findings: &Findings, counts: &Counts, fault: Option<&str>) -> String {
+pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Injections>, counts: &Counts, fault: Option<&str>) -> String {
     let mut text = String::new();
     let profile = &report.config.profile;
     let _ = writeln!(
@@ -216,6 +219,9 @@ pub fn summary(report: &Report<'_>, findings: &Findings, counts: &Counts, fault:
             time.as_secs_f64() * 1e3,
             BOUND.as_millis()
         );
+    }
+    if let Some(injections) = injections {
+        text.push_str(&super::injections::summary(report, injections));
     }
     if let Some(RepairCounts { suspect, repaired, gave_up }) = counts.emulator {
         let _ = writeln!(

@@ -3,6 +3,7 @@
 use super::{Code, Sanitizer};
 use crate::patching::Context;
 use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::divert::Divert;
 use crate::qemu::scoreboard::{Flag, VcpuSlots};
 use crate::report::findings::{Evidence, Origin, Shown};
 use crate::segment::Segment;
@@ -10,6 +11,7 @@ use crate::store_side::{Looked, StoreSide};
 use crate::vcpu::{Mismatch, VcpuState};
 use crate::{light, x86};
 use icsan_model::addr::{Phys, Seq, Vcpu};
+use icsan_model::candidates::Candidates;
 use icsan_model::hazard::{Hazard, Kind};
 use icsan_model::history::Judged;
 use icsan_model::light::Conflict;
@@ -18,19 +20,20 @@ use std::sync::atomic::Ordering;
 
 impl Sanitizer {
     /// `vcpu` is about to execute `segment`, for the first time in its epoch, or again after something happened to its bytes, or memory disagreed the last time.
-    pub fn executes(&'static self, segment: &'static Segment, vcpu: Vcpu, cpu: &CurrentCpu) {
-        let (Some(state), Some(slots)) = (self.vcpus.get(usize::from(vcpu.0)), self.slots.of(vcpu)) else { return };
+    /// With `inject`, answers with what shall be executed instead.
+    pub fn executes(&'static self, segment: &'static Segment, vcpu: Vcpu, cpu: &CurrentCpu) -> Option<Divert> {
+        let (state, slots) = (self.vcpus.get(usize::from(vcpu.0))?, self.slots.of(vcpu)?);
         if !self.watching.load(Ordering::Relaxed) {
-            return;
+            return None;
         }
         if self.repair.is_some_and(|repair| repair.doubts(vcpu, segment.run().linear())) {
-            return;
+            return None;
         }
         // A recording must have the order in which things were seen.
         let mut recorded = self.config.record.is_some().then(|| self.code.lock());
         if !segment.host.holds() {
             self.outlives(segment, vcpu, state, &slots, cpu);
-            return;
+            return None;
         }
         // From here on nearly every call leaves without a lock.
         if segment.suspected() {
@@ -49,14 +52,15 @@ impl Sanitizer {
             if segment.last_change() > now {
                 slots.set(segment.slot, Flag::LookAgain, now);
             }
-            return;
+            return None;
         }
         if self.config.writers && segment.place().is_some() {
             let code = recorded.unwrap_or_else(|| self.code.lock());
-            self.looks_closer(code, segment, vcpu, state, &slots, cpu);
+            self.looks_closer(code, segment, vcpu, state, &slots, cpu)
         } else {
             slots.set(segment.slot, Flag::Executed, now);
             self.looks_at_rivals(segment, vcpu, state, &slots, cpu);
+            None
         }
     }
 
@@ -95,26 +99,31 @@ impl Sanitizer {
         state: &Mutex<VcpuState>,
         slots: &VcpuSlots<'_>,
         cpu: &CurrentCpu,
-    ) {
+    ) -> Option<Divert> {
         let Code { table, side } = &mut *code;
-        let (Some(side), Some(place)) = (side, segment.place()) else { return };
+        let (side, place) = (side.as_mut()?, segment.place()?);
         let moved = segment.contested() && !segment.rivals(|slot| slots.flag(slot).executed()).is_empty();
         // A page that moved did so after whatever was executed at its old place.
         let now = if moved { self.next() } else { Seq(self.seq.load(Ordering::SeqCst)) };
         let mut state = state.lock();
-        let judged = side.judge(table, segment, place, &Looked { vcpu, state: &state, slots, now }, cpu);
-        // Set before the lock is let go of: whatever happens to these bytes from now on finds the flag.
-        slots.set(segment.slot, Flag::Executed, now);
+        let looked = Looked { vcpu, state: &state, slots, now };
+        let (judged, candidates) = side.judge(table, segment, place, &looked, cpu, self.injecting.is_some());
+        let others = candidates.as_ref().map_or(&[][..], Candidates::others);
+        // Set before the lock is let go of: whatever happens to these bytes from now on finds the flag. Who has a choice has it every time.
+        slots.set(segment.slot, if others.is_empty() { Flag::Executed } else { Flag::LookAgain }, now);
+        let divert = self.chooses(segment, others, vcpu, &mut state, cpu);
         let mut hazards = Vec::new();
-        for Judged { verdict, .. } in judged {
+        for Judged { linear, verdict } in judged {
             state.exempt += verdict.exempt as u64;
             // Where a hazard was found, all that is missing are more candidates of it.
             state.incomplete += u64::from(!verdict.complete && verdict.hazard.is_none());
-            hazards.extend(verdict.hazard.map(|hazard| (hazard.kind, self.evidence_of_hazard(*hazard, side, cpu))));
+            let injected = state.pending.as_ref().filter(|injected| injected.linear == linear).map(|injected| injected.chosen.clone());
+            hazards.extend(verdict.hazard.map(|hazard| (hazard.kind, self.evidence_of_hazard(*hazard, side, cpu, injected))));
         }
         drop(state);
         drop(code);
         hazards.into_iter().for_each(|(kind, evidence)| self.found(kind, evidence));
+        divert
     }
 
     fn evidence_of_light(&self, state: &VcpuState, vcpu: Vcpu, cpu: &CurrentCpu, found: light::Found) -> Evidence {
@@ -124,6 +133,7 @@ impl Sanitizer {
             physical: cpu.physical(found.linear.0).map(Phys),
             memory: found.memory,
             candidates: found.candidates,
+            injected: None,
             writes: None,
             writers: Vec::new(),
             context: Context::default(),
@@ -135,7 +145,7 @@ impl Sanitizer {
         }
     }
 
-    fn evidence_of_hazard(&self, hazard: Hazard, side: &mut StoreSide, cpu: &CurrentCpu) -> Evidence {
+    fn evidence_of_hazard(&self, hazard: Hazard, side: &mut StoreSide, cpu: &CurrentCpu, injected: Option<Vec<u8>>) -> Evidence {
         let memory = Shown { bytes: hazard.memory.clone(), origin: Origin::Memory };
         let others = hazard.candidates.into_iter().map(|candidate| {
             let before = candidate.separated_by.first().copied();
@@ -147,6 +157,7 @@ impl Sanitizer {
             vcpu: hazard.vcpu,
             linear: hazard.linear,
             physical: Some(hazard.phys),
+            injected,
             candidates: std::iter::once(memory).chain(others).collect(),
             memory: hazard.memory,
             writers: hazard.writes.iter().map(|write| side.patching_known().writer(write.seq).cloned()).collect(),

@@ -103,9 +103,14 @@ pub(super) fn announce(sanitizer: &'static Sanitizer) {
     let _ = THE_ONE.set(sanitizer);
 }
 
+/// The one that was announced.
+pub(super) fn the_one() -> Option<&'static Sanitizer> {
+    THE_ONE.get().copied()
+}
+
 impl StoreWatch for Sanitizer {
     fn get() -> Option<&'static Self> {
-        THE_ONE.get().copied()
+        the_one()
     }
 
     #[inline]

@@ -1,6 +1,8 @@
 //! What the plugin knows of x86-64 beyond the model: which instructions to watch, and what must be looked up when they run.
 
+pub mod carry_out;
 mod marker;
+mod page_walk;
 mod protocol_point;
 mod registers;
 pub mod stack;

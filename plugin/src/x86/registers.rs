@@ -11,7 +11,12 @@ const GENERAL: [&str; 16] = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "r
 pub struct Registers {
     general: [Option<Register>; 16],
     cs: Option<Register>,
+    cr0: Option<Register>,
     cr3: Option<Register>,
+    cr4: Option<Register>,
+    efer: Option<Register>,
+    eflags: Option<Register>,
+    fs_base: Option<Register>,
     gs_base: Option<Register>,
 }
 
@@ -23,7 +28,12 @@ impl Registers {
         REGISTERS.get_or_init(|| Self {
             general: GENERAL.map(Register::find),
             cs: Register::find("cs"),
+            cr0: Register::find("cr0"),
             cr3: Register::find("cr3"),
+            cr4: Register::find("cr4"),
+            efer: Register::find("efer"),
+            eflags: Register::find("eflags"),
+            fs_base: Register::find("fs_base"),
             gs_base: Register::find("gs_base"),
         })
     }
@@ -71,6 +81,40 @@ impl Registers {
     /// The code segment's selector.
     pub fn cs(&self, cpu: &CurrentCpu) -> Option<u64> {
         cpu.read(self.cs?)
+    }
+
+    /// The handles of the general registers, by number, if the machine has all of them.
+    pub fn all_general(&self) -> Option<[Register; 16]> {
+        let mut all = [self.general[0]?; 16];
+        for (handle, known) in all.iter_mut().zip(self.general) {
+            *handle = known?;
+        }
+        Some(all)
+    }
+
+    /// RFLAGS, but for the arithmetic flags: those QEMU computes when it needs them, and the register does not show them.
+    pub fn eflags(&self, cpu: &CurrentCpu) -> Option<u64> {
+        cpu.read(self.eflags?)
+    }
+
+    /// The base of FS.
+    pub fn fs_base(&self, cpu: &CurrentCpu) -> Option<u64> {
+        cpu.read(self.fs_base?)
+    }
+
+    /// CR0.
+    pub fn cr0(&self, cpu: &CurrentCpu) -> Option<u64> {
+        cpu.read(self.cr0?)
+    }
+
+    /// CR4.
+    pub fn cr4(&self, cpu: &CurrentCpu) -> Option<u64> {
+        cpu.read(self.cr4?)
+    }
+
+    /// The MSR EFER.
+    pub fn efer(&self, cpu: &CurrentCpu) -> Option<u64> {
+        cpu.read(self.efer?)
     }
 
     /// CR3.

@@ -1,7 +1,9 @@
 //! Instructions that serialize, or may.
 
+use super::carry_out::prepare;
 use super::registers::Registers;
 use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::divert::{Divert, MayDivert};
 use crate::qemu::translation::{Instruction, Payload};
 use crate::sanitizer::Sanitizer;
 use icsan_model::addr::{Linear, Vcpu};
@@ -29,6 +31,7 @@ const MORE_ENTRIES: [(u32, &[&str]); 2] =
 pub struct SyncPoints {
     fixed: Mutex<HashMap<(Linear, SyncEventId), &'static FixedPoint>>,
     resolved: Mutex<HashMap<(Linear, Class), &'static ResolvedPoint>>,
+    emulated: Mutex<HashMap<Linear, &'static EmulatedPoint>>,
 }
 
 /// An instruction whose event is known from its bytes.
@@ -70,6 +73,24 @@ impl Payload for ResolvedPoint {
         };
         self.sanitizer.synchronizes(vcpu, event, self.pc);
     }
+}
+
+/// A SERIALIZE that TCG does not know: what comes before #UD is carried out, so that it does not come (`serialize=emulate`).
+#[derive(Debug)]
+struct EmulatedPoint {
+    pc: Linear,
+}
+
+/// What is carried out in place of SERIALIZE, which only does what the sync point was told of: a NOP of the same length.
+const INSTEAD_OF_SERIALIZE: [u8; 3] = [0x0f, 0x1f, 0x00];
+
+impl MayDivert for EmulatedPoint {
+    fn decide(&'static self, _vcpu: Vcpu, cpu: &CurrentCpu) -> Option<Divert> {
+        prepare(cpu, &INSTEAD_OF_SERIALIZE, self.pc).ok()
+    }
+
+    /// What could not be carried out ends in #UD, as it does without us.
+    fn decided(&'static self, _vcpu: Vcpu, _carried_out: Result<(), &'static str>) {}
 }
 
 impl ResolvedPoint {
@@ -116,7 +137,8 @@ impl SyncPoints {
     /// Puts a callback on the instruction if it `may_synchronize`, or tells where the kernel is.
     pub fn instrument(&self, instruction: &Instruction<'_>, sanitizer: &'static Sanitizer, may_synchronize: bool) {
         let pc = instruction.linear;
-        match classify(instruction.bytes()) {
+        let class = classify(instruction.bytes());
+        match class {
             Some(Class::Fixed(event)) if may_synchronize => {
                 let make = || -> &'static FixedPoint { Box::leak(Box::new(FixedPoint { sanitizer, pc, event })) };
                 let point = *self.fixed.lock().entry((pc, event)).or_insert_with(make);
@@ -130,6 +152,13 @@ impl SyncPoints {
                 instruction.on_execute(point, true);
             }
             Some(_) => {}
+        }
+        // After the callback that ends the epoch: this one does not come back.
+        let serialize = class == Some(Class::Fixed(events::SERIALIZE)) && instruction.bytes().len() == INSTEAD_OF_SERIALIZE.len();
+        if serialize && sanitizer.config().serialize {
+            let make = || -> &'static EmulatedPoint { Box::leak(Box::new(EmulatedPoint { pc })) };
+            let point = *self.emulated.lock().entry(pc).or_insert_with(make);
+            instruction.may_divert(point);
         }
     }
 }

@@ -8,8 +8,10 @@
 mod boot_sector;
 mod emulator;
 mod endings;
+mod inject;
 mod keys;
 mod lab;
+mod long_sector;
 mod machine;
 mod recording;
 mod refusals;

@@ -100,6 +100,10 @@ fn values_that_are_missing() {
             ("exitcode=", &["exitcode=", "expected"]),
             ("emulator=on", &["emulator=", "report or repair"]),
             ("writers=off,emulator=repair", &["emulator=repair", "needs the store side"]),
+            ("writers=off,inject=stale", &["inject=stale", "needs the store side"]),
+            ("inject=old", &["inject=old", "off, stale, torn, or random:SEED:PERCENT"]),
+            ("inject=random:1:101", &["inject=random:1:101", "percentage from 1 to 100"]),
+            ("serialize=on", &["serialize=", "off or emulate"]),
             ("report=", &["report=", "expected"]),
             ("suppress=", &["suppress="]),
             ("symbols=", &["symbols="]),
@@ -118,8 +122,22 @@ fn values_that_are_missing() {
 fn keys_of_later_versions() {
     let Some(lab) = Lab::open() else { return };
     let words: &[&str] = &["not built into this version"];
-    let keys = ["inject=stale", "lookahead=16", "prefetch=64", "trace=8", "serialize=emulate"];
+    let keys = ["lookahead=16", "prefetch=64", "trace=8"];
     refuses(&lab, &keys.into_iter().map(|key| (key, words)).collect::<Vec<_>>());
+}
+
+/// What needs a plugin that may change the program counter.
+#[test]
+fn keys_of_later_qemus() {
+    let Some(lab) = Lab::open() else { return };
+    let mut faults = Vec::new();
+    for qemu in lab.qemus.iter().filter(|qemu| qemu.api < 6) {
+        for (keys, word) in [("inject=stale", "inject"), ("inject=random:1:50", "inject"), ("serialize=emulate", "serialize=emulate")] {
+            let guest = Machine::pc(&lab, qemu).keys(keys).launch();
+            faults.extend(refusal_fault(guest, &[word, "not possible here", "use QEMU 11.1"]));
+        }
+    }
+    assert_no_faults(&faults);
 }
 
 /// The same keys with the values that this version fulfils.

@@ -20,8 +20,10 @@ const HAZARD: &[&str] = &[
     "last_sync",
     "count",
     "suppressed",
+    "injected",
 ];
 const CANDIDATE: &[&str] = &["bytes", "text", "versions"];
+const INJECTION: &[&str] = &["injected", "vcpu", "pc", "symbol", "memory", "bytes", "text", "kind", "count", "trail"];
 const LAST_SYNC: &[&str] = &["event", "pc", "symbol", "seq"];
 const SUMMARY: &[&str] =
     &["hazards", "suppressed", "exempt", "reliance", "blocks", "serializing", "stores", "epochs", "dropped", "complete"];
@@ -33,6 +35,8 @@ pub struct Report {
     pub start: Value,
     /// The hazards that the guest is to blame for.
     pub hazards: Vec<Value>,
+    /// What was executed instead of what is in memory.
+    pub injections: Vec<Value>,
     /// The last object, if the report is whole.
     pub summary: Option<Value>,
 }
@@ -65,11 +69,13 @@ impl Report {
         assert_eq!(start["schema"], 1, "{text}");
         has(&start, START);
         for object in &objects {
-            assert!(object["type"] == "hazard" || object["type"] == "marker", "what is that? {object}");
+            assert!(["hazard", "marker", "injection"].iter().any(|known| object["type"] == *known), "what is that? {object}");
         }
+        let injections: Vec<_> = objects.iter().filter(|object| object["type"] == "injection").cloned().collect();
+        injections.iter().for_each(|injection| has(injection, INJECTION));
         let hazards: Vec<_> = objects.into_iter().filter(|object| object["type"] == "hazard" && object["kind"] != "emulator").collect();
         hazards.iter().for_each(check_hazard);
-        Self { start, hazards, summary }
+        Self { start, hazards, injections, summary }
     }
 
     /// The last object.
