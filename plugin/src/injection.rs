@@ -101,6 +101,7 @@ pub struct Trail {
     pub blocks: Vec<Linear>,
     /// How many more.
     pub more: u64,
+    last: Option<Linear>,
     /// What ended it. `None`: it had not ended when QEMU did.
     pub end: Option<SyncAt>,
 }
@@ -108,7 +109,7 @@ pub struct Trail {
 impl Trail {
     /// The vCPU runs a block.
     pub fn push(&mut self, block: Linear) {
-        if self.blocks.last() == Some(&block) {
+        if self.last.replace(block) == Some(block) {
             return;
         }
         if self.blocks.len() < MAX_TRAIL {

@@ -9,13 +9,13 @@
 use crate::places::{LINEAR_UP_TO, SMALLEST_RAM};
 use crate::qemu::api::Generation;
 use crate::qemu::host_code::{mapping_holds, mapping_of};
+use crate::qemu::locks::{Mutex, RwLock};
 use crate::qemu::repair::{self as ways, CPUID, Checked, Leave, MayLeave, REWRITTEN};
 use crate::qemu::stores::Access;
 use crate::qemu::translation::{Instruction, Translation};
 use icsan_model::addr::{Linear, Phys, Vcpu};
 use icsan_model::history::Place;
 use icsan_model::memory::PAGE;
-use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 use std::cell::Cell;
 use std::ops::Range;

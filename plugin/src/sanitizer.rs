@@ -10,6 +10,7 @@ use crate::page_filter::PageFilter;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::divert;
 use crate::qemu::install::{Hooks, Machine};
+use crate::qemu::locks::Mutex;
 use crate::qemu::scoreboard::Slots;
 use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
 use crate::qemu::{guard, process};
@@ -32,7 +33,6 @@ use icsan_model::sync_event::SyncEventId;
 use icsan_model::sync_log::SyncAt;
 use icsan_symbols::OffsetError;
 use injections::Injecting;
-use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 

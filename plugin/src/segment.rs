@@ -11,13 +11,13 @@
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::divert::{Divert, MayDivert};
 use crate::qemu::host_code::HostCode;
+use crate::qemu::locks::Mutex;
 use crate::qemu::scoreboard::SlotId;
 use crate::qemu::translation::Payload;
 use crate::sanitizer::Sanitizer;
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::history::Place;
 use icsan_model::light::CodeRun;
-use parking_lot::Mutex;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -14,8 +14,8 @@
 //! read section, and counts as running: whoever wants all vCPUs to stop, or a grace period, waits for the bound at most. Nor may the plugin hold a lock of its own.
 
 use crate::qemu::blocks::BlockCounts;
+use crate::qemu::locks::Mutex;
 use icsan_model::addr::{Seq, Vcpu};
-use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 /// The longest wait for one store, in time of the host.

@@ -1,7 +1,7 @@
 //! The vCPU that runs the current callback: its registers and its memory.
 
 use super::api::{Api, api};
-use parking_lot::Mutex;
+use super::locks::Mutex;
 use qemu_plugin_sys as sys;
 use std::collections::HashMap;
 use std::ffi::CStr;

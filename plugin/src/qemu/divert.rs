@@ -16,6 +16,7 @@
 use super::api::{Generation, api, find};
 use super::cpu::{CurrentCpu, Register};
 use super::guard::guard;
+use super::locks::none_is_held;
 use super::scoreboard::{DONE, SlotId, Slots};
 use super::translation::{Instruction, Translation};
 use icsan_model::addr::{Linear, Vcpu};
@@ -304,6 +305,9 @@ fn with_array(bytes: &mut [u8], body: impl FnOnce(*mut sys::GByteArray) -> bool)
 /// # Safety
 /// In a callback that was registered with `RW_REGS_PC`, with nothing to drop in any frame up to QEMU's generated code, after [`carry_out`].
 unsafe fn leave(functions: &Functions, leaving: Leave) {
+    if !matches!(leaving, Leave::Stay) {
+        none_is_held();
+    }
     // SAFETY: the caller's promise. None of the functions returns.
     unsafe {
         match leaving {

@@ -13,6 +13,7 @@ pub mod divert;
 pub mod guard;
 pub mod host_code;
 pub mod install;
+pub mod locks;
 pub mod process;
 pub mod repair;
 pub mod scoreboard;

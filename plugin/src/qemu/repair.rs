@@ -11,6 +11,7 @@
 use super::api::{Generation, api, find};
 use super::cpu::{CurrentCpu, Register};
 use super::guard::guard;
+use super::locks::none_is_held;
 use super::translation::{Instruction, Translation};
 use icsan_model::addr::{Linear, Phys, Vcpu};
 use libc::{c_int, c_uint, c_void};
@@ -382,6 +383,7 @@ unsafe extern "C" fn fire<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void) {
         }
     });
     if let (Some((decision, pc)), Some((_, Way::Rewrite(way)))) = (decision, WAY.get()) {
+        none_is_held();
         // SAFETY: in a callback that was registered as one that changes the program counter. This frame holds numbers and a reference to a static.
         unsafe { leave(way, decision, pc) }
     }
@@ -425,6 +427,7 @@ unsafe extern "C" fn fire_v4<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void, b
         decision = payload.decide(Vcpu(vcpu as u16));
     });
     if let (Some(decision), Some((_, Way::Internal(way)))) = (decision, WAY.get()) {
+        none_is_held();
         // SAFETY: `back` is where generated code goes on after this callback. This frame holds numbers and a reference to a static.
         unsafe { leave_v4(way, decision, vcpu, back) }
     }

@@ -161,7 +161,7 @@ pub fn text(report: &Report<'_>, record: &Record) -> String {
         name(report, pc),
         instruction(&first.memory),
     );
-    let Trail { blocks, more, end } = &record.trail;
+    let Trail { blocks, more, end, .. } = &record.trail;
     let mut steps: Vec<String> = blocks.iter().take(BLOCKS_SHOWN).map(|block| name(report, block.0)).collect();
     let left_out = blocks.len().saturating_sub(BLOCKS_SHOWN) as u64 + more;
     if left_out > 0 {

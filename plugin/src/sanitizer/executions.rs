@@ -4,6 +4,7 @@ use super::{Code, Sanitizer};
 use crate::patching::Context;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::divert::Divert;
+use crate::qemu::locks::{Mutex, MutexGuard};
 use crate::qemu::scoreboard::{Flag, VcpuSlots};
 use crate::report::findings::{Evidence, Origin, Shown};
 use crate::segment::Segment;
@@ -15,7 +16,6 @@ use icsan_model::candidates::Candidates;
 use icsan_model::hazard::{Hazard, Kind};
 use icsan_model::history::Judged;
 use icsan_model::light::Conflict;
-use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::Ordering;
 
 impl Sanitizer {

@@ -4,13 +4,13 @@ use super::{Sanitizer, stores};
 use crate::injection::{Inject, Injected, Injections, Trail};
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::divert::{Divert, FollowsTrail, Trailing};
+use crate::qemu::locks::Mutex;
 use crate::segment::Segment;
 use crate::vcpu::VcpuState;
 use crate::x86;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::candidates::Candidate;
 use icsan_model::sync_log::SyncAt;
-use parking_lot::Mutex;
 use std::sync::atomic::Ordering;
 
 /// What `inject=` needs.
@@ -85,10 +85,11 @@ impl Sanitizer {
 
     /// `vcpu` serializes, or QEMU ends: that is the end of its trail, if it follows one.
     pub(super) fn ends_trail(&self, vcpu: Vcpu, state: &mut VcpuState, end: Option<SyncAt>) {
-        let (Some(injecting), Some((record, trail))) = (&self.injecting, state.trail.take()) else { return };
+        let (Some(injecting), Some((record, mut trail))) = (&self.injecting, state.trail.take()) else { return };
         injecting.trailing.set(vcpu, false);
         let mut known = injecting.known.lock();
-        if let Some(record) = known.trail(record, Trail { end, ..trail }) {
+        trail.end = end;
+        if let Some(record) = known.trail(record, trail) {
             self.sink.lock().injection(&self.report(), record);
         }
     }

@@ -4,12 +4,12 @@ use super::registers::Registers;
 use super::stack::callers;
 use crate::patching::Entry;
 use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::locks::RwLock;
 use crate::qemu::translation::{Instruction, Payload};
 use crate::sanitizer::Sanitizer;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_symbols::calls::{CallKind, calls_ending};
 use icsan_symbols::protocol::{self, Effect};
-use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 use std::sync::OnceLock;
 

@@ -4,13 +4,13 @@ use super::carry_out::prepare;
 use super::registers::Registers;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::divert::{Divert, MayDivert};
+use crate::qemu::locks::Mutex;
 use crate::qemu::translation::{Instruction, Payload};
 use crate::sanitizer::Sanitizer;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::sync_event::SyncEventId;
 use icsan_model::x86::classify::{Class, classify};
 use icsan_model::x86::{events, resolve};
-use parking_lot::Mutex;
 use std::collections::HashMap;
 
 /// The part of CR3 that is an address, less bit 12, by which page-table isolation tells the kernel's half of a pair of tables from the user's

@@ -1,11 +1,11 @@
 //! `start=` and `stop=`: watching begins and ends when a symbol executes.
 
 use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::locks::Mutex;
 use crate::qemu::translation::{Instruction, Payload};
 use crate::sanitizer::Sanitizer;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_symbols::KaslrRange;
-use parking_lot::Mutex;
 use std::collections::HashMap;
 
 /// The instructions that have a callback so far.
