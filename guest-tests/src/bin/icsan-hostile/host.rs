@@ -1,0 +1,127 @@
+//! The host's side: boots the guest again and again until the time is over. The guest may die of what it does; QEMU may not, and its report must be whole.
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use icsan_guest_tests::console::PREFIX;
+use icsan_guest_tests::host::boot::{Machine, write_initramfs};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Seconds of one boot.
+const BOOT: u64 = 120;
+
+/// How much longer than its guest's time a boot may take, for the boot itself and on a busy host.
+const SLACK: Duration = Duration::from_secs(180);
+
+/// Boots a guest that changes and runs random code, under random injection; QEMU must stay alive.
+#[derive(Parser, Debug)]
+#[command(name = "icsan-hostile", version)]
+struct Arguments {
+    /// ICSAN's plugin
+    #[arg(long, value_name = "PATH")]
+    plugin: PathBuf,
+    /// QEMU 11.1 or newer
+    #[arg(long, value_name = "PATH")]
+    qemu: PathBuf,
+    /// The kernel image
+    #[arg(long, value_name = "PATH")]
+    kernel: PathBuf,
+    /// This program, linked statically
+    #[arg(long, value_name = "PATH")]
+    guest: PathBuf,
+    /// For how long, in all
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    seconds: u64,
+    /// How many vCPUs
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    smp: usize,
+    /// How often of a hundred something else is executed than what is in memory
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    percent: u8,
+    /// More keys for the plugin
+    #[arg(long, value_name = "KEY=VALUE")]
+    extra: Vec<String>,
+}
+
+pub fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("icsan-hostile: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("icsan-hostile-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let result = boots(arguments, &folder);
+    if result.is_ok() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    result.with_context(|| format!("what was written is in {}", folder.display()))
+}
+
+fn boots(arguments: &Arguments, folder: &std::path::Path) -> Result<()> {
+    let initramfs = write_initramfs(&arguments.guest, folder)?;
+    let start = Instant::now();
+    let (mut seed, mut injected, mut refused, mut died) = (0, 0, 0, 0);
+    while start.elapsed().as_secs() < arguments.seconds {
+        seed += 1;
+        let seconds = BOOT.min(arguments.seconds);
+        let report = folder.join(format!("{seed}.jsonl"));
+        let mut keys = vec![
+            format!("inject=random:{seed}:{}", arguments.percent),
+            format!("report={}", report.display()),
+            format!("symbols={}", arguments.kernel.display()),
+        ];
+        keys.extend(arguments.extra.iter().cloned());
+        let machine = Machine {
+            qemu: arguments.qemu.clone(),
+            kernel: arguments.kernel.clone(),
+            initramfs: initramfs.clone(),
+            smp: arguments.smp,
+            thread: "multi".into(),
+            plugin: Some(format!("{},{}", arguments.plugin.display(), keys.join(","))),
+            append: format!("icsan.seconds={seconds} icsan.seed={seed}"),
+            timeout: Duration::from_secs(seconds) + SLACK,
+        };
+        let boot = machine.boot()?;
+        std::fs::write(folder.join(format!("{seed}.console")), &boot.console)?;
+        std::fs::write(folder.join(format!("{seed}.stderr")), &boot.stderr)?;
+        // A guest that died reboots, which ends QEMU as well as a power-off does.
+        if !boot.clean_exit {
+            bail!("seed {seed}: QEMU: {}", boot.exit);
+        }
+        let text = std::fs::read_to_string(&report).with_context(|| format!("seed {seed}: no report"))?;
+        let summary: serde_json::Value = serde_json::from_str(text.lines().last().unwrap_or_default())?;
+        if summary["type"] != "summary" {
+            bail!("seed {seed}: the report is not whole");
+        }
+        if !summary["fault"].is_null() {
+            bail!("seed {seed}: ICSAN turned itself off: {}", summary["fault"]);
+        }
+        let number = |key: &str| summary["injected"][key].as_u64().unwrap_or(0);
+        injected += number("executions");
+        refused += number("not_carried_out");
+        let said = boot.console.lines().filter_map(|line| line.split_once(PREFIX)).map(|(_, line)| line.trim_end()).next_back();
+        died += u32::from(said.is_none());
+        println!(
+            "seed {seed}: {}; {} injected, {} chosen and not carried out; {:.0} s",
+            said.unwrap_or("the guest died"),
+            number("executions"),
+            number("not_carried_out"),
+            boot.seconds
+        );
+    }
+    println!(
+        "{seed} boots in {} s, QEMU alive at the end of each; {injected} injected, {refused} chosen and not carried out; {died} guests died",
+        start.elapsed().as_secs()
+    );
+    if injected == 0 {
+        bail!("nothing was injected: that proves nothing");
+    }
+    Ok(())
+}
