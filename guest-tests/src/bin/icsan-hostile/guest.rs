@@ -21,14 +21,18 @@ const SIGNAL_STACK: usize = 1 << 16;
 /// A child's life.
 const LIFE: Duration = Duration::from_secs(2);
 
+/// How long one call may take.
+const CALL: Duration = Duration::from_millis(3);
+
+/// Calls of one place in a row, with changes around it in between.
+const CALLS: usize = 16;
+
 /// Threads of a child.
 const MAX_THREADS: usize = 16;
 
 /// Opcodes that are worth more than others: what patching swaps, and what gets back.
-const OPCODES: [u8; 24] = [
-    0xc3, 0xc3, 0xc3, 0xc3, 0xcc, 0x90, 0xe9, 0xeb, 0xe8, 0x0f, 0x66, 0xb8, 0x48, 0x05, 0x3d, 0x81, 0x83, 0x74, 0x75, 0x50, 0x58, 0x8d,
-    0xa1, 0xf7,
-];
+const OPCODES: [u8; 20] =
+    [0xcc, 0x90, 0xe9, 0xeb, 0xe8, 0x0f, 0x66, 0xb8, 0x48, 0x05, 0x3d, 0x81, 0x83, 0x74, 0x75, 0x50, 0x58, 0x8d, 0xa1, 0xf7];
 
 /// What a thread needs to come back from code that did not return.
 #[repr(C)]
@@ -37,6 +41,8 @@ struct Context {
     stack: u64,
     /// How often the handler brought it back.
     faults: u64,
+    /// Is it in there?
+    inside: u64,
 }
 
 unsafe extern "C" {
@@ -58,6 +64,7 @@ global_asm!(
     "push rdi",
     "push rsi",
     "mov [rsi], rsp",
+    "mov qword ptr [rsi + 16], 1",
     "mov rax, rdx",
     "mov rcx, [rax + 8]",
     "mov rdx, [rax + 16]",
@@ -84,6 +91,7 @@ global_asm!(
     ".globl hostile_return",
     "hostile_return:",
     "pop rsi",
+    "mov qword ptr [rsi + 16], 0",
     "pop rdi",
     "pop r15",
     "pop r14",
@@ -95,11 +103,15 @@ global_asm!(
 );
 
 /// Brings the thread back to the end of its call: with its stack, and with flags that are safe.
-extern "C" fn on_fault(_signal: libc::c_int, _info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+extern "C" fn on_fault(signal: libc::c_int, _info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let here = &raw const context as usize;
     let mine = (here & !(SIGNAL_STACK - 1)) as *mut Context;
     // SAFETY: the kernel passes a valid context to a handler installed with SA_SIGINFO; the thread's own context is at the beginning of its signal stack.
     unsafe {
+        // Time is up for code that loops; everything else that the thread does may go on.
+        if signal == libc::SIGALRM && (*mine).inside == 0 {
+            return;
+        }
         let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
         (*mine).faults += 1;
         registers[libc::REG_RSP as usize] = (*mine).stack as i64;
@@ -123,9 +135,13 @@ impl Numbers {
         (self.next() % limit as u64) as usize
     }
 
-    /// A byte of code: an opcode of the list, or anything.
+    /// A byte of code: one that goes back, an opcode of the list, or anything.
     fn code(&mut self) -> u8 {
-        if self.next() & 1 == 0 { OPCODES[self.below(OPCODES.len())] } else { self.next() as u8 }
+        match self.below(4) {
+            0 => 0xc3,
+            1 | 2 => OPCODES[self.below(OPCODES.len())],
+            _ => self.next() as u8,
+        }
     }
 }
 
@@ -158,38 +174,58 @@ fn thread(code: [*mut u8; 2], data: *mut u8, seed: u64) {
     let context = unsafe {
         assert_eq!(libc::posix_memalign(&raw mut stack, SIGNAL_STACK, SIGNAL_STACK), 0, "no memory");
         let context = stack.cast::<Context>();
-        context.write(Context { stack: 0, faults: 0 });
+        context.write(Context { stack: 0, faults: 0, inside: 0 });
         let signals = libc::stack_t { ss_sp: stack.byte_add(4096), ss_flags: 0, ss_size: SIGNAL_STACK - 4096 };
         assert_eq!(libc::sigaltstack(&raw const signals, null_mut()), 0, "no signal stack");
+        wake_up(CALL);
         libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT, 0, 0, 0);
         context
     };
     let [calls, faults] = totals();
     loop {
-        for _ in 0..1 + numbers.below(4) {
-            let mapping = code[numbers.below(2)];
-            let at = numbers.below(CODE - 8);
-            // SAFETY: within the mapping. Other threads write and execute it: that is what this is for.
+        let place = numbers.below(CODE - 32);
+        let entry = code[numbers.below(2)] as u64 + place as u64;
+        for _ in 0..CALLS {
+            change(code[numbers.below(2)], place + numbers.below(16), &mut numbers);
+            let mut registers = [0_u64; 16];
+            for register in &mut registers {
+                *register = if numbers.below(2) == 0 { data as u64 + numbers.below(DATA) as u64 } else { numbers.next() };
+            }
+            calls.fetch_add(1, Ordering::Relaxed);
+            // SAFETY: nothing about this is safe; the process is made for it.
             unsafe {
-                match numbers.below(3) {
-                    0 => mapping.add(at).write_volatile(numbers.code()),
-                    1 => mapping.add(at).cast::<u32>().write_unaligned(u32::from_le_bytes([(); 4].map(|()| numbers.code()))),
-                    _ => mapping.add(at & !7).cast::<u64>().write_volatile(u64::from_le_bytes([(); 8].map(|()| numbers.code()))),
-                }
+                let before = (*context).faults;
+                hostile_call(entry, context, registers.as_ptr());
+                faults.fetch_add((*context).faults - before, Ordering::Relaxed);
             }
         }
-        let mut registers = [0_u64; 16];
-        for register in &mut registers {
-            *register = if numbers.below(2) == 0 { data as u64 + numbers.below(DATA) as u64 } else { numbers.next() };
+    }
+}
+
+/// Changes one, four, or eight bytes of the code.
+fn change(mapping: *mut u8, at: usize, numbers: &mut Numbers) {
+    // SAFETY: within the mapping. Other threads write and execute it: that is what this is for.
+    unsafe {
+        match numbers.below(3) {
+            0 => mapping.add(at).write_volatile(numbers.code()),
+            1 => mapping.add(at).cast::<u32>().write_unaligned(u32::from_le_bytes([(); 4].map(|()| numbers.code()))),
+            _ => mapping.add(at & !7).cast::<u64>().write_volatile(u64::from_le_bytes([(); 8].map(|()| numbers.code()))),
         }
-        let entry = code[numbers.below(2)] as u64 + numbers.below(CODE) as u64;
-        calls.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: nothing about this is safe; the process is made for it.
-        unsafe {
-            let before = (*context).faults;
-            hostile_call(entry, context, registers.as_ptr());
-            faults.fetch_add((*context).faults - before, Ordering::Relaxed);
-        }
+    }
+}
+
+/// Sends the calling thread SIGALRM again and again.
+fn wake_up(every: Duration) {
+    // SAFETY: plain data, for which all zero is valid; the timer's number is a local of ours.
+    unsafe {
+        let mut event: libc::sigevent = std::mem::zeroed();
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = libc::SIGALRM;
+        event.sigev_notify_thread_id = libc::gettid();
+        let mut timer: libc::timer_t = std::mem::zeroed();
+        assert_eq!(libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer), 0, "no timer");
+        let interval = libc::timespec { tv_sec: 0, tv_nsec: every.subsec_nanos().into() };
+        libc::timer_settime(timer, 0, &libc::itimerspec { it_interval: interval, it_value: interval }, null_mut());
     }
 }
 
@@ -202,7 +238,7 @@ fn child(threads: usize, seed: u64) -> ! {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_fault as extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
-        for signal in [libc::SIGSEGV, libc::SIGILL, libc::SIGTRAP, libc::SIGFPE, libc::SIGBUS] {
+        for signal in [libc::SIGSEGV, libc::SIGILL, libc::SIGTRAP, libc::SIGFPE, libc::SIGBUS, libc::SIGALRM] {
             libc::sigaction(signal, &raw const action, null_mut());
         }
         file
