@@ -24,6 +24,8 @@ pub struct Evidence {
     pub memory: Vec<u8>,
     /// What may be executed, memory's instruction first.
     pub candidates: Vec<Shown>,
+    /// Are those all candidates? If not, a bound was hit.
+    pub all_candidates: bool,
     /// What the vCPU was made to execute instead of what is in memory.
     pub injected: Option<Vec<u8>>,
     /// The stores that separate the candidates from memory, oldest first. `None`: stores are not watched, or not these.

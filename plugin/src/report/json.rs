@@ -71,6 +71,9 @@ pub struct HazardObject<'a> {
     pub memory: String,
     pub memory_text: String,
     pub candidates: Vec<CandidateObject>,
+    /// `false`: there may be more candidates than were looked at. Left out if there are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all_candidates: Option<bool>,
     /// Was the vCPU made to execute another one than memory's at any of its executions?
     pub injected: bool,
     /// Which, the first time.
@@ -262,6 +265,7 @@ impl<'a> Object<'a> {
             memory: hex_bytes(&evidence.memory),
             memory_text: text(&evidence.memory),
             candidates: evidence.candidates.iter().map(|shown| candidate(shown, text(&shown.bytes))).collect(),
+            all_candidates: (!evidence.all_candidates).then_some(false),
             injected: evidence.injected.is_some(),
             executed: evidence.injected.as_deref().map(hex_bytes),
             writes: writes(evidence, &symbol),

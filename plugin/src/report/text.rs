@@ -91,6 +91,13 @@ fn candidates(text: &mut String, evidence: &Evidence, symbols: &Symbolizer) {
         let line = format!("  {label} {bytes:<width$}  {:<40} {origin}", disassemble(&shown.bytes, evidence.linear.0, symbols));
         let _ = writeln!(text, "{}", line.trim_end());
     }
+    if !evidence.all_candidates {
+        let _ = writeln!(
+            text,
+            "  … and perhaps others: not all mixes of {} versions were looked at",
+            evidence.writes.as_ref().map_or(0, Vec::len)
+        );
+    }
     if let Some(more) = evidence.candidates.len().checked_sub(SHOWN).filter(|more| *more > 0) {
         let _ = writeln!(text, "  … and {more} more: they are in report=");
     }

@@ -118,7 +118,11 @@ impl Sanitizer {
             // Where a hazard was found, all that is missing are more candidates of it.
             state.incomplete += u64::from(!verdict.complete && verdict.hazard.is_none());
             let injected = state.pending.as_ref().filter(|injected| injected.linear == linear).map(|injected| injected.chosen.clone());
-            hazards.extend(verdict.hazard.map(|hazard| (hazard.kind, self.evidence_of_hazard(*hazard, side, cpu, injected))));
+            let all_candidates = verdict.complete;
+            hazards.extend(verdict.hazard.map(|hazard| {
+                let evidence = self.evidence_of_hazard(*hazard, side, cpu);
+                (evidence.0, Evidence { injected, all_candidates, ..evidence.1 })
+            }));
         }
         drop(state);
         drop(code);
@@ -134,6 +138,7 @@ impl Sanitizer {
             memory: found.memory,
             candidates: found.candidates,
             injected: None,
+            all_candidates: true,
             writes: None,
             writers: Vec::new(),
             context: Context::default(),
@@ -145,7 +150,7 @@ impl Sanitizer {
         }
     }
 
-    fn evidence_of_hazard(&self, hazard: Hazard, side: &mut StoreSide, cpu: &CurrentCpu, injected: Option<Vec<u8>>) -> Evidence {
+    fn evidence_of_hazard(&self, hazard: Hazard, side: &mut StoreSide, cpu: &CurrentCpu) -> (Kind, Evidence) {
         let memory = Shown { bytes: hazard.memory.clone(), origin: Origin::Memory };
         let others = hazard.candidates.into_iter().map(|candidate| {
             let before = candidate.separated_by.first().copied();
@@ -153,11 +158,13 @@ impl Sanitizer {
             let origin = Origin::Versions { versions: candidate.versions, before, kind, exempt: candidate.exempt };
             Shown { bytes: candidate.bytes, origin }
         });
-        Evidence {
+        let kind = hazard.kind;
+        let evidence = Evidence {
             vcpu: hazard.vcpu,
             linear: hazard.linear,
             physical: Some(hazard.phys),
-            injected,
+            injected: None,
+            all_candidates: true,
             candidates: std::iter::once(memory).chain(others).collect(),
             memory: hazard.memory,
             writers: hazard.writes.iter().map(|write| side.patching_known().writer(write.seq).cloned()).collect(),
@@ -168,7 +175,8 @@ impl Sanitizer {
             last_sync: hazard.last_sync,
             epoch: hazard.epoch,
             marker: self.marker.load(Ordering::Relaxed),
-        }
+        };
+        (kind, evidence)
     }
 }
 
