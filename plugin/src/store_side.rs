@@ -29,6 +29,10 @@ use std::time::{Duration, Instant};
 const NOTICED: usize = 64;
 const NOTICED_FOR: Duration = Duration::from_secs(1);
 
+/// How long an execution waits for the store behind a change that was noticed: without its writer the verdict may be another one (AMD promises that one
+/// store inside a quadword is never seen in part, but not that several are not).
+const LATE: Duration = Duration::from_millis(20);
+
 /// Changed bytes with at least so many unchanged ones between them are taken for different stores.
 const APART: usize = 16;
 
@@ -272,6 +276,13 @@ impl StoreSide {
         }
         self.noticed.push_back(Noticed { seq, phys, len, at: Instant::now() });
         Touched { segments: self.reached(phys, len), seq: Some(seq) }
+    }
+
+    /// Was a change of the segment just noticed, so that its store will be told of any moment?
+    #[must_use]
+    pub fn awaits_store(&self, segment: &Segment) -> bool {
+        let window = self.history.window();
+        self.noticed.iter().any(|noticed| noticed.at.elapsed() < LATE && segment.reaches(noticed.phys, noticed.len, window))
     }
 
     /// The segments that a change of these bytes may concern.

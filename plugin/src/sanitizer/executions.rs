@@ -17,6 +17,10 @@ use icsan_model::hazard::{Hazard, Kind};
 use icsan_model::history::Judged;
 use icsan_model::light::Conflict;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long an execution waits before it looks again whether a store has been told of.
+const A_MOMENT: Duration = Duration::from_micros(50);
 
 impl Sanitizer {
     /// `vcpu` is about to execute `segment`, for the first time in its epoch, or again after something happened to its bytes, or memory disagreed the last time.
@@ -100,6 +104,10 @@ impl Sanitizer {
         slots: &VcpuSlots<'_>,
         cpu: &CurrentCpu,
     ) -> Option<Divert> {
+        // A recording has the order in which things were seen: it may not wait for what happened before.
+        while self.config.record.is_none() && code.side.as_ref().is_some_and(|side| side.awaits_store(segment)) {
+            MutexGuard::unlocked(&mut code, || std::thread::sleep(A_MOMENT));
+        }
         let Code { table, side } = &mut *code;
         let (side, place) = (side.as_mut()?, segment.place()?);
         let moved = segment.contested() && !segment.rivals(|slot| slots.flag(slot).executed()).is_empty();
