@@ -29,9 +29,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// `QEMU_PLUGIN_CB_RW_REGS_PC`, since API 6: the callback may change the program counter.
 const RW_REGS_PC: c_uint = 3;
 
-/// The arithmetic flags: CF, PF, AF, ZF, SF, OF.
-pub const ARITHMETIC: u64 = 0x8d5;
-
 /// Flags that QEMU never computes lazily, by which its answers are checked: IF, IOPL, NT, AC, ID.
 const PLAIN: u64 = 0x24_7200;
 
@@ -267,7 +264,7 @@ fn carry_out(functions: &Functions, divert: &Divert, cpu: &CurrentCpu, back: usi
     // SAFETY: as above; the state is up to date.
     let flags = unsafe { (functions.read_flags)(found.x86) };
     assert_eq!((flags ^ registers.flags) & PLAIN, 0, "QEMU's flags are not where they were looked for");
-    registers.flags = registers.flags & !ARITHMETIC | flags & ARITHMETIC;
+    registers.flags = flags;
     let Effects { store, general, flags, next } = plan.carry_out(&registers, loaded);
     if let Some((access, value)) = store {
         let stored = with_array(&mut value.to_le_bytes()[..usize::from(access.len)], |array| {
@@ -285,8 +282,8 @@ fn carry_out(functions: &Functions, divert: &Divert, cpu: &CurrentCpu, back: usi
         assert!(written, "a register cannot be written");
     }
     if let Some(flags) = flags {
-        // SAFETY: as above. Only arithmetic flags are written, which every privilege level may.
-        unsafe { (functions.write_flags)(found.x86, flags & ARITHMETIC, ARITHMETIC as u32) }
+        // SAFETY: as above. It always takes the arithmetic flags and DF, to keep them apart from the register; the mask says which of the others to write to the register: none.
+        unsafe { (functions.write_flags)(found.x86, flags, 0) }
     }
     *leaving = match next {
         Next::At(linear) => Leave::At(linear),
