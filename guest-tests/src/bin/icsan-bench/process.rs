@@ -61,12 +61,12 @@ const APPEND: &str = "console=ttyS0 panic=-1 oops=panic mitigations=off loglevel
 const TRIES: usize = 5;
 
 impl Guest<'_> {
-    /// QEMU's command line.
-    pub fn command(&self, plugin: Option<&str>) -> Command {
+    /// QEMU's command line. `tcg`: more of the accelerator's keys; a second `-accel` would only be tried if the first one failed.
+    pub fn command(&self, plugin: Option<&str>, tcg: &str) -> Command {
         let mut command = Command::new(self.qemu);
         command
             .args(["-machine", "q35", "-cpu", "max", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
-            .args(["-accel", "tcg,thread=multi", "-smp", &self.smp.to_string()])
+            .args(["-accel", &format!("tcg,thread=multi{tcg}"), "-smp", &self.smp.to_string()])
             .arg("-kernel")
             .arg(self.kernel)
             .arg("-initrd")
@@ -85,7 +85,7 @@ impl Guest<'_> {
     pub fn run(&self, plugin: Option<&str>) -> Result<(Usage, String)> {
         let (console, stderr) = (self.folder.join("console"), self.folder.join("stderr"));
         for _ in 0..TRIES {
-            let mut command = self.command(plugin);
+            let mut command = self.command(plugin, "");
             command.stdin(Stdio::null()).stdout(File::create(&console)?).stderr(File::create(&stderr)?);
             let (usage, good) = measure(command, self.timeout).with_context(|| format!("cannot measure {}", self.qemu.display()))?;
             let text = String::from_utf8_lossy(&fs::read(&console)?).into_owned();

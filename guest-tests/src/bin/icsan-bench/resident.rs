@@ -67,9 +67,8 @@ pub fn run(guest: &Guest<'_>, plugin: &str, seconds: u64) -> Result<()> {
 /// One boot: what was seen, and whether the kernel died of QEMU's own staleness.
 fn boot(guest: &Guest<'_>, plugin: &str, wanted: Duration) -> Result<(Vec<Sample>, bool)> {
     let (console, stderr) = (guest.folder.join("console"), guest.folder.join("stderr"));
-    let mut command = guest.command(Some(plugin));
     // QEMU keeps generated code until its buffer is full; a small one is full early, so that what grows after that is ours.
-    command.args(["-accel", &format!("tcg,thread=multi,tb-size={CODE_BUFFER}")]);
+    let mut command = guest.command(Some(plugin), &format!(",tb-size={CODE_BUFFER}"));
     command.stdin(Stdio::null()).stdout(File::create(&console)?).stderr(File::create(&stderr)?);
     let mut child = command.spawn().with_context(|| format!("cannot start {}", guest.qemu.display()))?;
     let start = Instant::now();
