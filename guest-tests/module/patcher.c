@@ -24,6 +24,7 @@
 /* Even: a role ends with the version that it began with. */
 #define PATCHES 16
 #define PATIENCE (3 * NSEC_PER_SEC)
+#define INT3_PATIENCE (NSEC_PER_SEC / 20)
 
 struct icsan_site icsan_quad = {
 	.text = icsan_site_quad,
@@ -98,9 +99,9 @@ static int executor(void *data)
 }
 
 /* Waits for the other CPU without telling it anything. */
-#define AWAIT(condition)							\
+#define AWAIT_FOR(patience, condition)						\
 ({										\
-	u64 end = ktime_get_ns() + PATIENCE;					\
+	u64 end = ktime_get_ns() + (patience);					\
 	int error = 0;								\
 										\
 	while (!(condition)) {							\
@@ -112,6 +113,7 @@ static int executor(void *data)
 	}									\
 	error;									\
 })
+#define AWAIT(condition) AWAIT_FOR(PATIENCE, condition)
 
 /* Gives an order and waits until it is carried out. */
 int icsan_tell(struct icsan_run *run, enum icsan_order order)
@@ -168,9 +170,13 @@ void icsan_expect_int3(struct icsan_site *site, int version)
 	smp_store_release(&expected_int3, (unsigned long)site->text);
 }
 
-int icsan_await_int3(void)
+/*
+ * Waits until the executor met the INT3, but not for long: with its interrupts off it may run the old instruction for as long as it likes, and
+ * does so where old instructions are executed on purpose.
+ */
+void icsan_await_int3(void)
 {
-	return AWAIT(READ_ONCE(trapped) > 0);
+	AWAIT_FOR(INT3_PATIENCE, READ_ONCE(trapped) > 0);
 }
 
 /*

@@ -75,6 +75,6 @@ void icsan_poke_protocol(void *text, const void *bytes, size_t length);
 
 /* The INT3 handler of protocols of this module's own. */
 void icsan_expect_int3(struct icsan_site *site, int version);
-int icsan_await_int3(void);
+void icsan_await_int3(void);
 
 #endif

@@ -13,12 +13,17 @@
 //! a timer interrupt between the patch and its execution serializes the executor and rightly hides that one patch. What a scenario
 //! *observes* (old or new code) never makes a verdict of ICSAN: multi-threaded TCG runs outdated blocks of its own accord, so a wrong
 //! observation in a correct scenario only spoils the attempt, which is then repeated.
+//!
+//! Under `inject=`, where the plugin has old instructions executed and QEMU's own outdated blocks repaired, what a scenario observes is judged, too: a
+//! bad one must fail visibly ([`table::Visible`]), a good one must not.
 
 pub mod console;
 pub mod glob;
 #[cfg(feature = "runner")]
 pub mod host;
+pub mod litmus;
 pub mod marker;
+pub mod observed;
 pub mod patcher;
 pub mod table;
 pub mod verdict;

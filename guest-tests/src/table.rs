@@ -31,12 +31,27 @@ pub struct Scenario {
     pub full: Verdicts,
     /// What the light mode says instead, and why.
     pub light: Option<(Verdicts, &'static str)>,
+    /// Does it fail for the guest, too, when the plugin has old instructions executed?
+    pub visible: Visible,
     /// Whom a report of the full model must name as a writer; none if that is left open.
     pub writer: Option<Writer>,
     /// Does it take so long that only a run that asks for it includes it?
     pub heavy: bool,
     /// A word that the kernel's command line must have: the scenario gets a boot of its own. Empty for most.
     pub append: &'static str,
+}
+
+/// Whether a bad scenario fails for the guest to see where the plugin has the oldest instructions executed (`inject=stale`). A good one never may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Visible {
+    /// In every round, after a good part of the changes.
+    Always,
+    /// Never, with torn instructions neither (`inject=torn`). Why not.
+    Never(&'static str),
+    /// The oldest instruction does no harm, but a torn one does. Why not.
+    OnlyTorn(&'static str),
+    /// It depends. On what.
+    Sometimes(&'static str),
 }
 
 /// Who makes the stores of a scenario.
@@ -121,7 +136,18 @@ pub fn by_name(name: &str) -> Option<&'static Scenario> {
 }
 
 const fn good(name: &'static str, what: &'static str) -> Scenario {
-    Scenario { name, what, twin: None, cpus: 2, full: Verdicts::SILENT, light: None, writer: None, heavy: false, append: "" }
+    Scenario {
+        name,
+        what,
+        twin: None,
+        cpus: 2,
+        full: Verdicts::SILENT,
+        light: None,
+        visible: Visible::Always,
+        writer: None,
+        heavy: false,
+        append: "",
+    }
 }
 
 const fn bad(name: &'static str, twin: &'static str, full: Verdicts, what: &'static str) -> Scenario {
@@ -136,6 +162,11 @@ impl Scenario {
 
     const fn in_light(mut self, verdicts: Verdicts, why: &'static str) -> Self {
         self.light = Some((verdicts, why));
+        self
+    }
+
+    const fn visible(mut self, visible: Visible) -> Self {
+        self.visible = visible;
         self
     }
 
@@ -250,9 +281,11 @@ const BASIC: &[Scenario] = &[
     good("int3/complete", "INT3, sync, tail, sync, first byte, sync under a spinning thread that traps")
         .under(SdmStrict, Reported(Unserialized)),
     bad("int3/no-first-sync", "int3/complete", TORN_LATER, "the tail is stored before anybody dropped the old first byte")
-        .in_light(Verdicts::SILENT.but(SdmStrict, Reported(Unserialized)), NO_COMMIT),
+        .in_light(Verdicts::SILENT.but(SdmStrict, Reported(Unserialized)), NO_COMMIT)
+        .visible(Visible::OnlyTorn("the oldest instruction is the old one as a whole, which may run until the patch is done")),
     bad("int3/no-second-sync", "int3/complete", TORN_LATER, "the first byte is stored before anybody dropped the old tail")
-        .in_light(Verdicts::SILENT, NO_COMMIT),
+        .in_light(Verdicts::SILENT, NO_COMMIT)
+        .visible(Visible::OnlyTorn("the oldest instruction is INT3, whose handler carries out the new one")),
     bad("int3/no-third-sync", "int3/complete", Verdicts::reported(Stale), "the patch is called done while the INT3 may still be executed")
         .in_light(Verdicts::SILENT, NO_COMMIT),
     bad("int3/no-syncs", "int3/complete", TORN_LATER, "all three stores with no sync at all").in_light(UNSERIALIZED, NO_MIXES),

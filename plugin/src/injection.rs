@@ -156,6 +156,8 @@ pub struct Injections {
     refused: BTreeMap<Refusal, u64>,
     /// Executions of something else than what is in memory.
     pub total: u64,
+    /// Those of them that are in no record, since there were too many kinds.
+    pub unlisted: u64,
     /// Executions of memory's instruction, although something else had been chosen.
     pub not_carried_out: u64,
     visits: HashMap<(Vcpu, Linear), u64>,
@@ -179,6 +181,7 @@ impl Injections {
             return None;
         }
         if self.records.len() >= MAX_RECORDS {
+            self.unlisted += 1;
             return None;
         }
         self.index.insert(key, self.records.len());

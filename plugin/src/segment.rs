@@ -216,11 +216,15 @@ impl CodeTable {
         found
     }
 
-    /// The instruction that was translated last at an address.
+    /// The instruction at an address, out of the segments that `executed` says yes to: other processes have other code there. If there are several, the one that memory
+    /// holds, or the latest.
     #[must_use]
-    pub fn instruction(&self, at: Linear) -> Option<Vec<u8>> {
-        let begins = |segment: &'static Segment| segment.run().instructions().find(|(linear, _)| *linear == at);
-        self.touching(at, 1).into_iter().rev().find_map(begins).map(|(_, bytes)| bytes.to_vec())
+    pub fn instruction(&self, at: Linear, executed: impl Fn(SlotId) -> bool) -> Option<Vec<u8>> {
+        let begins = |segment: &&'static Segment| segment.run().instructions().any(|(linear, _)| linear == at);
+        let mut found = self.touching(at, 1);
+        found.retain(|segment| executed(segment.slot) && begins(segment));
+        let segment = found.iter().rev().find(|segment| segment.host.holds()).or(found.last())?;
+        segment.run().instructions().find(|(linear, _)| *linear == at).map(|(_, bytes)| bytes.to_vec())
     }
 
     /// Is it known that other bytes stood at the place of this instruction, in the same memory?

@@ -323,6 +323,7 @@ impl StoreSide {
         table: &CodeTable,
         store: &CodeStore<'_>,
         state: &VcpuState,
+        slots: &VcpuSlots<'_>,
         cpu: &CurrentCpu,
         next: impl FnOnce() -> Seq,
     ) -> Touched {
@@ -336,7 +337,7 @@ impl StoreSide {
             // It changed nothing, or its change was noticed before it was told of.
             let Some(seq) = self.take_noticed(phys, len) else { return Touched::default() };
             if !continued {
-                self.branch_before(vcpu, state, store.pc, table);
+                self.branch_before(vcpu, state, slots, store.pc, table);
             }
             let offset =
                 |linear: Linear| Linear(linear.0.wrapping_add(self.first_changed(seq).map_or(0, |first| first.0.wrapping_sub(phys.0))));
@@ -348,7 +349,7 @@ impl StoreSide {
             return Touched { segments: self.reached(phys, len), seq: None };
         }
         if !continued {
-            self.branch_before(vcpu, state, store.pc, table);
+            self.branch_before(vcpu, state, slots, store.pc, table);
         }
         let seq = next();
         self.history.store(seq, Store { vcpu: Some(vcpu), pc, linear, phys, bytes: bytes.to_vec() }, state.epoch);
@@ -376,12 +377,12 @@ impl StoreSide {
     }
 
     /// The vCPU is at `here`: did it take a branch since its last own store?
-    fn branch_before(&mut self, vcpu: Vcpu, state: &VcpuState, here: Linear, table: &CodeTable) {
+    fn branch_before(&mut self, vcpu: Vcpu, state: &VcpuState, slots: &VcpuSlots<'_>, here: Linear, table: &CodeTable) {
         let Some(Some(from)) = self.own_pc.get(usize::from(vcpu.0)).copied() else { return };
         if !self.history.awaits_branch(vcpu, state.epoch) {
             return;
         }
-        let straight = is_straight(from, here, |at| table.instruction(at));
+        let straight = is_straight(from, here, |at| table.instruction(at, |slot| slots.flag(slot).executed()));
         if !straight {
             self.history.branch(vcpu, state.epoch);
         }
@@ -404,17 +405,17 @@ impl StoreSide {
         &mut self,
         table: &CodeTable,
         segment: &'static Segment,
-        vcpu: Vcpu,
-        state: &VcpuState,
+        looked: &Looked<'_>,
         cpu: &CurrentCpu,
         next: impl FnMut() -> Seq,
     ) -> Vec<Touched> {
+        let Looked { vcpu, state, slots, .. } = *looked;
         let Some(place) = segment.place() else {
             self.history.run(vcpu, segment.run(), None);
             return Vec::new();
         };
         let touched = self.catch_up(segment, place, next);
-        self.branch_before(vcpu, state, segment.run().linear(), table);
+        self.branch_before(vcpu, state, slots, segment.run().linear(), table);
         let place = self.window_place(segment, place, vcpu, cpu);
         self.history.run(vcpu, segment.run(), Some(place));
         touched
@@ -454,7 +455,7 @@ impl StoreSide {
         choices: bool,
     ) -> (Vec<Judged>, Option<Candidates>) {
         let Looked { vcpu, state, slots, now } = *looked;
-        self.branch_before(vcpu, state, segment.run().linear(), table);
+        self.branch_before(vcpu, state, slots, segment.run().linear(), table);
         let place = self.window_place(segment, place, vcpu, cpu);
         let chunk = u64::from(self.profile.buffers.chunk);
         let start = segment.run().linear().align_down(chunk);

@@ -72,8 +72,10 @@ pub struct EndObject {
 pub struct InjectionCounts {
     /// Executions of something else than what is in memory.
     pub executions: u64,
-    /// Distinct ones.
+    /// Distinct ones, as far as they are listed.
     pub distinct: usize,
+    /// Executions of other kinds, which are not listed since there were too many.
+    pub unlisted: u64,
     /// Executions of memory's instruction although something else had been chosen, which could not be carried out.
     pub not_carried_out: u64,
     /// What could not be carried out.
@@ -144,7 +146,13 @@ pub fn counts(report: &Report<'_>, known: &Injections) -> InjectionCounts {
     };
     let mut refused: Vec<RefusalObject> = known.refused().iter().map(refusal).collect();
     refused.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.bytes.cmp(&b.bytes)));
-    InjectionCounts { executions: known.total, distinct: known.records().len(), not_carried_out: known.not_carried_out, refused }
+    InjectionCounts {
+        executions: known.total,
+        distinct: known.records().len(),
+        unlisted: known.unlisted,
+        not_carried_out: known.not_carried_out,
+        refused,
+    }
 }
 
 /// One of them, for people.
@@ -185,6 +193,9 @@ pub fn summary(report: &Report<'_>, known: &Injections) -> String {
         "icsan: inject: {} executions of something else than what is in memory, {} distinct; {} more were chosen and not carried out\n",
         counts.executions, counts.distinct, counts.not_carried_out
     );
+    if counts.unlisted > 0 {
+        let _ = writeln!(text, "icsan:   {} of the executions were of further kinds, which are not listed", counts.unlisted);
+    }
     for refusal in counts.refused.iter().take(REFUSALS_SHOWN) {
         let _ = writeln!(text, "icsan:   {} times `{}` ({}): {}", refusal.count, refusal.text, refusal.bytes, refusal.why);
     }

@@ -44,7 +44,8 @@ impl Sanitizer {
             state.lock().agrees(segment);
         }
         if let Some(Code { table, side: Some(side) }) = recorded.as_deref_mut() {
-            side.record_run(table, segment, vcpu, &state.lock(), cpu, || self.next()).iter().for_each(|touched| self.touch(touched));
+            let looked = Looked { vcpu, state: &state.lock(), slots: &slots, now: Seq(self.seq.load(Ordering::SeqCst)) };
+            side.record_run(table, segment, &looked, cpu, || self.next()).iter().for_each(|touched| self.touch(touched));
         }
         let now = Seq(self.seq.load(Ordering::SeqCst));
         let flag = slots.flag(segment.slot);

@@ -39,7 +39,7 @@ impl Sanitizer {
     /// `vcpu` stored to a page that may hold code. Answers with whom that may concern, if `widen` asks.
     pub(super) fn stores_to_code(&self, vcpu: Vcpu, pc: Linear, linear: Linear, phys: Phys, bytes: &[u8], cpu: &CurrentCpu) -> Concern {
         let mut concern = Concern::default();
-        let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return concern };
+        let (Some(state), Some(slots)) = (self.vcpus.get(usize::from(vcpu.0)), self.slots.of(vcpu)) else { return concern };
         let mut code = self.code.lock();
         let Code { table, side } = &mut *code;
         let Some(side) = side else { return concern };
@@ -64,6 +64,7 @@ impl Sanitizer {
                 table,
                 &CodeStore { vcpu, pc, linear: at, phys: to, continued: part.start > 0, bytes: &bytes[part] },
                 &state,
+                &slots,
                 cpu,
                 || self.next(),
             );

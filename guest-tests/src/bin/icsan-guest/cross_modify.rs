@@ -2,9 +2,9 @@
 
 use crate::code_page::CodePage;
 use crate::cpu::cpuid;
-use crate::executor::{Executor, Spinner};
+use crate::executor::{Executor, SIGHT, Spinner};
 use crate::membarrier::sync_core;
-use crate::outcome::{Attempt, spoiled};
+use crate::outcome::Attempt;
 use crate::pace::Pace;
 use crate::shape::{Kind, Shape};
 use crate::sys::{Membarrier, membarrier, pin};
@@ -24,7 +24,10 @@ pub fn under_spinner(kind: Kind) -> Attempt {
         // It has just run the old version.
         spinner.ran(2);
         shape.store(n);
-        pace.seen(spinner.saw(shape.expected(n)));
+        let expected = shape.expected(n);
+        if let Some(outcome) = pace.ran(expected, spinner.runs_into(expected, SIGHT)) {
+            return Ok(outcome);
+        }
     }
     drop(spinner);
     Ok(pace.outcome())
@@ -92,11 +95,9 @@ pub fn hand_over_by(
         store(n)?;
         (how.writer)()?;
         let got = executor.call(1)?;
-        let expected = shape.expected(n);
-        if got != expected && how.serializes {
-            return Ok(spoiled(n, expected, got));
+        if let Some(outcome) = pace.ran(shape.expected(n), got) {
+            return Ok(outcome);
         }
-        pace.seen(got == expected);
     }
     drop(executor);
     Ok(pace.outcome())

@@ -1,6 +1,7 @@
 //! Threads that execute code under test, pinned to a CPU, with no system call once they run.
 
 use crate::cpu::pause;
+use crate::pace;
 use crate::sys::pin;
 use std::io;
 use std::sync::Arc;
@@ -106,7 +107,7 @@ impl Spinner {
             }
         })?;
         let spinner = Self(thread);
-        if spinner.ran(2) { Ok(spinner) } else { Err(io::Error::other("the spinner does not run")) }
+        if spinner.ran(2) { Ok(spinner) } else { Err(io::Error::new(io::ErrorKind::TimedOut, "the spinner does not run")) }
     }
 
     /// Waits for `more` whole runs from now on. The first one to end may have begun before, so it is not counted.
@@ -115,14 +116,15 @@ impl Spinner {
         wait_until(STEP, || self.0.runs() > before + more)
     }
 
-    /// Waits until the function returned `value`, or for a few milliseconds.
-    pub fn saw(&self, value: u64) -> bool {
-        self.saw_within(SIGHT, value)
-    }
-
-    /// The same with another limit.
-    pub fn saw_within(&self, limit: Duration, value: u64) -> bool {
-        wait_until(limit, || self.last() == value)
+    /// What the function returns after a change that has it return `value`. Waits for that as long as it takes, up to `limit`; but under injection
+    /// for two whole runs only, since the next tick ends the staleness that is to be seen.
+    pub fn runs_into(&self, value: u64, limit: Duration) -> u64 {
+        if pace::injected() {
+            self.ran(2);
+        } else {
+            wait_until(limit, || self.last() == value);
+        }
+        self.last()
     }
 
     /// What the function returned last.

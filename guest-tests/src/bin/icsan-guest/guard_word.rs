@@ -7,7 +7,7 @@ use crate::code_page::CodePage;
 use crate::cpu::{cpuid, pause};
 use crate::cross_modify::next_epoch;
 use crate::executor::{PATIENCE, SIGHT, Spinner, wait_until};
-use crate::outcome::{Attempt, spoiled};
+use crate::outcome::Attempt;
 use crate::pace::Pace;
 use crate::shape::return_value;
 use crate::sys::{Membarrier, membarrier, pin};
@@ -97,11 +97,10 @@ fn guarded(lay_out: fn(&CodePage) -> Layout, guard_is_data: bool, fenced: bool) 
         wait_until(limit, || turned_away.load(Acquire) >= before + times);
         page.store32(layout.body_immediate, value);
         page.store32(layout.guard, OPEN);
-        let saw = spinner.saw_within(if fenced { PATIENCE } else { SIGHT }, value.into());
-        if fenced && !saw {
-            return Ok(spoiled(n, value.into(), spinner.last()));
+        let got = spinner.runs_into(value.into(), if fenced { PATIENCE } else { SIGHT });
+        if let Some(outcome) = pace.ran(value.into(), got) {
+            return Ok(outcome);
         }
-        pace.seen(saw);
     }
     drop(spinner);
     Ok(pace.outcome())

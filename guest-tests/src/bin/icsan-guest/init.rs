@@ -1,6 +1,8 @@
 //! What it takes to be /init: mounts, parameters from the kernel's command line, and the power switch.
 
 use crate::ktap;
+use crate::litmus;
+use crate::pace;
 use crate::zoo;
 use icsan_guest_tests::table::Selection;
 use std::ffi::CStr;
@@ -31,9 +33,13 @@ pub fn run() -> ! {
     let repeat = parameter("repeat").and_then(|text| text.parse().ok()).unwrap_or(1);
     let heavy = parameter("heavy").is_some_and(|text| text == "1");
     let append = parameter("append").unwrap_or_default();
-    match parameter("zoo") {
-        Some(workloads) => zoo::run(&workloads),
-        None => _ = ktap::run(Selection { filter: &filter, heavy }, &append, repeat),
+    if parameter("inject").is_some_and(|text| text == "1") {
+        pace::set_injected();
+    }
+    match (parameter("zoo"), parameter("litmus")) {
+        (_, Some(asked)) => _ = litmus::run_asked(&asked),
+        (Some(workloads), None) => zoo::run(&workloads),
+        (None, None) => _ = ktap::run(Selection { filter: &filter, heavy }, &append, repeat),
     }
     // SAFETY: writes caches back, and ends the machine: nothing runs after it.
     unsafe {

@@ -7,7 +7,7 @@ use crate::code_page::CodePage;
 use crate::commit::committed;
 use crate::executor::{Executor, Spinner};
 use crate::membarrier::sync_core;
-use crate::outcome::{Attempt, spoiled};
+use crate::outcome::{Attempt, wrong};
 use crate::pace::Pace;
 use crate::shape::{FELL_THROUGH, JMP_PAGES, JMP5, JUMPED, NOP5, jump_target, lay_out_jump, return_value};
 use crate::sys::{Membarrier, check, membarrier, pin};
@@ -48,6 +48,9 @@ extern "C" fn on_trap(_signal: libc::c_int, _info: *mut libc::siginfo_t, context
     *rip = RESUME.load(Acquire) as i64;
     TRAPS.fetch_add(1, Release);
 }
+
+/// What is wrong about that.
+const BREAKPOINT_GONE: &str = "a breakpoint that was gone";
 
 #[derive(Debug)]
 struct Site {
@@ -101,7 +104,7 @@ pub fn complete() -> Attempt {
     let site = Site::new()?;
     let function = site.page.function(0);
     let spinner = Spinner::start(executor(2), move || function(THROUGH))?;
-    let mut pace = Pace::of_bad();
+    let mut pace = Pace::of_judged();
     while let Some(n) = pace.next() {
         spinner.ran(2);
         let traps = TRAPS.load(Acquire);
@@ -119,10 +122,11 @@ pub fn complete() -> Attempt {
         // The run that is under way may have met the breakpoint before the last sync; the ones after it may not.
         spinner.ran(2);
         let stray = STRAY.swap(0, Relaxed);
-        if spinner.last() != Site::expected(n) || stray > 1 {
-            return Ok(spoiled(n, Site::expected(n), spinner.last()));
+        let (got, expected) = (spinner.last(), Site::expected(n));
+        let why = || if stray > 1 { BREAKPOINT_GONE.into() } else { wrong(expected, got) };
+        if let Some(outcome) = pace.saw(got == expected && stray <= 1, why) {
+            return Ok(outcome);
         }
-        pace.seen(true);
     }
     drop(spinner);
     Ok(pace.outcome())
@@ -141,8 +145,9 @@ pub enum Missing {
     All,
 }
 
-/// The stores and the syncs, up to the moment at which the patch is called done.
-fn steps(missing: Missing, site: &Site, executor: &Executor, n: u32) -> io::Result<()> {
+/// The stores and the syncs, up to the moment at which the patch is called done. Answers with what the site did before that, if it was run.
+fn steps(missing: Missing, site: &Site, executor: &Executor, n: u32) -> io::Result<Option<u64>> {
+    let mut between = None;
     site.breakpoint(n);
     if matches!(missing, Missing::Second | Missing::Third) {
         sync_core()?;
@@ -154,7 +159,7 @@ fn steps(missing: Missing, site: &Site, executor: &Executor, n: u32) -> io::Resu
     site.tail(n);
     if missing == Missing::First {
         // The old first byte may still be there, and the new tail is.
-        executor.call(THROUGH)?;
+        between = Some(executor.call(THROUGH)?);
     }
     if matches!(missing, Missing::First | Missing::Third) {
         sync_core()?;
@@ -170,7 +175,7 @@ fn steps(missing: Missing, site: &Site, executor: &Executor, n: u32) -> io::Resu
     if missing == Missing::Third {
         ACTIVE.store(0, Release);
     }
-    Ok(())
+    Ok(between)
 }
 
 /// The protocol with something left out, step by step, so that the executor is surely where it hurts.
@@ -182,17 +187,25 @@ pub fn without(missing: Missing) -> Attempt {
     let mut pace = Pace::of_bad();
     while let Some(n) = pace.next() {
         executor.call(THROUGH)?;
+        let mut between = None;
         if missing == Missing::Third {
-            committed(|| steps(missing, &site, &executor, n))?;
+            committed(|| steps(missing, &site, &executor, n).map(drop))?;
         } else {
-            steps(missing, &site, &executor, n)?;
+            between = steps(missing, &site, &executor, n)?;
         }
         let got = executor.call(THROUGH)?;
         if missing == Missing::Second {
             sync_core()?;
         }
         ACTIVE.store(0, Release);
-        pace.seen(got == Site::expected(n));
+        let stray = STRAY.swap(0, Relaxed);
+        // While it is being patched the site may do what it did, or what it will do.
+        let torn = between.filter(|got| ![Site::expected(n - 1), Site::expected(n)].contains(got));
+        let (got, expected) = (torn.unwrap_or(got), Site::expected(n));
+        let why = || if stray > 0 { BREAKPOINT_GONE.into() } else { wrong(expected, got) };
+        if let Some(outcome) = pace.saw(got == expected && stray == 0, why) {
+            return Ok(outcome);
+        }
     }
     drop(executor);
     Ok(pace.outcome())

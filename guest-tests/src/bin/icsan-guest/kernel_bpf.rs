@@ -5,6 +5,7 @@
 use crate::executor::Spinner;
 use crate::kernel_patching::{all_ran, bystanders, lacks, other_cpus};
 use crate::outcome::{Attempt, Outcome};
+use crate::pace::outdated;
 use crate::sys::{check, pin};
 use icsan_guest_tests::table::WRITER;
 use std::cell::Cell;
@@ -36,7 +37,7 @@ fn everywhere(what: &str, one: fn(u32) -> io::Result<bool>) -> Attempt {
     pin(WRITER)?;
     match one(1) {
         Ok(true) => {}
-        Ok(false) => return Ok(Outcome::Spoiled(format!("the first of the {what} returned something else"))),
+        Ok(false) => return Ok(outdated(format!("the first of the {what} returned something else"))),
         Err(why) => return Ok(Outcome::Skipped(format!("no {what}: {why}"))),
     }
     let threads = bystanders()?;
@@ -53,7 +54,7 @@ fn everywhere(what: &str, one: fn(u32) -> io::Result<bool>) -> Attempt {
     while made < PROGRAMS && start.elapsed() < LONG {
         made += 1;
         if !one(made)? || makers.iter().any(|maker| maker.last() == WRONG) {
-            return Ok(Outcome::Spoiled(format!("program {made}: one of the {what} returned something else")));
+            return Ok(outdated(format!("program {made}: one of the {what} returned something else")));
         }
     }
     all_ran(&makers);

@@ -5,6 +5,7 @@ use crate::outcome::Outcome;
 use crate::sys::cpus;
 use icsan_guest_tests::console::{ATTEMPTS, DONE, PREFIX, describe};
 use icsan_guest_tests::marker::Marker;
+use icsan_guest_tests::observed::Observed;
 use icsan_guest_tests::table::{Scenario, Selection, TABLE};
 use std::io::Write;
 use std::time::Instant;
@@ -47,13 +48,20 @@ fn one(number: usize, row: &Scenario, round: u16) -> bool {
         let description = describe(row.name, round, attempt);
         let start = Instant::now();
         match child::attempt(row, Marker { scenario: row.id(), round, attempt }) {
-            Outcome::Done { patches, seen, tight } => {
+            Outcome::Done { patches, seen, tight, wrong } => {
+                let first_wrong = wrong.map(|wrong| format!(", first wrong: {wrong}")).unwrap_or_default();
                 say(&format!(
-                    "# {}: {seen} of {patches} changes seen, {tight} tight, {} ms, emulator: {}",
+                    "# {}: {}, {} ms, emulator: {}{first_wrong}",
                     row.name,
+                    Observed::Changes { seen, of: patches, tight },
                     start.elapsed().as_millis(),
                     attempt - 1
                 ));
+                say(&format!("ok {number} - {description}"));
+                return true;
+            }
+            Outcome::Died(how) => {
+                say(&format!("# {}: {}", row.name, Observed::Died(how)));
                 say(&format!("ok {number} - {description}"));
                 return true;
             }

@@ -3,6 +3,7 @@
 //! ```text
 //! icsan-guest                     as process 1 only: everything that the kernel's command line asks for, then power off
 //! icsan-guest list                the scenarios
+//! icsan-guest litmus FILTER:ROUNDS
 //! icsan-guest run FILTER [TIMES]  as an ordinary program
 //! ```
 
@@ -24,6 +25,7 @@ mod kernel_static_keys;
 mod kernel_text;
 mod kernel_tracing;
 mod ktap;
+mod litmus;
 mod mapping;
 mod membarrier;
 mod neighbours;
@@ -51,6 +53,7 @@ fn main() {
     match words[..] {
         _ if std::process::id() == 1 => init::run(),
         [processes::EXEC_PROBE] => std::process::exit(processes::exec_probe()),
+        ["litmus", asked] => std::process::exit(i32::from(!litmus::run_asked(asked))),
         ["list"] => TABLE.iter().for_each(|row| println!("{:28} {}", row.name, row.what)),
         ["run", filter] => std::process::exit(run(filter, 1)),
         ["run", filter, times] if times.parse::<u16>().is_ok() => std::process::exit(run(filter, times.parse().unwrap_or(1))),

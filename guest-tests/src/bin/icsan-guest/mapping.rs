@@ -4,7 +4,7 @@ use crate::code_page::CodePage;
 use crate::cross_modify::{HandOver, hand_over_by, nothing};
 use crate::executor::Executor;
 use crate::membarrier::sync_core;
-use crate::outcome::{Attempt, spoiled};
+use crate::outcome::Attempt;
 use crate::pace::Pace;
 use crate::shape::{Kind, Shape, return_value};
 use crate::sys::{Membarrier, membarrier, pin};
@@ -37,10 +37,9 @@ pub fn fresh() -> Attempt {
         target.store(page.address(0) as usize, Release);
         pages.push(page);
         let got = executor.call(0)?;
-        if got != u64::from(n) {
-            return Ok(spoiled(n, n.into(), got));
+        if let Some(outcome) = pace.ran(n.into(), got) {
+            return Ok(outcome);
         }
-        pace.seen(true);
     }
     drop(executor);
     Ok(pace.outcome())

@@ -4,7 +4,7 @@ use crate::code_page::CodePage;
 use crate::commit::committed;
 use crate::cpu::cpuid;
 use crate::executor::Executor;
-use crate::outcome::{Attempt, spoiled};
+use crate::outcome::Attempt;
 use crate::pace::Pace;
 use crate::shape::return_value;
 use crate::sys::pin;
@@ -49,10 +49,9 @@ fn run(layout: Layout, between: Option<fn()>, good: bool, store: fn(&CodePage, u
         executor.call(0)?;
         store(&page, layout.instruction + 1, value)?;
         let got = executor.call(1)?;
-        if got != u64::from(value) && good {
-            return Ok(spoiled(n, value.into(), got));
+        if let Some(outcome) = pace.ran(value.into(), got) {
+            return Ok(outcome);
         }
-        pace.seen(got == u64::from(value));
     }
     drop(executor);
     Ok(pace.outcome())

@@ -13,7 +13,11 @@ pub enum Outcome {
         seen: u32,
         /// Changes that no tick can have hidden.
         tight: u32,
+        /// Under injection, what was wrong about the first change that was not seen.
+        wrong: Option<String>,
     },
+    /// Under injection, the process died: of what, in words.
+    Died(String),
     /// The kernel did what it was asked for, and this proves it.
     Proven(String),
     /// Old code ran where no CPU may run it: the emulator's fault, try again.
@@ -31,7 +35,10 @@ impl Outcome {
     /// One line for the parent.
     pub fn to_line(&self) -> String {
         match self {
-            Self::Done { patches, seen, tight } => format!("done {patches} {seen} {tight}"),
+            Self::Done { patches, seen, tight, wrong } => {
+                format!("done {patches} {seen} {tight} {}", wrong.as_deref().unwrap_or_default())
+            }
+            Self::Died(how) => format!("died {how}"),
             Self::Proven(how) => format!("proven {how}"),
             Self::Spoiled(why) => format!("spoiled {why}"),
             Self::Skipped(why) => format!("skipped {why}"),
@@ -44,9 +51,13 @@ impl Outcome {
         let (word, rest) = line.trim_end().split_once(' ')?;
         match word {
             "done" => {
-                let mut numbers = rest.split(' ').map(|number| number.parse().ok());
-                Some(Self::Done { patches: numbers.next()??, seen: numbers.next()??, tight: numbers.next()?? })
+                let mut words = rest.splitn(4, ' ');
+                let mut number = || words.next()?.parse().ok();
+                let (patches, seen, tight) = (number()?, number()?, number()?);
+                let wrong = words.next().filter(|why| !why.is_empty()).map(str::to_owned);
+                Some(Self::Done { patches, seen, tight, wrong })
             }
+            "died" => Some(Self::Died(rest.to_owned())),
             "proven" => Some(Self::Proven(rest.to_owned())),
             "spoiled" => Some(Self::Spoiled(rest.to_owned())),
             "skipped" => Some(Self::Skipped(rest.to_owned())),
@@ -56,9 +67,9 @@ impl Outcome {
     }
 }
 
-/// Old code after a sync that forbids it.
-pub fn spoiled(patch: u32, expected: u64, got: u64) -> Outcome {
-    Outcome::Spoiled(format!("patch {patch}: {got:#x} instead of {expected:#x}"))
+/// Says that code returned something else than it should.
+pub fn wrong(expected: u64, got: u64) -> String {
+    format!("{got:#x} instead of {expected:#x}")
 }
 
 #[cfg(test)]
@@ -68,7 +79,9 @@ mod tests {
     #[test]
     fn lines_read_back() {
         for outcome in [
-            Outcome::Done { patches: 40, seen: 39, tight: 12 },
+            Outcome::Done { patches: 40, seen: 40, tight: 12, wrong: None },
+            Outcome::Done { patches: 40, seen: 39, tight: 12, wrong: Some("patch 3: 0x1 instead of 0x2".into()) },
+            Outcome::Died("killed by signal 4".into()),
             Outcome::Proven("12 places of the kernel's text changed".into()),
             Outcome::Spoiled("patch 3: 0x1 instead of 0x2".into()),
             Outcome::Skipped("no tracefs".into()),

@@ -2,11 +2,15 @@
 
 use crate::code_page::{CodePage, PAGE};
 use crate::cpu::cpuid;
-use crate::outcome::{Attempt, spoiled};
+use crate::outcome::Attempt;
 use crate::pace::Pace;
 use crate::shape::{Kind, Shape, return_value};
 use crate::sys::{cpus, pin};
 use icsan_guest_tests::table::executor;
+
+fn pace(judged: bool) -> Pace {
+    if judged { Pace::of_judged() } else { Pace::of_bad() }
+}
 
 /// Stores and then calls. Right by the SDM's first option, and any x86 CPU shows the new code.
 pub fn jump() -> Attempt {
@@ -26,16 +30,14 @@ pub fn alias_cpuid() -> Attempt {
 fn stores_then_calls(shape: &Shape, between: fn(), judged: bool) -> Attempt {
     pin(executor(cpus()))?;
     let function = shape.function();
-    let mut pace = Pace::of_bad();
+    let mut pace = pace(judged);
     while let Some(n) = pace.next() {
         function(0);
         shape.store(n);
         between();
-        let (got, expected) = (function(0), shape.expected(n));
-        if got != expected && judged {
-            return Ok(spoiled(n, expected, got));
+        if let Some(outcome) = pace.ran(shape.expected(n), function(0)) {
+            return Ok(outcome);
         }
-        pace.seen(got == expected);
     }
     Ok(pace.outcome())
 }
@@ -54,14 +56,12 @@ const JUMP: &[u8] = &[0xEB, 13, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 
 fn straight_line(page: &CodePage, entry: usize, judged: bool) -> Attempt {
     pin(executor(cpus()))?;
     let function = page.function(entry);
-    let mut pace = Pace::of_bad();
+    let mut pace = pace(judged);
     while let Some(n) = pace.next() {
         let value = u64::from(n as u8) * 0x0101_0101;
-        let got = function(value);
-        if got != value && judged {
-            return Ok(spoiled(n, value, got));
+        if let Some(outcome) = pace.ran(value, function(value)) {
+            return Ok(outcome);
         }
-        pace.seen(got == value);
     }
     Ok(pace.outcome())
 }

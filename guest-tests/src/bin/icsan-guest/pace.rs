@@ -3,8 +3,13 @@
 //! A timer interrupt, 250 times a second, serializes the executor and rightly hides a change that it falls into. So only a change that was
 //! made and seen well within a tick counts as tight, and a round goes on until it had enough of those; or until its time is over, on a host
 //! that gives its CPUs to others for longer than that.
+//!
+//! Where the plugin has old instructions executed (`icsan.inject=1`), what the executor ran is the result: a wrong version is counted, and does not spoil the
+//! attempt. The emulator's own staleness is repaired then. A round of a bad scenario makes a number of changes, and more only if ticks hide too many of them.
 
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, wrong};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// A change that takes no longer, from before the executor runs the old version until it was seen to run the new one, is tight.
@@ -28,38 +33,86 @@ const PATIENT: Duration = Duration::from_secs(12);
 /// How long a round of a good scenario may go on: what did not happen needs less waiting for.
 const BRIEF: Duration = Duration::from_millis(1200);
 
+/// Under injection, the fewest changes of a round of a bad scenario.
+const INJECTED_CHANGES: u32 = 60;
+
+/// So many of them must have failed, or else so many must say something, because they failed or were tight. A tick hides the rest on a busy host.
+const FAILED: u32 = 15;
+const TELLING: u32 = 60;
+
+/// Or until it took as long as this.
+const INJECTED_LIMIT: Duration = Duration::from_secs(6);
+
+/// Under injection, a round of a good one: that nothing fails must have been tried often.
+const INJECTED_GOOD: (u32, Duration) = (1000, Duration::from_secs(10));
+
+static INJECT: AtomicBool = AtomicBool::new(false);
+
+/// From now on old instructions are executed on purpose.
+pub fn set_injected() {
+    INJECT.store(true, Relaxed);
+}
+
+/// Are old instructions executed on purpose?
+pub fn injected() -> bool {
+    INJECT.load(Relaxed)
+}
+
+/// The kernel ran old code where no CPU may run it: the emulator's fault, but under injection the guest's, or ICSAN's.
+pub fn outdated(why: String) -> Outcome {
+    if injected() { Outcome::Failed(why) } else { Outcome::Spoiled(why) }
+}
+
 /// Counts the changes of a round.
 #[derive(Debug)]
 pub struct Pace {
     limit: Duration,
     most: u32,
+    /// Is it over with enough tight changes, and worth nothing with too few?
+    tight_ones: bool,
+    /// Must each change be seen?
+    judged: bool,
+    injected: bool,
     start: Instant,
     change: Instant,
     changes: u32,
     tight: u32,
     seen: u32,
+    /// The first thing that was not as it should be.
+    wrong: Option<String>,
 }
 
 impl Pace {
-    /// For a scenario that is bad, whatever the profile.
+    /// For a scenario that is bad, whatever the profile. Nothing is demanded of what the executor runs.
     pub fn of_bad() -> Self {
-        Self::new(PATIENT, CHANGES)
+        Self::new((CHANGES, PATIENT), (CHANGES, INJECTED_LIMIT), true, false, injected())
+    }
+
+    /// For a scenario that is good, and paced as a bad one is: so that both do the same.
+    pub fn of_judged() -> Self {
+        Self::new((CHANGES, PATIENT), INJECTED_GOOD, true, true, injected())
     }
 
     /// For a scenario that is good.
     pub fn of_good() -> Self {
-        Self::new(BRIEF, FEWER_CHANGES)
+        Self::new((FEWER_CHANGES, BRIEF), INJECTED_GOOD, false, true, injected())
     }
 
-    fn new(limit: Duration, most: u32) -> Self {
+    /// For a good one that takes its time for each change.
+    pub fn of_few(changes: u32) -> Self {
+        Self::new((changes, PATIENT), INJECTED_GOOD, false, true, injected())
+    }
+
+    fn new(plain: (u32, Duration), under_injection: (u32, Duration), tight_ones: bool, judged: bool, injected: bool) -> Self {
         let now = Instant::now();
-        Self { limit, most, start: now, change: now, changes: 0, tight: 0, seen: 0 }
+        let (most, limit) = if injected { under_injection } else { plain };
+        Self { limit, most, tight_ones, judged, injected, start: now, change: now, changes: 0, tight: 0, seen: 0, wrong: None }
     }
 
     /// The number of the next change, from 1, before the executor runs the old version; none if the round is over.
     pub fn next(&mut self) -> Option<u32> {
         let now = Instant::now();
-        if self.tight >= ENOUGH || self.changes >= self.most || now - self.start > self.limit {
+        if self.has_enough() || self.changes >= self.most || now - self.start > self.limit {
             return None;
         }
         self.change = now;
@@ -67,17 +120,108 @@ impl Pace {
         Some(self.changes)
     }
 
-    /// The change is over: did the executor run the new version?
-    pub fn seen(&mut self, seen: bool) {
-        self.seen += u32::from(seen);
-        self.tight += u32::from(seen && self.change.elapsed() < TIGHT);
+    fn failed(&self) -> u32 {
+        self.changes - self.seen
+    }
+
+    fn has_enough(&self) -> bool {
+        match (self.injected, self.judged) {
+            (false, _) => self.tight_ones && self.tight >= ENOUGH,
+            (true, true) => false,
+            (true, false) => self.changes >= INJECTED_CHANGES && (self.failed() >= FAILED || self.failed() + self.tight >= TELLING),
+        }
+    }
+
+    /// The change is over: the executor ran what returns `got`, and should have run what returns `expected`. Answers with the end of the attempt if it must not go
+    /// on: the emulator is at fault.
+    #[must_use]
+    pub fn ran(&mut self, expected: u64, got: u64) -> Option<Outcome> {
+        self.saw(got == expected, || wrong(expected, got))
+    }
+
+    /// The same, with other words for what is wrong.
+    #[must_use]
+    pub fn saw(&mut self, seen: bool, wrong: impl FnOnce() -> String) -> Option<Outcome> {
+        if seen {
+            self.seen += 1;
+            self.tight += u32::from(self.change.elapsed() < TIGHT);
+            return None;
+        }
+        let wrong = format!("patch {}: {}", self.changes, wrong());
+        if self.judged && !self.injected {
+            return Some(Outcome::Spoiled(wrong));
+        }
+        self.wrong.get_or_insert(wrong);
+        None
     }
 
     /// The end of the round.
     pub fn outcome(&self) -> Outcome {
-        if self.limit == PATIENT && self.tight < TOO_FEW {
-            return Outcome::Spoiled(format!("the host is too busy: {} of {} changes well within a tick", self.tight, self.changes));
+        // What failed was hidden by no tick, however long it took.
+        let telling = if self.injected { self.tight + self.failed() } else { self.tight };
+        if self.tight_ones && telling < TOO_FEW && !(self.injected && self.judged) {
+            return Outcome::Spoiled(format!("the host is too busy: {telling} of {} changes well within a tick", self.changes));
         }
-        Outcome::Done { patches: self.changes, seen: self.seen, tight: self.tight }
+        let wrong = self.wrong.clone().filter(|_| self.injected);
+        Outcome::Done { patches: self.changes, seen: self.seen, tight: self.tight, wrong }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(judged: bool, injected: bool, results: &[u64]) -> (u32, Outcome) {
+        let mut pace = Pace::new((5, PATIENT), (3, PATIENT), false, judged, injected);
+        let mut results = results.iter().cycle();
+        while let Some(n) = pace.next() {
+            if let Some(outcome) = pace.ran(7, *results.next().unwrap()) {
+                return (n, outcome);
+            }
+        }
+        (pace.changes, pace.outcome())
+    }
+
+    #[test]
+    fn a_wrong_result_spoils_a_judged_round_but_under_injection_it_is_counted() {
+        assert_eq!(round(true, false, &[7, 6]), (2, Outcome::Spoiled("patch 2: 0x6 instead of 0x7".into())));
+        let Outcome::Done { patches: 5, seen: 3, wrong: None, .. } = round(false, false, &[7, 6]).1 else { panic!() };
+        for judged in [false, true] {
+            let (changes, outcome) = round(judged, true, &[7, 6]);
+            assert_eq!(changes, 3);
+            let Outcome::Done { patches: 3, seen: 2, wrong: Some(why), .. } = outcome else { panic!("{outcome:?}") };
+            assert_eq!(why, "patch 2: 0x6 instead of 0x7");
+        }
+    }
+
+    #[test]
+    fn under_injection_a_bad_round_goes_on_until_it_says_something() {
+        let changes = |seen: fn(u32) -> bool, quick: bool| {
+            let mut pace = Pace::new((CHANGES, PATIENT), (CHANGES, PATIENT), true, false, true);
+            while let Some(n) = pace.next() {
+                pace.change = if quick { Instant::now() } else { pace.start - TIGHT };
+                assert_eq!(pace.saw(seen(n), String::new), None);
+            }
+            pace.changes
+        };
+        assert_eq!(changes(|_| false, true), INJECTED_CHANGES);
+        assert_eq!(changes(|_| true, true), TELLING);
+        assert_eq!(changes(|n| n % 10 != 0, false), 10 * FAILED);
+        assert_eq!(changes(|_| true, false), CHANGES);
+    }
+
+    #[test]
+    fn a_busy_host_spoils_a_round_that_says_nothing() {
+        let spoiled = |injected, judged, wrong: u32| {
+            let mut pace = Pace::new((9, PATIENT), (9, PATIENT), true, judged, injected);
+            while let Some(n) = pace.next() {
+                pace.change = pace.start - TIGHT;
+                let _ = pace.saw(n > wrong, String::new);
+            }
+            matches!(pace.outcome(), Outcome::Spoiled(_))
+        };
+        assert!(spoiled(false, false, 0) && spoiled(false, false, TOO_FEW));
+        assert!(spoiled(true, false, TOO_FEW - 1) && !spoiled(true, false, TOO_FEW));
+        assert!(!spoiled(true, true, 0));
     }
 }

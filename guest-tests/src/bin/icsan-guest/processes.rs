@@ -2,7 +2,7 @@
 
 use crate::code_page::CodePage;
 use crate::cpu::cpuid;
-use crate::outcome::{Attempt, Outcome, spoiled};
+use crate::outcome::{Attempt, Outcome, wrong};
 use crate::pace::Pace;
 use crate::shape::{Kind, Shape, text_target};
 use crate::sys::{Membarrier, check, cpus, membarrier, pin};
@@ -27,7 +27,8 @@ pub fn fork() -> Attempt {
     pin(executor(cpus()))?;
     let shape = Shape::on(Kind::Imm32TwoQuadwords, CodePage::aliased()?);
     let function = shape.function();
-    for n in 1..=FORKS {
+    let mut pace = Pace::of_few(FORKS);
+    while let Some(n) = pace.next() {
         function(0);
         shape.store(n);
         // SAFETY: this process has one thread, and the child calls nothing but the code and _exit.
@@ -37,11 +38,12 @@ pub fn fork() -> Attempt {
             // SAFETY: ends the child at once.
             unsafe { libc::_exit(code) };
         }
-        if wait_for(pid)? != 0 {
-            return Ok(Outcome::Spoiled(format!("patch {n}: the child ran old code")));
+        let right = wait_for(pid)? == 0;
+        if let Some(outcome) = pace.saw(right, || "the child ran old code".into()) {
+            return Ok(outcome);
         }
     }
-    Ok(Outcome::Done { patches: FORKS, seen: FORKS, tight: 0 })
+    Ok(pace.outcome())
 }
 
 /// Changes this program's text, runs it, and has a child do the same and then execute the program anew, at the same addresses.
@@ -49,21 +51,23 @@ pub fn exec() -> Attempt {
     pin(executor(cpus()))?;
     let shape = Shape::new(Kind::Imm32Text)?;
     let function = shape.function();
-    for n in 1..=FORKS {
+    let mut pace = Pace::of_few(FORKS);
+    while let Some(n) = pace.next() {
         shape.store(n);
         cpuid();
-        let got = function(0);
-        if got != shape.expected(n) {
-            return Ok(spoiled(n, shape.expected(n), got));
-        }
+        let (got, expected) = (function(0), shape.expected(n));
         let status = Command::new("/proc/self/exe").arg(EXEC_PROBE).status()?;
-        match status.code() {
-            Some(0) => {}
-            Some(1) => return Ok(Outcome::Spoiled(format!("patch {n}: the new program ran the old one's text"))),
+        let new_text = match status.code() {
+            Some(0) => true,
+            Some(1) => false,
             _ => return Ok(Outcome::Failed(format!("the new program: {status}"))),
+        };
+        let why = || if new_text { wrong(expected, got) } else { "the new program ran the old one's text".into() };
+        if let Some(outcome) = pace.saw(got == expected && new_text, why) {
+            return Ok(outcome);
         }
     }
-    Ok(Outcome::Done { patches: FORKS, seen: FORKS, tight: 0 })
+    Ok(pace.outcome())
 }
 
 /// The second program of `exec`: its text is as in the file. The exit code says so.
@@ -78,18 +82,16 @@ pub fn migrate(registered: bool) -> Attempt {
     }
     let shape = Shape::new(Kind::Imm32TwoQuadwords)?;
     let function = shape.function();
-    let mut pace = Pace::of_bad();
+    let mut pace = Pace::of_judged();
     while let Some(n) = pace.next() {
         pin(executor(2))?;
         function(0);
         pin(WRITER)?;
         shape.store(n);
         pin(executor(2))?;
-        let got = function(0);
-        if got != shape.expected(n) {
-            return Ok(spoiled(n, shape.expected(n), got));
+        if let Some(outcome) = pace.ran(shape.expected(n), function(0)) {
+            return Ok(outcome);
         }
-        pace.seen(true);
     }
     Ok(pace.outcome())
 }

@@ -102,7 +102,7 @@ fn patches(name: &str, times: u32, most: u32) -> io::Result<u32> {
 }
 
 fn done(patches: u32) -> Attempt {
-    Ok(Outcome::Done { patches, seen: patches, tight: 0 })
+    Ok(Outcome::Done { patches, seen: patches, tight: 0, wrong: None })
 }
 
 /// Until the executor came in time, often enough, for each of the syncs that may be missing; or on a busy host until it is clear that it does not.

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::inject::Inject;
 use clap::Parser;
 use icsan_guest_tests::table::Selection;
 use icsan_guest_tests::verdict::{Mode, Profile};
@@ -50,7 +51,10 @@ pub struct Arguments {
     /// What the plugin knows: full (follows every store), or light (`writers=off`: compares what is executed)
     #[arg(long, value_name = "MODE", default_value = "full", value_parser = |text: &str| Mode::from_name(text).ok_or("light or full"))]
     pub mode: Mode,
-    /// After how many seconds a boot is killed [default: 600, with --heavy 1800]
+    /// Have old instructions executed: stale, torn, or random:SEED:PERCENT. The guest's own view is judged, too. QEMU 11.1
+    #[arg(long, value_name = "MODE", requires = "plugin")]
+    pub inject: Option<Inject>,
+    /// After how many seconds a boot is killed [default: 600, with --heavy or --inject 1800]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
     /// Keep reports and console logs in this folder
@@ -80,7 +84,7 @@ impl Arguments {
 
     /// When a boot is killed.
     pub fn limit(&self) -> Duration {
-        Duration::from_secs(self.timeout.unwrap_or(if self.heavy { 1800 } else { 600 }))
+        Duration::from_secs(self.timeout.unwrap_or(if self.heavy || self.inject.is_some() { 1800 } else { 600 }))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reads what the guest printed: our KTAP lines among the kernel's.
 
 use icsan_guest_tests::console::{DONE, PREFIX, parse_description};
+use icsan_guest_tests::observed::Observed;
 use icsan_guest_tests::patcher;
 
 /// How one round of one scenario ended, by the guest's word.
@@ -25,6 +26,8 @@ pub struct Round {
     pub attempt: u32,
     /// How it ended.
     pub ending: Ending,
+    /// What it saw of its changes, if it said so.
+    pub observed: Option<Observed>,
 }
 
 /// All that the guest said.
@@ -59,7 +62,7 @@ pub fn parse(console: &str) -> GuestOutput {
         } else if line.starts_with("KTAP version") {
         } else if let Some(plan) = line.strip_prefix("1..") {
             output.plan = plan.parse().ok();
-        } else if let Some(round) = parse_result(line, output.rounds.len() + 1, &comment) {
+        } else if let Some(round) = parse_result(line, output.rounds.len() + 1, &std::mem::take(&mut comment)) {
             output.rounds.push(round);
         } else {
             output.garbled.push(line.to_owned());
@@ -85,7 +88,7 @@ fn parse_result(line: &str, number: usize, comment: &str) -> Option<Round> {
         (true, None) => Ending::Ok,
         (false, _) => Ending::Failed(comment.to_owned()),
     };
-    Some(Round { name: name.to_owned(), round, attempt, ending })
+    Some(Round { name: name.to_owned(), round, attempt, ending, observed: Observed::parse(name, comment) })
 }
 
 impl GuestOutput {
@@ -112,7 +115,7 @@ mod tests {
 
     const WHOLE: &str = "[    0.1] Linux\r\n\
         ICSAN| KTAP version 1\r\n\r\nICSAN| 1..3\r\n\
-        [    3.1] a message ICSAN| # own/jump: 40 of 40 changes seen, emulator: 1\r\n\
+        [    3.1] a message ICSAN| # own/jump: 40 of 40 changes seen, 16 tight, 9 ms, emulator: 1\r\n\
         ICSAN| ok 1 - own/jump round 1 attempt 2\r\n\
         ICSAN| ok 2 - kernel/ftrace round 1 attempt 1 # SKIP this kernel has no tracefs\r\n\
         ICSAN| # own/alias: it broke\r\n\
@@ -132,6 +135,14 @@ mod tests {
                 ("own/alias", 1, Ending::Failed("own/alias: it broke".into())),
             ]
         );
+    }
+
+    #[test]
+    fn what_was_seen_belongs_to_the_result_behind_it() {
+        let observed = |text: &str| parse(text).rounds.into_iter().map(|round| round.observed).collect::<Vec<_>>();
+        assert_eq!(observed(WHOLE), [Some(Observed::Changes { seen: 40, of: 40, tight: 16 }), None, None]);
+        let died = WHOLE.replace("40 of 40 changes seen, 16 tight, 9 ms, emulator: 1", "died: killed by signal 5");
+        assert_eq!(observed(&died)[0], Some(Observed::Died("killed by signal 5".into())));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::attribution;
 use crate::explained::explain;
 use crate::guest_output::{Ending, GuestOutput};
+use crate::inject::{Failures, Inject};
 use crate::report::{Hazard, Report};
 use icsan_guest_tests::marker::Marker;
 use icsan_guest_tests::table::{self, Scenario, TABLE, Writer};
@@ -35,6 +36,16 @@ pub struct Check {
     pub spoiled: u32,
     /// Distinct hazards that ICSAN itself put down to the emulator.
     pub emulator: usize,
+    /// Under injection, what went wrong for the guest to see.
+    pub failures: Option<Failures>,
+}
+
+impl Check {
+    /// One that passed, so far.
+    #[must_use]
+    pub fn of(name: &str, letter: char) -> Self {
+        Self { name: name.into(), status: Status::Passed, letter, rounds: (0, 0), spoiled: 0, emulator: 0, failures: None }
+    }
 }
 
 /// What the verdicts depend on.
@@ -46,6 +57,8 @@ pub struct Conditions {
     pub mode: Mode,
     /// How many vCPUs.
     pub smp: usize,
+    /// What the plugin has executed in place of what is in memory.
+    pub inject: Option<Inject>,
 }
 
 /// Judges every scenario that the guest ran, in the table's order.
@@ -65,7 +78,8 @@ fn scenario(row: &Scenario, output: &GuestOutput, report: &Report, conditions: C
         Verdict::Reported(_) => 'R',
         Verdict::Unchecked(_) => '?',
     };
-    let mut check = Check { name: row.name.into(), status: Status::Passed, letter, rounds: (0, 0), spoiled: 0, emulator: 0 };
+    let mut check = Check::of(row.name, letter);
+    check.failures = conditions.inject.map(|_| Failures::of(output.rounds.iter().filter(|round| round.name == row.name)));
     let mut skipped = None;
     for round in output.rounds.iter().filter(|round| round.name == row.name) {
         check.rounds.1 += 1;
@@ -86,6 +100,7 @@ fn scenario(row: &Scenario, output: &GuestOutput, report: &Report, conditions: C
                 fault_of_hazards(verdict, &hazards, executor)
                     .or_else(|| fault_of_writers(row, verdict, &hazards, conditions))
                     .or_else(|| attribution::fault(row.name, verdict, &hazards, conditions.mode))
+                    .or_else(|| conditions.inject?.fault(row, verdict, round))
             }
         };
         match fault {
@@ -153,8 +168,7 @@ fn describe(hazard: &Hazard) -> String {
 #[must_use]
 pub fn outside(report: &Report, mode: Mode, profile: Profile) -> (Check, Vec<String>) {
     let mut explained: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut check =
-        Check { name: "outside of scenarios".into(), status: Status::Passed, letter: 'S', rounds: (0, 0), spoiled: 0, emulator: 0 };
+    let mut check = Check::of("outside of scenarios", 'S');
     let mut left = Vec::new();
     for hazard in report.hazards_at(Marker::OUTSIDE) {
         match explain(hazard, mode, profile) {
@@ -178,7 +192,7 @@ mod tests {
     const ONE: &str = "ICSAN| 1..1\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| # done\n";
 
     fn conditions(profile: Profile) -> Conditions {
-        Conditions { profile: Some(profile), mode: Mode::Full, smp: 2 }
+        Conditions { profile: Some(profile), mode: Mode::Full, smp: 2, inject: None }
     }
 
     fn judge(console: &str, report: &str, conditions: Conditions) -> Vec<Check> {
@@ -250,8 +264,28 @@ mod tests {
 
     #[test]
     fn without_a_plugin_only_outcomes_count() {
-        let checks = scenarios(&guest_output::parse(ONE), &Report::default(), Conditions { profile: None, mode: Mode::Light, smp: 2 });
+        let checks = scenarios(
+            &guest_output::parse(ONE),
+            &Report::default(),
+            Conditions { profile: None, mode: Mode::Light, ..conditions(Profile::LinuxX86) },
+        );
         assert_eq!(checks[0].status, Status::Passed);
+    }
+
+    #[test]
+    fn under_injection_what_the_guest_saw_counts() {
+        let linux = Conditions { inject: Some(Inject::Stale), ..conditions(Profile::LinuxX86) };
+        let saw = |seen| ONE.replace("1..1\n", &format!("1..1\nICSAN| # cross/imm8: {seen} of 60 changes seen, 3 tight\n"));
+        let silent: String =
+            report::tests::WHOLE.lines().filter(|line| !line.contains("hazard\"")).map(|line| format!("{line}\n")).collect();
+        let bad = judge(&saw(10), report::tests::WHOLE, linux);
+        assert_eq!((&bad[0].status, bad[0].failures), (&Status::Passed, Some(Failures { changes: 50, of: 60, tight: 3, died: 0 })));
+        assert!(failure(&judge(&saw(60), report::tests::WHOLE, linux)[0]).contains("must fail"));
+        assert!(failure(&judge(&saw(10), &silent, linux)[0]).contains("silent"));
+        let coherent = Conditions { inject: Some(Inject::Stale), ..conditions(Profile::Coherent) };
+        assert!(failure(&judge(&saw(59), &silent, coherent)[0]).contains("must not fail"));
+        assert_eq!(judge(&saw(60), &silent, coherent)[0].status, Status::Passed);
+        assert_eq!(judge(&saw(60), report::tests::WHOLE, conditions(Profile::LinuxX86))[0].failures, None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod arguments;
 mod attribution;
 mod explained;
 mod guest_output;
+mod inject;
 mod judge;
 mod modules;
 mod output;
@@ -14,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use arguments::Arguments;
 use clap::Parser;
 use icsan_guest_tests::host::boot;
-use icsan_guest_tests::verdict::Profile;
+use icsan_guest_tests::verdict::{Mode, Profile};
 use output::{Counts, Judged};
 use run::{Cell, Setting};
 use std::fs;
@@ -39,6 +40,9 @@ fn run_all(arguments: Arguments) -> Result<Counts> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     if let Some(stray) = arguments.modules.iter().find(|modules| arguments.kernel.iter().all(|kernel| kernel.name != modules.name)) {
         bail!("--modules {}=…: there is no --kernel {}=…", stray.name, stray.name);
+    }
+    if arguments.inject.is_some() && arguments.mode == Mode::Light {
+        bail!("--inject needs the full mode: the light one knows no old instructions");
     }
     let profiles: Vec<Option<Profile>> = match (&arguments.plugin, arguments.profile.is_empty()) {
         (None, _) => vec![None],

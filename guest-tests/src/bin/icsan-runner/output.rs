@@ -65,6 +65,8 @@ pub fn ktap(number: usize, boot: &Judged) -> String {
                 format!(" {good}/{of}")
             }
         };
+        let seen = check.failures.map(|failures| failures.to_string()).filter(|text| !text.is_empty());
+        let counts = counts + &seen.map(|text| format!(" ({text})")).unwrap_or_default();
         let (word, directive) = match &check.status {
             Status::Passed => ("ok", String::new()),
             Status::Skipped(why) => ("ok", format!(" # SKIP {}", clean(why))),
@@ -81,7 +83,7 @@ pub fn ktap(number: usize, boot: &Judged) -> String {
 }
 
 /// Scenario × profile, one table for each machine. A cell says what was demanded (S silent, R reported, ? not judged) and how many rounds
-/// were so, with an exclamation mark if the check failed.
+/// were so, with an exclamation mark if the check failed; and under injection after how many changes the guest saw something else than it should.
 #[must_use]
 pub fn table(boots: &[Judged]) -> String {
     let mut text = String::new();
@@ -89,14 +91,15 @@ pub fn table(boots: &[Judged]) -> String {
     machines.dedup();
     for machine in machines {
         let columns: Vec<&Judged> = boots.iter().filter(|boot| boot.machine == machine).collect();
+        let width = columns.iter().flat_map(|boot| TABLE.iter().map(|row| cell(boot, row.name).len())).fold(11, usize::max);
         let _ = write!(text, "# {machine:28}");
-        columns.iter().for_each(|boot| _ = write!(text, " {:>11}", boot.profile));
+        columns.iter().for_each(|boot| _ = write!(text, " {:>width$}", boot.profile));
         text.push('\n');
         for row in TABLE {
             let cells: Vec<String> = columns.iter().map(|boot| cell(boot, row.name)).collect();
             if cells.iter().any(|cell| cell != "-" && cell != "skip") {
                 let _ = write!(text, "# {:28}", row.name);
-                cells.iter().for_each(|cell| _ = write!(text, " {cell:>11}"));
+                cells.iter().for_each(|cell| _ = write!(text, " {cell:>width$}"));
                 text.push('\n');
             }
         }
@@ -110,15 +113,18 @@ fn cell(boot: &Judged, name: &str) -> String {
     if check.rounds.0 == 0 && matches!(check.status, Status::Skipped(_)) {
         return "skip".into();
     }
-    format!("{} {}/{}{mark}", check.letter, check.rounds.0, check.rounds.1)
+    let seen = check.failures.map(|failures| failures.to_string()).filter(|text| !text.is_empty());
+    let seen = seen.map(|text| format!(" {text}")).unwrap_or_default();
+    format!("{} {}/{}{mark}{seen}", check.letter, check.rounds.0, check.rounds.1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inject::Failures;
 
     fn check(name: &str, status: Status) -> Check {
-        Check { name: name.into(), status, letter: 'R', rounds: (2, 3), spoiled: 1, emulator: 0 }
+        Check { status, rounds: (2, 3), spoiled: 1, ..Check::of(name, 'R') }
     }
 
     fn boot() -> Judged {
@@ -145,6 +151,16 @@ mod tests {
              \x20 # emulator: own/alias spoiled 1 attempts, 0 hazards put down to it\n  ok 3 - own/alias 2/3 # SKIP needs 2 CPUs\n\
              not ok 4 - 10.0 6.1 fred\n"
         );
+    }
+
+    #[test]
+    fn failures_that_the_guest_saw() {
+        let mut boot = boot();
+        boot.checks[0].failures = Some(Failures { changes: 50, of: 60, tight: 3, died: 1 });
+        boot.checks[1].failures = Some(Failures::default());
+        assert!(ktap(1, &boot).contains("ok 1 - cross/imm8 2/3 (50/60 fail, 1 died)\n"));
+        let table = table(&[boot]);
+        assert!(table.contains(" R 2/3 50/60 fail, 1 died\n") && table.contains(" R 2/3!\n"), "{table}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::arguments::{Arguments, Named};
 use crate::attribution::{self, Functions};
 use crate::guest_output::{self, GuestOutput};
+use crate::inject::Inject;
 use crate::judge::{self, Check, Conditions, Status};
 use crate::output::Judged;
 use crate::report::{self, Report};
@@ -48,8 +49,12 @@ pub fn run(context: &Setting, cell: Cell<'_>) -> Result<Judged> {
     let Cell { qemu, kernel, initramfs, append, profile } = cell;
     let arguments = &context.arguments;
     let profile_name = profile.map_or("no-plugin", Profile::name);
-    let machine_name = format!("{} {} smp{} {} {append}", qemu.name, kernel.name, arguments.smp, arguments.thread).trim_end().to_owned();
-    let stem = context.folder.join(format!("{} {profile_name}", machine_name).replace([' ', '/', '='], "-"));
+    let mut machine_name =
+        format!("{} {} smp{} {} {append}", qemu.name, kernel.name, arguments.smp, arguments.thread).trim_end().to_owned();
+    if let Some([key, _]) = arguments.inject.map(Inject::keys) {
+        machine_name = format!("{machine_name} {key}");
+    }
+    let stem = context.folder.join(format!("{} {profile_name}", machine_name).replace([' ', '/', '=', ':'], "-"));
     let report_path = stem.with_added("jsonl");
     let machine = Machine {
         qemu: qemu.path.clone(),
@@ -59,10 +64,11 @@ pub fn run(context: &Setting, cell: Cell<'_>) -> Result<Judged> {
         thread: arguments.thread.clone(),
         plugin: profile.map(|profile| plugin(arguments, kernel, profile, &report_path)).transpose()?,
         append: format!(
-            "icsan.filter={} icsan.repeat={} icsan.heavy={} icsan.append={append} {append} {}",
+            "icsan.filter={} icsan.repeat={} icsan.heavy={} icsan.inject={} icsan.append={append} {append} {}",
             arguments.filter,
             arguments.repeat,
             u8::from(arguments.heavy),
+            u8::from(arguments.inject.is_some()),
             arguments.append
         ),
         timeout: arguments.limit(),
@@ -79,7 +85,8 @@ pub fn run(context: &Setting, cell: Cell<'_>) -> Result<Judged> {
         if arguments.show {
             eprint!("{}", boot.stderr);
         }
-        if !boot.died_of_int3() {
+        // Under injection it may be what was executed on purpose, and QEMU's own outdated blocks are repaired.
+        if !boot.died_of_int3() || arguments.inject.is_some() {
             break boot;
         }
         deaths += 1;
@@ -94,7 +101,8 @@ pub fn run(context: &Setting, cell: Cell<'_>) -> Result<Judged> {
     if let (Some(Ok(report)), Some(patcher), Some(text)) = (&mut report, arguments.patcher_of(kernel), output.patcher) {
         attribution::name_places(report, &Functions::read(&patcher.path)?, text);
     }
-    let mut judged = judge(&boot, &output, report, Conditions { profile, mode: arguments.mode, smp: arguments.smp.into() });
+    let conditions = Conditions { profile, mode: arguments.mode, smp: arguments.smp.into(), inject: arguments.inject };
+    let mut judged = judge(&boot, &output, report, conditions);
     judged.machine = machine_name;
     judged.profile = profile_name.into();
     judged.notes.push(format!("{:.1} s", boot.seconds));
@@ -116,6 +124,7 @@ fn plugin(arguments: &Arguments, kernel: &Named, profile: Profile, report: &Path
         Mode::Full => "commit=guest_patch_commit".into(),
         Mode::Light => "writers=off".into(),
     });
+    words.extend(arguments.inject.into_iter().flat_map(Inject::keys));
     words.extend(arguments.extra.iter().cloned());
     if let Some(word) = words.iter().find(|word| word.contains(',')) {
         bail!("QEMU owns the comma, which stands in {word}");
@@ -154,7 +163,7 @@ fn judge(boot: &Boot, output: &GuestOutput, report: Option<Result<Report, String
 
 fn whole(name: &str, fault: Option<String>) -> Check {
     let status = fault.map_or(Status::Passed, Status::Failed);
-    Check { name: name.into(), status, letter: ' ', rounds: (0, 0), spoiled: 0, emulator: 0 }
+    Check { status, ..Check::of(name, ' ') }
 }
 
 /// Where it stopped: QEMU's own last line, or the guest's.
@@ -186,7 +195,7 @@ mod tests {
     use super::*;
 
     const CONSOLE: &str = "ICSAN| 1..1\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| # done\n";
-    const CONDITIONS: Conditions = Conditions { profile: Some(Profile::LinuxX86), mode: Mode::Full, smp: 2 };
+    const CONDITIONS: Conditions = Conditions { profile: Some(Profile::LinuxX86), mode: Mode::Full, smp: 2, inject: None };
 
     fn failed(console: &str, clean_exit: bool, report: Option<Result<Report, String>>) -> Vec<String> {
         let boot = Boot { console: console.into(), clean_exit, exit: "exit status: 1".into(), ..Boot::default() };
