@@ -48,7 +48,7 @@ pub enum Visible {
     Always,
     /// Never, with torn instructions neither (`inject=torn`). Why not.
     Never(&'static str),
-    /// The oldest instruction does no harm, but a torn one does. Why not.
+    /// A torn instruction does harm. The oldest mostly is none, but may be, where a tick falls in between. What it is otherwise.
     OnlyTorn(&'static str),
     /// It depends. On what.
     Sometimes(&'static str),
