@@ -7,7 +7,7 @@ use crate::x86::text::disassemble;
 use serde::Serialize;
 use std::fmt::Write;
 
-/// Injections that are told of in the text as they happen; the rest is in the JSON report.
+/// Places that are told of in the text, when something else is executed there for the first time; all is in the JSON report.
 pub const SHOWN: usize = 20;
 
 /// Blocks of a trail that are in the text.

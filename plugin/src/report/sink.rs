@@ -8,8 +8,9 @@ use super::json::Object;
 use super::{Counts, Report, injections, text};
 use crate::injection::{Injections, Record};
 use crate::qemu::process::{say, set_blocking};
-use icsan_model::addr::Vcpu;
+use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::hazard::Kind;
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -36,7 +37,8 @@ pub struct Sink {
     file: Option<Output>,
     markers: Vec<String>,
     emulator_lines: u32,
-    injection_lines: usize,
+    /// Where something else was executed, as far as the text tells: each place once.
+    injected_sites: BTreeSet<Linear>,
     symbol_error: bool,
 }
 
@@ -118,8 +120,8 @@ impl Sink {
 
     /// An injected execution, whose trail ended.
     pub fn injection(&mut self, report: &Report<'_>, record: &Record) {
-        if self.injection_lines < injections::SHOWN {
-            self.injection_lines += 1;
+        let new = self.injected_sites.len() < injections::SHOWN && self.injected_sites.insert(record.first.linear);
+        if new {
             to_stderr(&injections::text(report, record));
         }
         self.early(&line(&Object::injection(report, record)));
