@@ -45,8 +45,14 @@ pub struct Segment {
 struct Rest {
     run: CodeRun,
     place: Option<Place>,
-    rivals: Mutex<Vec<&'static Segment>>,
+    /// Whom it shares its linear addresses with.
+    neighbours: Box<[&'static Neighbours]>,
 }
+
+/// The segments that touch one piece of linear address space, the oldest first. One list for all of them: where processes come and go at the same addresses, lists of their own
+/// would grow with the square of their number.
+#[derive(Debug, Default)]
+struct Neighbours(Mutex<Vec<&'static Segment>>);
 
 impl Payload for Segment {
     fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
@@ -131,21 +137,29 @@ impl Segment {
         if !self.contested.load(Ordering::Relaxed) {
             return Vec::new();
         }
-        self.rest.rivals.lock().iter().rev().filter(|rival| executed(rival.slot)).copied().collect()
+        let mut rivals: Vec<&'static Segment> = Vec::new();
+        for neighbours in &self.rest.neighbours {
+            rivals.extend(neighbours.0.lock().iter().filter(|other| executed(other.slot)).copied());
+        }
+        rivals.retain(|other| self.is_rival_of(other));
+        rivals.sort_by_key(|rival| std::cmp::Reverse(rival.slot.0));
+        rivals.dedup_by_key(|rival| rival.slot.0);
+        rivals
     }
 
-    fn add_rival(&self, rival: &'static Segment) {
-        self.rest.rivals.lock().push(rival);
+    /// Does it contradict the other one, and may that not lie at the same place in memory, of which the history knows all?
+    fn is_rival_of(&self, other: &Self) -> bool {
+        let elsewhere = self.place().is_none() || other.place().is_none() || self.place() != other.place();
+        elsewhere && self.run().contradicts(other.run())
+    }
+
+    fn contest(&self) {
         self.contested.store(true, Ordering::Release);
     }
 
     /// Where its first byte lies in host memory, less its linear address: equal for two segments if the one's bytes are also the other's.
     fn displacement(&self) -> Option<usize> {
         self.host.identity().map(|host| host.wrapping_sub(self.run().linear().0 as usize))
-    }
-
-    fn pieces(&self) -> impl Iterator<Item = u64> + use<> {
-        pieces(self.run().linear(), self.run().bytes().len())
     }
 }
 
@@ -175,7 +189,7 @@ struct Seen {
 /// All segments.
 #[derive(Debug, Default)]
 pub struct CodeTable {
-    by_piece: FxHashMap<u64, Vec<&'static Segment>>,
+    by_piece: FxHashMap<u64, &'static Neighbours>,
     /// By the hash of what makes segments the same: a site that is patched again and again has many at one address.
     by_content: FxHashMap<u64, Vec<&'static Segment>>,
     /// By piece and displacement. No larger than the segments are.
@@ -198,14 +212,13 @@ impl CodeTable {
         self.dropped
     }
 
-    fn at(&self, piece: u64) -> &[&'static Segment] {
-        self.by_piece.get(&piece).map_or(&[], Vec::as_slice)
-    }
-
     /// The segments that touch these bytes, each once, in the order of their slots.
     #[must_use]
     pub fn touching(&self, linear: Linear, len: u64) -> Vec<&'static Segment> {
-        let mut found: Vec<&'static Segment> = pieces(linear, len as usize).flat_map(|piece| self.at(piece)).copied().collect();
+        let mut found: Vec<&'static Segment> = Vec::new();
+        for neighbours in pieces(linear, len as usize).filter_map(|piece| self.by_piece.get(&piece)) {
+            found.extend(neighbours.0.lock().iter().copied());
+        }
         found.sort_by_key(|segment| segment.slot.0);
         found.dedup_by_key(|segment| segment.slot.0);
         let end = linear.0.saturating_add(len);
@@ -272,6 +285,9 @@ impl CodeTable {
             self.dropped += 1;
             return None;
         }
+        let neighbours: Box<[&'static Neighbours]> = pieces(run.linear(), run.bytes().len())
+            .map(|piece| *self.by_piece.entry(piece).or_insert_with(|| Box::leak(Box::default())))
+            .collect();
         let segment = Segment {
             host,
             sanitizer,
@@ -279,28 +295,28 @@ impl CodeTable {
             contested: AtomicBool::new(false),
             suspected: AtomicBool::new(false),
             last_change: AtomicU64::new(0),
-            rest: Box::new(Rest { run, place, rivals: Mutex::default() }),
+            rest: Box::new(Rest { run, place, neighbours }),
         };
         let segment: &'static Segment = Box::leak(Box::new(segment));
         self.len += 1;
-        self.contest(segment);
+        contest(segment);
         self.note(segment);
         self.by_content.entry(content).or_default().push(segment);
-        for piece in segment.pieces() {
-            self.by_piece.entry(piece).or_default().push(segment);
-        }
         Some((segment, true))
     }
+}
 
-    /// Makes a new segment and those that it contradicts each other's rivals, unless they lie at the same place in memory and the history knows all of it.
-    fn contest(&self, segment: &'static Segment) {
-        let mut rivals: Vec<&'static Segment> = segment.pieces().flat_map(|piece| self.at(piece)).copied().collect();
-        rivals.sort_by_key(|rival| rival.slot.0);
-        rivals.dedup_by_key(|rival| rival.slot.0);
-        let elsewhere = |rival: &&'static Segment| rival.place().is_none() || segment.place().is_none() || rival.place() != segment.place();
-        for rival in rivals.into_iter().filter(elsewhere).filter(|rival| rival.run().contradicts(segment.run())) {
-            rival.add_rival(segment);
-            segment.add_rival(rival);
+/// Makes a new segment and those that it contradicts each other's rivals.
+fn contest(segment: &'static Segment) {
+    for neighbours in &segment.rest.neighbours {
+        let mut neighbours = neighbours.0.lock();
+        for other in neighbours.iter() {
+            // Once both are known to be contested there is nothing to find out.
+            if !(segment.contested() && other.contested()) && segment.is_rival_of(other) {
+                segment.contest();
+                other.contest();
+            }
         }
+        neighbours.push(segment);
     }
 }
