@@ -23,6 +23,7 @@ pub mod glob;
 pub mod host;
 pub mod litmus;
 pub mod marker;
+pub mod numbers;
 pub mod observed;
 pub mod patcher;
 pub mod table;

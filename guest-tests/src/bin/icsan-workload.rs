@@ -4,6 +4,7 @@
 //! Nothing here changes code; what is measured is what ICSAN costs those who do nothing that it looks for.
 
 use icsan_guest_tests::console::PREFIX;
+use icsan_guest_tests::numbers::Numbers;
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -37,18 +38,6 @@ const DIGESTED: usize = 4 << 20;
 /// Bytes that one round of `fault` touches, once a page.
 const TOUCHED: usize = 16 << 20;
 const PAGE: usize = 4096;
-
-/// SplitMix64: small, and good enough to fill a table with.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-}
 
 /// CPU bound, with a working set beyond the caches. Memory is taken once: page faults are the kernel's work, and `fault`'s.
 fn sort(rounds: &mut dyn Iterator<Item = u64>) -> u64 {

@@ -4,6 +4,7 @@
 //! Every thread is in seccomp's strict mode: random code finds system calls, too.
 
 use icsan_guest_tests::console::PREFIX;
+use icsan_guest_tests::numbers::Numbers;
 use std::arch::global_asm;
 use std::cell::UnsafeCell;
 use std::ptr::null_mut;
@@ -120,28 +121,12 @@ extern "C" fn on_fault(signal: libc::c_int, _info: *mut libc::siginfo_t, context
     }
 }
 
-/// SplitMix64.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    /// A byte of code: one that goes back, an opcode of the list, or anything.
-    fn code(&mut self) -> u8 {
-        match self.below(4) {
-            0 => 0xc3,
-            1 | 2 => OPCODES[self.below(OPCODES.len())],
-            _ => self.next() as u8,
-        }
+/// A byte of code: one that goes back, an opcode of the list, or anything.
+fn byte_of_code(numbers: &mut Numbers) -> u8 {
+    match numbers.below(4) {
+        0 => 0xc3,
+        1 | 2 => OPCODES[numbers.below(OPCODES.len())],
+        _ => numbers.next() as u8,
     }
 }
 
@@ -208,9 +193,9 @@ fn change(mapping: *mut u8, at: usize, numbers: &mut Numbers) {
     // SAFETY: within the mapping. Other threads write and execute it: that is what this is for.
     unsafe {
         match numbers.below(3) {
-            0 => mapping.add(at).write_volatile(numbers.code()),
-            1 => mapping.add(at).cast::<u32>().write_unaligned(u32::from_le_bytes([(); 4].map(|()| numbers.code()))),
-            _ => mapping.add(at & !7).cast::<u64>().write_volatile(u64::from_le_bytes([(); 8].map(|()| numbers.code()))),
+            0 => mapping.add(at).write_volatile(byte_of_code(numbers)),
+            1 => mapping.add(at).cast::<u32>().write_unaligned(u32::from_le_bytes([(); 4].map(|()| byte_of_code(numbers)))),
+            _ => mapping.add(at & !7).cast::<u64>().write_volatile(u64::from_le_bytes([(); 8].map(|()| byte_of_code(numbers)))),
         }
     }
 }
@@ -247,7 +232,7 @@ fn child(threads: usize, seed: u64) -> ! {
     let code = [map(CODE, file), map(CODE, file)];
     let data = map(DATA, -1);
     // SAFETY: within the mapping.
-    (0..CODE).for_each(|at| unsafe { code[0].add(at).write(numbers.code()) });
+    (0..CODE).for_each(|at| unsafe { code[0].add(at).write(byte_of_code(&mut numbers)) });
     let addresses = (code.map(|code| code as usize), data as usize);
     for _ in 1..threads {
         let seed = numbers.next();
