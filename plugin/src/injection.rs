@@ -153,6 +153,7 @@ pub struct Injections {
     pub unlisted: u64,
     /// Executions of memory's instruction, although something else had been chosen.
     pub not_carried_out: u64,
+    /// Sites are beginnings of segments, so there are no more of them than of those, for each vCPU.
     visits: HashMap<(Vcpu, Linear), u64>,
 }
 

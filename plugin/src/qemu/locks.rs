@@ -17,7 +17,7 @@ pub use checked::{Mutex, MutexGuard, RwLock, none_is_held};
 
 #[cfg(feature = "lock-check")]
 mod checked {
-    use parking_lot::lock_api::{self, GuardSend};
+    use parking_lot::lock_api::{self, GuardNoSend};
     use std::cell::Cell;
     use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ mod checked {
     unsafe impl lock_api::RawMutex for CountedMutex {
         #[allow(clippy::declare_interior_mutable_const)]
         const INIT: Self = Self(<parking_lot::RawMutex as lock_api::RawMutex>::INIT);
-        type GuardMarker = GuardSend;
+        type GuardMarker = GuardNoSend;
 
         fn lock(&self) {
             self.0.lock();
@@ -91,7 +91,7 @@ mod checked {
     unsafe impl lock_api::RawRwLock for CountedRwLock {
         #[allow(clippy::declare_interior_mutable_const)]
         const INIT: Self = Self(<parking_lot::RawRwLock as lock_api::RawRwLock>::INIT);
-        type GuardMarker = GuardSend;
+        type GuardMarker = GuardNoSend;
 
         fn lock_shared(&self) {
             self.0.lock_shared();

@@ -86,7 +86,10 @@ impl Sanitizer {
     /// `vcpu` serializes, or QEMU ends: that is the end of its trail, if it follows one.
     pub(super) fn ends_trail(&self, vcpu: Vcpu, state: &mut VcpuState, end: Option<SyncAt>) {
         let (Some(injecting), Some((record, mut trail))) = (&self.injecting, state.trail.take()) else { return };
-        injecting.trailing.set(vcpu, false);
+        // When QEMU ends this is not the vCPU's own thread, and nobody looks at the flag any more.
+        if end.is_some() {
+            injecting.trailing.set(vcpu, false);
+        }
         let mut known = injecting.known.lock();
         trail.end = end;
         if let Some(record) = known.trail(record, trail) {
