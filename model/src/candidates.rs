@@ -41,7 +41,7 @@ pub struct Candidate {
 pub struct Candidates {
     /// Memory's instruction first, then the others, those whose newest byte is the oldest first.
     pub list: Vec<Candidate>,
-    /// Is the list all of them? `false` if [`MAX_COMBINATIONS`] was hit.
+    /// Is the list all of them? `false` if [`MAX_COMBINATIONS`] was hit, or the past of a byte was forgotten.
     pub complete: bool,
 }
 

@@ -88,39 +88,47 @@ impl<'a> Execution<'a> {
             let only = more.into_iter().filter(|bytes| !found.contains(bytes));
             list.extend(only.map(|bytes| judge.candidate(candidates::trace_back(view, &parts, bytes), true)));
         }
+        complete &= self.is_remembered(list.iter().map(|candidate| candidate.bytes.len() as u64).max().unwrap_or(0));
         let mut candidates = Candidates { list, complete };
         candidates.sort();
         Ok(candidates)
     }
 
-    /// Has nothing of the window changed or moved since the vCPU may have brought it in? Then memory's instruction is the only candidate.
-    fn is_quiet(&self) -> bool {
-        let speculation = self.profile.buffers.speculation;
+    /// The moment from which on the bytes of that chunk may stem, with speculation or without.
+    fn may_stem_from(&self, chunk: Linear) -> Seq {
+        let held = self.held.held_since(chunk).unwrap_or(self.now);
+        if self.profile.buffers.speculation { held.min(self.held.speculated_since(chunk)) } else { held }
+    }
+
+    /// `end` bytes from the instruction's first on, cut where chunks meet: where each piece is, its length, and from when on it may stem.
+    fn pieces(&self, end: u64) -> impl Iterator<Item = (Linear, u64, Seq)> {
         let chunk = self.chunk();
-        let end = self.decoder.max_len() as u64;
         let mut at = 0;
-        while at < end {
+        std::iter::from_fn(move || {
             let first = self.linear.offset(at);
             let block = first.align_down(chunk);
             let count = (end - at).min(chunk - (first.0 - block.0));
-            let held = self.held.held_since(block).unwrap_or(self.now);
-            let since = if speculation { held.min(self.held.speculated_since(block)) } else { held };
-            let page = first.align_down(PAGE);
-            if self.mapping.moved_after(page, since).is_some() {
-                return false;
-            }
-            let phys = self.mapping.translate(first);
-            if phys.is_some_and(|phys| self.memory.changed_after(phys, count, since)) {
-                return false;
-            }
-            // What is executed must be known; else the long way says what is wrong.
-            let own = u64::from(self.len).saturating_sub(at).min(count);
-            if own > 0 && !phys.is_some_and(|phys| self.memory.knows(phys, own)) {
-                return false;
-            }
             at += count;
-        }
-        true
+            (count > 0).then(|| (first, count, self.may_stem_from(block)))
+        })
+    }
+
+    /// Has no byte of memory's instruction changed or moved since the vCPU may have brought it in? Then it is the only candidate: whatever follows it, what begins
+    /// with its bytes is the same instruction.
+    fn is_quiet(&self) -> bool {
+        self.pieces(self.len.into()).all(|(first, count, since)| {
+            let phys = self.mapping.translate(first);
+            // What is executed must be known; else the long way says what is wrong.
+            self.mapping.moved_after(first.align_down(PAGE), since).is_none()
+                && phys.is_some_and(|phys| self.memory.knows(phys, count) && !self.memory.changed_after(phys, count, since))
+        })
+    }
+
+    /// Is everything still known that `len` bytes have been since the vCPU may have brought them in?
+    fn is_remembered(&self, len: u64) -> bool {
+        self.pieces(len).all(|(first, count, since)| {
+            self.mapping.translate(first).is_none_or(|phys| !self.memory.forgot_after(phys, count, since))
+        })
     }
 
     /// The verdict.

@@ -19,12 +19,26 @@ use crate::execution::{Execution, Held};
 use crate::hazard::Verdict;
 use crate::light::CodeRun;
 use crate::mapping::Mapping;
-use crate::memory::{Memory, PAGE};
+use crate::memory::{CELL, Memory, PAGE};
 use crate::own_stores::{OwnStores, chunks};
 use crate::profile::{Buffers, Profile};
 use crate::vcpu::LastSync;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// At so many changes of one cell all but the latest are forgotten, although somebody may hold them.
+pub const TOO_MANY_VERSIONS: usize = 2048;
+
+/// Who can hold what some bytes were.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holding {
+    /// Somebody, from that moment on.
+    Since(Seq),
+    /// Nobody: whoever executed anything there has serialized since.
+    Nobody,
+    /// Nobody: nothing was ever executed there.
+    NeverRan,
+}
 
 /// How many changes are walked back to find out when a run's bytes stood in memory.
 const MAX_WALK: usize = 64;
@@ -138,6 +152,37 @@ impl History {
 
     fn chunk(&self) -> u64 {
         u64::from(self.profile.buffers.chunk)
+    }
+
+    /// What the past of these bytes matters to: who executed nothing in there in his epoch can hold nothing of them from before this moment, and nothing that he executes later
+    /// asks what they were. That is the chunks of every instruction that may have one of them in its window. `None` if it reaches beyond the page:
+    /// in linear memory another one may lie there.
+    #[must_use]
+    pub fn neighbourhood(&self, phys: Phys, len: u64) -> Option<(Phys, u64)> {
+        let (window, chunk) = (self.window(), self.chunk().min(PAGE));
+        let page = phys.align_down(PAGE);
+        let first = Phys(phys.0.saturating_sub(window - 1)).align_down(chunk);
+        let end = phys.offset(len + window - 1).0.next_multiple_of(chunk);
+        (first >= page && end <= page.0 + PAGE).then_some((first, end - first.0))
+    }
+
+    /// Forgets what the cell that holds this byte was, as far as nobody can hold it: `held` answers since when anybody has executed anything at such an address in an epoch that
+    /// has not ended, and whether anything was ever executed there; `horizon` is when the oldest epoch began. The latest few changes stay: a store may be told of while somebody who executes what was
+    /// there before is just about to say so.
+    pub fn forget_unheld(&mut self, phys: Phys, horizon: Seq, latest: usize, held: impl FnOnce(Phys, u64) -> Holding) {
+        let cell = Phys(phys.0 - phys.0 % CELL as u64);
+        let speculation = self.profile.buffers.speculation;
+        let holding = self.neighbourhood(cell, CELL as u64).filter(|_| !speculation).map(|(first, len)| held(first, len));
+        match holding {
+            None => self.memory.forget_cell_before(cell, horizon),
+            Some(Holding::Since(since)) => self.memory.forget_cell_before(cell, since.max(horizon)),
+            Some(Holding::Nobody) => self.memory.keep_latest(cell, latest),
+            Some(Holding::NeverRan) => self.memory.keep_latest(cell, 0),
+        }
+        if self.memory.cell_versions(cell) >= TOO_MANY_VERSIONS {
+            // An execution that asks for them finds that they are forgotten, and is not judged in full.
+            self.memory.keep_latest(cell, latest);
+        }
     }
 
     fn own(&mut self, vcpu: Vcpu, epoch: Epoch) -> Option<&mut OwnStores> {

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const PAGE: u64 = 4096;
 
 /// Bytes that share one undo log. A power of two. Small, so that a busy neighbour does not lengthen the log of a quiet instruction.
-const CELL: usize = 16;
+pub const CELL: usize = 16;
 
 /// A store as the memory remembers it.
 #[derive(Clone, Debug)]
@@ -43,6 +43,8 @@ struct Log {
     latest: [Seq; CELL],
     /// Oldest first.
     changes: Vec<Change>,
+    /// The last change that was forgotten, and the bytes that forgotten ones changed.
+    forgotten: (Seq, u16),
 }
 
 #[derive(Clone, Debug)]
@@ -105,14 +107,22 @@ impl Memory {
     /// Has any of these bytes, all in one page, changed after that event?
     #[must_use]
     pub fn changed_after(&self, phys: Phys, len: u64, since: Seq) -> bool {
-        let (number, offset) = split(phys);
-        self.pages.get(&number).is_some_and(|page| {
-            !page.logs.is_empty()
-                && page
-                    .logs
-                    .range(offset / CELL..=(offset + len as usize - 1) / CELL)
-                    .any(|(_, log)| log.changes.last().is_some_and(|change| change.seq > since))
-        })
+        self.cells(phys, len).any(|(log, mut bits)| bits.any(|bit| log.latest[bit] > since))
+    }
+
+    /// Was any change after that event of any of these bytes, all in one page, forgotten?
+    #[must_use]
+    pub fn forgot_after(&self, phys: Phys, len: u64, since: Seq) -> bool {
+        self.cells(phys, len).any(|(log, mut bits)| log.forgotten.0 > since && bits.any(|bit| log.forgotten.1 >> bit & 1 != 0))
+    }
+
+    /// The logs of these bytes, all in one page, each with the bytes of its cell.
+    fn cells(&self, phys: Phys, len: u64) -> impl Iterator<Item = (&Log, std::ops::Range<usize>)> {
+        let (number, start) = split(phys);
+        let end = start + len as usize;
+        let page = self.pages.get(&number).filter(|page| len > 0 && !page.logs.is_empty());
+        let logs = page.into_iter().flat_map(move |page| page.logs.range(start / CELL..=(end - 1) / CELL));
+        logs.map(move |(cell, log)| (log, start.max(cell * CELL) - cell * CELL..end.min((cell + 1) * CELL) - cell * CELL))
     }
 
     /// Are all of these bytes, all in one page, known?
@@ -211,12 +221,39 @@ impl Memory {
     }
 
     /// Forgets what the cell that holds this byte was before event `horizon`: for a cell that changes often, and of which nobody can hold anything older. Who made
-    /// the versions is forgotten at the next [`Memory::forget_before`].
+    /// the versions is forgotten at the next [`Memory::forget_unneeded`]. What was forgotten and is asked for all the same shows in [`Memory::forgot_after`].
     pub fn forget_cell_before(&mut self, phys: Phys, horizon: Seq) {
-        let (number, offset) = split(phys);
-        if let Some(log) = self.pages.get_mut(&number).and_then(|page| page.logs.get_mut(&(offset / CELL))) {
+        if let Some(log) = self.log_mut(phys) {
             log.forget_before(horizon);
         }
+    }
+
+    /// Forgets all but the latest `keep` changes of the cell that holds this byte, and who made the versions that are there now.
+    pub fn keep_latest(&mut self, phys: Phys, keep: usize) {
+        if let Some(log) = self.log_mut(phys) {
+            let horizon = log.changes.len().checked_sub(keep + 1).map(|last| log.changes[last].seq);
+            horizon.into_iter().for_each(|horizon| log.forget_before(horizon));
+        }
+    }
+
+    fn log_mut(&mut self, phys: Phys) -> Option<&mut Log> {
+        let (number, offset) = split(phys);
+        self.pages.get_mut(&number)?.logs.get_mut(&(offset / CELL))
+    }
+
+    /// The first bytes of all cells that have more than so many versions.
+    pub fn cells_with_more_than(&self, versions: usize) -> impl Iterator<Item = Phys> {
+        let in_page = move |(number, page): (&u64, &Page)| {
+            let long = page.logs.iter().filter(move |(_, log)| log.changes.len() > versions);
+            let first = number * PAGE;
+            long.map(move |(cell, _)| Phys(first + (cell * CELL) as u64)).collect::<Vec<_>>()
+        };
+        self.pages.iter().flat_map(in_page)
+    }
+
+    /// Forgets the page that holds this byte: nothing is known of it from now on.
+    pub fn forget_page(&mut self, phys: Phys) {
+        self.pages.remove(&split(phys).0);
     }
 
     /// Forgets the stores of which no version is left. Committing or attributing such a store changes nothing any more.
@@ -296,6 +333,9 @@ impl Log {
         for (change, keep) in self.changes[..past].iter().zip(&mut keep).rev() {
             *keep = change.mask & !covered != 0;
             covered |= change.mask;
+            if !*keep {
+                self.forgotten = (self.forgotten.0.max(change.seq), self.forgotten.1 | change.mask);
+            }
         }
         let mut keep = keep.into_iter();
         self.changes.retain(|_| keep.next() == Some(true));
@@ -346,6 +386,24 @@ mod tests {
         assert!(memory.attribute(Seq(1), Vcpu(2), Some(Linear(9)), None));
         assert!(!memory.attribute(Seq(1), Vcpu(3), None, None) && !memory.attribute(Seq(2), Vcpu(3), None, None));
         assert_eq!(memory.record(Seq(1)).unwrap().store.vcpu, Some(Vcpu(2)));
+    }
+
+    #[test]
+    fn what_was_forgotten_is_known_to_be() {
+        let mut memory = Memory::default();
+        for (seq, byte) in [(1, 1), (2, 2), (3, 3), (4, 4)] {
+            memory.store(Seq(seq), store(0, &[byte]));
+        }
+        memory.store(Seq(5), store(17, &[7]));
+        assert_eq!(memory.cells_with_more_than(1).collect::<Vec<_>>(), [Phys(0)]);
+        memory.keep_latest(Phys(15), 1);
+        // The change at 3 says who made what was there before 4.
+        assert_eq!((memory.cell_versions(Phys(0)), memory.byte(Phys(0), Seq(2))), (2, Some(2)));
+        assert_eq!([1, 2, 3].map(|since| memory.forgot_after(Phys(0), 1, Seq(since))), [true, false, false]);
+        assert!(!memory.forgot_after(Phys(1), 15, Seq(0)) && !memory.forgot_after(Phys(16), 4, Seq(0)), "other bytes");
+        assert!(memory.changed_after(Phys(0), 1, Seq(3)) && !memory.changed_after(Phys(1), 16, Seq(0)) && memory.changed_after(Phys(1), 17, Seq(0)));
+        memory.forget_page(Phys(5));
+        assert_eq!((memory.page(Phys(0)), memory.versions()), (None, 0));
     }
 
     #[test]

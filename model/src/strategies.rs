@@ -48,6 +48,10 @@ pub const VCPUS: u16 = 3;
 /// Bytes of code at the end of a page, and at the beginning of the next.
 pub const HALF: u64 = 8;
 
+/// Bytes of code in the middle of the first page, and where they begin: around a chunk's beginning, far from other pages.
+pub const MIDDLE: u64 = 24;
+const MIDDLE_START: u64 = PAGE / 2 - MIDDLE / 2;
+
 /// The two linear views, of two pages each. The second is the alias.
 pub const VIEWS: [Linear; 2] = [Linear(0x40_0000), Linear(0x80_0000)];
 
@@ -90,10 +94,12 @@ pub struct Guest {
     last: Seq,
 }
 
-/// The linear address of a byte of the code: the last bytes of a view's first page, then the first of its second.
+/// The linear address of a byte of the code: the last bytes of a view's first page, the first of its second, then those in the middle of the first.
 #[must_use]
 pub fn code(view: u8, byte: u8) -> Linear {
-    VIEWS[usize::from(view) % VIEWS.len()].offset(PAGE - HALF + u64::from(byte) % (2 * HALF))
+    let byte = u64::from(byte) % (2 * HALF + MIDDLE);
+    let offset = if byte < 2 * HALF { PAGE - HALF + byte } else { MIDDLE_START + byte - 2 * HALF };
+    VIEWS[usize::from(view) % VIEWS.len()].offset(offset)
 }
 
 impl Guest {
@@ -103,8 +109,8 @@ impl Guest {
         let mut guest = Self::default();
         let mut events = Vec::new();
         for (index, page) in PAGES.into_iter().enumerate() {
-            for start in [0, PAGE - HALF] {
-                let bytes = (0..HALF).map(|i| (i as u8) % 5 + index as u8).collect();
+            for (start, len) in [(0, HALF), (MIDDLE_START, MIDDLE), (PAGE - HALF, HALF)] {
+                let bytes = (0..len).map(|i| (i as u8) % 5 + index as u8).collect();
                 events.push(Event::Store(Store { vcpu: None, pc: None, linear: None, phys: page.offset(start), bytes }));
             }
         }
@@ -228,7 +234,7 @@ pub fn byte() -> impl Strategy<Value = u8> + Clone {
 /// One step of a history.
 pub fn op() -> impl Strategy<Value = Op> + Clone {
     let vcpu = || 0..VCPUS;
-    let at = || 0..2 * HALF as u8;
+    let at = || prop_oneof![2 => 0..2 * HALF as u8, 1 => 2 * HALF as u8..(2 * HALF + MIDDLE) as u8];
     let view = || prop_oneof![3 => Just(0u8), 1 => Just(1)];
     let bytes = || proptest::collection::vec(byte(), 1..=8);
     prop_oneof![

@@ -6,7 +6,7 @@ use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::decode::Decode;
 use icsan_model::event::Event;
 use icsan_model::hazard::{Hazard, Verdict};
-use icsan_model::history::{History, Place, Question, Ran};
+use icsan_model::history::{History, Holding, Place, Question, Ran};
 use icsan_model::light::CodeRun;
 use icsan_model::memory::PAGE;
 use icsan_model::model::Model;
@@ -88,6 +88,25 @@ impl Fast {
         self.look_again(&near);
     }
 
+    /// Forgets what nobody can hold of the cells of these bytes.
+    fn forget(&mut self, phys: Phys, len: u64) {
+        let horizon = self.cpus.values().map(|cpu| cpu.last_sync.map_or(Seq(0), |sync| sync.seq)).min();
+        let horizon = horizon.filter(|_| self.cpus.len() == usize::from(strategies::VCPUS)).unwrap_or(Seq(0));
+        for cell in [phys, phys.offset(len - 1)] {
+            let Self { history, segments, cpus, .. } = self;
+            history.forget_unheld(cell, horizon, 0, |first, len| {
+                let touches = |segment: &Segment| {
+                    let mut bytes = (0..segment.run.bytes().len() as u64).filter_map(|i| segment.place.phys(segment.run.linear().offset(i)));
+                    bytes.any(|at| at >= first && at < first.offset(len))
+                };
+                let there: BTreeSet<usize> = (0..segments.len()).filter(|index| touches(&segments[*index])).collect();
+                let slots = cpus.values().flat_map(|cpu| &cpu.slots);
+                let held = slots.filter(|(index, (flag, _))| there.contains(index) && *flag != 0).map(|(_, (_, since))| *since).min();
+                held.map_or(if there.is_empty() { Holding::NeverRan } else { Holding::Nobody }, Holding::Since)
+            });
+        }
+    }
+
     fn apply(&mut self, event: &Event, seq: Seq) -> Option<Seen> {
         match event {
             Event::Contents { phys, bytes } => {
@@ -103,6 +122,7 @@ impl Fast {
                     self.segments[*index].last_change = seq;
                 }
                 self.look_again(&near);
+                self.forget(store.phys, store.bytes.len() as u64);
             }
             Event::Attribute { store, vcpu, pc, linear } => {
                 self.history.attribute(*store, *vcpu, *pc, *linear, self.epoch(*vcpu));
@@ -222,7 +242,8 @@ fn bytes(hazard: &Hazard) -> BTreeSet<(Vec<u8>, bool)> {
 }
 
 fn config() -> ProptestConfig {
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
+    // What it is to find takes luck: a cell that changes while nobody, or only a neighbour, holds it.
+    ProptestConfig { failure_persistence: None, cases: ProptestConfig::default().cases.max(5000), ..ProptestConfig::default() }
 }
 
 proptest! {

@@ -6,7 +6,7 @@ use icsan_model::exemption::Exemption;
 use icsan_model::light::CodeRun;
 use icsan_model::model::Model;
 use icsan_model::profile::{Buffers, Profile};
-use icsan_model::strategies::{self, BREAKPOINT, Guest, HALF, Op, Toy, VCPUS};
+use icsan_model::strategies::{self, BREAKPOINT, Guest, HALF, MIDDLE, Op, Toy, VCPUS};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::Cell;
@@ -72,7 +72,8 @@ fn history() -> impl Strategy<Value = Vec<Op>> {
         ops.retain(|op| !matches!(op, Op::Contents(_)));
         for op in &mut ops {
             if let Op::Store(_, _, byte, bytes) | Op::Unseen(_, byte, bytes) = op {
-                bytes.truncate(2 * HALF as usize - usize::from(*byte));
+                let end = if u64::from(*byte) < 2 * HALF { 2 * HALF } else { 2 * HALF + MIDDLE };
+                bytes.truncate(end as usize - usize::from(*byte));
             }
         }
         ops

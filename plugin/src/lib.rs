@@ -29,6 +29,10 @@ use crate::qemu::install::{Hooks, Machine};
 use crate::sanitizer::Sanitizer;
 use icsan_model::architecture::Architecture;
 
+/// The plugin's own heap, apart from QEMU's: what it holds stands in the summary.
+#[global_allocator]
+pub(crate) static HEAP: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, usize::MAX);
+
 /// The architectures that this version watches.
 const ARCHITECTURES: &[&Architecture] = &[&icsan_model::x86::X86_64];
 

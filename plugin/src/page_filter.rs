@@ -1,12 +1,12 @@
 //! Which stores can reach code: asked for every store of the guest, so that nearly all of them are left after a look at one or two words.
 //!
-//! A physical page holds code from the first translation of a block in it on. Each vCPU remembers linear pages that it stored to and that held none. It must
+//! A physical page holds code from the first translation of a block in it on, until it is found to hold none any more. Each vCPU remembers linear pages that it stored to and that held none. It must
 //! forget them when its translations may change (which, for a page that was accessible, takes an event that empties the TLB, and the plugin watches these),
 //! and when another page begins to hold code.
 
 use icsan_model::addr::{Linear, Phys, Vcpu};
 use icsan_model::memory::PAGE;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Linear pages that a vCPU remembers. A power of two.
 const WAYS: usize = 256;
@@ -29,6 +29,8 @@ pub struct PageFilter {
     /// How many pages began to hold code.
     generation: AtomicU64,
     code: Box<[AtomicU64]>,
+    /// Did code lie above 4 GiB? Then bits may belong to several pages.
+    shared: AtomicBool,
     plain: Box<[Plain]>,
 }
 
@@ -39,6 +41,7 @@ impl PageFilter {
         let plain = || Plain { generation: AtomicU64::new(0), pages: [const { AtomicU64::new(0) }; WAYS] };
         Self {
             generation: AtomicU64::new(0),
+            shared: AtomicBool::new(false),
             code: (0..BITS / 64).map(|_| AtomicU64::new(0)).collect(),
             plain: (0..vcpus).map(|_| plain()).collect(),
         }
@@ -51,10 +54,23 @@ impl PageFilter {
 
     /// The page begins to hold code. To be called before its contents are read.
     pub fn mark(&self, phys: Phys) {
+        if phys.0 / PAGE >= BITS as u64 {
+            self.shared.store(true, Ordering::SeqCst);
+        }
         let (word, mask) = self.bit(phys);
         if word.fetch_or(mask, Ordering::SeqCst) & mask == 0 {
             self.generation.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    /// The page holds no code any more. `false`: it may share its bit with another one, and keeps it.
+    pub fn unmark(&self, phys: Phys) -> bool {
+        if phys.0 / PAGE >= BITS as u64 || self.shared.load(Ordering::SeqCst) {
+            return false;
+        }
+        let (word, mask) = self.bit(phys);
+        word.fetch_and(!mask, Ordering::SeqCst);
+        true
     }
 
     /// May the page hold code?
@@ -113,5 +129,19 @@ mod tests {
         assert!(filter.is_plain(Vcpu(0), page), "it held code before");
         filter.forget(Vcpu(0));
         assert!(!filter.is_plain(Vcpu(0), page));
+    }
+
+    #[test]
+    fn a_page_that_holds_no_code_any_more_may_hold_some_again() {
+        let filter = PageFilter::new(1);
+        filter.mark(Phys(0x5000));
+        assert!(filter.unmark(Phys(0x5123)) && !filter.may_hold_code(Phys(0x5000)));
+        filter.note_plain(Vcpu(0), Linear(0x7000));
+        assert!(!filter.is_plain(Vcpu(0), Linear(0x7000)), "another generation");
+        filter.note_plain(Vcpu(0), Linear(0x7000));
+        filter.mark(Phys(0x5000));
+        assert!(filter.may_hold_code(Phys(0x5000)) && !filter.is_plain(Vcpu(0), Linear(0x7000)), "whoever stores there asks again");
+        filter.mark(Phys(0x1_0000_5000));
+        assert!(!filter.unmark(Phys(0x5000)) && filter.may_hold_code(Phys(0x5000)), "the bit may be another page's");
     }
 }

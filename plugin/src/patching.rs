@@ -264,8 +264,10 @@ impl Patching {
             }
         }
         if user {
-            if self.user_stores.len() >= MAX_TASKS && !self.user_stores.contains_key(&task) {
-                self.user_stores.clear();
+            if self.has_many_tasks() && !self.user_stores.contains_key(&task) {
+                // The one that stored nothing for the longest time.
+                let idle = self.user_stores.iter().min_by_key(|(_, stores)| stores.back().copied()).map(|(idle, _)| *idle);
+                idle.map(|idle| self.user_stores.remove(&idle));
                 self.dropped += 1;
             }
             let stores = self.user_stores.entry(task).or_default();
@@ -281,6 +283,19 @@ impl Patching {
         }
         self.writer_order.push_back(seq);
         self.writers.insert(seq, Writer { function, chain, context });
+    }
+
+    /// Is there no room for the stores of one more user task?
+    #[must_use]
+    pub fn has_many_tasks(&self) -> bool {
+        self.user_stores.len() >= MAX_TASKS
+    }
+
+    /// Forgets the stores that are not `remembered` by the history any more: to commit them changes nothing.
+    pub fn forget_stores(&mut self, remembered: impl Fn(Seq) -> bool) {
+        self.frames.iter_mut().for_each(|frame| frame.stores.retain(|store| remembered(*store)));
+        self.user_stores.values_mut().for_each(|stores| stores.retain(|store| remembered(*store)));
+        self.user_stores.retain(|_, stores| !stores.is_empty());
     }
 
     /// Who made a store, if it was lately.
@@ -344,6 +359,24 @@ mod tests {
             patching.enter(entry(0, 2, 10, 0x8000, true));
         }
         assert_eq!((patching.frames.len(), patching.dropped()), (2, 0));
+    }
+
+    #[test]
+    fn tasks_that_stored_long_ago_make_room() {
+        let mut patching = Patching::new(1);
+        for task in 0..MAX_TASKS as u64 {
+            patching.switch(Vcpu(0), 100 + task);
+            patching.store(Seq(1 + task), Vcpu(0), true, Context::default());
+        }
+        assert!(patching.has_many_tasks());
+        patching.forget_stores(|store| store != Seq(7));
+        assert!(!patching.has_many_tasks(), "what was forgotten needs no commit");
+        for task in [1, 2] {
+            patching.switch(Vcpu(0), task);
+            patching.store(Seq(1000 + task), Vcpu(0), true, Context::default());
+        }
+        assert_eq!((patching.user_stores.len(), patching.dropped()), (MAX_TASKS, 1), "and then the one that has been idle for the longest time");
+        assert!(!patching.user_stores.contains_key(&Task::Struct(100)) && patching.user_stores.contains_key(&Task::Struct(101)));
     }
 
     #[test]

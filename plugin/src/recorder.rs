@@ -21,7 +21,7 @@ use icsan_model::architecture::Architecture;
 use icsan_model::candidates::Candidates;
 use icsan_model::event::{Event, Store};
 use icsan_model::hazard::Hazard;
-use icsan_model::history::{History, Judged, Place, Question};
+use icsan_model::history::{History, Holding, Judged, Place, Question};
 use icsan_model::light::CodeRun;
 use icsan_model::memory::{Memory, PAGE};
 use icsan_model::sync_event::SyncEventId;
@@ -320,9 +320,15 @@ impl Past {
         }
     }
 
-    /// See [`Memory::forget_cell_before`].
-    pub fn forget_cell_before(&mut self, phys: Phys, horizon: Seq) {
-        self.history.memory_mut().forget_cell_before(phys, horizon);
+    /// See [`History::forget_unheld`].
+    pub fn forget_unheld(&mut self, phys: Phys, horizon: Seq, latest: usize, held: impl FnOnce(Phys, u64) -> Holding) {
+        self.history.forget_unheld(phys, horizon, latest, held);
+    }
+
+    /// See [`Memory::forget_page`]. Not while a recording is made: it would go on with contents that the reader does not know of.
+    pub fn forget_page(&mut self, phys: Phys) {
+        debug_assert!(self.recorder.is_none());
+        self.history.memory_mut().forget_page(phys);
     }
 
     /// The end of the recording. `false`: not all of it was written, which has been said.

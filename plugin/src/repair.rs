@@ -49,13 +49,18 @@ thread_local! {
     static BOUND: Cell<u64> = const { Cell::new(NEVER) };
 }
 
-/// The numbers of a page's lines; 0: none.
+/// A page that holds code.
 #[derive(Debug)]
-struct Lines([AtomicU64; LINES]);
+struct Lines {
+    /// The numbers of its lines; 0: none.
+    numbers: [AtomicU64; LINES],
+    /// It does not hold code any more, and stores to it are not told of.
+    retired: AtomicBool,
+}
 
 impl Lines {
     fn raise(&self, lines: impl Iterator<Item = usize>, number: u64) {
-        for line in lines.filter_map(|line| self.0.get(line)) {
+        for line in lines.filter_map(|line| self.numbers.get(line)) {
             line.fetch_max(number, Ordering::SeqCst);
         }
     }
@@ -89,19 +94,27 @@ impl Numbers {
         page.raise(lines(phys.0 % PAGE, len), number);
     }
 
-    /// The lines of a page that holds code. If it is new, stores are told of already, but one may have been made and not been seen yet: after `barrier`, which all
+    /// The page does not hold code any more: stores to it get no numbers from now on. Every block that was translated from it is outdated.
+    fn retire(&self, phys: Phys) {
+        if let Some(lines) = self.pages.read().get(&(phys.0 / PAGE)) {
+            lines.retired.store(true, Ordering::SeqCst);
+            lines.raise(0..LINES, self.next());
+        }
+    }
+
+    /// The lines of a page that holds code. If it is new, or holds code again, stores are told of already, but one may have been made and not been seen yet: after `barrier`, which all
     /// threads pass, it is visible, and the page counts as stored to. What was decoded in it before is suspect.
     fn page(&self, phys: Phys, barrier: impl FnOnce()) -> &'static Lines {
         let page = phys.0 / PAGE;
-        if let Some(known) = self.pages.read().get(&page) {
-            return known;
-        }
+        let known = self.pages.read().get(&page).copied();
         let mut new = false;
-        let lines: &'static Lines = self.pages.write().entry(page).or_insert_with(|| {
-            new = true;
-            Box::leak(Box::new(Lines([const { AtomicU64::new(0) }; LINES])))
+        let lines: &'static Lines = known.unwrap_or_else(|| {
+            self.pages.write().entry(page).or_insert_with(|| {
+                new = true;
+                Box::leak(Box::new(Lines { numbers: [const { AtomicU64::new(0) }; LINES], retired: AtomicBool::new(false) }))
+            })
         });
-        if new {
+        if new || lines.retired.swap(false, Ordering::SeqCst) {
             barrier();
             lines.raise(0..LINES, self.next());
         }
@@ -119,7 +132,7 @@ struct Part {
 
 impl Part {
     fn newest(&self) -> u64 {
-        let lines = self.page.0.get(usize::from(self.first)..usize::from(self.end)).unwrap_or_default();
+        let lines = self.page.numbers.get(usize::from(self.first)..usize::from(self.end)).unwrap_or_default();
         lines.iter().map(|line| line.load(Ordering::SeqCst)).max().unwrap_or(0)
     }
 }
@@ -425,6 +438,11 @@ impl Repair {
         }
     }
 
+    /// The page holds no code any more, and stores to it are not told of until some is translated there again.
+    pub fn retires(&self, phys: Phys) {
+        self.numbers.retire(phys);
+    }
+
     /// A vCPU has stored to a page without code.
     #[inline]
     pub fn proves_ram(&self, phys: Phys, access: &Access<'_>) {
@@ -498,6 +516,20 @@ mod tests {
         numbers.page(CODE, || seen.set(numbers.now() + 1));
         numbers.page(CODE.offset(8), || seen.set(100));
         assert_eq!((seen.get(), numbers.now()), (1, 1), "the number is taken after the barrier");
+    }
+
+    #[test]
+    fn a_page_that_held_no_code_for_a_while_begins_anew() {
+        let numbers = Numbers::default();
+        let block = part(&numbers, CODE, 4);
+        let known = newest(&block);
+        numbers.retire(CODE.offset(8));
+        assert!(newest(&block) > known, "what was translated from it is outdated");
+        let (known, seen) = (newest(&block), Cell::new(0));
+        numbers.page(CODE, || seen.set(numbers.now() + 1));
+        assert_eq!((seen.get(), newest(&block)), (known + 1, known + 1), "as a new page");
+        numbers.page(CODE, || seen.set(100));
+        assert_eq!(seen.get(), known + 1);
     }
 
     #[test]

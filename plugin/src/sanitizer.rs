@@ -5,6 +5,7 @@ mod injections;
 mod patches;
 mod stores;
 
+use crate::HEAP;
 use crate::config::Config;
 use crate::page_filter::PageFilter;
 use crate::qemu::cpu::CurrentCpu;
@@ -364,18 +365,19 @@ impl Hooks for &'static Sanitizer {
         match self.code.try_lock_for(EXIT_PATIENCE) {
             Some(mut code) => {
                 counts.drop(&[("segments", code.table.dropped())]);
+                counts.memory.tables.insert("segments", code.table.len());
                 if let Some(side) = &mut code.side {
-                    counts.complete &= side.past().finish();
+                    counts.drop(&[("recording", u64::from(!side.past().finish()))]);
                     counts.add_stores(side);
                 }
             }
-            None => counts.complete = false,
+            None => counts.drop(&[("code", 1)]),
         }
         counts.emulator = self.repair.map(Repair::counts);
         if let Some(widening) = &self.widening {
             let (widened, whole) = widening.counts(EXIT_PATIENCE);
             counts.widened = Some(widened);
-            counts.complete &= whole;
+            counts.drop(&[("widened", u64::from(!whole))]);
         }
         for (vcpu, state) in (0..).map(Vcpu).zip(&self.vcpus) {
             match state.try_lock_for(EXIT_PATIENCE) {
@@ -383,7 +385,7 @@ impl Hooks for &'static Sanitizer {
                     self.ends_trail(vcpu, &mut state, None);
                     counts.add(&state);
                 }
-                None => counts.complete = false,
+                None => counts.drop(&[("vcpus", 1)]),
             }
         }
         let fault = guard::fault();
@@ -398,6 +400,7 @@ impl Hooks for &'static Sanitizer {
         };
         counts.drop(&[("hazards", findings.dropped())]);
         counts.complete &= counts.dropped == 0;
+        (counts.memory.held, counts.memory.most) = (HEAP.allocated(), HEAP.max_allocated());
         let injections = self.injecting.as_ref().and_then(|injecting| injecting.known.try_lock_for(EXIT_PATIENCE));
         sink.finish(&self.report(), &findings, injections.as_deref(), &counts, fault);
         if self.config.exitcode != 0 && findings.unsuppressed() > 0 {

@@ -212,6 +212,12 @@ impl CodeTable {
         self.dropped
     }
 
+    /// How many segments there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
     /// The segments that touch these bytes, each once, in the order of their slots.
     #[must_use]
     pub fn touching(&self, linear: Linear, len: u64) -> Vec<&'static Segment> {

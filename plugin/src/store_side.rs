@@ -15,7 +15,7 @@ use crate::x86::straight::is_straight;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::candidates::Candidates;
 use icsan_model::event::Store;
-use icsan_model::history::{History, Judged, Place, Question, Ran};
+use icsan_model::history::{History, Holding, Judged, Place, Question, Ran};
 use icsan_model::ledger::{Ledger, Reliance};
 use icsan_model::memory::PAGE;
 use icsan_model::profile::Profile;
@@ -36,14 +36,15 @@ const LATE: Duration = Duration::from_millis(20);
 /// Changed bytes with at least so many unchanged ones between them are taken for different stores.
 const APART: usize = 16;
 
-/// Versions of one cell at whose multiples it is cut back to what a vCPU can still hold.
-const MANY_VERSIONS: usize = 128;
+/// The latest changes of a cell of code, which are kept whatever anybody holds: a store may be told of while somebody who executes what was there before it is just about to
+/// say so.
+const LATEST: usize = 4;
 
-/// Versions of one cell at which all but the latest are given up, which the report says.
-const TOO_MANY_VERSIONS: usize = 16 * MANY_VERSIONS;
-
-/// Stores after which, at the earliest, what nobody can hold any more is forgotten.
+/// Stores after which, at the earliest, what nobody can hold any more is forgotten in all cells.
 const FORGET_EVERY: u64 = 4096;
+
+/// Stores to a page, since code in it was last translated, at whose multiples it is asked whether it holds any code still. As many as clear a page by eight bytes each.
+const RETIRE_EVERY: u32 = 512;
 
 /// A change whose store has not been told of.
 #[derive(Debug)]
@@ -87,8 +88,8 @@ pub struct StoreCounts {
     pub stores: u64,
     /// Changes that nobody was seen to make.
     pub unseen: u64,
-    /// Versions that had to be given up.
-    pub lost_versions: u64,
+    /// Pages that held code, and then only data.
+    pub retired: u64,
 }
 
 /// Reads the name of the task whose `task_struct` is at an address.
@@ -110,6 +111,8 @@ pub struct StoreSide {
     counts: StoreCounts,
     /// How many changes there will have been when the next forgetting is due.
     forget_at: u64,
+    /// Stores to each page since code in it was last translated.
+    stores_since: FxHashMap<u64, u32>,
 }
 
 impl std::fmt::Debug for StoreSide {
@@ -134,6 +137,7 @@ impl StoreSide {
             patching: Patching::new(vcpus),
             counts: StoreCounts::default(),
             forget_at: FORGET_EVERY,
+            stores_since: FxHashMap::default(),
         }
     }
 
@@ -186,7 +190,16 @@ impl StoreSide {
         let context = patching.context(store.vcpu, None, |task| task_name(cpu, task));
         // The upper half of the address space is the kernel's. (Firmware and boot loaders run in the lower half, and make no system calls.)
         let user = store.pc.0 >> 63 == 0;
+        if user && self.patching.has_many_tasks() {
+            self.forget_uncommitted();
+        }
         self.patching.store(seq, store.vcpu, user, context);
+    }
+
+    /// Patches under way need not remember what the history has forgotten.
+    fn forget_uncommitted(&mut self) {
+        let Self { history, patching, .. } = self;
+        patching.forget_stores(|store| history.memory().record(store).is_some());
     }
 
     /// Where code is.
@@ -219,6 +232,7 @@ impl StoreSide {
 
     /// Makes the contents of a page known that holds code; `true` if they were not.
     pub fn learn_page(&mut self, phys: Phys, host: HostPage) -> bool {
+        self.stores_since.remove(&(phys.0 / PAGE));
         if self.history.memory().page(phys).is_some() {
             return false;
         }
@@ -287,17 +301,7 @@ impl StoreSide {
 
     /// The segments that a change of these bytes may concern.
     fn reached(&self, phys: Phys, len: u64) -> Vec<&'static Segment> {
-        let window = self.history.window();
-        let pieces = phys_pieces(phys, len);
-        let mut found: Vec<&'static Segment> = pieces
-            .filter_map(|piece| self.by_phys.get(&piece))
-            .flatten()
-            .filter(|segment| segment.reaches(phys, len, window))
-            .copied()
-            .collect();
-        found.sort_by_key(|segment| segment.slot.0);
-        found.dedup_by_key(|segment| segment.slot.0);
-        found
+        reached(&self.by_phys, self.history.window(), phys, len)
     }
 
     /// A new segment: stores to it find it from now on, and it knows of the last one before.
@@ -506,11 +510,14 @@ impl StoreSide {
         }
     }
 
-    /// Forgets what no vCPU can hold: `horizon` is the oldest beginning of an epoch. To be called now and then.
+    /// Forgets what no vCPU can hold. To be called after each store. `horizon` is the oldest beginning of an epoch; `held` says since when anybody holds a segment in his.
     pub fn forget(&mut self, touched: &Touched, horizon: Seq, held: impl Fn(&Segment) -> Option<Seq>) {
         let changed = self.counts.stores + self.counts.unseen;
         if changed >= self.forget_at {
+            let cells: Vec<Phys> = self.history.memory().cells_with_more_than(LATEST).collect();
+            cells.into_iter().for_each(|cell| self.forget_cell(cell, horizon, &held));
             self.history.forget_before(horizon);
+            self.forget_uncommitted();
             // It looks at everything that is remembered: the more is left, the longer until the next time, so that a store pays the same share whatever is left.
             let memory = self.history.memory();
             self.forget_at = changed + FORGET_EVERY.max(4 * (memory.versions() + memory.size().1) as u64);
@@ -519,23 +526,59 @@ impl StoreSide {
         let (phys, len) = (record.store.phys, record.store.bytes.len() as u64);
         for at in [phys, phys.offset(len - 1)] {
             let versions = self.history.memory().cell_versions(at);
-            if versions > 0 && versions.is_multiple_of(MANY_VERSIONS) {
-                // Whoever holds its chunk executed something in there; with speculation, whoever is in an epoch may hold it.
-                let chunk = u64::from(self.profile.buffers.chunk);
-                let holders = self.reached(at.align_down(chunk), chunk);
-                let speculated = self.profile.buffers.speculation.then_some(horizon);
-                let oldest = speculated.or_else(|| holders.iter().filter_map(|segment| held(segment)).min());
-                let oldest = oldest.or(touched.seq).unwrap_or(horizon).max(horizon);
-                self.history.forget_cell_before(at, oldest);
-                if self.history.memory().cell_versions(at) >= TOO_MANY_VERSIONS {
-                    self.counts.lost_versions += 1;
-                    if let Some(seq) = touched.seq {
-                        self.history.forget_cell_before(at, Seq(seq.0 - 1));
-                    }
-                }
+            // The longer a cell is, the more rarely it is looked through.
+            if versions > LATEST && versions.is_power_of_two() {
+                self.forget_cell(at, horizon, &held);
             }
         }
     }
+
+    fn forget_cell(&mut self, at: Phys, horizon: Seq, held: impl Fn(&Segment) -> Option<Seq>) {
+        let Self { history, by_phys, .. } = self;
+        let window = history.window();
+        history.forget_unheld(at, horizon, LATEST, |first, len| {
+            let there = reached(by_phys, window, first, len);
+            let since = there.iter().filter_map(|segment| held(segment)).min();
+            since.map_or(if there.is_empty() { Holding::NeverRan } else { Holding::Nobody }, Holding::Since)
+        });
+    }
+
+    /// After a store to its page: if the page may hold no code any more, the segments that lie in it. Their code must have been overwritten, and nobody may hold it.
+    /// (A kernel gives the pages of its initialization, and of programs that ended, to whoever needs memory.)
+    pub fn looks_dead(&mut self, phys: Phys, held: impl Fn(&Segment) -> Option<Seq>) -> Option<Vec<&'static Segment>> {
+        let page = phys.align_down(PAGE);
+        self.history.memory().page(page)?;
+        let count = self.stores_since.entry(page.0 / PAGE).or_default();
+        *count += 1;
+        if !count.is_multiple_of(RETIRE_EVERY) {
+            return None;
+        }
+        let there = self.reached(page, PAGE);
+        (!there.iter().any(|segment| segment.host.holds() || held(segment).is_some())).then_some(there)
+    }
+
+    /// The page holds no code: nothing is known of it from now on.
+    pub fn retire(&mut self, phys: Phys) {
+        self.history.forget_page(phys);
+        self.stores_since.remove(&(phys.0 / PAGE));
+        self.counts.retired += 1;
+    }
+
+    /// The pages of a segment that is executed although they were retired: QEMU ran a block that it should have dropped, and memory holds its bytes again.
+    pub fn unknown_pages(&self, place: Place) -> Vec<(Phys, HostPage)> {
+        let pages = [Some(place.first), place.second].into_iter().flatten().map(|page| page.align_down(PAGE));
+        let unknown = pages.filter(|page| self.history.memory().page(*page).is_none());
+        unknown.filter_map(|page| self.places.iter().find(|(_, phys)| *phys == page).map(|(host, _)| (page, host))).collect()
+    }
+}
+
+fn reached(by_phys: &FxHashMap<u64, Vec<&'static Segment>>, window: u64, phys: Phys, len: u64) -> Vec<&'static Segment> {
+    let pieces = phys_pieces(phys, len);
+    let mut found: Vec<&'static Segment> =
+        pieces.filter_map(|piece| by_phys.get(&piece)).flatten().filter(|segment| segment.reaches(phys, len, window)).copied().collect();
+    found.sort_by_key(|segment| segment.slot.0);
+    found.dedup_by_key(|segment| segment.slot.0);
+    found
 }
 
 /// Who looks closer, and when.

@@ -3,7 +3,7 @@
 use super::findings::{Evidence, Findings, Hazard, Origin, Shown};
 use super::injections::{InjectionCounts, InjectionObject};
 use super::ledger::ReliedOn;
-use super::{Counts, Report};
+use super::{Counts, MemoryCounts, Report};
 use crate::injection::{Injections, Record};
 use crate::patching::{Context, Writer};
 use crate::repair::RepairCounts;
@@ -188,6 +188,7 @@ pub struct Summary<'a> {
     /// How often a patching protocol, or a membarrier, committed stores.
     pub commits: Option<u64>,
     pub epochs: u64,
+    pub memory: &'a MemoryCounts,
     pub dropped: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub dropped_by: BTreeMap<&'static str, u64>,
@@ -304,7 +305,7 @@ impl<'a> Object<'a> {
         report: &Report<'_>,
         findings: &Findings,
         injections: Option<&Injections>,
-        counts: &Counts,
+        counts: &'a Counts,
         fault: Option<&'a str>,
     ) -> Self {
         Self::Summary(Summary {
@@ -326,6 +327,7 @@ impl<'a> Object<'a> {
             emulator: counts.emulator.map(|RepairCounts { suspect, repaired, gave_up }| Emulator { suspect, repaired, gave_up }),
             commits: counts.commits.map(|(commits, _)| commits),
             epochs: counts.epochs,
+            memory: &counts.memory,
             dropped: counts.dropped,
             dropped_by: counts.dropped_by.clone(),
             complete: counts.complete,

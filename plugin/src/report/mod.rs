@@ -17,6 +17,7 @@ use crate::vcpu::VcpuState;
 use crate::widen::WidenCounts;
 use icsan_model::architecture::Architecture;
 use icsan_model::ledger::Ledger;
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// What every part of a report needs to know.
@@ -28,6 +29,17 @@ pub struct Report<'a> {
     pub config: &'a Config,
     /// What QEMU said.
     pub machine: &'a Machine,
+}
+
+/// What the plugin holds on the heap, in bytes, and in its tables. QEMU's own memory, the slots among it, is not counted.
+#[derive(Clone, Default, Debug, Serialize)]
+pub struct MemoryCounts {
+    /// Bytes when the report was made.
+    pub held: usize,
+    /// Bytes at most.
+    pub most: usize,
+    /// Entries, by table.
+    pub tables: BTreeMap<&'static str, usize>,
 }
 
 /// The numbers of the summary.
@@ -53,9 +65,11 @@ pub struct Counts {
     pub emulator: Option<RepairCounts>,
     /// Why writers may be unknown, if so.
     pub no_writers: Option<&'static str>,
-    /// What did not fit into a table.
+    /// What the plugin itself holds.
+    pub memory: MemoryCounts,
+    /// What was lost: what did not fit into a table, or could not be looked at.
     pub dropped: u64,
-    /// The same by table: those that dropped something.
+    /// The same by what lost it.
     pub dropped_by: BTreeMap<&'static str, u64>,
     /// Nothing was lost.
     pub complete: bool,
@@ -76,6 +90,7 @@ impl Default for Counts {
             widened: None,
             emulator: None,
             no_writers: None,
+            memory: MemoryCounts::default(),
             dropped: 0,
             dropped_by: BTreeMap::new(),
             complete: true,
@@ -90,14 +105,14 @@ impl Counts {
         let met: u64 = vcpu.syncs.iter().sum();
         self.epochs += met;
         self.exempt += vcpu.exempt;
-        self.complete &= vcpu.incomplete == 0;
+        self.drop(&[("candidates", vcpu.incomplete)]);
         self.serializing.resize(self.serializing.len().max(vcpu.syncs.len()), 0);
         for (sum, count) in self.serializing.iter_mut().zip(&vcpu.syncs) {
             *sum += count;
         }
     }
 
-    /// Counts what did not fit, by table.
+    /// Counts what was lost: what did not fit, by table, and what could not be looked at.
     pub fn drop(&mut self, tables: &[(&'static str, u64)]) {
         for (table, count) in tables.iter().filter(|(_, count)| *count > 0) {
             self.dropped += count;
@@ -106,9 +121,11 @@ impl Counts {
     }
 
     /// Adds what the store side has.
-    pub fn add_stores(&mut self, side: &StoreSide) {
+    pub fn add_stores(&mut self, side: &mut StoreSide) {
         let counts = side.counts();
-        self.drop(&[("ledger", side.ledger().dropped()), ("versions", counts.lost_versions)]);
+        self.drop(&[("ledger", side.ledger().dropped())]);
+        let (pages, records) = side.past().memory().size();
+        self.memory.tables.extend([("pages", pages), ("retired pages", counts.retired as usize), ("stores", records), ("versions", side.past().memory().versions())]);
         self.stores = Some(counts);
         self.ledger = Some(side.ledger().clone());
         let patching = side.patching_known();

@@ -1,7 +1,7 @@
 //! The report for people: hazards in the two-sided form of KCSAN's reports, and the summary.
 
 use super::findings::{Evidence, Findings, Hazard, Origin};
-use super::{Counts, Report};
+use super::{Counts, MemoryCounts, Report};
 use crate::injection::Injections;
 use crate::patching::{Context, TaskName};
 use crate::repair::RepairCounts;
@@ -242,6 +242,9 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
     if let Some(trouble) = counts.no_writers {
         let _ = writeln!(text, "icsan: {trouble}");
     }
+    let MemoryCounts { held, most, tables } = &counts.memory;
+    let tables: Vec<String> = tables.iter().map(|(table, count)| format!("{count} {table}")).collect();
+    let _ = writeln!(text, "icsan: ICSAN's own memory: {} MiB, {} MiB at most; {}", held >> 20, most >> 20, tables.join(", "));
     if report.config.symbols.kernel_table().is_some() && report.config.symbols.offset().is_none() {
         let _ = writeln!(
             text,

@@ -5,13 +5,13 @@ use crate::qemu::api::Generation;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::stores::{Access, StoreWatch};
 use crate::segment::Segment;
-use crate::store_side::{CodeStore, Touched};
+use crate::store_side::{CodeStore, StoreSide, Touched};
 use crate::widen::Concern;
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::memory::PAGE;
 use icsan_model::x86::atomicity;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 impl Sanitizer {
     /// Something happened to the bytes of these segments: whoever executed them in its epoch looks again when it executes them the next time.
@@ -74,8 +74,29 @@ impl Sanitizer {
             }
             let horizon = self.epoch_starts.iter().map(|start| start.load(Ordering::Relaxed)).min().unwrap_or(0);
             side.forget(&touched, Seq(horizon), |segment| self.held_since(segment));
+            self.retires(side, to);
         }
         concern
+    }
+
+    /// After a store to its page: if that holds no code any more, stores to it are not told of from now on, until code in it is translated again.
+    fn retires(&self, side: &mut StoreSide, phys: Phys) {
+        // A recording must go on with what its reader knows.
+        if self.config.record.is_some() {
+            return;
+        }
+        let held = |segment: &Segment| self.held_since(segment);
+        let Some(segments) = side.looks_dead(phys, held) else { return };
+        // Whoever is just about to execute one of them after all finds that it changed, or is found here to execute it.
+        segments.iter().for_each(|segment| segment.changed_at(self.next()));
+        fence(Ordering::SeqCst);
+        if segments.iter().any(|segment| held(segment).is_some()) || !self.filter.unmark(phys) {
+            return;
+        }
+        if let Some(repair) = self.repair {
+            repair.retires(phys);
+        }
+        side.retire(phys);
     }
 
     /// On API 4 stores show where the guest's memory is in the host's.

@@ -47,6 +47,8 @@ pub struct Report {
     pub blocks: u64,
     /// Does the plugin say that it hit no bound?
     pub complete: bool,
+    /// If not, why, in its own words.
+    pub lost: String,
 }
 
 /// Reads a report.
@@ -81,6 +83,8 @@ pub fn parse(text: &str) -> Result<Report, String> {
                 ended = true;
                 report.blocks = number(&object, "blocks").map_err(at)?;
                 report.complete = object["complete"].as_bool().ok_or_else(|| at("no `complete`".into()))?;
+                let words = ["dropped_by", "fault", "note"].into_iter().filter(|key| !object[*key].is_null());
+                report.lost = words.map(|key| format!("{key} {}", object[key])).collect::<Vec<_>>().join(", ");
             }
             // Later schemas of the same number may add objects.
             _ => {}
@@ -138,7 +142,7 @@ impl Report {
         if self.blocks == 0 {
             Some("no block was translated: nothing was watched".into())
         } else if !self.complete {
-            Some("the report says of itself that it is not complete".into())
+            Some(format!("the report says of itself that it is not complete: {}", self.lost))
         } else {
             None
         }
@@ -200,7 +204,8 @@ pub mod tests {
     #[test]
     fn suppressed_hazards_do_not_count_and_bounds_do() {
         assert!(parse(&WHOLE.replace("\"suppressed\":false", "\"suppressed\":true")).unwrap().hazards.is_empty());
-        assert!(parse(&WHOLE.replace("\"complete\":true", "\"complete\":false")).unwrap().fault().is_some());
+        let incomplete = WHOLE.replace("\"complete\":true", "\"dropped_by\":{\"versions\":3},\"complete\":false");
+        assert!(parse(&incomplete).unwrap().fault().is_some_and(|fault| fault.ends_with("dropped_by {\"versions\":3}")));
         assert!(parse(&WHOLE.replace("12345", "0")).unwrap().fault().is_some());
     }
 }
