@@ -126,9 +126,8 @@ impl<'a> Execution<'a> {
 
     /// Is everything still known that `len` bytes have been since the vCPU may have brought them in?
     fn is_remembered(&self, len: u64) -> bool {
-        self.pieces(len).all(|(first, count, since)| {
-            self.mapping.translate(first).is_none_or(|phys| !self.memory.forgot_after(phys, count, since))
-        })
+        self.pieces(len)
+            .all(|(first, count, since)| self.mapping.translate(first).is_none_or(|phys| !self.memory.forgot_after(phys, count, since)))
     }
 
     /// The verdict.

@@ -401,7 +401,11 @@ mod tests {
         assert_eq!((memory.cell_versions(Phys(0)), memory.byte(Phys(0), Seq(2))), (2, Some(2)));
         assert_eq!([1, 2, 3].map(|since| memory.forgot_after(Phys(0), 1, Seq(since))), [true, false, false]);
         assert!(!memory.forgot_after(Phys(1), 15, Seq(0)) && !memory.forgot_after(Phys(16), 4, Seq(0)), "other bytes");
-        assert!(memory.changed_after(Phys(0), 1, Seq(3)) && !memory.changed_after(Phys(1), 16, Seq(0)) && memory.changed_after(Phys(1), 17, Seq(0)));
+        assert!(
+            memory.changed_after(Phys(0), 1, Seq(3))
+                && !memory.changed_after(Phys(1), 16, Seq(0))
+                && memory.changed_after(Phys(1), 17, Seq(0))
+        );
         memory.forget_page(Phys(5));
         assert_eq!((memory.page(Phys(0)), memory.versions()), (None, 0));
     }

@@ -96,7 +96,8 @@ impl Fast {
             let Self { history, segments, cpus, .. } = self;
             history.forget_unheld(cell, horizon, 0, |first, len| {
                 let touches = |segment: &Segment| {
-                    let mut bytes = (0..segment.run.bytes().len() as u64).filter_map(|i| segment.place.phys(segment.run.linear().offset(i)));
+                    let mut bytes =
+                        (0..segment.run.bytes().len() as u64).filter_map(|i| segment.place.phys(segment.run.linear().offset(i)));
                     bytes.any(|at| at >= first && at < first.offset(len))
                 };
                 let there: BTreeSet<usize> = (0..segments.len()).filter(|index| touches(&segments[*index])).collect();

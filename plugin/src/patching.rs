@@ -375,7 +375,11 @@ mod tests {
             patching.switch(Vcpu(0), task);
             patching.store(Seq(1000 + task), Vcpu(0), true, Context::default());
         }
-        assert_eq!((patching.user_stores.len(), patching.dropped()), (MAX_TASKS, 1), "and then the one that has been idle for the longest time");
+        assert_eq!(
+            (patching.user_stores.len(), patching.dropped()),
+            (MAX_TASKS, 1),
+            "and then the one that has been idle for the longest time"
+        );
         assert!(!patching.user_stores.contains_key(&Task::Struct(100)) && patching.user_stores.contains_key(&Task::Struct(101)));
     }
 

@@ -82,9 +82,9 @@ pub enum Leave {
 }
 
 /// A callback that may leave its block.
-pub trait MayLeave: Sync + 'static {
-    /// `vcpu` is about to execute a block's first instruction, or one after a CPUID. When it leaves, nothing else of this callback happens.
-    fn decide(&'static self, vcpu: Vcpu) -> Option<Leave>;
+pub trait MayLeave: 'static {
+    /// `vcpu` is about to execute a block's first instruction, or one after a CPUID, with which `word` was registered. When it leaves, nothing else of this callback happens.
+    fn decide(word: u64, vcpu: Vcpu) -> Option<Leave>;
 }
 
 /// Does [`Leave::Again`] need the place in memory?
@@ -324,11 +324,11 @@ impl Checked {
 }
 
 impl Translation<'_> {
-    /// Calls `payload` before every execution of this block on which the executing vCPU's word of `slot` is not `version`; without a slot before every execution.
-    pub fn may_leave<P: MayLeave>(&self, checked: &Checked, slot: Option<u32>, version: u64, payload: &'static P) {
+    /// Calls `P` with `word` before every execution of this block on which the executing vCPU's word of `slot` is not `version`; without a slot before every execution.
+    pub fn may_leave<P: MayLeave>(&self, checked: &Checked, slot: Option<u32>, version: u64, word: u64) {
         let Some((registrations, way)) = WAY.get() else { return };
-        let userdata = std::ptr::from_ref(payload).cast_mut().cast();
-        // SAFETY: the block's handle is live within the translation callback; the payload lives for ever and is of the callback's type; the slot is in the table.
+        let userdata = word as usize as *mut c_void;
+        // SAFETY: the block's handle is live within the translation callback; the word is passed on and never followed; the slot is in the table.
         unsafe {
             match slot.filter(|slot| *slot < checked.len) {
                 Some(slot) => (registrations.block_cond)(
@@ -347,17 +347,12 @@ impl Translation<'_> {
 }
 
 impl Instruction<'_> {
-    /// Calls `payload` before every execution of this instruction, which comes after a CPUID.
-    pub fn may_leave<P: MayLeave>(&self, payload: &'static P) {
+    /// Calls `P` with `word` before every execution of this instruction, which comes after a CPUID.
+    pub fn may_leave<P: MayLeave>(&self, word: u64) {
         let Some((registrations, way)) = WAY.get() else { return };
         // SAFETY: as above.
         unsafe {
-            (registrations.instruction)(
-                self.handle(),
-                callback::<P>(way),
-                registrations.flags,
-                std::ptr::from_ref(payload).cast_mut().cast(),
-            );
+            (registrations.instruction)(self.handle(), callback::<P>(way), registrations.flags, word as usize as *mut c_void);
         }
     }
 }
@@ -374,9 +369,7 @@ static RIP: OnceLock<Option<Register>> = OnceLock::new();
 unsafe extern "C" fn fire<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void) {
     let mut decision: Option<(Leave, u64)> = None;
     guard(|| {
-        // SAFETY: `userdata` is the `&'static P` that was given at the registration of this very instance of the function.
-        let payload: &'static P = unsafe { &*userdata.cast_const().cast::<P>() };
-        if let Some(leave) = payload.decide(Vcpu(vcpu as u16)) {
+        if let Some(leave) = P::decide(userdata as usize as u64, Vcpu(vcpu as u16)) {
             // Not the linear address: QEMU wants the segment's offset. At a block's start, and after CPUID, the register is exact; after CPUID it is CPUID's own.
             let rip = RIP.get_or_init(|| Register::find("rip"));
             decision = rip.and_then(|rip| CurrentCpu::new(true).read(rip)).map(|pc| (leave, pc));
@@ -422,9 +415,7 @@ unsafe extern "C" fn entry_v4<P: MayLeave>(_vcpu: c_uint, _userdata: *mut c_void
 unsafe extern "C" fn fire_v4<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void, back: usize) {
     let mut decision: Option<Leave> = None;
     guard(|| {
-        // SAFETY: as in `fire`.
-        let payload: &'static P = unsafe { &*userdata.cast_const().cast::<P>() };
-        decision = payload.decide(Vcpu(vcpu as u16));
+        decision = P::decide(userdata as usize as u64, Vcpu(vcpu as u16));
     });
     if let (Some(decision), Some((_, Way::Internal(way)))) = (decision, WAY.get()) {
         none_is_held();

@@ -125,7 +125,12 @@ impl Counts {
         let counts = side.counts();
         self.drop(&[("ledger", side.ledger().dropped())]);
         let (pages, records) = side.past().memory().size();
-        self.memory.tables.extend([("pages", pages), ("retired pages", counts.retired as usize), ("stores", records), ("versions", side.past().memory().versions())]);
+        self.memory.tables.extend([
+            ("pages", pages),
+            ("retired pages", counts.retired as usize),
+            ("stores", records),
+            ("versions", side.past().memory().versions()),
+        ]);
         self.stores = Some(counts);
         self.ledger = Some(side.ledger().clone());
         let patching = side.patching_known();
