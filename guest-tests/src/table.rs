@@ -306,6 +306,19 @@ const BASIC: &[Scenario] = &[
     .by_itself()
     .in_light(UNSERIALIZED, NO_WRITER),
     good("own/alias-cpuid", "stores through a second mapping, executes CPUID, then calls the code").on_one_cpu(),
+    // The same memory at two executable addresses.
+    good("views/other", "stores through the address it executes from, then calls the code at another address for the first time")
+        .on_one_cpu(),
+    bad(
+        "views/alias",
+        "views/alias-cpuid",
+        Verdicts::reported(Alias),
+        "stores through one executable address, then calls the code at another one",
+    )
+    .on_one_cpu()
+    .by_itself()
+    .in_light(UNSERIALIZED, NO_WRITER),
+    good("views/alias-cpuid", "the same with CPUID between").on_one_cpu(),
     // Mappings.
     good("mapping/fresh", "new code at an address where nothing was mapped before, handed to another thread"),
     good("mapping/munmap-mmap", "unmaps code that another thread ran and maps other code there"),

@@ -47,6 +47,12 @@ impl CodeRun {
         self.linear
     }
 
+    /// The same instructions `shift` bytes further on, modulo 2^64.
+    #[must_use]
+    pub fn shifted(&self, shift: u64) -> Self {
+        Self { linear: Linear(self.linear.0.wrapping_add(shift)), ..self.clone() }
+    }
+
     /// The address of its last instruction.
     #[must_use]
     pub fn last(&self) -> Linear {

@@ -21,6 +21,7 @@ pub mod segment;
 pub mod store_side;
 pub mod suppress;
 pub mod vcpu;
+pub mod views;
 pub mod widen;
 pub mod x86;
 

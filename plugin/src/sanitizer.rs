@@ -288,7 +288,7 @@ impl Sanitizer {
                 if let Some(side) = side.as_mut().filter(|_| new) {
                     side.add(segment);
                 }
-                let registers = self.config.writers && segment.last_change() != Seq(0);
+                let registers = segment.may_run_elsewhere() || self.config.writers && segment.last_change() != Seq(0);
                 if self.injecting.is_some() {
                     part[0].may_divert_unless_done(&self.slots, segment.slot, segment);
                 } else {

@@ -15,6 +15,7 @@ use crate::qemu::locks::Mutex;
 use crate::qemu::scoreboard::SlotId;
 use crate::qemu::translation::Payload;
 use crate::sanitizer::Sanitizer;
+use crate::views::Views;
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::history::Place;
 use icsan_model::light::CodeRun;
@@ -36,6 +37,8 @@ pub struct Segment {
     pub slot: SlotId,
     contested: AtomicBool,
     suspected: AtomicBool,
+    /// May it run at other linear addresses than the one where it was translated?
+    elsewhere: AtomicBool,
     /// The last store that changed a byte of it, or one behind it that an older and longer instruction might reach.
     last_change: AtomicU64,
     rest: Box<Rest>,
@@ -118,6 +121,18 @@ impl Segment {
         )
     }
 
+    /// May it run at other linear addresses than the one where it was translated, so that the vCPU must be asked?
+    #[inline]
+    #[must_use]
+    pub fn may_run_elsewhere(&self) -> bool {
+        self.elsewhere.load(Ordering::Relaxed)
+    }
+
+    /// From now on the vCPU must be asked where it runs.
+    pub fn ask_where(&self) {
+        self.elsewhere.store(true, Ordering::Relaxed);
+    }
+
     /// Did memory ever differ from it when a vCPU ran it? Set and asked by that vCPU's thread; to the others a late answer does not matter.
     #[must_use]
     pub fn suspected(&self) -> bool {
@@ -156,11 +171,6 @@ impl Segment {
     fn contest(&self) {
         self.contested.store(true, Ordering::Release);
     }
-
-    /// Where its first byte lies in host memory, less its linear address: equal for two segments if the one's bytes are also the other's.
-    fn displacement(&self) -> Option<usize> {
-        self.host.identity().map(|host| host.wrapping_sub(self.run().linear().0 as usize))
-    }
 }
 
 /// Segments are found by the aligned pieces of linear address space that they touch; of that many bytes.
@@ -176,7 +186,7 @@ pub fn phys_pieces(phys: Phys, len: u64) -> impl Iterator<Item = u64> {
     phys.0 / PIECE..=(phys.0 + len.max(1) - 1) / PIECE
 }
 
-/// What segments have held in one piece, at one displacement.
+/// What segments have held in one piece of the host's memory.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     bytes: [u8; PIECE as usize],
@@ -192,8 +202,9 @@ pub struct CodeTable {
     by_piece: FxHashMap<u64, &'static Neighbours>,
     /// By the hash of what makes segments the same: a site that is patched again and again has many at one address.
     by_content: FxHashMap<u64, Vec<&'static Segment>>,
-    /// By piece and displacement. No larger than the segments are.
-    seen: FxHashMap<(u64, usize), Seen>,
+    /// By piece of the host's memory. No larger than the segments are.
+    seen: FxHashMap<u64, Seen>,
+    views: Views,
     len: u32,
     limit: u32,
     dropped: u64,
@@ -249,29 +260,47 @@ impl CodeTable {
     /// Is it known that other bytes stood at the place of this instruction, in the same memory?
     #[must_use]
     pub fn changed(&self, linear: Linear, bytes: &[u8], host: Option<usize>) -> bool {
-        let Some(displacement) = host.map(|host| host.wrapping_sub(linear.0 as usize)) else { return false };
-        (0..).zip(bytes).any(|(index, byte)| {
-            let at = linear.offset(index).0;
+        let Some(host) = host else { return false };
+        // What crosses into the next page lies elsewhere.
+        let room = (PAGE - linear.0 % PAGE) as usize;
+        (host as u64..).zip(bytes).take(room).any(|(at, byte)| {
             let bit = at % PIECE;
             self.seen
-                .get(&(at / PIECE, displacement))
+                .get(&(at / PIECE))
                 .is_some_and(|seen| seen.changed >> bit & 1 != 0 || (seen.known >> bit & 1 != 0 && seen.bytes[bit as usize] != *byte))
         })
     }
 
     /// Notes what a new segment holds, for [`CodeTable::changed`].
-    fn note(&mut self, segment: &Segment) {
-        let Some(displacement) = segment.displacement() else { return };
-        for (index, byte) in (0..).zip(segment.run().bytes()) {
-            let at = segment.run().linear().offset(index).0;
+    fn note(&mut self, segment: &'static Segment) {
+        let Some(host) = segment.host.identity() else { return };
+        let room = (PAGE - segment.run().linear().0 % PAGE) as usize;
+        let mut changed = false;
+        for (at, byte) in (host as u64..).zip(segment.run().bytes()).take(room) {
             let bit = at % PIECE;
-            let seen = self.seen.entry((at / PIECE, displacement)).or_insert(Seen { bytes: [0; PIECE as usize], known: 0, changed: 0 });
+            let seen = self.seen.entry(at / PIECE).or_insert(Seen { bytes: [0; PIECE as usize], known: 0, changed: 0 });
             if seen.known >> bit & 1 != 0 && seen.bytes[bit as usize] != *byte {
                 seen.changed |= 1 << bit;
+                changed = true;
             }
             seen.known |= 1 << bit;
             seen.bytes[bit as usize] = *byte;
         }
+        self.views.add(segment);
+        if changed {
+            self.views.changed(segment);
+        }
+    }
+
+    /// A store has changed these segments.
+    pub fn stored_to(&mut self, segments: &[&'static Segment]) {
+        segments.iter().for_each(|segment| self.views.changed(segment));
+    }
+
+    /// The segment of the same code `shift` bytes further on in linear memory, whole pages, made if it is new, and whether it was made. `None` if the table is full.
+    pub fn shifted(&mut self, segment: &Segment, shift: u64) -> Option<(&'static Segment, bool)> {
+        let place = segment.place().map(|place| Place { page: place.page.offset(shift), ..place });
+        self.intern(segment.run().shifted(shift), segment.host.clone(), place, segment.sanitizer)
     }
 
     /// The segment of this run, made if it is new, and whether it was made. `None` if the table is full.
@@ -300,6 +329,7 @@ impl CodeTable {
             slot: SlotId(self.len),
             contested: AtomicBool::new(false),
             suspected: AtomicBool::new(false),
+            elsewhere: AtomicBool::new(false),
             last_change: AtomicU64::new(0),
             rest: Box::new(Rest { run, place, neighbours }),
         };

@@ -10,7 +10,7 @@ use crate::report::findings::{Evidence, Origin, Shown};
 use crate::segment::Segment;
 use crate::store_side::{Looked, StoreSide};
 use crate::vcpu::{Mismatch, VcpuState};
-use crate::{light, x86};
+use crate::{light, views, x86};
 use icsan_model::addr::{Phys, Seq, Vcpu};
 use icsan_model::candidates::Candidates;
 use icsan_model::hazard::{Hazard, Kind};
@@ -33,6 +33,7 @@ impl Sanitizer {
         if self.repair.is_some_and(|repair| repair.doubts(vcpu, segment.run().linear())) {
             return None;
         }
+        let segment = if segment.may_run_elsewhere() { self.where_it_runs(segment, cpu) } else { segment };
         // A recording must have the order in which things were seen.
         let mut recorded = self.config.record.is_some().then(|| self.code.lock());
         if !segment.host.holds() {
@@ -67,6 +68,22 @@ impl Sanitizer {
             self.looks_at_rivals(segment, vcpu, state, &slots, cpu);
             None
         }
+    }
+
+    /// The segment's code at the linear address that the vCPU executes it at. Where that cannot be told it is the one that it was translated at.
+    fn where_it_runs(&'static self, segment: &'static Segment, cpu: &CurrentCpu) -> &'static Segment {
+        let translated = segment.run().linear();
+        let shift = x86::program_counter(cpu).map_or(0, |counter| views::shift(translated, counter));
+        if shift == 0 {
+            return segment;
+        }
+        let mut code = self.code.lock();
+        let Code { table, side } = &mut *code;
+        let Some((there, new)) = table.shifted(segment, shift) else { return segment };
+        if let Some(side) = side.as_mut().filter(|_| new) {
+            side.add(there);
+        }
+        there
     }
 
     /// QEMU runs a block whose bytes memory does not hold.

@@ -69,6 +69,7 @@ impl Sanitizer {
                 || self.next(),
             );
             self.touch(&touched);
+            table.stored_to(&touched.segments);
             if self.widening.is_some() && self.watching.load(Ordering::Relaxed) {
                 self.concerns(&touched, vcpu, &mut concern);
             }

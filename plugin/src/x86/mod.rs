@@ -15,6 +15,7 @@ use crate::patching::TaskName;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::translation::Instruction;
 use crate::sanitizer::Sanitizer;
+use icsan_model::addr::Linear;
 use icsan_model::profile::Profile;
 use icsan_model::sync_event::SyncEventId;
 use icsan_model::x86::classify::{Class, classify};
@@ -84,6 +85,13 @@ pub fn may_change_mapping(event: SyncEventId) -> bool {
 #[must_use]
 pub fn privilege(cpu: &CurrentCpu) -> Option<u8> {
     registers::Registers::get().cs(cpu).map(|cs| cs as u8 & 3)
+}
+
+/// The program counter of the vCPU whose callback runs, if its registers can be read: that of the callback's instruction, or of one before it in the same block. In 64-bit
+/// code only, where the code segment begins at 0.
+#[must_use]
+pub fn program_counter(cpu: &CurrentCpu) -> Option<Linear> {
+    registers::Registers::get().rip(cpu).map(Linear)
 }
 
 /// The name of the task whose `task_struct` is at that address.

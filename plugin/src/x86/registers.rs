@@ -10,6 +10,7 @@ const GENERAL: [&str; 16] = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "r
 #[derive(Debug)]
 pub struct Registers {
     general: [Option<Register>; 16],
+    rip: Option<Register>,
     cs: Option<Register>,
     cr0: Option<Register>,
     cr3: Option<Register>,
@@ -27,6 +28,7 @@ impl Registers {
     pub fn get() -> &'static Self {
         REGISTERS.get_or_init(|| Self {
             general: GENERAL.map(Register::find),
+            rip: Register::find("rip"),
             cs: Register::find("cs"),
             cr0: Register::find("cr0"),
             cr3: Register::find("cr3"),
@@ -41,6 +43,11 @@ impl Registers {
     /// General register by number.
     pub fn general(&self, cpu: &CurrentCpu, number: u8) -> Option<u64> {
         cpu.read((*self.general.get(usize::from(number))?)?)
+    }
+
+    /// RIP.
+    pub fn rip(&self, cpu: &CurrentCpu) -> Option<u64> {
+        cpu.read(self.rip?)
     }
 
     /// RAX.

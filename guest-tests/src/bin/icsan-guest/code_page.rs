@@ -52,6 +52,20 @@ impl CodePage {
         Ok(Self { write, execute, len: PAGE, memfd: Some(fd) })
     }
 
+    /// Maps one page of memory at two addresses, writable and executable at both.
+    pub fn twice() -> io::Result<[Self; 2]> {
+        // SAFETY: the name is a C string; the result is a new descriptor.
+        let fd = check(unsafe { libc::memfd_create(c"icsan".as_ptr(), 0) }.into())? as libc::c_int;
+        // SAFETY: sets the size of a file that is ours.
+        check(unsafe { libc::ftruncate(fd, PAGE as i64) }.into())?;
+        let view = || map(ptr::null_mut(), PAGE, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, libc::MAP_SHARED, fd);
+        let (first, second) = (view()?, view()?);
+        Ok([
+            Self { write: first, execute: first, len: PAGE, memfd: Some(fd) },
+            Self { write: second, execute: second, len: PAGE, memfd: None },
+        ])
+    }
+
     /// Makes a page of this program's own text, the one that holds `function`, writable. It stays so.
     pub fn of_text(function: Function) -> io::Result<Self> {
         let start = (function as usize & !(PAGE - 1)) as *mut u8;

@@ -47,6 +47,47 @@ pub fn alias_split(between: fn(), serializes: bool) -> Attempt {
     stores_then_calls(&Shape::on(Kind::Imm32Split, CodePage::aliased()?), between, serializes)
 }
 
+/// The same memory at two addresses, both executable.
+fn two_views() -> std::io::Result<[Shape; 2]> {
+    Ok(CodePage::twice()?.map(|view| Shape::on(Kind::Imm32TwoQuadwords, view)))
+}
+
+/// Calls the code at one address, stores through that, and calls it at the other one, where it has not been since it serialized. The emulator may have translated the old
+/// code there, and use that translation for both addresses.
+pub fn at_other_address() -> Attempt {
+    let [here, there] = two_views()?;
+    pin(executor(cpus()))?;
+    let mut pace = pace(true);
+    while let Some(n) = pace.next() {
+        cpuid();
+        here.function()(0);
+        here.store(n);
+        if let Some(outcome) = pace.ran(there.expected(n), there.function()(0)) {
+            return Ok(outcome);
+        }
+    }
+    Ok(pace.outcome())
+}
+
+/// Calls the code at one address, stores through the other one, does `between`, and calls it again. Its translation may stem from the other address.
+pub fn through_other_address(between: fn(), serializes: bool) -> Attempt {
+    let [here, there] = two_views()?;
+    pin(executor(cpus()))?;
+    let mut pace = pace(serializes);
+    while let Some(n) = pace.next() {
+        here.store(n + 100);
+        there.function()(0);
+        cpuid();
+        here.function()(0);
+        there.store(n);
+        between();
+        if let Some(outcome) = pace.ran(here.expected(n), here.function()(0)) {
+            return Ok(outcome);
+        }
+    }
+    Ok(pace.outcome())
+}
+
 /// CPUID that keeps rbx.
 const CPUID: &[u8] = &[0x53, 0x31, 0xC0, 0x0F, 0xA2, 0x5B];
 /// A jump over thirteen NOPs, so that the immediate operand behind it straddles two quadwords.

@@ -1,0 +1,91 @@
+//! Views: the linear addresses at which a page of code is executed.
+//!
+//! QEMU translates x86 code independently of its place (`CF_PCREL`), and runs one translation at every linear address that leads to the same memory. A callback tells the
+//! address at which the block was *translated*. For a kernel's text that is the one that it runs at. A page that is mapped twice, or by two processes, may run at
+//! another one; what a vCPU holds goes by linear address, and so does the rule for its own stores. So for pages that were translated at several addresses, and whose code changes, the address is asked
+//! for at each first execution: the program counter, which is exact where a block begins, and not behind the callback's instruction within it. (Not below 4 GiB, where
+//! code need not be 64-bit code.)
+
+use crate::segment::Segment;
+use icsan_model::addr::Linear;
+use icsan_model::memory::PAGE;
+use rustc_hash::FxHashMap;
+
+/// Below this code need not be 64-bit code, whose segment begins at 0; the program counter is no linear address then.
+const FOUR_GIB: u64 = 1 << 32;
+
+/// One page of code in the host's memory.
+#[derive(Debug)]
+struct View {
+    /// The linear page that it was first translated at.
+    first: Linear,
+    /// Was it translated at another one, too?
+    several: bool,
+    /// Did any of its code change?
+    changed: bool,
+    segments: Vec<&'static Segment>,
+}
+
+/// All pages of code, by host address.
+#[derive(Debug, Default)]
+pub struct Views(FxHashMap<usize, View>);
+
+fn page_of(segment: &Segment) -> Option<usize> {
+    segment.host.identity().map(|host| host.wrapping_sub((segment.run().linear().0 % PAGE) as usize))
+}
+
+impl Views {
+    /// A new segment.
+    pub fn add(&mut self, segment: &'static Segment) {
+        let Some(page) = page_of(segment).filter(|_| segment.run().linear().0 >= FOUR_GIB) else { return };
+        let linear = segment.run().linear().align_down(PAGE);
+        let view = self.0.entry(page).or_insert_with(|| View { first: linear, several: false, changed: false, segments: Vec::new() });
+        view.several |= view.first != linear;
+        view.segments.push(segment);
+        view.ask();
+    }
+
+    /// Code in the segment's page has changed.
+    pub fn changed(&mut self, segment: &Segment) {
+        if let Some(view) = page_of(segment).and_then(|page| self.0.get_mut(&page)).filter(|view| !view.changed) {
+            view.changed = true;
+            view.ask();
+        }
+    }
+}
+
+impl View {
+    fn ask(&self) {
+        if self.several && self.changed {
+            self.segments.iter().for_each(|segment| segment.ask_where());
+        }
+    }
+}
+
+/// How far from the address where it was translated an instruction runs, given a program counter of its block that is not behind it: whole pages.
+#[must_use]
+pub fn shift(translated: Linear, counter: Linear) -> u64 {
+    // Modulo 2^64, rounded up: the counter may lie before the instruction, by less than a page.
+    counter.0.wrapping_sub(translated.0).wrapping_add(PAGE - 1) & !(PAGE - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instruction_runs_whole_pages_away() {
+        let translated = Linear(0x7000_0123);
+        for (counter, expected) in [
+            (0x7000_0123, 0),
+            (0x7000_0100, 0),
+            (0x6fff_ff80, 0),
+            (0x9000_0123, 0x2000_0000),
+            (0x9000_0001, 0x2000_0000),
+            (0x6000_0123, 0x1000_0000_u64.wrapping_neg()),
+            (0x5fff_ff00, 0x1000_0000_u64.wrapping_neg()),
+        ] {
+            assert_eq!(shift(translated, Linear(counter)), expected, "{counter:x}");
+        }
+    }
+}
