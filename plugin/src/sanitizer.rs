@@ -365,7 +365,7 @@ impl Hooks for &'static Sanitizer {
         match self.code.try_lock_for(EXIT_PATIENCE) {
             Some(mut code) => {
                 counts.drop(&[("segments", code.table.dropped())]);
-                counts.memory.tables.insert("segments", code.table.len());
+                counts.memory.tables.insert("segments", code.table.segments());
                 if let Some(side) = &mut code.side {
                     counts.drop(&[("recording", u64::from(!side.past().finish()))]);
                     counts.add_stores(side);

@@ -225,7 +225,7 @@ impl CodeTable {
 
     /// How many segments there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn segments(&self) -> usize {
         self.len as usize
     }
 

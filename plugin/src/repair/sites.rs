@@ -76,13 +76,14 @@ impl Word {
 #[derive(Debug)]
 pub struct Sites {
     ids: Mutex<FxHashMap<Key, SiteId>>,
-    /// In pieces, made when they are needed.
-    pieces: Box<[OnceLock<Box<[OnceLock<Site>]>>]>,
+    /// Made when they are needed.
+    pieces: Box<[OnceLock<Piece>]>,
     limit: u32,
 }
 
 /// Sites that get their room together.
 const PIECE: usize = 1 << 10;
+type Piece = Box<[OnceLock<Site>]>;
 
 impl Sites {
     /// Room for `limit` sites, [`MAX_SITES`] at most.
