@@ -33,6 +33,29 @@ pub const WORKLOADS: &[(&str, &str)] = &[
 /// The workloads that the kernel carries out while it boots; it is asked for them by a word of its own on the command line.
 pub const AT_BOOT: &[&str] = &["early", "nops"];
 
+/// What the line of a workload begins with that says how often the guest saw something else than what was patched: `WORKLOAD: WRONG of LOOKED` follows.
+pub const VISIBLE: &str = "# visible: ";
+
+/// Which old instruction a bug lets a CPU execute so that the guest sees it: what `inject=` is set to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Inject {
+    /// The oldest.
+    Stale,
+    /// One that never stood in memory.
+    Torn,
+}
+
+impl Inject {
+    /// As the plugin's key has it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::Torn => "torn",
+        }
+    }
+}
+
 /// A workload's marker.
 #[must_use]
 pub fn workload_id(name: &str) -> u16 {
@@ -60,6 +83,8 @@ pub struct Row {
     pub executor: usize,
     /// Is the bug one of all patches of a kind, so that it may be met at other places, and while the kernel boots?
     pub everywhere: bool,
+    /// With what the guest sees it. `None`: nothing is reported, and nothing is to be seen. The healthy kernel must bear both.
+    pub visible: Option<Inject>,
     /// Why it is reported, or silent.
     pub why: &'static str,
 }
@@ -107,6 +132,7 @@ pub const BUGS: &[Row] = &[
         function: Some("arch_arm_kprobe+*,arch_disarm_kprobe+*"),
         executor: EXECUTOR,
         everywhere: false,
+        visible: Some(Inject::Stale),
         why: "arch_arm_kprobe() has returned, the breakpoint counts as planted, and the other CPU may still run the instruction; the same the other way round. \
               What would serialize it is the IPI that is missing",
     },
@@ -120,6 +146,7 @@ pub const BUGS: &[Row] = &[
         function: Some("text_poke_early+*"),
         executor: 0,
         everywhere: true,
+        visible: None,
         why: "cannot show: text_poke_early() stores through the address that the code runs from, and memcpy()'s RET is a taken branch before interrupts \
               can come (SDM, option 1). The fix is for what the manual leaves open, as its author says. It would show as smc in a profile without option 1",
     },
@@ -133,6 +160,7 @@ pub const BUGS: &[Row] = &[
         function: Some("apply_alternatives+*"),
         executor: 0,
         everywhere: true,
+        visible: None,
         why: "cannot show: own stores through the address that the code runs from, and taken branches since. What an interrupt would meet half-way is what \
               stands in memory at that moment: a broken instruction, but not a stale one",
     },
@@ -146,6 +174,7 @@ pub const BUGS: &[Row] = &[
         function: None,
         executor: 0,
         everywhere: false,
+        visible: Some(Inject::Stale),
         why: "the caller's CPU was left out: its other thread comes by a switch without a CR3 write, returns by SYSRET, and runs what the caller takes for \
               gone",
     },
@@ -159,6 +188,7 @@ pub const BUGS: &[Row] = &[
         function: None,
         executor: 0,
         everywhere: false,
+        visible: Some(Inject::Stale),
         why: "a process of one thread is sent home at once: SYSCALL and SYSRET do not serialize",
     },
     Row {
@@ -171,6 +201,7 @@ pub const BUGS: &[Row] = &[
         function: BATCH,
         executor: EXECUTOR,
         everywhere: true,
+        visible: Some(Inject::Torn),
         why: "the tails are written while the other CPU may hold the old first byte: of a site that straddles chunks, the old first chunk and the new \
               second one. Sites in one chunk have whole versions only",
     },
@@ -184,6 +215,7 @@ pub const BUGS: &[Row] = &[
         function: BATCH,
         executor: EXECUTOR,
         everywhere: true,
+        visible: Some(Inject::Torn),
         why: "the first bytes are written while the other CPU may hold an old tail, which it brought in by running on behind the breakpoint: the new first \
               chunk and the old second one",
     },
@@ -197,6 +229,7 @@ pub const BUGS: &[Row] = &[
         function: BATCH,
         executor: EXECUTOR,
         everywhere: true,
+        visible: Some(Inject::Stale),
         why: "text_poke_bp_batch() has returned, and the other CPU may still run the breakpoint, whose chunk it brought in again behind it",
     },
     Row {
@@ -209,6 +242,7 @@ pub const BUGS: &[Row] = &[
         function: Some("arch_jump_label_transform_queue+*"),
         executor: EXECUTOR,
         everywhere: true,
+        visible: Some(Inject::Stale),
         why: "no breakpoint and no sync, and no protocol function that would commit it: the other CPU may run the old instruction",
     },
 ];
@@ -247,6 +281,7 @@ pub fn rows(variant: &str) -> Vec<Row> {
         function: None,
         executor: 0,
         everywhere: false,
+        visible: None,
         why,
     };
     WORKLOADS.iter().map(healthy).collect()

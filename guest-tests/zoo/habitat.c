@@ -9,7 +9,8 @@
  *   icsan_zoo/batch  N           patches all sites N times, by text_poke_queue() and text_poke_finish()
  *   icsan_zoo/met                how often the executor of the sites came in time for a sync that may be missing: first, second, third
  *   icsan_zoo/key    N           flips the static key N times, each time while the executor stands aside
- *   icsan_zoo/aside  1 or 0      has the executor stand aside, so that something else is patched meanwhile; then has it run that at once
+ *   icsan_zoo/probe  1 or 0      plants or removes a kprobe on zoo_probed, while the executor stands aside
+ *   icsan_zoo/wrong              how often the executor met, right after a patch, something else than that; and how often it looked
  *   icsan_zoo/burst  WHAT MICROSECONDS  runs what is patched: sites, probed, key
  */
 #include <linux/cpumask.h>
@@ -18,6 +19,7 @@
 #include <linux/init.h>
 #include <linux/jump_label.h>
 #include <linux/kernel.h>
+#include <linux/kprobes.h>
 #include <linux/memory.h>
 #include <linux/mutex.h>
 #include <linux/objtool.h>
@@ -53,23 +55,35 @@
 	RETURN(name)
 #define SITE_LEN	5
 #define SITE_TARGET	6
+/* A split one jumps farther, to another return. */
+#define SPLIT_TARGET	16
 
 /*
  * The sites of a batch, whole ones and ones that are split between two fetch chunks of 16 bytes, in turn. What is run behind a site lies in the
- * chunk of the site's last byte. A split one parts the first byte from the tail: so the old first byte with the new tail (0f | 01 00 00 00), and
- * the new first byte with the old tail (e9 | 1f 44 00 00), are what never stood in memory. Behind the third byte NOP and jump are alike.
+ * chunk of the site's last byte. A split one parts the first byte from the tail: so the old first byte with the new tail, which is UD2 (0f | 0b 00 00 00),
+ * and the new first byte with the old tail, a jump to a place that counts it (e9 | 1f 44 00 00), are what never stood in memory.
  */
 #define WHOLE		3
 #define SPLIT		15
 #define SITES		16
+#define TORN_DISTANCE	0x441f
 
 asm(".pushsection .text, \"ax\"\n"
-	".balign 32, 0xcc\n"
+	".balign 64, 0xcc\n"
 	".globl zoo_sites\n"
 	"zoo_sites:\n"
 	".irp n, 0, 1, 2, 3, 4, 5, 6, 7\n\t"
 	SITE("zoo_whole_\\n", WHOLE)
-	SITE("zoo_split_\\n", SPLIT)
+	".balign 32, 0xcc\n\t"
+	".skip " __stringify(SPLIT) ", 0xcc\n"
+	FUNCTION("zoo_split_\\n")
+	".byte 0x0f, 0x1f, 0x44, 0x00, 0x00\n\t"
+	"nop\n\t"
+	RETURN("zoo_split_\\n")
+	/* Where it jumps to: the last byte of its block. */
+	".skip 31 - (. - zoo_sites) % 32, 0xcc\n\t"
+	ANNOTATE_UNRET_SAFE
+	"ret\n\t"
 	".endr\n\t"
 	SITE("zoo_early_site", WHOLE)
 	".balign 32, 0xcc\n"
@@ -80,12 +94,23 @@ asm(".pushsection .text, \"ax\"\n"
 	FUNCTION("zoo_probed")
 	"movl $1, %eax\n\t"
 	RETURN("zoo_probed")
+	/* Where torn jumps go to, one behind each split site. */
+	".irp n, 0, 1, 2, 3, 4, 5, 6, 7\n\t"
+	".skip zoo_sites + 64 * \\n + 32 + " __stringify(SPLIT) " + 5 + " __stringify(TORN_DISTANCE) " - ., 0xcc\n"
+	FUNCTION("zoo_torn_\\n")
+	"incl zoo_torn(%rip)\n\t"
+	RETURN("zoo_torn_\\n")
+	".endr\n\t"
 	".popsection");
 
 extern u8 zoo_sites[];
 asmlinkage void zoo_early_site(void);
 asmlinkage void zoo_nops_site(void);
-asmlinkage void zoo_probed(void);
+asmlinkage unsigned long zoo_probed(void);
+
+/* Counted where torn jumps go to. */
+extern unsigned int zoo_torn;
+unsigned int zoo_torn;
 
 static u8 *site(unsigned int n)
 {
@@ -110,10 +135,39 @@ static u32 tail(unsigned int n)
 
 static DEFINE_STATIC_KEY_FALSE(zoo_key);
 
-static noinline notrace void zoo_keyed(void)
+static noinline notrace unsigned long zoo_keyed(void)
 {
-	if (static_branch_unlikely(&zoo_key))
-		barrier();
+	return static_branch_unlikely(&zoo_key);
+}
+
+/* The probe. What its handler counts is the executor's. */
+static unsigned long hits;
+static bool planted;
+
+static int probe_hit(struct kprobe *probe, struct pt_regs *regs)
+{
+	hits++;
+	return 0;
+}
+
+static struct kprobe probe = { .symbol_name = "zoo_probed", .pre_handler = probe_hit, .flags = KPROBE_FLAG_DISABLED };
+
+static unsigned long run_probed(void)
+{
+	unsigned long before = hits;
+
+	zoo_probed();
+	return hits - before;
+}
+
+static unsigned long key_now(void)
+{
+	return static_key_enabled(&zoo_key);
+}
+
+static unsigned long probe_now(void)
+{
+	return READ_ONCE(planted);
 }
 
 static u32 random_state = 1;
@@ -281,8 +335,9 @@ static void burst_of_sites(void)
 enum { RUNNING, ASKED, ASIDE };
 static int aside;
 static u64 runs;
+static unsigned int looked, wrong;
 
-static void burst_of(void (*function)(void))
+static void burst_of(unsigned long (*function)(void), unsigned long (*patched)(void))
 {
 	u32 priority = hold_timer();
 
@@ -291,7 +346,8 @@ static void burst_of(void (*function)(void))
 		smp_store_release(&aside, ASIDE);
 		while (smp_load_acquire(&aside) == ASIDE)
 			cpu_relax();
-		function();
+		wrong += function() != patched();
+		looked++;
 	}
 	apic_write(APIC_TASKPRI, priority);
 	WRITE_ONCE(runs, runs + 1);
@@ -312,9 +368,9 @@ static ssize_t burst_write(struct file *file, const char __user *text, size_t le
 		if (!strcmp(name, "sites"))
 			burst_of_sites();
 		else if (!strcmp(name, "key"))
-			burst_of(zoo_keyed);
+			burst_of(zoo_keyed, key_now);
 		else if (!strcmp(name, "probed"))
-			burst_of(zoo_probed);
+			burst_of(run_probed, probe_now);
 		else
 			return -EINVAL;
 		cond_resched();
@@ -322,11 +378,11 @@ static ssize_t burst_write(struct file *file, const char __user *text, size_t le
 	return len;
 }
 
-static const void *instruction(u8 *place, bool jump)
+static const void *instruction(u8 *place, bool jump, unsigned int target)
 {
 	/* Or objtool sees an address inside of a function. */
 	OPTIMIZER_HIDE_VAR(place);
-	return jump ? text_gen_insn(JMP32_INSN_OPCODE, place, place + SITE_TARGET) : x86_nops[SITE_LEN];
+	return jump ? text_gen_insn(JMP32_INSN_OPCODE, place, place + target) : x86_nops[SITE_LEN];
 }
 
 static int batch(u32 times)
@@ -345,7 +401,7 @@ static int batch(u32 times)
 		jump = !jump;
 		mutex_lock(&text_mutex);
 		for (i = 0; i < SITES; i++)
-			text_poke_queue(site(i), instruction(site(i), jump), SITE_LEN, NULL);
+			text_poke_queue(site(i), instruction(site(i), jump, i % 2 ? SPLIT_TARGET : SITE_TARGET), SITE_LEN, NULL);
 		text_poke_finish();
 		smp_store_release(&batches, batches + 1);
 		mutex_unlock(&text_mutex);
@@ -357,6 +413,14 @@ static ssize_t met_read(struct file *file, char __user *text, size_t len, loff_t
 {
 	char line[48];
 	int length = scnprintf(line, sizeof(line), "%u %u %u\n", met[FIRST], met[SECOND], met[THIRD]);
+
+	return simple_read_from_buffer(text, len, at, line, length);
+}
+
+static ssize_t wrong_read(struct file *file, char __user *text, size_t len, loff_t *at)
+{
+	char line[48];
+	int length = scnprintf(line, sizeof(line), "%u %u\n", wrong + zoo_torn, looked);
 
 	return simple_read_from_buffer(text, len, at, line, length);
 }
@@ -403,6 +467,24 @@ static int key(u32 times)
 	return error;
 }
 
+static int plant(u32 wanted)
+{
+	static bool registered;
+	int error;
+
+	/* The first one allocates, and needs the other CPUs for that. */
+	error = registered ? 0 : register_kprobe(&probe);
+	registered |= !error;
+	if (!error && wanted != planted)
+		error = stand_aside(1);
+	if (error || wanted == planted)
+		return error;
+	error = wanted ? enable_kprobe(&probe) : disable_kprobe(&probe);
+	if (!error)
+		WRITE_ONCE(planted, wanted);
+	return stand_aside(0) ?: error;
+}
+
 static ssize_t times_write(int (*function)(u32), const char __user *text, size_t len)
 {
 	u32 times;
@@ -423,15 +505,16 @@ static ssize_t key_write(struct file *file, const char __user *text, size_t len,
 	return times_write(key, text, len);
 }
 
-static ssize_t aside_write(struct file *file, const char __user *text, size_t len, loff_t *at)
+static ssize_t probe_write(struct file *file, const char __user *text, size_t len, loff_t *at)
 {
-	return times_write(stand_aside, text, len);
+	return times_write(plant, text, len);
 }
 
 static const struct file_operations batch_file = { .open = simple_open, .write = batch_write };
 static const struct file_operations met_file = { .open = simple_open, .read = met_read };
 static const struct file_operations key_file = { .open = simple_open, .write = key_write };
-static const struct file_operations aside_file = { .open = simple_open, .write = aside_write };
+static const struct file_operations probe_file = { .open = simple_open, .write = probe_write };
+static const struct file_operations wrong_file = { .open = simple_open, .read = wrong_read };
 static const struct file_operations burst_file = { .open = simple_open, .write = burst_write };
 
 /*
@@ -461,7 +544,7 @@ static void __init early(void)
 		while (!READ_ONCE(fired)) {
 			jump = !jump;
 			zoo_early_site();
-			text_poke_early(zoo_early_site, instruction((u8 *)zoo_early_site, jump), SITE_LEN);
+			text_poke_early(zoo_early_site, instruction((u8 *)zoo_early_site, jump, SITE_TARGET), SITE_LEN);
 		}
 		hrtimer_cancel(&timer);
 	}
@@ -502,7 +585,8 @@ static int __init zoo_init(void)
 	debugfs_create_file("batch", 0200, folder, NULL, &batch_file);
 	debugfs_create_file("met", 0400, folder, NULL, &met_file);
 	debugfs_create_file("key", 0200, folder, NULL, &key_file);
-	debugfs_create_file("aside", 0200, folder, NULL, &aside_file);
+	debugfs_create_file("probe", 0200, folder, NULL, &probe_file);
+	debugfs_create_file("wrong", 0400, folder, NULL, &wrong_file);
 	debugfs_create_file("burst", 0200, folder, NULL, &burst_file);
 	if (!wanted[0])
 		return 0;

@@ -105,6 +105,22 @@ fn done(patches: u32) -> Attempt {
     Ok(Outcome::Done { patches, seen: patches, tight: 0, wrong: None })
 }
 
+/// Says how often the guest saw something else than what was patched, of so many times that it looked.
+fn say_visible(workload: &str, wrong: u32, looked: u32) {
+    say(&format!("{}{workload}: {wrong} of {looked}", zoo::VISIBLE));
+}
+
+/// The same, as the kernel's own part of the zoo counted it.
+fn say_visible_in_kernel(workload: &str) -> io::Result<()> {
+    let counted = fs::read_to_string("/sys/kernel/debug/icsan_zoo/wrong")?;
+    let mut counts = counted.split_whitespace().map(|count| count.parse::<u32>());
+    match (counts.next(), counts.next()) {
+        (Some(Ok(wrong)), Some(Ok(looked))) => say_visible(workload, wrong, looked),
+        _ => return Err(io::Error::other(format!("the kernel counted '{}'", counted.trim()))),
+    }
+    Ok(())
+}
+
 /// Until the executor came in time, often enough, for each of the syncs that may be missing; or on a busy host until it is clear that it does not.
 fn batch() -> Attempt {
     const ENOUGH: u32 = 6;
@@ -118,6 +134,7 @@ fn batch() -> Attempt {
         let met = fs::read_to_string("/sys/kernel/debug/icsan_zoo/met")?;
         if met.split_whitespace().all(|count| count.parse().is_ok_and(|count: u32| count >= ENOUGH)) {
             say(&format!("# batch: met {}", met.trim()));
+            say_visible_in_kernel("batch")?;
             return done(all);
         }
         if start.elapsed() > PATIENT {
@@ -128,34 +145,27 @@ fn batch() -> Attempt {
 
 fn key() -> Attempt {
     let _executor = executor("key")?;
-    done(patches("key", 10, 60)?)
+    let flips = patches("key", 10, 60)?;
+    say_visible_in_kernel("key")?;
+    done(flips)
 }
 
 fn kprobe() -> Attempt {
-    const TRACING: &str = "/sys/kernel/tracing";
     const TOGGLES: u32 = 8;
-    let tracing = |file: &str, text: &str| fs::write(format!("{TRACING}/{file}"), text);
     // It stays a breakpoint: the jump that it would become comes by way of text_poke_bp(), which is another workload.
     fs::write("/proc/sys/debug/kprobes-optimization", "0")?;
-    // Or the first event that is enabled hooks the scheduler, too, and that makes for IPIs.
-    tracing("options/record-cmd", "0")?;
-    tracing("kprobe_events", "p:icsan zoo_probed")?;
-    // The first time the trace's buffers grow, which takes every CPU: also the one that will stand aside.
-    for enable in ["1", "0"] {
-        tracing("events/kprobes/icsan/enable", enable)?;
-    }
+    // Registers it, which takes every CPU: also the one that will stand aside.
+    zoo_file("probe", "0")?;
     let _executor = executor("probed")?;
     let start = Instant::now();
     let mut toggles = 0;
     while toggles < TOGGLES && start.elapsed() < LONG {
-        for enable in ["1", "0"] {
-            zoo_file("aside", "1")?;
-            tracing("events/kprobes/icsan/enable", enable)?;
-            zoo_file("aside", "0")?;
+        for plant in ["1", "0"] {
+            zoo_file("probe", plant)?;
         }
         toggles += 1;
     }
-    tracing("kprobe_events", "")?;
+    say_visible_in_kernel("kprobe")?;
     done(2 * toggles)
 }
 
@@ -189,12 +199,14 @@ fn membarrier_alone() -> Attempt {
     membarrier(Membarrier::RegisterSyncCore)?;
     let code = Returns::new()?;
     let run = code.function();
+    let mut wrong = 0;
     for number in 1..=CHANGES {
         run(0);
         code.change(number);
         membarrier(Membarrier::SyncCore)?;
-        run(0);
+        wrong += u32::from(run(0) != u64::from(number));
     }
+    say_visible("membarrier-alone", wrong, CHANGES);
     done(CHANGES)
 }
 
@@ -206,16 +218,17 @@ fn membarrier_sibling() -> Attempt {
     let code = Returns::new()?;
     let run = code.function();
     let (mine, theirs) = (Turn::new()?, Turn::new()?);
-    std::thread::scope(|scope| {
-        let sibling = scope.spawn(|| -> io::Result<()> {
+    let wrong = std::thread::scope(|scope| {
+        let sibling = scope.spawn(|| -> io::Result<u32> {
             pin(WRITER)?;
-            for _ in 1..=CHANGES {
+            let mut wrong = 0;
+            for number in 1..=CHANGES {
                 run(0);
                 mine.give()?;
                 theirs.wait()?;
-                run(0);
+                wrong += u32::from(run(0) != u64::from(number));
             }
-            Ok(())
+            Ok(wrong)
         });
         for number in 1..=CHANGES {
             mine.wait()?;
@@ -225,6 +238,7 @@ fn membarrier_sibling() -> Attempt {
         }
         sibling.join().unwrap_or_else(|_| Err(io::Error::other("the sibling panicked")))
     })?;
+    say_visible("membarrier-sibling", wrong, CHANGES);
     done(CHANGES)
 }
 

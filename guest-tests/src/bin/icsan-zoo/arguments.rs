@@ -29,6 +29,9 @@ pub struct Arguments {
     /// What the plugin knows: light (compares what is executed) or full (follows every store)
     #[arg(long, value_name = "MODE", default_value = "full", value_parser = |text: &str| Mode::from_name(text).ok_or("light or full"))]
     pub mode: Mode,
+    /// Have old instructions executed, and judge what the guest sees of it (QEMU 11.1); under the first profile only
+    #[arg(long)]
+    pub inject: bool,
     /// Only the workloads that match one of these globs, joined by commas
     #[arg(long, value_name = "GLOB", default_value = "")]
     pub filter: String,

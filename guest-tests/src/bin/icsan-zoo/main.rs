@@ -2,6 +2,7 @@
 
 mod arguments;
 mod evidence;
+mod inject;
 mod judge;
 mod output;
 mod run;
@@ -53,19 +54,26 @@ fn run_all(arguments: Arguments) -> Result<Table> {
     let folder = arguments.keep.clone().unwrap_or_else(|| scratch.clone());
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let initramfs = boot::write_initramfs(&arguments.guest, &folder)?;
-    let total = usize::from(arguments.rounds) * variants.len() * profiles.len();
+    let mut boots = Vec::new();
+    for variant in &variants {
+        if arguments.inject {
+            boots.extend(inject::boots(&run::rows(&arguments, variant)).into_iter().map(|inject| (*variant, profiles[0], Some(inject))));
+        } else {
+            boots.extend(profiles.iter().map(|profile| (*variant, *profile, None)));
+        }
+    }
+    let total = usize::from(arguments.rounds) * boots.len();
     let setting = Setting { arguments: &arguments, folder: &folder, initramfs: &initramfs };
     let mut table = Table::default();
     let mut number = 0;
     // Round by round, so that an interrupted run has seen every kernel.
     for round in 1..=arguments.rounds {
-        for variant in &variants {
-            for profile in &profiles {
-                number += 1;
-                let tried = run::run(&setting, variant, *profile, round)?;
-                eprintln!("boot {number} of {total}: {variant}, {}, {:.1} s: {}", profile.name(), tried.seconds, tried.summary());
-                table.add(variant, *profile, &tried);
-            }
+        for (variant, profile, inject) in &boots {
+            number += 1;
+            let tried = run::run(&setting, variant, *profile, round, *inject)?;
+            let how = inject.map_or_else(String::new, |inject| format!(", inject={}", inject.word()));
+            eprintln!("boot {number} of {total}: {variant}, {}{how}, {:.1} s: {}", profile.name(), tried.seconds, tried.summary());
+            table.add(variant, *profile, &tried);
         }
     }
     if arguments.keep.is_none() {

@@ -2,6 +2,7 @@
 
 use crate::arguments::Arguments;
 use crate::evidence;
+use crate::inject;
 use crate::judge::{self, Judged};
 use anyhow::{Result, bail};
 use icsan_guest_tests::console::{DONE, PREFIX};
@@ -9,7 +10,7 @@ use icsan_guest_tests::glob::matches_any;
 use icsan_guest_tests::host::boot::{Boot, Machine};
 use icsan_guest_tests::marker::Marker;
 use icsan_guest_tests::verdict::{Mode, Profile};
-use icsan_guest_tests::zoo::{self, Row};
+use icsan_guest_tests::zoo::{self, Inject, Row};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -50,13 +51,15 @@ impl Tried {
     }
 }
 
-/// Boots and judges.
+/// Boots and judges. With `inject`, the plugin has old instructions executed, and what the guest sees is judged.
 ///
 /// # Errors
 /// There is no such kernel, or no workload is left; QEMU cannot be started, or files not be written.
-pub fn run(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16) -> Result<Tried> {
+pub fn run(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16, inject: Option<Inject>) -> Result<Tried> {
     let arguments = setting.arguments;
-    let rows: Vec<Row> = zoo::rows(variant).into_iter().filter(|row| matches_any(&arguments.filter, row.workload)).collect();
+    let mut rows = rows(arguments, variant);
+    // A kernel that dies of one bug would not get to the others'.
+    rows.retain(|row| inject.is_none_or(|inject| row.visible.is_none_or(|visible| visible == inject)));
     if rows.is_empty() {
         bail!("no workload of {variant} matches {}", arguments.filter);
     }
@@ -64,7 +67,8 @@ pub fn run(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16) -
     if !kernel.is_file() {
         bail!("{} is not there: scripts/zoo builds it", kernel.display());
     }
-    let stem = setting.folder.join(format!("{variant}-{}-{round}", profile.name()));
+    let word = inject.map_or("", Inject::word);
+    let stem = setting.folder.join(format!("{variant}-{}{word}-{round}", profile.name()));
     let report = stem.with_extension("jsonl");
     let (at_boot, by_program): (Vec<&str>, Vec<&str>) = rows.iter().map(|row| row.workload).partition(|name| zoo::AT_BOOT.contains(name));
     let asked = if at_boot.is_empty() { String::new() } else { format!("icsan_zoo={} ", at_boot.join("+")) };
@@ -74,7 +78,7 @@ pub fn run(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16) -
         initramfs: setting.initramfs.to_owned(),
         smp: zoo::CPUS,
         thread: "multi".into(),
-        plugin: Some(plugin(arguments, &kernel, profile, &report)?),
+        plugin: Some(plugin(arguments, &kernel, profile, &report, inject)?),
         append: format!("{asked}icsan.zoo={}", by_program.join(",")),
         timeout: Duration::from_secs(arguments.timeout),
     };
@@ -86,6 +90,14 @@ pub fn run(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16) -
         fs::write(stem.with_extension("console"), &boot.console)?;
         fs::write(stem.with_extension("stderr"), &boot.stderr)?;
         let fault = fault_of_guest(&boot, by_program.len());
+        if let Some(inject) = inject {
+            if boot.console.contains(": spoiled ") && !inject::died(&boot) && tried.deaths + 1 < BOOTS {
+                tried.deaths += 1;
+                continue;
+            }
+            tried.judged = rows.iter().map(|row| inject::row(row, inject, &boot, fault.as_deref())).collect();
+            return Ok(tried);
+        }
         if fault.is_some() && tried.deaths + 1 < BOOTS && spoiled(&boot) {
             tried.deaths += 1;
             fs::write(stem.with_extension(format!("death-{}", tried.deaths)), &boot.console)?;
@@ -94,6 +106,11 @@ pub fn run(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16) -
         tried.judged = judged(&rows, fault, &report, arguments.mode, profile);
         return Ok(tried);
     }
+}
+
+/// The rows of a kernel that are asked for.
+pub fn rows(arguments: &Arguments, variant: &str) -> Vec<Row> {
+    zoo::rows(variant).into_iter().filter(|row| matches_any(&arguments.filter, row.workload)).collect()
 }
 
 /// An oops, whatever it died of, or a guest that hung: what outdated code does cannot be foreseen. Or a workload that did not get its host's time.
@@ -121,7 +138,7 @@ fn fault_of_guest(boot: &Boot, workloads: usize) -> Option<String> {
     }
 }
 
-fn plugin(arguments: &Arguments, kernel: &Path, profile: Profile, report: &Path) -> Result<String> {
+fn plugin(arguments: &Arguments, kernel: &Path, profile: Profile, report: &Path, inject: Option<Inject>) -> Result<String> {
     let mut words = vec![
         arguments.plugin.display().to_string(),
         format!("profile={}", profile.name()),
@@ -129,6 +146,7 @@ fn plugin(arguments: &Arguments, kernel: &Path, profile: Profile, report: &Path)
         format!("symbols={}+{}", kernel.display(), arguments.guest.display()),
         format!("writers={}", if arguments.mode == Mode::Full { "on" } else { "off" }),
     ];
+    words.extend(inject.into_iter().flat_map(inject::keys));
     words.extend(arguments.extra.iter().cloned());
     if let Some(word) = words.iter().find(|word| word.contains(',')) {
         bail!("QEMU owns the comma, which stands in {word}");
