@@ -6,6 +6,7 @@
 
 use crate::x86::stack::Caller;
 use icsan_model::addr::{Linear, Seq, Vcpu};
+use icsan_model::memory::PAGE;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -75,6 +76,16 @@ struct Frame {
     commits: bool,
     stores: Vec<Seq>,
     chain: Arc<[Caller]>,
+}
+
+impl Frame {
+    /// Is somebody with that stack pointer at `here` behind the call? Programs' addresses are those of translations, which processes share that have the code elsewhere: of
+    /// those only the place in the page counts ([`crate::views`]).
+    fn is_left(&self, here: Linear, stack: u64) -> bool {
+        let user = (self.returns_to.0 | here.0) >> 63 == 0;
+        let same = self.returns_to == here || user && (self.returns_to.0 ^ here.0).is_multiple_of(PAGE);
+        same && self.stack == stack
+    }
 }
 
 /// What a vCPU runs.
@@ -217,7 +228,7 @@ impl Patching {
 
     /// Somebody is at `here` with that stack pointer: if that is a return, the stores that it commits. With `failed` the function says that it did nothing.
     pub fn leave(&mut self, here: Linear, stack: u64, failed: bool) -> Vec<Seq> {
-        let Some(index) = self.frames.iter().position(|frame| frame.returns_to == here && frame.stack == stack) else { return Vec::new() };
+        let Some(index) = self.frames.iter().position(|frame| frame.is_left(here, stack)) else { return Vec::new() };
         let task = self.frames[index].task;
         let mut committed = Vec::new();
         // The function, those that it ended in by a jump, and those that were left some other way.
@@ -225,7 +236,7 @@ impl Patching {
         self.frames = rest;
         let left: Vec<Frame> = left;
         for frame in left {
-            if frame.commits && frame.returns_to == here && frame.stack == stack && !failed {
+            if frame.commits && frame.is_left(here, stack) && !failed {
                 committed.extend(frame.stores);
             }
         }
@@ -395,5 +406,11 @@ mod tests {
         patching.store(Seq(3), Vcpu(0), true, Context::default());
         patching.enter_membarrier(Vcpu(0), Linear(50), 0x100);
         assert!(patching.leave(Linear(50), 0x100, true).is_empty(), "it failed");
+        patching.store(Seq(4), Vcpu(0), true, Context::default());
+        patching.enter_membarrier(Vcpu(0), Linear(0x7000_0050), 0x100);
+        assert!(
+            patching.leave(Linear(0x5000_0051), 0x100, false).is_empty() && patching.leave(Linear(0x5000_0050), 0x108, false).is_empty()
+        );
+        assert_eq!(patching.leave(Linear(0x5000_0050), 0x100, false), [Seq(4)], "translated in another process");
     }
 }
