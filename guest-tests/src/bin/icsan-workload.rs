@@ -1,7 +1,7 @@
 //! `icsan-workload`: a guest's /init that does one piece of ordinary work and switches the machine off. What `icsan-bench` boots.
 //!
 //! The kernel's command line says which: `icsan.workload=NAME` (`toggle:SECONDS` is for scripts/memory). The amount of work is the same for any number of CPUs: they share it.
-//! Nothing here changes code; what is measured is what ICSAN costs those who do nothing that it looks for.
+//! Nothing here changes code, but for `flips`; what is measured is what ICSAN costs those who do nothing that it looks for.
 
 use icsan_guest_tests::console::PREFIX;
 use icsan_guest_tests::numbers::Numbers;
@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// A piece of work: its name, how many rounds of it there are in all, and what does some of them. The result of a round depends on nothing
 /// but its number, and those of all rounds are joined by exclusive or.
@@ -19,12 +21,30 @@ struct Workload {
     run: fn(rounds: &mut dyn Iterator<Item = u64>) -> u64,
 }
 
-const WORKLOADS: [Workload; 4] = [
+const WORKLOADS: [Workload; 7] = [
     Workload { name: "boot", rounds: 0, run: |_| 0 },
     Workload { name: "sort", rounds: 96, run: sort },
     Workload { name: "hash", rounds: 192, run: hash },
+    Workload { name: "compress", rounds: 48, run: compress },
+    Workload { name: "storm", rounds: 64, run: storm },
+    Workload { name: "copy", rounds: 256, run: copy },
     Workload { name: "fault", rounds: 64, run: fault },
 ];
+
+/// Bytes that one round of `compress` packs and unpacks.
+const PACKED: usize = 1 << 20;
+
+/// System calls of each kind, and switches from thread to thread and back, that one round of `storm` makes.
+const CALLS: usize = 4000;
+const SWITCHES: usize = 500;
+
+/// Bytes that one round of `copy` copies, a piece at a time; and how deep it calls itself for each piece.
+const COPIED: usize = 16 << 20;
+const PIECE: usize = 16 << 10;
+const DEPTH: u64 = 200;
+
+/// Flips of one `flips`, with which nothing is shared among CPUs: the first one flips, the others run through what is flipped.
+const FLIPS: u64 = 200;
 
 /// Numbers that one round of `sort` sorts.
 const NUMBERS: usize = 1 << 20;
@@ -74,6 +94,75 @@ fn hash(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
     })
 }
 
+/// CPU bound, with tables and bits: text of few words, deflated and inflated again.
+fn compress(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
+    const WORDS: [&[u8]; 8] = [b"fetch ", b"stale ", b"serialize ", b"the ", b"trace ", b"buffer ", b"of ", b"instruction "];
+    rounds.fold(0, |sum, round| {
+        let mut source = Numbers(round);
+        let mut text = Vec::with_capacity(PACKED + 16);
+        while text.len() < PACKED {
+            text.extend_from_slice(WORDS[source.next() as usize % WORDS.len()]);
+        }
+        let packed = miniz_oxide::deflate::compress_to_vec(&text, 6);
+        let unpacked = miniz_oxide::inflate::decompress_to_vec(&packed).unwrap_or_default();
+        assert!(unpacked == text, "packing went wrong");
+        sum ^ packed.iter().fold(round, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
+    })
+}
+
+/// Many epochs: system calls, and two threads that hand a byte to each other through pipes.
+fn storm(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
+    let pipe = || {
+        let mut ends = [0; 2];
+        // SAFETY: room for two descriptors.
+        assert!(unsafe { libc::pipe(ends.as_mut_ptr()) } == 0, "no pipe");
+        ends
+    };
+    let pass = |from: libc::c_int, to: libc::c_int| {
+        let mut byte = 0u8;
+        // SAFETY: one byte of a local, and descriptors that are open.
+        unsafe { libc::read(from, (&raw mut byte).cast(), 1) == 1 && libc::write(to, (&raw const byte).cast(), 1) == 1 }
+    };
+    let (there, back) = (pipe(), pipe());
+    let rounds: Vec<u64> = rounds.collect();
+    let total = rounds.len() * SWITCHES;
+    thread::scope(|scope| {
+        scope.spawn(|| (0..total).all(|_| pass(there[0], back[1])));
+        rounds.iter().fold(0, |sum, round| {
+            // SAFETY: no arguments; a descriptor that does not exist.
+            (0..CALLS).for_each(|_| unsafe {
+                libc::syscall(libc::SYS_getppid);
+                libc::syscall(libc::SYS_lseek, -1, 0, 0);
+            });
+            for _ in 0..SWITCHES {
+                let byte = 1u8;
+                // SAFETY: as above.
+                let sent = unsafe { libc::write(there[1], (&raw const byte).cast(), 1) == 1 };
+                let mut answer = 0u8;
+                // SAFETY: as above.
+                assert!(sent && unsafe { libc::read(back[0], (&raw mut answer).cast(), 1) } == 1, "no answer");
+            }
+            sum ^ round.wrapping_mul(SWITCHES as u64)
+        })
+    })
+}
+
+/// Many stores: memory copied piece by piece, and a function that calls itself and keeps everything on the stack.
+fn copy(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
+    fn deep(depth: u64, seed: u64) -> u64 {
+        let kept = std::hint::black_box([seed, depth, seed ^ depth, seed.wrapping_add(depth)]);
+        if depth == 0 { kept[0] } else { deep(depth - 1, seed.wrapping_mul(31)).wrapping_add(kept[2]) }
+    }
+    let from: Vec<u8> = (0..PIECE).map(|index| index as u8).collect();
+    let mut to = vec![0u8; PIECE];
+    rounds.fold(0, |sum, round| {
+        (0..(COPIED / PIECE) as u64).fold(sum, |sum, piece| {
+            to.copy_from_slice(std::hint::black_box(&from));
+            sum ^ deep(DEPTH, round ^ piece) ^ u64::from(std::hint::black_box(&to)[piece as usize % PIECE])
+        })
+    })
+}
+
 /// Not CPU bound at all: page faults. Each ends with an IRET, which serializes, and so begins an epoch: what costs ICSAN most.
 fn fault(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
     rounds.fold(0, |sum, round| {
@@ -103,22 +192,22 @@ fn perform(workload: &Workload) -> u64 {
 /// The kernel's switch of a static key that sits in the scheduler's hot paths.
 const SCHEDSTATS: &str = "/proc/sys/kernel/sched_schedstats";
 
-/// Not ordinary work, and not measured in time: flips a static key of the scheduler as fast as it goes while all other CPUs run through it, for so many seconds.
-/// Tells every 10 seconds how often it has. What it is good for is memory: whether that of the host's process grows.
-fn toggle(seconds: u64) {
-    let stop = std::sync::atomic::AtomicBool::new(false);
+/// Flips a static key of the scheduler as fast as it goes, for as long as `more` says so of the number of flips and the time, while all other CPUs run through it. Tells
+/// every 10 seconds how often it has. Answers with the number of flips.
+fn toggle(more: impl Fn(u64, Duration) -> bool) -> u64 {
+    let stop = AtomicBool::new(false);
     let others = thread::available_parallelism().map_or(1, |cpus| cpus.get()) - 1;
     thread::scope(|scope| {
         for _ in 0..others {
             scope.spawn(|| {
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                while !stop.load(Ordering::Relaxed) {
                     thread::yield_now();
                 }
             });
         }
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let (mut flips, mut told) = (0_u64, 0);
-        while start.elapsed().as_secs() < seconds {
+        while more(flips, start.elapsed()) {
             if let Err(error) = fs::write(SCHEDSTATS, if flips.is_multiple_of(2) { "1" } else { "0" }) {
                 println!("{PREFIX}toggle: {SCHEDSTATS}: {error}");
                 break;
@@ -130,9 +219,9 @@ fn toggle(seconds: u64) {
                 println!("{PREFIX}toggle: {} s, {flips} flips", now * 10);
             }
         }
-        println!("{PREFIX}done toggle {flips} flips in {} s", start.elapsed().as_secs());
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    });
+        stop.store(true, Ordering::Relaxed);
+        flips
+    })
 }
 
 /// The value of `icsan.workload=` on the kernel's command line.
@@ -151,7 +240,10 @@ fn main() {
     }
     let name = wanted().unwrap_or_default();
     if let Some(seconds) = name.strip_prefix("toggle:").and_then(|seconds| seconds.parse().ok()) {
-        toggle(seconds);
+        let flips = toggle(|_, time| time < Duration::from_secs(seconds));
+        println!("{PREFIX}done toggle {flips} flips in {seconds} s");
+    } else if name == "flips" {
+        println!("{PREFIX}done flips {}", toggle(|flips, _| flips < FLIPS));
     } else {
         match WORKLOADS.iter().find(|workload| workload.name == name) {
             Some(workload) => println!("{PREFIX}done {name} {:016x}", perform(workload)),

@@ -4,6 +4,12 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::row::Mode;
+
+/// All workloads, `boot` first: the others are compared with it. The last ones are not measured unless they are asked for.
+const WORKLOADS: [&str; 8] = ["boot", "sort", "hash", "compress", "storm", "copy", "fault", "flips"];
+const USUAL: usize = 6;
+
 /// Measures what ICSAN costs a guest: boots the same machine with and without the plugin, in turn, and compares QEMU's CPU time.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "icsan-bench", version)]
@@ -23,9 +29,12 @@ pub struct Arguments {
     /// How many pairs of boots each workload gets, after one boot of each kind that does not count
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     pub pairs: u16,
-    /// Only this workload; repeatable [default: all but fault]
-    #[arg(long, value_name = "NAME", value_parser = ["boot", "sort", "hash", "fault"])]
+    /// Only this workload; repeatable [default: all but fault and flips]
+    #[arg(long, value_name = "NAME", value_parser = WORKLOADS)]
     pub workload: Vec<String>,
+    /// Only this mode: light (writers=off) or full; repeatable [default: both]
+    #[arg(long, value_name = "MODE", value_parser = |text: &str| Mode::from_name(text).ok_or("light or full"))]
+    pub mode: Vec<Mode>,
     /// Only with that many vCPUs; repeatable [default: 1 and 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub smp: Vec<u8>,
@@ -47,12 +56,19 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// The workloads to measure, `boot` first: the others are compared with it.
+    /// The workloads to measure, `boot` first.
     #[must_use]
     pub fn workloads(&self) -> Vec<&str> {
-        let usual = self.workload.is_empty();
-        let wanted = |name: &&str| if usual { *name != "fault" } else { self.workload.iter().any(|chosen| chosen == name) };
-        ["boot", "sort", "hash", "fault"].into_iter().filter(wanted).collect()
+        if self.workload.is_empty() {
+            return WORKLOADS[..USUAL].to_vec();
+        }
+        WORKLOADS.into_iter().filter(|name| self.workload.iter().any(|chosen| chosen == name)).collect()
+    }
+
+    /// The modes to measure.
+    #[must_use]
+    pub fn modes(&self) -> Vec<Mode> {
+        if self.mode.is_empty() { vec![Mode::Light, Mode::Full] } else { self.mode.clone() }
     }
 
     /// The numbers of vCPUs to measure with.
@@ -91,7 +107,7 @@ mod tests {
         Arguments::command().debug_assert();
         let words = ["icsan-bench", "--plugin", "p", "--qemu", "a=/bin/sh", "--kernel", "k=/bin/sh", "--guest", "g"];
         let plain = Arguments::parse_from(words);
-        assert_eq!((plain.workloads(), plain.sizes()), (vec!["boot", "sort", "hash"], vec![1, 2]));
+        assert_eq!((plain.workloads(), plain.sizes()), (vec!["boot", "sort", "hash", "compress", "storm", "copy"], vec![1, 2]));
         let chosen = Arguments::parse_from(words.into_iter().chain(["--workload", "hash", "--workload", "boot", "--smp", "4"]));
         assert_eq!((chosen.workloads(), chosen.sizes()), (vec!["boot", "hash"], vec![4]));
     }

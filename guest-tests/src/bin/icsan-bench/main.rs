@@ -15,7 +15,7 @@ use arguments::{Arguments, Named};
 use clap::Parser;
 use machine::Setting;
 use process::Guest;
-use row::{Pair, Row, Work};
+use row::{Mode, Pair, Row, Work};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
@@ -75,16 +75,17 @@ fn stay(arguments: &Arguments, folder: &Path, seconds: u64) -> Result<()> {
         folder,
         timeout: Duration::from_secs(arguments.timeout),
     };
-    resident::run(&guest, &plugin_words(arguments, folder)?, seconds)
+    resident::run(&guest, &plugin_words(arguments, folder, None)?, seconds)
 }
 
 /// The plugin's path and keys, as QEMU takes them.
-fn plugin_words(arguments: &Arguments, folder: &Path) -> Result<String> {
+fn plugin_words(arguments: &Arguments, folder: &Path, mode: Option<Mode>) -> Result<String> {
     let mut words = vec![
         arguments.plugin.display().to_string(),
         format!("report={}", folder.join("report.jsonl").display()),
         format!("symbols={}", arguments.kernel.path.display()),
     ];
+    words.extend(mode.map(|mode| mode.key().to_owned()));
     words.extend(arguments.extra.iter().cloned());
     if let Some(word) = words.iter().find(|word| word.contains(',')) {
         bail!("QEMU owns the comma, which stands in {word}");
@@ -100,7 +101,7 @@ fn measure_all(arguments: &Arguments, folder: &Path) -> Result<Vec<Row>> {
     for qemu in &arguments.qemu {
         for smp in &sizes {
             for workload in &workloads {
-                eprintln!("{} of {total}: QEMU {}, {smp} vCPUs, {workload}", rows.len() + 1, qemu.name);
+                eprintln!("{} of {total}: QEMU {}, {smp} vCPUs, {workload}", rows.len() / arguments.modes().len() + 1, qemu.name);
                 let guest = Guest {
                     qemu: &qemu.path,
                     kernel: &arguments.kernel.path,
@@ -110,51 +111,67 @@ fn measure_all(arguments: &Arguments, folder: &Path) -> Result<Vec<Row>> {
                     folder,
                     timeout: Duration::from_secs(arguments.timeout),
                 };
-                let row = measure(arguments, qemu, &guest)?;
-                // For the terminal; with --markdown standard output is for the table alone.
-                if arguments.markdown {
-                    eprint!("{}", output::text(&row))
-                } else {
-                    print!("{}", output::text(&row))
+                for row in measure(arguments, qemu, &guest)? {
+                    // For the terminal; with --markdown standard output is for the table alone.
+                    if arguments.markdown {
+                        eprint!("{}", output::text(&row))
+                    } else {
+                        print!("{}", output::text(&row))
+                    }
+                    rows.push(row);
                 }
-                rows.push(row);
             }
         }
     }
     Ok(rows)
 }
 
-fn measure(arguments: &Arguments, qemu: &Named, guest: &Guest<'_>) -> Result<Row> {
+/// Boots without the plugin and in each of its modes, in turn, and makes pairs of the first with each of the others.
+fn measure(arguments: &Arguments, qemu: &Named, guest: &Guest<'_>) -> Result<Vec<Row>> {
     let report = guest.folder.join("report.jsonl");
-    let plugin = plugin_words(arguments, guest.folder)?;
-    let mut pairs = Vec::new();
-    let mut work = Work::default();
+    let new = |mode| Row {
+        qemu: qemu.name.clone(),
+        smp: guest.smp,
+        workload: guest.workload.to_owned(),
+        mode,
+        pairs: Vec::new(),
+        work: Work::default(),
+    };
+    let mut rows: Vec<Row> = arguments.modes().into_iter().map(new).collect();
     let mut checksums = Vec::new();
-    // The first pair warms the host's page cache and CPU up, and does not count.
+    let mut boot = |plugin: Option<&str>| -> Result<process::Usage> {
+        let (usage, checksum) = guest.run(plugin)?;
+        checksums.push(checksum);
+        Ok(usage)
+    };
+    // The first round warms the host's page cache and CPU up, and does not count.
     for number in 0..=arguments.pairs {
-        let mut boot = |plugin: Option<&str>| -> Result<process::Usage> {
-            let (usage, checksum) = guest.run(plugin)?;
-            checksums.push(checksum);
-            Ok(usage)
-        };
-        // In turn, so that a drift of the machine meets both alike.
-        let pair = if number % 2 == 0 {
-            let plain = boot(None)?;
-            Pair { plain, plugin: boot(Some(&plugin))? }
-        } else {
-            let with = boot(Some(&plugin))?;
-            Pair { plain: boot(None)?, plugin: with }
-        };
-        let text = fs::read_to_string(&report).with_context(|| format!("the plugin wrote no {}", report.display()))?;
-        work = Work::parse(&text).map_err(anyhow::Error::msg)?;
-        let label = if number == 0 { "warm-up".to_owned() } else { format!("pair {number}") };
-        eprintln!("  {label}: user {:.2} s without, {:.2} s with: {:.2}", pair.plain.user, pair.plugin.user, pair.ratio());
-        if number != 0 {
-            pairs.push(pair);
+        // Whose turn is first changes, so that a drift of the machine meets all alike.
+        let mut plain = None;
+        let mut with = vec![None; rows.len()];
+        for turn in 0..=rows.len() {
+            match (turn + usize::from(number)) % (rows.len() + 1) {
+                0 => plain = Some(boot(None)?),
+                which => {
+                    let row = &mut rows[which - 1];
+                    with[which - 1] = Some(boot(Some(&plugin_words(arguments, guest.folder, Some(row.mode))?))?);
+                    let text = fs::read_to_string(&report).with_context(|| format!("the plugin wrote no {}", report.display()))?;
+                    row.work = Work::parse(&text).map_err(anyhow::Error::msg)?;
+                }
+            }
+        }
+        let label = if number == 0 { "warm-up".to_owned() } else { format!("round {number}") };
+        for (row, with) in rows.iter_mut().zip(with) {
+            let (Some(plain), Some(plugin)) = (plain, with) else { bail!("a boot is missing") };
+            let pair = Pair { plain, plugin };
+            eprintln!("  {label}, {}: user {:.2} s without, {:.2} s with: {:.2}", row.mode.name(), plain.user, plugin.user, pair.ratio());
+            if number != 0 {
+                row.pairs.push(pair);
+            }
         }
     }
     if checksums.iter().any(|checksum| *checksum != checksums[0]) {
         bail!("'{}' did not always give the same result: {checksums:?}", guest.workload);
     }
-    Ok(Row { qemu: qemu.name.clone(), smp: guest.smp, workload: guest.workload.to_owned(), pairs, work })
+    Ok(rows)
 }

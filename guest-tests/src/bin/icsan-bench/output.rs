@@ -18,15 +18,22 @@ fn grouped(number: u64) -> String {
 }
 
 fn boot_of<'a>(rows: &'a [Row], row: &Row) -> Option<&'a Row> {
-    rows.iter().find(|other| other.workload == "boot" && other.qemu == row.qemu && other.smp == row.smp).filter(|_| row.workload != "boot")
+    rows.iter()
+        .find(|other| other.workload == "boot" && other.qemu == row.qemu && other.smp == row.smp && other.mode == row.mode)
+        .filter(|_| row.workload != "boot")
 }
 
 /// One row in words.
 #[must_use]
 pub fn text(row: &Row) -> String {
     let (ratio, least, greatest) = row.ratios();
-    let mut text =
-        format!("QEMU {}, {} vCPU, {}: median ratio {ratio:.2} ({least:.2} to {greatest:.2})\n", row.qemu, row.smp, row.workload);
+    let mut text = format!(
+        "QEMU {}, {} vCPU, {}, {}: median ratio {ratio:.2} ({least:.2} to {greatest:.2})\n",
+        row.qemu,
+        row.smp,
+        row.workload,
+        row.mode.name()
+    );
     let pairs: Vec<String> = row.pairs.iter().map(|pair| format!("{:.2}", pair.ratio())).collect();
     let _ = writeln!(text, "  pairs     {}", pairs.join(" "));
     let _ = writeln!(text, "  medians   user s  sys s  wall s  RSS MiB");
@@ -51,24 +58,31 @@ pub fn markdown(rows: &[Row], setting: &Setting, pairs: u16) -> String {
     let mut warnings = setting.warning.clone().into_iter().collect::<Vec<_>>();
     for row in rows {
         if let Some(cpus) = row.disturbed() {
-            warnings.push(format!("{} / {} / {}: other processes used up to {cpus:.2} CPUs", row.qemu, row.smp, row.workload));
+            warnings.push(format!(
+                "{} / {} / {} / {}: other processes used up to {cpus:.2} CPUs",
+                row.qemu,
+                row.smp,
+                row.workload,
+                row.mode.name()
+            ));
         }
     }
     match warnings.is_empty() {
         true => text.push_str("- The machine was quiet throughout.\n"),
         false => warnings.iter().for_each(|warning| _ = writeln!(text, "- **Not quiet:** {warning}")),
     }
-    text.push_str("\n| QEMU | vCPUs | workload | user s without | with | ratio, median (min–max) | less the boot | sys s | wall s | RSS MiB | blocks | epochs |\n");
-    text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    text.push_str("\n| QEMU | vCPUs | workload | mode | user s without | with | ratio, median (min–max) | less the boot | sys s | wall s | RSS MiB | blocks | epochs |\n");
+    text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
     for row in rows {
         let (ratio, least, greatest) = row.ratios();
         let alone = boot_of(rows, row).map_or_else(|| "–".to_owned(), |boot| format!("{:.2}", row.ratio_without(boot)));
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {:.2} | {:.2} | **{ratio:.2}** ({least:.2}–{greatest:.2}) | {alone} | {:.2} → {:.2} | {:.2} → {:.2} | {:.0} → {:.0} | {} | {} |",
+            "| {} | {} | {} | {} | {:.2} | {:.2} | **{ratio:.2}** ({least:.2}–{greatest:.2}) | {alone} | {:.2} → {:.2} | {:.2} → {:.2} | {:.0} → {:.0} | {} | {} |",
             row.qemu,
             row.smp,
             row.workload,
+            row.mode.name(),
             row.plain(|usage| usage.user),
             row.plugin(|usage| usage.user),
             row.plain(|usage| usage.sys),
@@ -101,12 +115,12 @@ mod tests {
             Setting { date: "2026-01-02".into(), shape: "2 CPUs".into(), versions: vec![("QEMU".into(), "x".into())], warning: None };
         let quiet = markdown(&rows, &setting, 2);
         assert!(
-            quiet.contains("quiet throughout") && quiet.contains("| 10.0 | 1 | boot | 4.00 | 5.20 | **1.30** (1.10–1.50) | – |"),
+            quiet.contains("quiet throughout") && quiet.contains("| 10.0 | 1 | boot | full | 4.00 | 5.20 | **1.30** (1.10–1.50) | – |"),
             "{quiet}"
         );
-        assert!(quiet.contains("| sort | 14.00 | 15.29 | **1.09** (0.92–1.26) | 1.01 |"), "{quiet}");
+        assert!(quiet.contains("| sort | full | 14.00 | 15.29 | **1.09** (0.92–1.26) | 1.01 |"), "{quiet}");
         rows[0].pairs[0].plain.others = 1.0;
         let noisy = markdown(&rows, &setting, 2);
-        assert!(noisy.contains("**Not quiet:** 10.0 / 1 / boot") && text(&rows[0]).contains("WARNING"), "{noisy}");
+        assert!(noisy.contains("**Not quiet:** 10.0 / 1 / boot / full") && text(&rows[0]).contains("WARNING"), "{noisy}");
     }
 }

@@ -69,6 +69,8 @@ fn boot(guest: &Guest<'_>, plugin: &str, wanted: Duration) -> Result<(Vec<Sample
     let (console, stderr) = (guest.folder.join("console"), guest.folder.join("stderr"));
     // QEMU keeps generated code until its buffer is full; a small one is full early, so that what grows after that is ours.
     let mut command = guest.command(Some(plugin), &format!(",tb-size={CODE_BUFFER}"));
+    // glibc gives each thread an arena of its own, and keeps in each what it once needed there. With one for all, what is resident is what is in use.
+    command.env("MALLOC_ARENA_MAX", "1");
     command.stdin(Stdio::null()).stdout(File::create(&console)?).stderr(File::create(&stderr)?);
     let mut child = command.spawn().with_context(|| format!("cannot start {}", guest.qemu.display()))?;
     let start = Instant::now();

@@ -3,7 +3,42 @@
 use crate::process::Usage;
 use serde_json::{Value, json};
 
-/// A boot without the plugin and one with it, right after each other.
+/// How much the plugin watches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// `writers=off`.
+    Light,
+    /// `writers=on`.
+    Full,
+}
+
+impl Mode {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Light => "light",
+            Self::Full => "full",
+        }
+    }
+
+    /// The mode of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Light, Self::Full].into_iter().find(|mode| mode.name() == name)
+    }
+
+    /// The plugin's key.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Light => "writers=off",
+            Self::Full => "writers=on",
+        }
+    }
+}
+
+/// A boot without the plugin and one with it, close to each other.
 #[derive(Clone, Copy, Debug)]
 pub struct Pair {
     /// Without the plugin.
@@ -54,6 +89,8 @@ pub struct Row {
     pub smp: u8,
     /// Which workload.
     pub workload: String,
+    /// In which of the plugin's modes.
+    pub mode: Mode,
     /// All pairs, in order.
     pub pairs: Vec<Pair>,
     /// Of the last boot with the plugin.
@@ -120,7 +157,7 @@ impl Row {
             .map(|pair| json!({"plain": pair.plain.json(), "plugin": pair.plugin.json(), "ratio": pair.ratio()}))
             .collect();
         json!({
-            "qemu": self.qemu, "smp": self.smp, "workload": self.workload,
+            "qemu": self.qemu, "smp": self.smp, "workload": self.workload, "mode": self.mode.name(),
             "ratio": ratio, "ratio_min": least, "ratio_max": greatest,
             "blocks": self.work.blocks, "epochs": self.work.epochs, "others_cpus_worst": self.disturbed(), "pairs": pairs,
         })
@@ -139,6 +176,7 @@ pub mod tests {
             qemu: "10.0".into(),
             smp: 1,
             workload: workload.into(),
+            mode: Mode::Full,
             pairs: vec![pair(1.5 * factor), pair(1.1 * factor)],
             work: Work { blocks: 80_000, epochs: 150_000 },
         }
