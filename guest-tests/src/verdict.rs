@@ -115,6 +115,15 @@ impl Mode {
     pub fn from_name(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(_, known)| *known == name).map(|(mode, _)| *mode)
     }
+
+    /// The plugin's key that asks for it.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Light => "writers=off",
+            Self::Full => "writers=on",
+        }
+    }
 }
 
 #[cfg(test)]

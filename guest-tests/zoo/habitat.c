@@ -82,7 +82,6 @@ asm(".pushsection .text, \"ax\"\n"
 	RETURN("zoo_split_\\n")
 	/* Where it jumps to: the last byte of its block. */
 	".skip 31 - (. - zoo_sites) % 32, 0xcc\n\t"
-	ANNOTATE_UNRET_SAFE
 	"ret\n\t"
 	".endr\n\t"
 	SITE("zoo_early_site", WHOLE)

@@ -4,7 +4,7 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::row::Mode;
+use icsan_guest_tests::verdict::Mode;
 
 /// All workloads, `boot` first: the others are compared with it. The last ones are not measured unless they are asked for.
 const WORKLOADS: [&str; 8] = ["boot", "sort", "hash", "compress", "storm", "copy", "fault", "flips"];

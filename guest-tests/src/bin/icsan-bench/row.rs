@@ -1,42 +1,8 @@
 //! What was measured for one workload on one machine, and what follows from it.
 
 use crate::process::Usage;
+use icsan_guest_tests::verdict::Mode;
 use serde_json::{Value, json};
-
-/// How much the plugin watches.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
-    /// `writers=off`.
-    Light,
-    /// `writers=on`.
-    Full,
-}
-
-impl Mode {
-    /// Its name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Light => "light",
-            Self::Full => "full",
-        }
-    }
-
-    /// The mode of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Light, Self::Full].into_iter().find(|mode| mode.name() == name)
-    }
-
-    /// The plugin's key.
-    #[must_use]
-    pub const fn key(self) -> &'static str {
-        match self {
-            Self::Light => "writers=off",
-            Self::Full => "writers=on",
-        }
-    }
-}
 
 /// A boot without the plugin and one with it, close to each other.
 #[derive(Clone, Copy, Debug)]

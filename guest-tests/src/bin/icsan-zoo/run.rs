@@ -144,7 +144,7 @@ fn plugin(arguments: &Arguments, kernel: &Path, profile: Profile, report: &Path,
         format!("profile={}", profile.name()),
         format!("report={}", report.display()),
         format!("symbols={}+{}", kernel.display(), arguments.guest.display()),
-        format!("writers={}", if arguments.mode == Mode::Full { "on" } else { "off" }),
+        arguments.mode.key().to_owned(),
     ];
     words.extend(inject.into_iter().flat_map(inject::keys));
     words.extend(arguments.extra.iter().cloned());
