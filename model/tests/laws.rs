@@ -7,7 +7,7 @@ use icsan_model::hazard::{Hazard, Kind, Verdict};
 use icsan_model::memory::PAGE;
 use icsan_model::model::Model;
 use icsan_model::profile::{Buffers, Profile};
-use icsan_model::strategies::{self, EVENTS, HALF, Toy, VCPUS};
+use icsan_model::strategies::{self, EVENTS, Toy, VCPUS};
 use icsan_model::sync_event::{SyncEventId, SyncEventSet};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -103,8 +103,8 @@ proptest! {
         let profile = Profile { snoop: false, ..profile };
         let larger = with_buffers(profile, |buffers| buffers.chunk *= 2);
         // Unknown bytes are no candidates, and a larger chunk reaches more of them. So all that is reached is known here.
-        let around = strategies::PAGES.into_iter().flat_map(|page| [page.offset(HALF), page.offset(PAGE - 3 * HALF)]);
-        let zeros = |phys| Event::Store(Store { vcpu: None, pc: None, linear: None, phys, bytes: vec![0; 2 * HALF as usize] });
+        let around = strategies::PAGES.into_iter();
+        let zeros = |phys| Event::Store(Store { vcpu: None, pc: None, linear: None, phys, bytes: vec![0; PAGE as usize] });
         let events = strategies::events(&ops).into_iter().filter(|event| !matches!(event, Event::Commit { .. } | Event::Attribute { .. }));
         let events: Vec<_> = around.map(zeros).chain(events).collect();
         for (larger, smaller) in both(&events, larger, profile) {
