@@ -84,11 +84,17 @@ fn profile(buffers: Buffers, exemptions: &'static [Exemption]) -> impl Strategy<
     strategies::event_set().prop_map(move |serializing| Profile { name: "toy", note: "", serializing, exemptions, buffers, snoop: false })
 }
 
+/// So many histories that [`many`]'s count of conflicts is far beyond what it demands, whatever the seed: some 800.
+fn config() -> Config {
+    let cases = Config::default().cases.max(2048);
+    Config { failure_persistence: None, cases, ..Config::default() }
+}
+
 /// Runs `check` on many histories, and makes sure that they had conflicts to judge.
 fn many(strategy: impl Strategy<Value = (Profile, Vec<Op>)>, check: impl Fn(&Both) -> bool) {
     let conflicts = Cell::new(0usize);
     let executions = Cell::new(0usize);
-    TestRunner::new(Config { failure_persistence: None, ..Config::default() })
+    TestRunner::new(config())
         .run(&strategy, |(profile, ops)| {
             for both in run(profile, &ops) {
                 executions.set(executions.get() + 1);
@@ -151,7 +157,7 @@ fn every_conflict_has_an_older_candidate_in_the_model_under_the_breakpoint_exemp
 fn an_exemption_never_adds_a_conflict() {
     let strategy = (profile(Buffers::DEFAULT, NONE), history());
     let compared = Cell::new(0usize);
-    TestRunner::new(Config { failure_persistence: None, ..Config::default() })
+    TestRunner::new(config())
         .run(&strategy, |(profile, ops)| {
             let strict = run(profile, &ops);
             for exemptions in strategies::EXEMPTIONS {
