@@ -6,7 +6,10 @@
 
 use icsan_model::addr::{Linear, Phys, Vcpu};
 use icsan_model::memory::PAGE;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+/// No store that QEMU tells of is longer, in bytes.
+const LONGEST_STORE: u64 = 16;
 
 /// Linear pages that a vCPU remembers. A power of two.
 const WAYS: usize = 256;
@@ -17,34 +20,41 @@ const BITS: usize = 1 << 20;
 #[derive(Debug)]
 #[repr(align(64))]
 struct Plain {
-    /// The generation that the pages were remembered in.
-    generation: AtomicU64,
     /// Addresses of linear pages, with bit 0 set; 0 is none.
     pages: [AtomicU64; WAYS],
 }
 
-/// The filter.
+/// vCPUs that remember pages where generated code's way to them is shortest. Further ones remember none, and all their stores are looked at.
+const VCPUS: usize = 256;
+
+static PLAIN: [Plain; VCPUS] = [const { Plain::new() }; VCPUS];
+
+/// Does this vCPU, whose thread this is, remember that no page holds code that a store of up to [`LONGEST_STORE`] bytes through `linear` touches? This is the one
+/// look at nearly all stores of the guest: it goes by no pointer.
+#[inline]
+#[must_use]
+pub fn passes(vcpu: Vcpu, linear: Linear) -> bool {
+    PLAIN.get(usize::from(vcpu.0)).is_some_and(|plain| plain.holds(linear))
+}
+
+/// The filter. There is one in a process that shares its memory with [`passes`].
 #[derive(Debug)]
 pub struct PageFilter {
-    /// How many pages began to hold code.
-    generation: AtomicU64,
     code: Box<[AtomicU64]>,
     /// Did code lie above 4 GiB? Then bits may belong to several pages.
     shared: AtomicBool,
-    plain: Box<[Plain]>,
+    plain: &'static [Plain],
 }
 
 impl PageFilter {
-    /// A filter for so many vCPUs; no page holds code.
+    /// The filter of this process, for so many vCPUs; no page holds code.
     #[must_use]
     pub fn new(vcpus: usize) -> Self {
-        let plain = || Plain { generation: AtomicU64::new(0), pages: [const { AtomicU64::new(0) }; WAYS] };
-        Self {
-            generation: AtomicU64::new(0),
-            shared: AtomicBool::new(false),
-            code: (0..BITS / 64).map(|_| AtomicU64::new(0)).collect(),
-            plain: (0..vcpus).map(|_| plain()).collect(),
-        }
+        Self::with(&PLAIN[..vcpus.min(VCPUS)])
+    }
+
+    fn with(plain: &'static [Plain]) -> Self {
+        Self { shared: AtomicBool::new(false), code: (0..BITS / 64).map(|_| AtomicU64::new(0)).collect(), plain }
     }
 
     fn bit(&self, phys: Phys) -> (&AtomicU64, u64) {
@@ -59,7 +69,8 @@ impl PageFilter {
         }
         let (word, mask) = self.bit(phys);
         if word.fetch_or(mask, Ordering::SeqCst) & mask == 0 {
-            self.generation.fetch_add(1, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            self.plain.iter().for_each(Plain::clear);
         }
     }
 
@@ -80,67 +91,96 @@ impl PageFilter {
         word.load(Ordering::SeqCst) & mask != 0
     }
 
-    /// Does this vCPU remember that the linear page holds no code? Asked by the vCPU's own thread.
-    #[inline]
+    /// Does the vCPU, whose thread this is, remember that the linear page holds no code?
     #[must_use]
     pub fn is_plain(&self, vcpu: Vcpu, linear: Linear) -> bool {
-        let Some(plain) = self.plain.get(usize::from(vcpu.0)) else { return false };
-        let generation = self.generation.load(Ordering::Acquire);
-        if plain.generation.load(Ordering::Relaxed) != generation {
-            self.forget(vcpu);
-            plain.generation.store(generation, Ordering::Relaxed);
-            return false;
-        }
-        let page = linear.align_down(PAGE).0 | 1;
-        plain.pages[(linear.0 / PAGE) as usize % WAYS].load(Ordering::Relaxed) == page
+        self.plain.get(usize::from(vcpu.0)).is_some_and(|plain| plain.pages[way(linear)].load(Ordering::Relaxed) == key(linear))
     }
 
-    /// The vCPU remembers that the linear page holds no code. A page that begins to hold code while this is being found out makes it forget again, at its next store.
-    pub fn note_plain(&self, vcpu: Vcpu, linear: Linear) {
-        if let Some(plain) = self.plain.get(usize::from(vcpu.0)) {
-            plain.pages[(linear.0 / PAGE) as usize % WAYS].store(linear.align_down(PAGE).0 | 1, Ordering::Relaxed);
+    /// The vCPU, whose thread this is, remembers that the linear page, which is mapped to this physical one, holds no code; if that is still so.
+    pub fn note_plain(&self, vcpu: Vcpu, linear: Linear, phys: Phys) {
+        let Some(plain) = self.plain.get(usize::from(vcpu.0)) else { return };
+        plain.pages[way(linear)].store(key(linear), Ordering::SeqCst);
+        // Whoever marks the page sets its bit and then clears what is remembered: either the bit is seen here, or what was stored here is cleared there.
+        if self.may_hold_code(phys) {
+            plain.pages[way(linear)].store(0, Ordering::Relaxed);
         }
     }
 
     /// The vCPU's translations may change.
     pub fn forget(&self, vcpu: Vcpu) {
         if let Some(plain) = self.plain.get(usize::from(vcpu.0)) {
-            plain.pages.iter().for_each(|page| page.store(0, Ordering::Relaxed));
+            plain.clear();
         }
     }
+}
+
+impl Plain {
+    const fn new() -> Self {
+        Self { pages: [const { AtomicU64::new(0) }; WAYS] }
+    }
+
+    /// The key of a store's last byte, at most, is compared with what is kept for its first: where they lie in different pages, they differ.
+    #[inline]
+    fn holds(&self, linear: Linear) -> bool {
+        self.pages[way(linear)].load(Ordering::Relaxed) == key(Linear(linear.0.wrapping_add(LONGEST_STORE - 1)))
+    }
+
+    fn clear(&self) {
+        self.pages.iter().for_each(|page| page.store(0, Ordering::Relaxed));
+    }
+}
+
+/// What is kept for a linear page.
+#[inline]
+fn key(linear: Linear) -> u64 {
+    linear.align_down(PAGE).0 | 1
+}
+
+/// Where a linear page is remembered.
+#[inline]
+fn way(linear: Linear) -> usize {
+    (linear.0 / PAGE) as usize % WAYS
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn filter(vcpus: usize) -> PageFilter {
+        PageFilter::with(Box::leak((0..vcpus).map(|_| Plain::new()).collect::<Box<[Plain]>>()))
+    }
+
     #[test]
     fn a_page_is_plain_until_any_page_holds_code_or_the_mapping_changes() {
-        let filter = PageFilter::new(2);
+        let filter = filter(2);
+        let is_plain = |vcpu: u16, linear| filter.plain[usize::from(vcpu)].holds(linear);
         let (page, other) = (Linear(0x7000), Linear(0x7000 + WAYS as u64 * PAGE));
-        assert!(!filter.is_plain(Vcpu(0), page));
-        filter.note_plain(Vcpu(0), page.offset(8));
-        assert!(filter.is_plain(Vcpu(0), page.offset(4095)) && !filter.is_plain(Vcpu(1), page) && !filter.is_plain(Vcpu(0), other));
+        assert!(!is_plain(0, page));
+        filter.note_plain(Vcpu(0), page.offset(8), Phys(0x9000));
+        assert!(is_plain(0, page.offset(4080)) && !is_plain(0, page.offset(4081)) && !is_plain(1, page) && !is_plain(0, other));
         filter.mark(Phys(0x5000));
         assert!(filter.may_hold_code(Phys(0x5fff)) && !filter.may_hold_code(Phys(0x6000)));
-        assert!(!filter.is_plain(Vcpu(0), page));
-        filter.note_plain(Vcpu(0), page);
+        assert!(!is_plain(0, page));
+        filter.note_plain(Vcpu(0), page, Phys(0x5010));
+        assert!(!is_plain(0, page), "the page holds code by now");
+        filter.note_plain(Vcpu(0), page, Phys(0x9000));
         filter.mark(Phys(0x5008));
-        assert!(filter.is_plain(Vcpu(0), page), "it held code before");
+        assert!(is_plain(0, page), "it held code before");
         filter.forget(Vcpu(0));
-        assert!(!filter.is_plain(Vcpu(0), page));
+        assert!(!is_plain(0, page));
     }
 
     #[test]
     fn a_page_that_holds_no_code_any_more_may_hold_some_again() {
-        let filter = PageFilter::new(1);
+        let filter = filter(1);
+        let is_plain = |linear| filter.plain[0].holds(linear);
         filter.mark(Phys(0x5000));
         assert!(filter.unmark(Phys(0x5123)) && !filter.may_hold_code(Phys(0x5000)));
-        filter.note_plain(Vcpu(0), Linear(0x7000));
-        assert!(!filter.is_plain(Vcpu(0), Linear(0x7000)), "another generation");
-        filter.note_plain(Vcpu(0), Linear(0x7000));
+        filter.note_plain(Vcpu(0), Linear(0x7000), Phys(0x5000));
+        assert!(is_plain(Linear(0x7000)));
         filter.mark(Phys(0x5000));
-        assert!(filter.may_hold_code(Phys(0x5000)) && !filter.is_plain(Vcpu(0), Linear(0x7000)), "whoever stores there asks again");
+        assert!(filter.may_hold_code(Phys(0x5000)) && !is_plain(Linear(0x7000)), "whoever stores there asks again");
         filter.mark(Phys(0x1_0000_5000));
         assert!(!filter.unmark(Phys(0x5000)) && filter.may_hold_code(Phys(0x5000)), "the bit may be another page's");
     }

@@ -80,7 +80,7 @@ pub struct Sanitizer {
     findings: Mutex<Findings>,
     sink: Mutex<Sink>,
     /// The place of the last event in the order of all stores to code and all serializing events.
-    seq: AtomicU64,
+    seq: Line<AtomicU64>,
     /// API 4: is it settled where memory is?
     places_settled: AtomicBool,
     /// Did the vCPU store to code since it last left its line by an event that the profile does not count? Touched by its own thread only.
@@ -94,7 +94,20 @@ pub struct Sanitizer {
     refused: AtomicBool,
     /// Was it ever watching?
     started: AtomicBool,
-    blocks: AtomicU64,
+    blocks: Line<AtomicU64>,
+}
+
+/// What all vCPUs write often, in a cache line of its own: what lies beside it is read on every store of the guest.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Line<T>(T);
+
+impl<T> std::ops::Deref for Line<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
 }
 
 impl Sanitizer {
@@ -104,8 +117,8 @@ impl Sanitizer {
     /// One line: the report cannot be written, or there is no QEMU around.
     pub fn new(arch: &'static Architecture, config: Config, machine: Machine) -> Result<&'static Self, String> {
         let sink = Sink::open(config.report.as_deref()).map_err(|error| error.to_string())?;
-        let slots = Slots::new(MAX_SEGMENTS).ok_or("QEMU gave no scoreboard")?;
         let count = machine.max_vcpus.max(1);
+        let slots = Slots::new(MAX_SEGMENTS, count).ok_or("QEMU gave no scoreboard")?;
         let vcpus = (0..count).map(|_| Mutex::default()).collect();
         let layout = config.symbols.kernel_table().and_then(|table| table.layout().copied());
         let name = move |cpu: &CurrentCpu, task: u64| x86::task_name(cpu, layout.as_ref()?, task);
@@ -139,7 +152,7 @@ impl Sanitizer {
             threads: Mutex::default(),
             findings: Mutex::default(),
             sink: Mutex::new(sink),
-            seq: AtomicU64::new(0),
+            seq: Line(AtomicU64::new(0)),
             places_settled: AtomicBool::new(false),
             own_stores: (0..count).map(|_| AtomicBool::new(false)).collect(),
             patches_under_way: AtomicBool::new(false),
@@ -147,7 +160,7 @@ impl Sanitizer {
             watching,
             refused: AtomicBool::new(false),
             started,
-            blocks: AtomicU64::new(0),
+            blocks: Line(AtomicU64::new(0)),
         }));
         if sanitizer.config.writers {
             stores::announce(sanitizer);

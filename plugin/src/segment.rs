@@ -21,28 +21,35 @@ use icsan_model::history::Place;
 use icsan_model::light::CodeRun;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use icsan_model::memory::PAGE;
 
 /// A run of code at one linear and one physical place. Segments live for ever: QEMU's generated code points at them.
+///
+/// What every first execution in an epoch looks at is one cache line, the rest is behind it.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Segment {
-    /// What memory must hold, and where. First: it is looked at on every call.
+    /// What memory must hold, and where.
     pub host: HostCode,
-    /// Whom to tell.
-    sanitizer: &'static Sanitizer,
+    /// The last store that changed a byte of it, or one behind it that an older and longer instruction might reach.
+    last_change: AtomicU64,
     /// The slot that says, for each vCPU, whether it executed the segment in its current epoch.
     pub slot: SlotId,
     contested: AtomicBool,
     suspected: AtomicBool,
     /// May it run at other linear addresses than the one where it was translated?
     elsewhere: AtomicBool,
-    /// The last store that changed a byte of it, or one behind it that an older and longer instruction might reach.
-    last_change: AtomicU64,
+    /// Whom to tell.
+    sanitizer: &'static Sanitizer,
     rest: Box<Rest>,
 }
+
+const _: () = assert!(std::mem::offset_of!(Segment, sanitizer) == 64, "what is looked at on every call is one cache line");
+
+/// The slots of so many rivals are kept with a segment.
+const KNOWN_RIVALS: usize = 6;
 
 #[derive(Debug)]
 struct Rest {
@@ -50,7 +57,12 @@ struct Rest {
     place: Option<Place>,
     /// Whom it shares its linear addresses with.
     neighbours: Box<[&'static Neighbours]>,
+    /// The slots of the rivals, and 1; 0: none. If there are more, the last is [`MANY`].
+    rivals: [AtomicU32; KNOWN_RIVALS],
 }
+
+/// There are more rivals than are kept.
+const MANY: u32 = u32::MAX;
 
 /// The segments that touch one piece of linear address space, the oldest first. One list for all of them: where processes come and go at the same addresses, lists of their own
 /// would grow with the square of their number.
@@ -58,6 +70,11 @@ struct Rest {
 struct Neighbours(Mutex<Vec<&'static Segment>>);
 
 impl Payload for Segment {
+    #[inline]
+    fn passes(&'static self, vcpu: Vcpu) -> bool {
+        self.sanitizer.executes_quietly(self, vcpu)
+    }
+
     fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
         self.sanitizer.executes(self, vcpu, cpu);
     }
@@ -144,12 +161,26 @@ impl Segment {
         self.suspected.store(true, Ordering::Relaxed);
     }
 
+    /// Do other segments contradict it that `executed` may say yes to? Cheap, and nearly always no.
+    #[inline]
+    #[must_use]
+    pub fn may_have_rivals(&self, executed: impl Fn(SlotId) -> bool) -> bool {
+        // A vCPU that executed a rival did so after the rival was made, which set the flag, and QEMU's own publication of the block came in between.
+        self.contested()
+            && self
+                .rest
+                .rivals
+                .iter()
+                .map(|rival| rival.load(Ordering::Relaxed))
+                .take_while(|rival| *rival != 0)
+                .any(|rival| rival == MANY || executed(SlotId(rival - 1)))
+    }
+
     /// The segments that have other bytes at some of its addresses and that `executed` says yes to, latest first. Nearly always none.
     #[inline]
     #[must_use]
     pub fn rivals(&self, executed: impl Fn(SlotId) -> bool) -> Vec<&'static Segment> {
-        // A vCPU that executed a rival did so after the rival was made, which set the flag, and QEMU's own publication of the block came in between.
-        if !self.contested.load(Ordering::Relaxed) {
+        if !self.may_have_rivals(&executed) {
             return Vec::new();
         }
         let mut rivals: Vec<&'static Segment> = Vec::new();
@@ -168,8 +199,26 @@ impl Segment {
         elsewhere && self.run().contradicts(other.run())
     }
 
-    fn contest(&self) {
+    /// `other` contradicts it.
+    fn contest(&self, other: SlotId) {
+        let free = self.rest.rivals.iter().find(|rival| matches!(rival.load(Ordering::Relaxed), 0 | MANY));
+        let (rival, value) = match (free, self.rest.rivals.last()) {
+            (Some(free), _) if free.load(Ordering::Relaxed) == 0 => (free, other.0 + 1),
+            (_, Some(last)) => (last, MANY),
+            _ => return,
+        };
+        rival.store(value, Ordering::Relaxed);
         self.contested.store(true, Ordering::Release);
+    }
+
+    /// Is `other` among the rivals that are kept? It is found again in each piece that both touch.
+    fn knows(&self, other: &Self) -> bool {
+        self.rest.rivals.iter().any(|rival| rival.load(Ordering::Relaxed) == other.slot.0 + 1)
+    }
+
+    /// Has it more rivals than are kept?
+    fn has_many_rivals(&self) -> bool {
+        self.rest.rivals.last().is_some_and(|last| last.load(Ordering::Relaxed) == MANY)
     }
 }
 
@@ -325,13 +374,13 @@ impl CodeTable {
             .collect();
         let segment = Segment {
             host,
-            sanitizer,
+            last_change: AtomicU64::new(0),
             slot: SlotId(self.len),
             contested: AtomicBool::new(false),
             suspected: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),
-            last_change: AtomicU64::new(0),
-            rest: Box::new(Rest { run, place, neighbours }),
+            sanitizer,
+            rest: Box::new(Rest { run, place, neighbours, rivals: [const { AtomicU32::new(0) }; KNOWN_RIVALS] }),
         };
         let segment: &'static Segment = Box::leak(Box::new(segment));
         self.len += 1;
@@ -347,10 +396,10 @@ fn contest(segment: &'static Segment) {
     for neighbours in &segment.rest.neighbours {
         let mut neighbours = neighbours.0.lock();
         for other in neighbours.iter() {
-            // Once both are known to be contested there is nothing to find out.
-            if !(segment.contested() && other.contested()) && segment.is_rival_of(other) {
-                segment.contest();
-                other.contest();
+            // Once both have many there is nothing to find out.
+            if !(segment.has_many_rivals() && other.has_many_rivals()) && segment.is_rival_of(other) && !segment.knows(other) {
+                segment.contest(other.slot);
+                other.contest(segment.slot);
             }
         }
         neighbours.push(segment);

@@ -3,19 +3,23 @@
 //! At translation QEMU gives a host pointer for each instruction. Through it the plugin can see later whether memory still holds what was translated, without
 //! asking QEMU, at the price of a few loads.
 
-/// Bytes that are kept beside the pointer, so that most comparisons touch one cache line of ours.
-const INLINE: usize = 32;
+/// Bytes that are kept beside the pointer, so that most comparisons touch one cache line of ours: as many as leave room in it for what a segment is asked at the same time.
+const INLINE: usize = 31;
 
 /// The bytes of a translated run, and where memory holds them: one piece for each guest page that an instruction starts in. Bytes of an
 /// instruction that cross into a page where none starts have no known place and are not compared.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[repr(C)]
 pub struct HostCode {
     /// The first bytes; no bytes if their place is not known.
     head: usize,
+    rest: Option<Box<Rest>>,
     head_len: u8,
     head_bytes: [u8; INLINE],
-    rest: Box<[Piece]>,
 }
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Rest(Box<[Piece]>);
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Piece {
@@ -38,7 +42,7 @@ impl HostCode {
                 _ => joined.push((address, offset, bytes.to_vec())),
             }
         }
-        let mut code = Self { head: 0, head_len: 0, head_bytes: [0; INLINE], rest: Box::default() };
+        let mut code = Self { head: 0, rest: None, head_len: 0, head_bytes: [0; INLINE] };
         let mut rest = Vec::new();
         for (address, offset, bytes) in joined {
             let mut inline = 0;
@@ -52,7 +56,7 @@ impl HostCode {
                 rest.push(Piece { address: address + inline, offset: offset + inline, bytes: bytes[inline..].into() });
             }
         }
-        code.rest = rest.into();
+        code.rest = (!rest.is_empty()).then(|| Box::new(Rest(rest.into())));
         code
     }
 
@@ -62,10 +66,16 @@ impl HostCode {
         (self.head_len != 0).then_some(self.head)
     }
 
+    fn rest(&self) -> &[Piece] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.0)
+    }
+
     /// Does memory hold the run's bytes now? Bytes of unknown place count as held.
+    #[inline]
     #[must_use]
     pub fn holds(&self) -> bool {
-        same(self.head, &self.head_bytes[..usize::from(self.head_len)]) && self.rest.iter().all(|piece| same(piece.address, &piece.bytes))
+        same_few(self.head, self.head_bytes.get(..usize::from(self.head_len)).unwrap_or_default())
+            && self.rest().iter().all(|piece| same(piece.address, &piece.bytes))
     }
 
     /// What memory holds now, where its place is known; `translated` (the run's bytes) elsewhere.
@@ -74,7 +84,7 @@ impl HostCode {
         let mut now = translated.to_vec();
         let head = (self.head, 0, usize::from(self.head_len));
         for (address, offset, len) in
-            std::iter::once(head).chain(self.rest.iter().map(|piece| (piece.address, piece.offset, piece.bytes.len())))
+            std::iter::once(head).chain(self.rest().iter().map(|piece| (piece.address, piece.offset, piece.bytes.len())))
         {
             for (index, byte) in now.iter_mut().skip(offset).take(len).enumerate() {
                 // SAFETY: as in `same`.
@@ -131,6 +141,36 @@ pub fn mapping_holds(range: &std::ops::Range<usize>, offset: u64, bytes: &[u8]) 
     start.checked_add(bytes.len()).is_some_and(|end| end <= range.end) && same(start, bytes)
 }
 
+/// A number at any address.
+#[derive(Clone, Copy)]
+#[repr(C, packed)]
+struct Unaligned<T>(T);
+
+/// [`same`] for few bytes, without a call: this is asked at every first execution in an epoch.
+#[inline]
+fn same_few(address: usize, bytes: &[u8]) -> bool {
+    let len = bytes.len();
+    let word = |at: usize| {
+        let held: Option<[u8; 8]> = bytes.get(at..at + 8).and_then(|held| held.try_into().ok());
+        // SAFETY: as in `same`: all 8 bytes are among those that lie there. A number has no invalid values either.
+        held.is_none_or(|held| unsafe { ((address + at) as *const Unaligned<u64>).read_volatile() }.0 == u64::from_ne_bytes(held))
+    };
+    let half = |at: usize| {
+        let held: Option<[u8; 4]> = bytes.get(at..at + 4).and_then(|held| held.try_into().ok());
+        // SAFETY: as above, with 4.
+        held.is_none_or(|held| unsafe { ((address + at) as *const Unaligned<u32>).read_volatile() }.0 == u32::from_ne_bytes(held))
+    };
+    // The last piece may overlap the one before.
+    if len >= 8 {
+        (0..len / 8).all(|i| word(8 * i)) && word(len - 8)
+    } else if len >= 4 {
+        half(0) && half(len - 4)
+    } else {
+        // SAFETY: as above, with 1.
+        bytes.iter().enumerate().all(|(at, byte)| unsafe { ((address + at) as *const u8).read_volatile() } == *byte)
+    }
+}
+
 fn same(address: usize, bytes: &[u8]) -> bool {
     // SAFETY: QEMU gave this address for guest RAM (or ROM) that it translated from (or there are no bytes to compare), and RAM blocks stay mapped as long as the
     // machine lives (memory that is unplugged from a running guest is not supported). Other host threads may write at the same time (guest stores): the comparison is
@@ -149,7 +189,7 @@ mod tests {
         let base = memory.as_ptr() as usize;
         let code = HostCode::new([(base, 0, &translated[..10]), (base + 10, 10, &translated[10..])].into_iter());
         assert_eq!(code.identity(), Some(base));
-        assert_eq!(code.rest.len(), 1);
+        assert_eq!(code.rest().len(), 1);
         assert!(code.holds());
         for index in 0..memory.len() {
             memory[index] ^= 1;

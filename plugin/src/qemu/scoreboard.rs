@@ -1,13 +1,15 @@
 //! Slots: for every watched run of code a flag and a moment for each vCPU. QEMU's generated code tests the flag before it calls back.
 //!
-//! Behind its slots each vCPU's part has a list of those whose flag is set, so that they can all be cleared at once. It is kept here and not behind a lock since it is
-//! touched on every callback, by the vCPU's own thread only.
+//! The flags lie in a scoreboard of QEMU's, close together, since they are looked at on every execution of a block. The moments, and for each vCPU a list of the slots
+//! whose flag is set, so that they can all be cleared at once, are touched only when a callback comes and lie elsewhere: QEMU makes a scoreboard for 16 vCPUs, and fills it.
+//! All of it is touched by the vCPU's own thread, without a lock; others may look at flags and moments, and change a flag from [`Flag::Executed`] to [`Flag::LookAgain`].
 
 use super::api::api;
 use icsan_model::addr::{Seq, Vcpu};
 use qemu_plugin_sys as sys;
-use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::cell::UnsafeCell;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// Flags from this value on keep the callback from being called.
 pub const DONE: u64 = 2;
@@ -48,152 +50,171 @@ impl Flag {
     }
 }
 
+/// QEMU allocates scoreboards for so many vCPUs at first (plugins/core.c), and moves them when a vCPU beyond that appears.
+const NEVER_MOVED: usize = 16;
+
+/// What is kept for a vCPU beside its flags.
 #[derive(Debug)]
-#[repr(C)]
-struct Slot {
-    flag: AtomicU64,
-    /// The first execution in the last epoch with one. It stays when the flag is cleared.
-    since: AtomicU64,
+struct Part {
+    /// Its flags, once they were asked for; only where the scoreboard is never moved.
+    flags: AtomicPtr<AtomicU64>,
+    /// For each slot the first execution in the last epoch with one. It stays when the flag is cleared.
+    moments: OnceLock<Box<[AtomicU64]>>,
+    /// The slots whose flag is set. The vCPU's own thread only.
+    set: UnsafeCell<Vec<SlotId>>,
 }
 
-/// A table of slots for each vCPU. QEMU allocates it for 16 vCPUs at first (16 x 20 bytes a slot) and grows it when a vCPU beyond that appears.
+/// A table of slots for each vCPU.
 #[derive(Debug)]
 pub struct Slots {
     score: *mut sys::qemu_plugin_scoreboard,
     len: u32,
+    parts: Box<[Part]>,
 }
 
 // SAFETY: the pointer is QEMU's handle, valid for the life of the process (never freed here). QEMU takes its own lock to change the table, and stops all vCPUs
-// to move it. Slots are atomics; the list of each vCPU's part is only touched from that vCPU's thread (see `VcpuSlots`).
+// to move it. Flags and moments are atomics; the list of a vCPU's part is only touched from that vCPU's thread (see `VcpuSlots`).
 unsafe impl Send for Slots {}
 // SAFETY: as above.
 unsafe impl Sync for Slots {}
 
 impl Slots {
-    /// Makes a table. To be called at installation only: from a translation callback it could wait for a lock whose holder waits for this vCPU.
-    /// `None` outside of QEMU.
+    /// Makes a table, for a machine that can have `vcpus`. To be called at installation only: from a translation callback it could wait for a lock whose holder waits for this
+    /// vCPU. `None` outside of QEMU.
     #[must_use]
-    pub fn new(len: u32) -> Option<Self> {
-        let api = api()?;
-        // The slots, the length of the list, the list; whole u64s, so that the next vCPU's part is aligned, too.
-        let size =
-            (len as usize * size_of::<Slot>() + size_of::<u64>() + len as usize * size_of::<SlotId>()).next_multiple_of(size_of::<u64>());
+    pub fn new(len: u32, vcpus: usize) -> Option<Self> {
+        // A power of two: generated code then finds a vCPU's flags by a shift and not by a multiplication.
+        let size = len.next_power_of_two() as usize * size_of::<u64>();
         // SAFETY: any size is valid; QEMU aborts the process if memory runs out, at start.
-        let score = unsafe { (api.qemu_plugin_scoreboard_new)(size) };
-        (!score.is_null()).then_some(Self { score, len })
+        let score = unsafe { (api()?.qemu_plugin_scoreboard_new)(size) };
+        let part = || Part { flags: AtomicPtr::default(), moments: OnceLock::new(), set: UnsafeCell::default() };
+        (!score.is_null()).then(|| Self { score, len, parts: (0..vcpus).map(|_| part()).collect() })
     }
 
     /// A flag's place, as QEMU's conditional callbacks want it.
     pub(super) fn entry(&self, slot: SlotId) -> sys::qemu_plugin_u64 {
         debug_assert!(slot.0 < self.len);
-        sys::qemu_plugin_u64 { score: self.score, offset: slot.0 as usize * size_of::<Slot>() }
+        sys::qemu_plugin_u64 { score: self.score, offset: slot.0 as usize * size_of::<u64>() }
     }
 
-    /// The part of the vCPU whose callback is running. `None` outside of QEMU.
+    /// The slots of the vCPU whose callback is running. `None` outside of QEMU.
+    #[inline]
     #[must_use]
     pub fn of(&self, vcpu: Vcpu) -> Option<VcpuSlots<'_>> {
-        Some(VcpuSlots { part: self.part(vcpu)?, len: self.len, _table: PhantomData })
+        let part = self.parts.get(usize::from(vcpu.0))?;
+        let flags = self.flags(vcpu, part)?;
+        let moments = part.moments.get_or_init(|| (0..self.len).map(|_| AtomicU64::new(0)).collect());
+        Some(VcpuSlots { flags, moments, set: &part.set })
     }
 
-    /// The part of a vCPU that has started. To be called in a callback of any vCPU: QEMU moves the table only while none runs.
-    fn part(&self, vcpu: Vcpu) -> Option<*mut Slot> {
-        // SAFETY: `score` is a live scoreboard, and the vCPU exists.
-        let part = unsafe { (api()?.qemu_plugin_scoreboard_find)(self.score, u32::from(vcpu.0)) };
-        (!part.is_null()).then_some(part.cast())
+    /// The flags of a vCPU that has started. To be called in a callback of any vCPU: QEMU moves the table only while none runs.
+    #[inline]
+    fn flags(&self, vcpu: Vcpu, part: &Part) -> Option<&[AtomicU64]> {
+        let mut flags = part.flags.load(Ordering::Relaxed);
+        if flags.is_null() {
+            // SAFETY: `score` is a live scoreboard, and the vCPU exists.
+            flags = unsafe { (api()?.qemu_plugin_scoreboard_find)(self.score, u32::from(vcpu.0)) }.cast();
+            if self.parts.len() <= NEVER_MOVED {
+                part.flags.store(flags, Ordering::Relaxed);
+            }
+        }
+        // SAFETY: the vCPU's entry has at least `len` u64s, all of them touched as atomics only, but for QEMU's generated code, which reads them. It stays where it is while the
+        // callback runs, which is no shorter than the answer lives.
+        (!flags.is_null()).then(|| unsafe { std::slice::from_raw_parts(flags, self.len as usize) })
+    }
+
+    /// A flag and a moment of a vCPU that has started.
+    fn slot(&self, vcpu: Vcpu, slot: SlotId) -> Option<(&AtomicU64, &AtomicU64)> {
+        let part = self.parts.get(usize::from(vcpu.0))?;
+        Some((self.flags(vcpu, part)?.get(slot.0 as usize)?, part.moments.get()?.get(slot.0 as usize)?))
     }
 
     /// Since when a vCPU that has started holds a run, if it executed it in its current epoch. Called by any vCPU's thread; the answer is as of some moment during the call.
     #[must_use]
     pub fn held_since(&self, vcpu: Vcpu, slot: SlotId) -> Option<Seq> {
-        let part = self.part(vcpu).filter(|_| slot.0 < self.len)?;
-        // SAFETY: the part has `len` slots, which are atomics.
-        let slot = unsafe { &*part.add(slot.0 as usize) };
-        Flag::of(slot.flag.load(Ordering::SeqCst)).executed().then(|| Seq(slot.since.load(Ordering::SeqCst)))
+        let (flag, since) = self.slot(vcpu, slot)?;
+        Flag::of(flag.load(Ordering::SeqCst)).executed().then(|| Seq(since.load(Ordering::SeqCst)))
     }
 
     /// The first execution of a run by a vCPU that has started, in its last epoch with one; 0 if it never ran. Called by any vCPU's thread.
     #[must_use]
     pub fn last_ran(&self, vcpu: Vcpu, slot: SlotId) -> Seq {
-        // SAFETY: the part has `len` slots, which are atomics.
-        let since = |part: *mut Slot| unsafe { &(*part.add(slot.0 as usize)).since }.load(Ordering::Relaxed);
-        Seq(self.part(vcpu).filter(|_| slot.0 < self.len).map_or(0, since))
+        Seq(self.slot(vcpu, slot).map_or(0, |(_, since)| since.load(Ordering::Relaxed)))
     }
 
     /// Makes the callback of a run fire again on `vcpu`, which has started, if it executed the run in its current epoch. Called by any vCPU's thread, after
     /// whatever it is that the callback shall find.
     pub fn look_again(&self, vcpu: Vcpu, slot: SlotId) {
-        let Some(part) = self.part(vcpu).filter(|_| slot.0 < self.len) else { return };
-        // SAFETY: the part has `len` slots, which are atomics.
-        let flag = unsafe { &(*part.add(slot.0 as usize)).flag };
-        let _ = flag.compare_exchange(Flag::Executed as u64, Flag::LookAgain as u64, Ordering::SeqCst, Ordering::SeqCst);
+        if let Some((flag, _)) = self.slot(vcpu, slot) {
+            let _ = flag.compare_exchange(Flag::Executed as u64, Flag::LookAgain as u64, Ordering::SeqCst, Ordering::SeqCst);
+        }
     }
 }
 
 /// The slots of the vCPU whose callback is running. Neither sent nor shared: only that vCPU's thread sets and clears them.
 #[derive(Debug)]
 pub struct VcpuSlots<'a> {
-    part: *mut Slot,
-    len: u32,
-    _table: PhantomData<&'a Slots>,
+    flags: &'a [AtomicU64],
+    moments: &'a [AtomicU64],
+    set: &'a UnsafeCell<Vec<SlotId>>,
 }
 
 impl VcpuSlots<'_> {
-    /// The length of the list of slots that are set, and the list.
-    fn list(&self) -> (*mut u64, *mut SlotId) {
-        // SAFETY: `Slots::new` made the part large enough for both behind its slots.
-        unsafe {
-            let behind: *mut u64 = self.part.add(self.len as usize).cast();
-            (behind, behind.add(1).cast())
-        }
-    }
-
-    fn slot(&self, slot: SlotId) -> Option<&Slot> {
-        // SAFETY: the part has `len` slots. QEMU moves the table only while no callback runs.
-        (slot.0 < self.len).then(|| unsafe { &*self.part.add(slot.0 as usize) })
+    /// The slots that are set.
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    fn list(&self) -> &mut Vec<SlotId> {
+        // SAFETY: only the vCPU's own thread has a `VcpuSlots`, which is not `Sync`, and only within its methods is the list borrowed; none of them calls another one meanwhile.
+        unsafe { &mut *self.set.get() }
     }
 
     /// Sets a flag. The first one in an epoch says since when, too.
+    #[inline]
     pub fn set(&self, id: SlotId, value: Flag, now: Seq) {
-        let Some(slot) = self.slot(id) else { return };
-        if slot.flag.load(Ordering::Relaxed) == Flag::Clear as u64 {
-            slot.since.store(now.0, Ordering::Relaxed);
-            // SAFETY: the list's length is followed by room for `len` slots; a slot comes into the list only when its flag was clear, so once at most. Only this vCPU's
-            // thread touches the list, and it is here.
-            unsafe {
-                let (length, list) = self.list();
-                list.add(length.read() as usize).write(id);
-                length.write(length.read() + 1);
-            }
+        if let Some(flag) = self.enter(id, now) {
+            flag.store(value as u64, Ordering::Release);
         }
-        slot.flag.store(value as u64, Ordering::Release);
     }
 
-    /// Makes the flag that was set visible to whoever looks for it from now on, and everything that was done before such a look visible here.
-    pub fn publish(&self) {
-        fence(Ordering::SeqCst);
+    /// Before a flag is set: puts the slot into the list and notes the moment, if it is not there.
+    #[inline]
+    fn enter(&self, id: SlotId, now: Seq) -> Option<&AtomicU64> {
+        let (flag, since) = (self.flags.get(id.0 as usize)?, self.moments.get(id.0 as usize)?);
+        if flag.load(Ordering::Relaxed) == Flag::Clear as u64 {
+            since.store(now.0, Ordering::Relaxed);
+            self.list().push(id);
+        }
+        Some(flag)
+    }
+
+    /// Sets a flag as [`VcpuSlots::set`], and makes it visible to whoever looks for it from now on, and everything that was done before such a look visible here.
+    #[inline]
+    pub fn publish(&self, id: SlotId, value: Flag, now: Seq) {
+        if let Some(flag) = self.enter(id, now) {
+            flag.swap(value as u64, Ordering::SeqCst);
+        }
     }
 
     /// Clears every flag that is set.
     pub fn clear(&self) {
-        let (length, list) = self.list();
-        // SAFETY: as above; what is in the list is below `len`.
-        unsafe {
-            for index in 0..length.read() as usize {
-                (*self.part.add(list.add(index).read().0 as usize)).flag.store(Flag::Clear as u64, Ordering::Release);
+        for id in self.list().drain(..) {
+            if let Some(flag) = self.flags.get(id.0 as usize) {
+                flag.store(Flag::Clear as u64, Ordering::Release);
             }
-            length.write(0);
         }
     }
 
     /// A run's flag.
+    #[inline]
     #[must_use]
     pub fn flag(&self, slot: SlotId) -> Flag {
-        self.slot(slot).map_or(Flag::Clear, |slot| Flag::of(slot.flag.load(Ordering::Relaxed)))
+        self.flags.get(slot.0 as usize).map_or(Flag::Clear, |flag| Flag::of(flag.load(Ordering::Relaxed)))
     }
 
     /// The moment of the run's first execution in the last epoch with one; 0 if it never ran.
+    #[inline]
     #[must_use]
     pub fn since(&self, slot: SlotId) -> Seq {
-        self.slot(slot).map_or(Seq(0), |slot| Seq(slot.since.load(Ordering::Relaxed)))
+        self.moments.get(slot.0 as usize).map_or(Seq(0), |since| Seq(since.load(Ordering::Relaxed)))
     }
 }

@@ -14,7 +14,10 @@ pub trait StoreWatch: Sync + 'static {
     /// The one.
     fn get() -> Option<&'static Self>;
 
-    /// `vcpu` has stored through `linear`; `pc` is the instruction. Called for every store of the guest: nearly all of them must be left at once.
+    /// Asked first, of every store of the guest: may what `vcpu` stored through `linear` be left? Nearly always yes. It must not panic.
+    fn passes(vcpu: Vcpu, linear: Linear) -> bool;
+
+    /// `vcpu` has stored through `linear`; `pc` is the instruction.
     fn stored(&'static self, vcpu: Vcpu, pc: Linear, linear: Linear, access: &Access<'_>);
 }
 
@@ -93,6 +96,15 @@ impl Access<'_> {
 }
 
 unsafe extern "C" fn stored<W: StoreWatch>(vcpu: c_uint, info: sys::qemu_plugin_meminfo_t, linear: u64, pc: *mut c_void) {
+    if !W::passes(Vcpu(vcpu as u16), Linear(linear)) {
+        looked_at::<W>(vcpu, info, linear, pc);
+    }
+}
+
+/// Apart, so that nearly all stores have a short way.
+#[cold]
+#[inline(never)]
+fn looked_at<W: StoreWatch>(vcpu: c_uint, info: sys::qemu_plugin_meminfo_t, linear: u64, pc: *mut c_void) {
     guard(|| {
         if let Some(watch) = W::get() {
             let linear = Linear(linear);

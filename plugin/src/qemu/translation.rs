@@ -16,16 +16,22 @@ const MAX_LEN: usize = 16;
 
 /// What a callback carries: it lives for ever, and knows what to do when its instruction is about to execute.
 pub trait Payload: Sync + 'static {
+    /// Asked first: is there nothing more to do? It must not panic.
+    fn passes(&'static self, _vcpu: Vcpu) -> bool {
+        false
+    }
+
     /// The instruction is about to execute on `vcpu` (and may still fault).
     fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu);
 }
 
 unsafe extern "C" fn fire<P: Payload + 'static, const REGISTERS: bool>(vcpu: c_uint, userdata: *mut c_void) {
-    guard(|| {
-        // SAFETY: `userdata` is the `&'static P` that was given at the registration of this very instance of the function.
-        let payload: &'static P = unsafe { &*userdata.cast_const().cast::<P>() };
-        payload.fire(Vcpu(vcpu as u16), &CurrentCpu::new(REGISTERS));
-    });
+    // SAFETY: `userdata` is the `&'static P` that was given at the registration of this very instance of the function.
+    let payload: &'static P = unsafe { &*userdata.cast_const().cast::<P>() };
+    let vcpu = Vcpu(vcpu as u16);
+    if !payload.passes(vcpu) {
+        guard(|| payload.fire(vcpu, &CurrentCpu::new(REGISTERS)));
+    }
 }
 
 /// A block under translation. Exists only within the translation callback.

@@ -48,26 +48,55 @@ impl Sanitizer {
             let looked = Looked { vcpu, state: &state.lock(), slots: &slots, now: Seq(self.seq.load(Ordering::SeqCst)) };
             side.record_run(table, segment, &looked, cpu, || self.next()).iter().for_each(|touched| self.touch(touched));
         }
-        let now = Seq(self.seq.load(Ordering::SeqCst));
-        let flag = slots.flag(segment.slot);
-        let changed = flag == Flag::LookAgain || segment.last_change() > slots.since(segment.slot);
-        if !changed && !segment.contested() || self.config.profile.snoop {
-            slots.set(segment.slot, Flag::Executed, now);
-            // A store that was told of while this was decided makes it fire again, by whichever side comes second.
-            slots.publish();
-            if segment.last_change() > now {
-                slots.set(segment.slot, Flag::LookAgain, now);
-            }
+        if self.settles(segment, &slots) {
             return None;
         }
         if self.config.writers && segment.place().is_some() {
             let code = recorded.unwrap_or_else(|| self.code.lock());
             self.looks_closer(code, segment, vcpu, state, &slots, cpu)
         } else {
-            slots.set(segment.slot, Flag::Executed, now);
+            slots.set(segment.slot, Flag::Executed, Seq(self.seq.load(Ordering::SeqCst)));
             self.looks_at_rivals(segment, vcpu, state, &slots, cpu);
             None
         }
+    }
+
+    /// [`Sanitizer::executes`] for nearly every call: memory holds the code, and nothing happened to it. `false`: it did nothing, and that is to be called. Without a lock, and
+    /// without anything that could panic: no guard is around it.
+    #[inline]
+    pub fn executes_quietly(&self, segment: &'static Segment, vcpu: Vcpu) -> bool {
+        // What needs more than this at every first execution.
+        let alone = self.repair.is_none() && self.config.record.is_none() && self.watching.load(Ordering::Relaxed);
+        if !alone || segment.may_run_elsewhere() || segment.suspected() || !segment.host.holds() {
+            return false;
+        }
+        self.slots.of(vcpu).is_some_and(|slots| self.settles(segment, &slots))
+    }
+
+    /// Is there nothing to judge? Then the vCPU of these slots executed the segment from now on.
+    #[inline]
+    fn settles(&self, segment: &Segment, slots: &VcpuSlots<'_>) -> bool {
+        let now = Seq(self.seq.load(Ordering::SeqCst));
+        if !self.config.writers {
+            // The light mode: only what was executed counts.
+            let quiet = !segment.may_have_rivals(|slot| slots.flag(slot).executed());
+            if quiet || self.config.profile.snoop {
+                slots.set(segment.slot, Flag::Executed, now);
+                return true;
+            }
+            return false;
+        }
+        // What is contested lies in a page that moved, and anything near it may have been fetched from the old place.
+        let changed = slots.flag(segment.slot) == Flag::LookAgain || segment.last_change() > slots.since(segment.slot);
+        if (changed || segment.contested()) && !self.config.profile.snoop {
+            return false;
+        }
+        // A store that was told of while this was decided makes it fire again, by whichever side comes second.
+        slots.publish(segment.slot, Flag::Executed, now);
+        if segment.last_change() > now {
+            slots.set(segment.slot, Flag::LookAgain, now);
+        }
+        true
     }
 
     /// The segment's code at the linear address that the vCPU executes it at. Where that cannot be told it is the one that it was translated at.

@@ -1,6 +1,7 @@
 //! Stores: from every store of the guest to the few that change code, and whom they concern.
 
 use super::{Code, Sanitizer};
+use crate::page_filter;
 use crate::qemu::api::Generation;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::stores::{Access, StoreWatch};
@@ -127,6 +128,7 @@ pub(super) fn announce(sanitizer: &'static Sanitizer) {
 }
 
 /// The one that was announced.
+#[inline]
 pub(super) fn the_one() -> Option<&'static Sanitizer> {
     THE_ONE.get().copied()
 }
@@ -137,15 +139,18 @@ impl StoreWatch for Sanitizer {
     }
 
     #[inline]
+    fn passes(vcpu: Vcpu, linear: Linear) -> bool {
+        page_filter::passes(vcpu, linear)
+    }
+
     fn stored(&'static self, vcpu: Vcpu, pc: Linear, linear: Linear, access: &Access<'_>) {
-        let len = access.len();
-        let crosses = linear.0 % PAGE + len > PAGE;
+        let crosses = linear.0 % PAGE + access.len() > PAGE;
         if self.filter.is_plain(vcpu, linear) && !crosses {
             return;
         }
         let Some(phys) = access.physical() else { return };
         if !self.filter.may_hold_code(phys) && !crosses {
-            self.filter.note_plain(vcpu, linear);
+            self.filter.note_plain(vcpu, linear, phys);
             if let Some(repair) = self.repair {
                 repair.proves_ram(phys, access);
             }

@@ -43,6 +43,8 @@ struct EntryPoint {
     sanitizer: &'static Sanitizer,
     entry: Linear,
     role: Role,
+    /// Where the kernel keeps the current task, from GS on.
+    current_task: Option<u64>,
 }
 
 impl Payload for EntryPoint {
@@ -58,7 +60,7 @@ impl Payload for EntryPoint {
                 let Some(stack) = registers.rsp(cpu) else { return };
                 let Some(returns_to) = cpu.memory(stack, 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes) else { return };
                 let symbols = &self.sanitizer.config().symbols;
-                let current = symbols.current_task_from_gs().filter(|_| self.entry.0 >> 63 != 0).and_then(|offset| {
+                let current = self.current_task.filter(|_| self.entry.0 >> 63 != 0).and_then(|offset| {
                     let bytes = cpu.memory(registers.gs_base(cpu)?.wrapping_add(offset), 8)?;
                     Some(u64::from_le_bytes(bytes.try_into().ok()?))
                 });
@@ -124,9 +126,10 @@ impl ProtocolPoints {
             let function = |commits| Role::Function { commits, chain: commits };
             let named = sanitizer.config().commit.iter().map(|name| (name.as_str(), function(true)));
             let roles = known.map(|row| (row.name, function(row.commits()))).chain(named).chain([(SWITCH, Role::Switch)]);
+            let current_task = symbols.current_task_from_gs();
             let entry = |(name, role)| {
                 let address = symbols.runtime_address_of(name)?;
-                let point: &'static EntryPoint = Box::leak(Box::new(EntryPoint { sanitizer, entry: Linear(address), role }));
+                let point: &'static EntryPoint = Box::leak(Box::new(EntryPoint { sanitizer, entry: Linear(address), role, current_task }));
                 Some((address, point))
             };
             roles.filter_map(entry).collect()
