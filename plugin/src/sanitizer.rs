@@ -118,7 +118,7 @@ impl Sanitizer {
     pub fn new(arch: &'static Architecture, config: Config, machine: Machine) -> Result<&'static Self, String> {
         let sink = Sink::open(config.report.as_deref()).map_err(|error| error.to_string())?;
         let count = machine.max_vcpus.max(1);
-        let slots = Slots::new(MAX_SEGMENTS, count).ok_or("QEMU gave no scoreboard")?;
+        let slots = Slots::new(MAX_SEGMENTS, count, config.writers).ok_or("QEMU gave no scoreboard")?;
         let vcpus = (0..count).map(|_| Mutex::default()).collect();
         let layout = config.symbols.kernel_table().and_then(|table| table.layout().copied());
         let name = move |cpu: &CurrentCpu, task: u64| x86::task_name(cpu, layout.as_ref()?, task);
@@ -364,7 +364,7 @@ impl Hooks for &'static Sanitizer {
         for (index, instruction) in instructions.iter().enumerate() {
             let before = (index == 0 && self.config.writers).then(|| instruction.bytes_before(LONGEST_CALL, PAGE));
             self.points.instrument(instruction, before.as_deref(), self);
-            if self.config.writers {
+            if self.config.writers && x86::may_store(instruction.bytes()) {
                 instruction.on_store::<Sanitizer>();
             }
         }

@@ -22,6 +22,7 @@ pub mod events;
 pub mod interpret;
 #[cfg(feature = "iced")]
 pub mod length;
+pub mod may_store;
 pub mod msr;
 pub mod profiles;
 pub mod resolve;

@@ -30,6 +30,13 @@ struct Piece {
     bytes: Box<[u8]>,
 }
 
+impl Rest {
+    #[inline(never)]
+    fn holds(&self) -> bool {
+        self.0.iter().all(|piece| same(piece.address, &piece.bytes))
+    }
+}
+
 impl HostCode {
     /// From the pieces of a run in order: host address, offset in the run, bytes. A piece with the address 0 has no known place.
     pub(super) fn new<'a>(pieces: impl Iterator<Item = (usize, usize, &'a [u8])>) -> Self {
@@ -71,11 +78,11 @@ impl HostCode {
     }
 
     /// Does memory hold the run's bytes now? Bytes of unknown place count as held.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn holds(&self) -> bool {
         same_few(self.head, self.head_bytes.get(..usize::from(self.head_len)).unwrap_or_default())
-            && self.rest().iter().all(|piece| same(piece.address, &piece.bytes))
+            && self.rest.as_deref().is_none_or(Rest::holds)
     }
 
     /// What memory holds now, where its place is known; `translated` (the run's bytes) elsewhere.

@@ -58,7 +58,7 @@ const NEVER_MOVED: usize = 16;
 struct Part {
     /// Its flags, once they were asked for; only where the scoreboard is never moved.
     flags: AtomicPtr<AtomicU64>,
-    /// For each slot the first execution in the last epoch with one. It stays when the flag is cleared.
+    /// For each slot the first execution in the last epoch with one. It stays when the flag is cleared. Empty if nobody asks.
     moments: OnceLock<Box<[AtomicU64]>>,
     /// The slots whose flag is set. The vCPU's own thread only.
     set: UnsafeCell<Vec<SlotId>>,
@@ -69,6 +69,7 @@ struct Part {
 pub struct Slots {
     score: *mut sys::qemu_plugin_scoreboard,
     len: u32,
+    moments: u32,
     parts: Box<[Part]>,
 }
 
@@ -79,16 +80,16 @@ unsafe impl Send for Slots {}
 unsafe impl Sync for Slots {}
 
 impl Slots {
-    /// Makes a table, for a machine that can have `vcpus`. To be called at installation only: from a translation callback it could wait for a lock whose holder waits for this
+    /// Makes a table, for a machine that can have `vcpus`; `moments`: will anybody ask since when? To be called at installation only: from a translation callback it could wait for a lock whose holder waits for this
     /// vCPU. `None` outside of QEMU.
     #[must_use]
-    pub fn new(len: u32, vcpus: usize) -> Option<Self> {
+    pub fn new(len: u32, vcpus: usize, moments: bool) -> Option<Self> {
         // A power of two: generated code then finds a vCPU's flags by a shift and not by a multiplication.
         let size = len.next_power_of_two() as usize * size_of::<u64>();
         // SAFETY: any size is valid; QEMU aborts the process if memory runs out, at start.
         let score = unsafe { (api()?.qemu_plugin_scoreboard_new)(size) };
         let part = || Part { flags: AtomicPtr::default(), moments: OnceLock::new(), set: UnsafeCell::default() };
-        (!score.is_null()).then(|| Self { score, len, parts: (0..vcpus).map(|_| part()).collect() })
+        (!score.is_null()).then(|| Self { score, len, moments: if moments { len } else { 0 }, parts: (0..vcpus).map(|_| part()).collect() })
     }
 
     /// A flag's place, as QEMU's conditional callbacks want it.
@@ -98,17 +99,17 @@ impl Slots {
     }
 
     /// The slots of the vCPU whose callback is running. `None` outside of QEMU.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn of(&self, vcpu: Vcpu) -> Option<VcpuSlots<'_>> {
         let part = self.parts.get(usize::from(vcpu.0))?;
         let flags = self.flags(vcpu, part)?;
-        let moments = part.moments.get_or_init(|| (0..self.len).map(|_| AtomicU64::new(0)).collect());
+        let moments = part.moments.get_or_init(|| (0..self.moments).map(|_| AtomicU64::new(0)).collect());
         Some(VcpuSlots { flags, moments, set: &part.set })
     }
 
     /// The flags of a vCPU that has started. To be called in a callback of any vCPU: QEMU moves the table only while none runs.
-    #[inline]
+    #[inline(always)]
     fn flags(&self, vcpu: Vcpu, part: &Part) -> Option<&[AtomicU64]> {
         let mut flags = part.flags.load(Ordering::Relaxed);
         if flags.is_null() {
@@ -179,9 +180,11 @@ impl VcpuSlots<'_> {
     /// Before a flag is set: puts the slot into the list and notes the moment, if it is not there.
     #[inline]
     fn enter(&self, id: SlotId, now: Seq) -> Option<&AtomicU64> {
-        let (flag, since) = (self.flags.get(id.0 as usize)?, self.moments.get(id.0 as usize)?);
+        let flag = self.flags.get(id.0 as usize)?;
         if flag.load(Ordering::Relaxed) == Flag::Clear as u64 {
-            since.store(now.0, Ordering::Relaxed);
+            if let Some(since) = self.moments.get(id.0 as usize) {
+                since.store(now.0, Ordering::Relaxed);
+            }
             self.list().push(id);
         }
         Some(flag)

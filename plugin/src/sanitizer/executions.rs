@@ -63,7 +63,7 @@ impl Sanitizer {
 
     /// [`Sanitizer::executes`] for nearly every call: memory holds the code, and nothing happened to it. `false`: it did nothing, and that is to be called. Without a lock, and
     /// without anything that could panic: no guard is around it.
-    #[inline]
+    #[inline(always)]
     pub fn executes_quietly(&self, segment: &'static Segment, vcpu: Vcpu) -> bool {
         // What needs more than this at every first execution.
         let alone = self.repair.is_none() && self.config.record.is_none() && self.watching.load(Ordering::Relaxed);
@@ -74,7 +74,7 @@ impl Sanitizer {
     }
 
     /// Is there nothing to judge? Then the vCPU of these slots executed the segment from now on.
-    #[inline]
+    #[inline(always)]
     fn settles(&self, segment: &Segment, slots: &VcpuSlots<'_>) -> bool {
         let now = Seq(self.seq.load(Ordering::SeqCst));
         if !self.config.writers {

@@ -20,6 +20,7 @@ use icsan_model::profile::Profile;
 use icsan_model::sync_event::SyncEventId;
 use icsan_model::x86::classify::{Class, classify};
 use icsan_model::x86::events::{self, Seen};
+pub use icsan_model::x86::may_store::may_store;
 
 /// The guest's page size, in bytes.
 pub const PAGE: u64 = 4096;
