@@ -77,7 +77,10 @@ fn fetch_by_cells(bencher: Bencher<'_, '_>, cells: u64) {
 #[divan::bench(args = LENGTHS)]
 fn store_by_versions(bencher: Bencher<'_, '_>, versions: u64) {
     let before = model(1, versions);
-    bencher.counter(ItemsCount::new(1u32)).with_inputs(|| before.clone()).bench_local_refs(|model| model.apply(&Event::Store(store(0, versions + 1))));
+    bencher
+        .counter(ItemsCount::new(1u32))
+        .with_inputs(|| before.clone())
+        .bench_local_refs(|model| model.apply(&Event::Store(store(0, versions + 1))));
 }
 
 #[divan::bench(args = LENGTHS)]

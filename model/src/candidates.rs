@@ -9,7 +9,7 @@ use crate::decode::Decode;
 use crate::hazard::Kind;
 use crate::window::{Part, Stretch, View};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many combinations one execution looks at. An instruction spans two chunks of 16 bytes at most, so this is reached when both had 64 versions in
 /// one epoch; a JIT that gets there needs no further evidence. Hitting it makes the answer incomplete, and the model says so.
@@ -129,37 +129,75 @@ impl Search<'_> {
     }
 }
 
-/// Finds out where a candidate's bytes come from.
-pub(crate) fn trace_back(view: View<'_>, parts: &[Part], bytes: Vec<u8>) -> Found {
-    let touched: Vec<_> = parts.iter().filter(|part| part.at < bytes.len()).collect();
-    let mut until = Vec::with_capacity(bytes.len());
-    let mut versions = Vec::with_capacity(bytes.len());
-    for part in &touched {
-        let slice = &bytes[part.at..part.end().min(bytes.len())];
-        let Some(stretch) = part.stretches.iter().rev().find(|stretch| stretch.bytes.starts_with(slice)) else { continue };
-        until.extend(slice.iter().map(|_| stretch.to));
-        let version = |i: usize| stretch.phys.map_or(Seq(0), |phys| view.memory.version(phys.offset(i as u64), stretch.to));
-        versions.extend((0..slice.len()).map(version));
-    }
-    let whole = stood_together(view, &touched, &bytes);
-    Found { bytes, until, versions, whole }
+/// Finds out where the bytes of candidates come from. What it finds out of the past serves all of them: a site that is patched over and over has as many candidates as versions.
+pub(crate) struct Tracer<'a> {
+    view: View<'a>,
+    parts: &'a [Part],
+    /// By part, and how many bytes of it: the last stretch that began with these bytes.
+    last: BTreeMap<(usize, usize), BTreeMap<&'a [u8], &'a Stretch>>,
+    /// By part, how many bytes of it, and since when: the times at which memory held these bytes.
+    stood: BTreeMap<(usize, usize, Seq), BTreeMap<Vec<u8>, Times>>,
 }
 
-/// Was there a moment, since the first of the parts was brought in, at which all the bytes were in memory?
-fn stood_together(view: View<'_>, touched: &[&Part], bytes: &[u8]) -> bool {
-    let Some(since) = touched.iter().map(|part| part.since).min() else { return true };
-    let mut common = vec![(since, view.now)];
-    for part in touched {
-        let slice = &bytes[part.at..part.end().min(bytes.len())];
-        let stood = |stretch: &Stretch| stretch.bytes.starts_with(slice).then_some((stretch.from, stretch.to));
-        let times: Vec<_> = view.stretches(part.linear, slice.len(), since).iter().filter_map(stood).collect();
-        common = common
-            .iter()
-            .flat_map(|(from, to)| times.iter().map(move |(first, last)| (*from.max(first), *to.min(last))))
-            .filter(|(from, to)| from <= to)
-            .collect();
+/// First and last moments.
+type Times = Vec<(Seq, Seq)>;
+
+impl<'a> Tracer<'a> {
+    pub fn new(view: View<'a>, parts: &'a [Part]) -> Self {
+        Self { view, parts, last: BTreeMap::new(), stood: BTreeMap::new() }
     }
-    !common.is_empty()
+
+    /// A candidate with its past.
+    pub fn trace_back(&mut self, bytes: Vec<u8>) -> Found {
+        let (view, parts) = (self.view, self.parts);
+        let touched = || parts.iter().enumerate().filter(|(_, part)| part.at < bytes.len());
+        let mut until = Vec::with_capacity(bytes.len());
+        let mut versions = Vec::with_capacity(bytes.len());
+        for (index, part) in touched() {
+            let slice = &bytes[part.at..part.end().min(bytes.len())];
+            let Some(stretch) = self.last(index, slice) else { continue };
+            until.extend(slice.iter().map(|_| stretch.to));
+            let version = |i: usize| stretch.phys.map_or(Seq(0), |phys| view.memory.version(phys.offset(i as u64), stretch.to));
+            versions.extend((0..slice.len()).map(version));
+        }
+        let since = touched().map(|(_, part)| part.since).min();
+        let whole = since.is_none_or(|since| {
+            let mut common = vec![(since, view.now)];
+            for (index, part) in touched() {
+                let times = self.stood(index, &bytes[part.at..part.end().min(bytes.len())], since);
+                common = common
+                    .iter()
+                    .flat_map(|(from, to)| times.iter().map(move |(first, last)| (*from.max(first), *to.min(last))))
+                    .filter(|(from, to)| from <= to)
+                    .collect();
+            }
+            !common.is_empty()
+        });
+        Found { bytes, until, versions, whole }
+    }
+
+    /// The last stretch of a part that begins with these bytes.
+    fn last(&mut self, index: usize, bytes: &[u8]) -> Option<&'a Stretch> {
+        let part = &self.parts[index];
+        let known = self.last.entry((index, bytes.len())).or_insert_with(|| {
+            let begins = |stretch: &'a Stretch| Some((stretch.bytes.get(..bytes.len())?, stretch));
+            part.stretches.iter().filter_map(begins).collect()
+        });
+        known.get(bytes).copied()
+    }
+
+    /// When these bytes of a part were in memory.
+    fn stood(&mut self, index: usize, bytes: &[u8], since: Seq) -> &[(Seq, Seq)] {
+        let (view, part) = (self.view, &self.parts[index]);
+        let known = self.stood.entry((index, bytes.len(), since)).or_insert_with(|| {
+            let mut known: BTreeMap<Vec<u8>, Times> = BTreeMap::new();
+            for stretch in view.stretches(part.linear, bytes.len(), since) {
+                known.entry(stretch.bytes).or_default().push((stretch.from, stretch.to));
+            }
+            known
+        });
+        known.get(bytes).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// Memory's own instruction as a candidate.

@@ -1,7 +1,7 @@
 //! One execution and what it is judged from: the part that the model, and whatever is faster than the model, have in common.
 
 use crate::addr::{Epoch, Linear, Seq, Vcpu};
-use crate::candidates::{self, Candidates};
+use crate::candidates::{self, Candidates, Tracer};
 use crate::decode::Decode;
 use crate::error::ModelError;
 use crate::hazard::{Hazard, Verdict};
@@ -78,7 +78,8 @@ impl<'a> Execution<'a> {
         let held = view.parts(linear, decoder.max_len(), self.chunk(), |chunk| self.held.held_since(chunk).unwrap_or(now));
         let (found, mut complete) = candidates::combine(&held, &memory, decoder);
         let mut list = vec![candidates::present(view, linear, memory.clone())];
-        list.extend(found.iter().map(|bytes| judge.candidate(candidates::trace_back(view, &held, bytes.clone()), false)));
+        let mut tracer = Tracer::new(view, &held);
+        list.extend(found.iter().map(|bytes| judge.candidate(tracer.trace_back(bytes.clone()), false)));
 
         // A snooping buffer drops what was brought in by speculation just as it drops the rest, so nothing is left to add.
         if profile.buffers.speculation && !profile.snoop {
@@ -86,7 +87,8 @@ impl<'a> Execution<'a> {
             let (more, whole) = candidates::combine(&parts, &memory, decoder);
             complete &= whole;
             let only = more.into_iter().filter(|bytes| !found.contains(bytes));
-            list.extend(only.map(|bytes| judge.candidate(candidates::trace_back(view, &parts, bytes), true)));
+            let mut tracer = Tracer::new(view, &parts);
+            list.extend(only.map(|bytes| judge.candidate(tracer.trace_back(bytes), true)));
         }
         complete &= self.is_remembered(list.iter().map(|candidate| candidate.bytes.len() as u64).max().unwrap_or(0));
         let mut candidates = Candidates { list, complete };
