@@ -11,7 +11,7 @@ use crate::page_filter::PageFilter;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::divert;
 use crate::qemu::install::{Hooks, Machine};
-use crate::qemu::locks::Mutex;
+use crate::qemu::locks::{self, Mutex};
 use crate::qemu::scoreboard::Slots;
 use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
 use crate::qemu::{guard, process};
@@ -416,6 +416,9 @@ impl Hooks for &'static Sanitizer {
         (counts.memory.held, counts.memory.most) = (HEAP.allocated(), HEAP.max_allocated());
         let injections = self.injecting.as_ref().and_then(|injecting| injecting.known.try_lock_for(EXIT_PATIENCE));
         sink.finish(&self.report(), &findings, injections.as_deref(), &counts, fault);
+        if let Some(waits) = locks::waits() {
+            process::say(&waits);
+        }
         if self.config.exitcode != 0 && findings.unsuppressed() > 0 {
             process::exit_now(self.config.exitcode);
         }

@@ -2,7 +2,8 @@
 //!
 //! A callback that leaves its block does so by a `longjmp` over its frames ([`super::divert`], [`super::repair`]): a lock that it held then would be held for ever. That none is held
 //! is so by construction, since everything that locks happens inside of [`guard`](super::guard::guard). With the feature `lock-check` it is checked as well: the
-//! locks count how many of them the thread holds, and who leaves with one ends QEMU. (Without it they are `parking_lot`'s, and the check is nothing.)
+//! locks count how many of them the thread holds, and who leaves with one ends QEMU; and it is told at the end how often anybody waited for one. (Without it they are
+//! `parking_lot`'s, and the check is nothing.)
 
 #[cfg(not(feature = "lock-check"))]
 pub use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -12,14 +13,34 @@ pub use parking_lot::{Mutex, MutexGuard, RwLock};
 #[inline]
 pub(super) fn none_is_held() {}
 
+/// How often locks were taken, and how long anybody waited for one, as a line for the end; with the feature only.
+#[cfg(not(feature = "lock-check"))]
+#[must_use]
+pub fn waits() -> Option<String> {
+    None
+}
+
 #[cfg(feature = "lock-check")]
-pub use checked::{Mutex, MutexGuard, RwLock, none_is_held};
+pub use checked::{Mutex, MutexGuard, RwLock, none_is_held, waits};
 
 #[cfg(feature = "lock-check")]
 mod checked {
     use parking_lot::lock_api::{self, GuardNoSend};
     use std::cell::Cell;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::{Duration, Instant};
+
+    /// Of mutexes: how often they were taken, how often somebody had to wait, and how many nanoseconds in all.
+    static TAKEN: AtomicU64 = AtomicU64::new(0);
+    static WAITS: AtomicU64 = AtomicU64::new(0);
+    static WAITED: AtomicU64 = AtomicU64::new(0);
+
+    /// See the module.
+    #[must_use]
+    pub fn waits() -> Option<String> {
+        let [taken, waits, waited] = [&TAKEN, &WAITS, &WAITED].map(|count| count.load(Ordering::Relaxed));
+        Some(format!("mutexes: taken {taken} times; waited for {waits} times, {} ms in all", waited / 1_000_000))
+    }
 
     thread_local! {
         /// How many locks this thread holds.
@@ -54,7 +75,13 @@ mod checked {
         type GuardMarker = GuardNoSend;
 
         fn lock(&self) {
-            self.0.lock();
+            TAKEN.fetch_add(1, Ordering::Relaxed);
+            if !self.0.try_lock() {
+                let start = Instant::now();
+                self.0.lock();
+                WAITS.fetch_add(1, Ordering::Relaxed);
+                WAITED.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            }
             took(true);
         }
 
