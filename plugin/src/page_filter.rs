@@ -29,7 +29,7 @@ const VCPUS: usize = 256;
 
 static PLAIN: [Plain; VCPUS] = [const { Plain::new() }; VCPUS];
 
-/// Does this vCPU, whose thread this is, remember that no page holds code that a store of up to [`LONGEST_STORE`] bytes through `linear` touches? This is the one
+/// Does this vCPU, whose thread this is, remember that no page holds code that a store of up to 16 bytes through `linear` touches? This is the one
 /// look at nearly all stores of the guest: it goes by no pointer.
 #[inline]
 #[must_use]

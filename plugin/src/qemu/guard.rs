@@ -1,4 +1,5 @@
-//! Nothing unwinds into QEMU: every entry runs in [`guard`].
+//! Nothing unwinds into QEMU: every entry runs in [`guard`]. Only what nearly every call needs comes before it (`passes`, of [`Payload`](super::translation::Payload) and
+//! [`StoreWatch`](super::stores::StoreWatch)): it cannot panic, since what it indexes by is in range by construction, and nothing that it computes can overflow.
 //!
 //! A panic is a bug of ICSAN, not of the guest: it turns ICSAN off for the rest of the run, is said once on stderr, and makes the report incomplete.
 
