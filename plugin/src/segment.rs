@@ -57,12 +57,38 @@ struct Rest {
     place: Option<Place>,
     /// Whom it shares its linear addresses with.
     neighbours: Box<[&'static Neighbours]>,
-    /// The slots of the rivals, and 1; 0: none. If there are more, the last is [`MANY`].
-    rivals: [AtomicU32; KNOWN_RIVALS],
+    rivals: Rivals,
 }
 
-/// There are more rivals than are kept.
-const MANY: u32 = u32::MAX;
+/// Who contradicts a segment, by slot: each once, the first few. They are never taken out.
+#[derive(Debug, Default)]
+struct Rivals([AtomicU32; KNOWN_RIVALS]);
+
+impl Rivals {
+    /// In place of the last one: there are more than are kept. (The others stand for a slot, and 1; 0 is none.)
+    const MANY: u32 = u32::MAX;
+
+    fn add(&self, slot: SlotId) {
+        let value = slot.0 + 1;
+        match self.0.iter().find(|known| [0, value, Self::MANY].contains(&known.load(Ordering::Relaxed))) {
+            Some(place) if place.load(Ordering::Relaxed) == 0 => place.store(value, Ordering::Relaxed),
+            Some(_) => {}
+            None => self.0.iter().next_back().into_iter().for_each(|last| last.store(Self::MANY, Ordering::Relaxed)),
+        }
+    }
+
+    /// Are there more than are kept?
+    fn are_many(&self) -> bool {
+        self.0.iter().next_back().is_some_and(|last| last.load(Ordering::Relaxed) == Self::MANY)
+    }
+
+    /// May `executed` say yes to one of them?
+    #[inline]
+    fn may_include(&self, executed: impl Fn(SlotId) -> bool) -> bool {
+        let mut known = self.0.iter().map(|known| known.load(Ordering::Relaxed)).take_while(|known| *known != 0);
+        known.any(|known| known == Self::MANY || executed(SlotId(known - 1)))
+    }
+}
 
 /// The segments that touch one piece of linear address space, the oldest first. One list for all of them: where processes come and go at the same addresses, lists of their own
 /// would grow with the square of their number.
@@ -166,14 +192,7 @@ impl Segment {
     #[must_use]
     pub fn may_have_rivals(&self, executed: impl Fn(SlotId) -> bool) -> bool {
         // A vCPU that executed a rival did so after the rival was made, which set the flag, and QEMU's own publication of the block came in between.
-        self.contested()
-            && self
-                .rest
-                .rivals
-                .iter()
-                .map(|rival| rival.load(Ordering::Relaxed))
-                .take_while(|rival| *rival != 0)
-                .any(|rival| rival == MANY || executed(SlotId(rival - 1)))
+        self.contested() && self.rest.rivals.may_include(executed)
     }
 
     /// The segments that have other bytes at some of its addresses and that `executed` says yes to, latest first. Nearly always none.
@@ -201,24 +220,8 @@ impl Segment {
 
     /// `other` contradicts it.
     fn contest(&self, other: SlotId) {
-        let free = self.rest.rivals.iter().find(|rival| matches!(rival.load(Ordering::Relaxed), 0 | MANY));
-        let (rival, value) = match (free, self.rest.rivals.last()) {
-            (Some(free), _) if free.load(Ordering::Relaxed) == 0 => (free, other.0 + 1),
-            (_, Some(last)) => (last, MANY),
-            _ => return,
-        };
-        rival.store(value, Ordering::Relaxed);
+        self.rest.rivals.add(other);
         self.contested.store(true, Ordering::Release);
-    }
-
-    /// Is `other` among the rivals that are kept? It is found again in each piece that both touch.
-    fn knows(&self, other: &Self) -> bool {
-        self.rest.rivals.iter().any(|rival| rival.load(Ordering::Relaxed) == other.slot.0 + 1)
-    }
-
-    /// Has it more rivals than are kept?
-    fn has_many_rivals(&self) -> bool {
-        self.rest.rivals.last().is_some_and(|last| last.load(Ordering::Relaxed) == MANY)
     }
 }
 
@@ -380,7 +383,7 @@ impl CodeTable {
             suspected: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),
             sanitizer,
-            rest: Box::new(Rest { run, place, neighbours, rivals: [const { AtomicU32::new(0) }; KNOWN_RIVALS] }),
+            rest: Box::new(Rest { run, place, neighbours, rivals: Rivals::default() }),
         };
         let segment: &'static Segment = Box::leak(Box::new(segment));
         self.len += 1;
@@ -397,11 +400,34 @@ fn contest(segment: &'static Segment) {
         let mut neighbours = neighbours.0.lock();
         for other in neighbours.iter() {
             // Once both have many there is nothing to find out.
-            if !(segment.has_many_rivals() && other.has_many_rivals()) && segment.is_rival_of(other) && !segment.knows(other) {
+            if !(segment.rest.rivals.are_many() && other.rest.rivals.are_many()) && segment.is_rival_of(other) {
                 segment.contest(other.slot);
                 other.contest(segment.slot);
             }
         }
         neighbours.push(segment);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KNOWN_RIVALS, Rivals};
+    use crate::qemu::scoreboard::SlotId;
+
+    #[test]
+    fn no_rival_is_forgotten_however_many_there_are() {
+        let rivals = Rivals::default();
+        assert!(!rivals.may_include(|_| true));
+        for slot in 0..KNOWN_RIVALS as u32 {
+            rivals.add(SlotId(slot));
+            rivals.add(SlotId(0));
+            rivals.add(SlotId(slot));
+            assert!((0..=slot).all(|known| rivals.may_include(|asked| asked == SlotId(known))));
+            assert!(!rivals.are_many() && !rivals.may_include(|asked| asked.0 > slot), "each once, and no other");
+        }
+        rivals.add(SlotId(1000));
+        assert!(rivals.are_many() && rivals.may_include(|_| false), "it may be any");
+        rivals.add(SlotId(1001));
+        assert!(rivals.are_many() && rivals.may_include(|asked| asked == SlotId(2)));
     }
 }
