@@ -34,6 +34,7 @@ use icsan_model::sync_event::SyncEventId;
 use icsan_model::sync_log::SyncAt;
 use icsan_symbols::OffsetError;
 use injections::Injecting;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -110,6 +111,8 @@ impl<T> std::ops::Deref for Line<T> {
     }
 }
 
+static THE_ONE: OnceLock<&'static Sanitizer> = OnceLock::new();
+
 impl Sanitizer {
     /// Makes the one sanitizer of this process. It lives for ever: QEMU's code points into it.
     ///
@@ -162,11 +165,16 @@ impl Sanitizer {
             started,
             blocks: Line(AtomicU64::new(0)),
         }));
-        if sanitizer.config.writers {
-            stores::announce(sanitizer);
-        }
+        let _ = THE_ONE.set(sanitizer);
         sanitizer.sink.lock().start(&sanitizer.report());
         Ok(sanitizer)
+    }
+
+    /// The one of this process, once it was made. A callback finds it by no pointer of its payload's.
+    #[inline]
+    #[must_use]
+    pub fn the_one() -> Option<&'static Self> {
+        THE_ONE.get().copied()
     }
 
     /// What the user chose.
@@ -297,7 +305,7 @@ impl Sanitizer {
                 Some(second) if page != place.page => Some(Place { page, first: second, second: None }),
                 _ => (page == place.page).then_some(place),
             });
-            if let Some((segment, new)) = table.intern(code_run(part), host_code(part, x86::PAGE), place, self) {
+            if let Some((segment, new)) = table.intern(code_run(part), host_code(part, x86::PAGE), place) {
                 if let Some(side) = side.as_mut().filter(|_| new) {
                     side.add(segment);
                 }

@@ -41,12 +41,10 @@ pub struct Segment {
     suspected: AtomicBool,
     /// May it run at other linear addresses than the one where it was translated?
     elsewhere: AtomicBool,
-    /// Whom to tell.
-    sanitizer: &'static Sanitizer,
-    rest: Box<Rest>,
+    rest: Rest,
 }
 
-const _: () = assert!(std::mem::offset_of!(Segment, sanitizer) == 64, "what is looked at on every call is one cache line");
+const _: () = assert!(std::mem::offset_of!(Segment, rest) == 64, "what is looked at on every call is one cache line");
 
 /// The slots of so many rivals are kept with a segment.
 const KNOWN_RIVALS: usize = 6;
@@ -98,21 +96,25 @@ struct Neighbours(Mutex<Vec<&'static Segment>>);
 impl Payload for Segment {
     #[inline]
     fn passes(&'static self, vcpu: Vcpu) -> bool {
-        self.sanitizer.executes_quietly(self, vcpu)
+        Sanitizer::the_one().is_some_and(|sanitizer| sanitizer.executes_quietly(self, vcpu))
     }
 
     fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
-        self.sanitizer.executes(self, vcpu, cpu);
+        if let Some(sanitizer) = Sanitizer::the_one() {
+            sanitizer.executes(self, vcpu, cpu);
+        }
     }
 }
 
 impl MayDivert for Segment {
     fn decide(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) -> Option<Divert> {
-        self.sanitizer.executes(self, vcpu, cpu)
+        Sanitizer::the_one()?.executes(self, vcpu, cpu)
     }
 
     fn decided(&'static self, vcpu: Vcpu, carried_out: Result<(), &'static str>) {
-        self.sanitizer.injected(vcpu, carried_out);
+        if let Some(sanitizer) = Sanitizer::the_one() {
+            sanitizer.injected(vcpu, carried_out);
+        }
     }
 }
 
@@ -352,7 +354,7 @@ impl CodeTable {
     /// The segment of the same code `shift` bytes further on in linear memory, whole pages, made if it is new, and whether it was made. `None` if the table is full.
     pub fn shifted(&mut self, segment: &Segment, shift: u64) -> Option<(&'static Segment, bool)> {
         let place = segment.place().map(|place| Place { page: place.page.offset(shift), ..place });
-        self.intern(segment.run().shifted(shift), segment.host.clone(), place, segment.sanitizer)
+        self.intern(segment.run().shifted(shift), segment.host.clone(), place)
     }
 
     /// The segment of this run, made if it is new, and whether it was made. `None` if the table is full.
@@ -361,7 +363,6 @@ impl CodeTable {
         run: CodeRun,
         host: HostCode,
         place: Option<Place>,
-        sanitizer: &'static Sanitizer,
     ) -> Option<(&'static Segment, bool)> {
         let content = FxBuildHasher.hash_one((&run, &host, &place));
         let same = |segment: &&&'static Segment| *segment.run() == run && segment.host == host && segment.place() == place;
@@ -382,8 +383,7 @@ impl CodeTable {
             contested: AtomicBool::new(false),
             suspected: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),
-            sanitizer,
-            rest: Box::new(Rest { run, place, neighbours, rivals: Rivals::default() }),
+            rest: Rest { run, place, neighbours, rivals: Rivals::default() },
         };
         let segment: &'static Segment = Box::leak(Box::new(segment));
         self.len += 1;

@@ -118,11 +118,9 @@ fn read(source: impl Read, reserve: usize) -> Result<Vec<u8>, String> {
 }
 
 fn zstd(body: &[u8], reserve: usize) -> Result<Vec<u8>, String> {
-    use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
-    let mut frame = FrameDecoder::new();
-    frame.set_max_window_size(MAX_WINDOW as u64);
-    let decoder = StreamingDecoder::new_with_decoder(body, frame).map_err(|error| error.to_string())?;
-    read(decoder, reserve)
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(|error| error.to_string())?;
+    decoder.window_log_max(MAX_WINDOW.ilog2()).map_err(|error| error.to_string())?;
+    read(decoder.single_frame(), reserve)
 }
 
 fn xz(mut body: &[u8], reserve: usize) -> Result<Vec<u8>, String> {

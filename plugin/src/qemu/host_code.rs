@@ -154,7 +154,7 @@ pub fn mapping_holds(range: &std::ops::Range<usize>, offset: u64, bytes: &[u8]) 
 struct Unaligned<T>(T);
 
 /// [`same`] for few bytes, without a call: this is asked at every first execution in an epoch.
-#[inline]
+#[inline(always)]
 fn same_few(address: usize, bytes: &[u8]) -> bool {
     let len = bytes.len();
     let word = |at: usize| {

@@ -1,6 +1,6 @@
 //! `inject=`: from a choice to what becomes of it.
 
-use super::{Sanitizer, stores};
+use super::Sanitizer;
 use crate::injection::{Inject, Injected, Injections, Trail};
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::divert::{Divert, FollowsTrail, Trailing};
@@ -100,7 +100,7 @@ impl Sanitizer {
 
 impl FollowsTrail for Sanitizer {
     fn get() -> Option<&'static Self> {
-        stores::the_one()
+        Sanitizer::the_one()
     }
 
     fn runs_block(&'static self, vcpu: Vcpu, block: Linear) {

@@ -11,7 +11,6 @@ use crate::widen::Concern;
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::memory::PAGE;
 use icsan_model::x86::atomicity;
-use std::sync::OnceLock;
 use std::sync::atomic::{Ordering, fence};
 
 impl Sanitizer {
@@ -120,22 +119,9 @@ impl Sanitizer {
     }
 }
 
-static THE_ONE: OnceLock<&'static Sanitizer> = OnceLock::new();
-
-/// From now on stores are told to this one.
-pub(super) fn announce(sanitizer: &'static Sanitizer) {
-    let _ = THE_ONE.set(sanitizer);
-}
-
-/// The one that was announced.
-#[inline]
-pub(super) fn the_one() -> Option<&'static Sanitizer> {
-    THE_ONE.get().copied()
-}
-
 impl StoreWatch for Sanitizer {
     fn get() -> Option<&'static Self> {
-        the_one()
+        Sanitizer::the_one()
     }
 
     #[inline]

@@ -163,10 +163,7 @@ pub fn compress(kind: Compression, data: &[u8]) -> Vec<u8> {
             bzip2.write_all(data).unwrap();
             bzip2.finish().unwrap()
         }
-        Compression::Zstd => {
-            use ruzstd::encoding::{CompressionLevel, compress_to_vec};
-            compress_to_vec(data, CompressionLevel::Fastest)
-        }
+        Compression::Zstd => zstd::encode_all(data, 3).unwrap(),
         Compression::Xz => {
             let mut options = lzma_rust2::XzOptions::with_preset(3);
             options.set_check_sum_type(lzma_rust2::CheckType::Crc32);
