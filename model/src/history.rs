@@ -65,6 +65,16 @@ impl Place {
         }
     }
 
+    /// Where `len` bytes from `start` on are in memory: an address and a number of bytes for each page, as far as that is known.
+    pub fn ranges(&self, start: Linear, len: u64) -> impl Iterator<Item = (Phys, u64)> {
+        let from = start.0.wrapping_sub(self.page.0);
+        let pages = [(0, Some(self.first)), (PAGE, self.second)];
+        pages.into_iter().filter_map(move |(page, phys)| {
+            let (first, end) = (from.max(page), from.saturating_add(len).min(page + PAGE));
+            (first < end).then_some((phys?.offset(first - page), end - first))
+        })
+    }
+
     /// Linear and physical page, once or twice.
     fn pages(&self) -> impl Iterator<Item = (Linear, Phys)> {
         [Some((self.page, self.first)), self.second.map(|second| (self.page.offset(PAGE), second))].into_iter().flatten()

@@ -32,11 +32,12 @@ impl CodeRun {
     #[must_use]
     pub fn new(linear: Linear, bytes: &[u8], lengths: &[u8]) -> Self {
         let mut total = 0usize;
-        let fits = |len: &u8| {
+        let mut fits = |len: &u8| {
             total += usize::from(*len);
             *len > 0 && total <= bytes.len()
         };
-        let lengths: Box<[u8]> = lengths.iter().copied().take_while(fits).collect();
+        let count = lengths.iter().take_while(|len| fits(len)).count();
+        let lengths: Box<[u8]> = lengths[..count].into();
         let len: usize = lengths.iter().map(|len| usize::from(*len)).sum();
         Self { linear, bytes: bytes[..len].into(), lengths }
     }
@@ -89,7 +90,11 @@ impl CodeRun {
     /// Do the two runs have different bytes at an address that both cover? Only such a pair can be in conflict.
     #[must_use]
     pub fn contradicts(&self, other: &Self) -> bool {
-        (0..).zip(&*self.bytes).any(|(index, byte)| other.byte(self.linear.offset(index)).is_some_and(|other| other != *byte))
+        let differ = |first: &Self, second: &Self| {
+            let overlap = usize::try_from(second.linear.0.wrapping_sub(first.linear.0)).ok().and_then(|skip| first.bytes.get(skip..));
+            overlap.is_some_and(|overlap| overlap.iter().zip(&second.bytes).any(|(a, b)| a != b))
+        };
+        differ(self, other) || differ(other, self)
     }
 }
 

@@ -107,7 +107,13 @@ impl Memory {
     /// Has any of these bytes, all in one page, changed after that event?
     #[must_use]
     pub fn changed_after(&self, phys: Phys, len: u64, since: Seq) -> bool {
-        self.cells(phys, len).any(|(log, mut bits)| bits.any(|bit| log.latest[bit] > since))
+        self.last_change(phys, len) > since
+    }
+
+    /// The store that last changed any of these bytes, all in one page. `Seq(0)` if none did.
+    #[must_use]
+    pub fn last_change(&self, phys: Phys, len: u64) -> Seq {
+        self.cells(phys, len).flat_map(|(log, bits)| log.latest[bits].iter().copied()).max().unwrap_or(Seq(0))
     }
 
     /// Was any change after that event of any of these bytes, all in one page, forgotten?

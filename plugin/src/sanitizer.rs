@@ -14,7 +14,7 @@ use crate::qemu::install::{Hooks, Machine};
 use crate::qemu::locks::{self, Mutex};
 use crate::qemu::scoreboard::Slots;
 use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
-use crate::qemu::{guard, process};
+use crate::qemu::{fence, guard, process};
 use crate::recorder::Recorder;
 use crate::repair::Repair;
 use crate::report::findings::{Evidence, Findings};
@@ -121,6 +121,7 @@ impl Sanitizer {
     pub fn new(arch: &'static Architecture, config: Config, machine: Machine) -> Result<&'static Self, String> {
         let sink = Sink::open(config.report.as_deref()).map_err(|error| error.to_string())?;
         let count = machine.max_vcpus.max(1);
+        fence::prepare();
         let slots = Slots::new(MAX_SEGMENTS, count, config.writers).ok_or("QEMU gave no scoreboard")?;
         let vcpus = (0..count).map(|_| Mutex::default()).collect();
         let layout = config.symbols.kernel_table().and_then(|table| table.layout().copied());
@@ -305,7 +306,9 @@ impl Sanitizer {
                 Some(second) if page != place.page => Some(Place { page, first: second, second: None }),
                 _ => (page == place.page).then_some(place),
             });
-            if let Some((segment, new)) = table.intern(code_run(part), host_code(part, x86::PAGE), place) {
+            let run = code_run(part);
+            let host = host_code(part, &run, x86::PAGE);
+            if let Some((segment, new)) = table.intern(run, host, place) {
                 if let Some(side) = side.as_mut().filter(|_| new) {
                     side.add(segment);
                 }
@@ -324,11 +327,13 @@ impl Sanitizer {
     fn place(&self, code: &mut Code, instructions: &[Instruction<'_>], cpu: &CurrentCpu) -> Option<Place> {
         let side = code.side.as_mut()?;
         let place = side.place(instructions, cpu)?;
-        for instruction in instructions {
-            let (Some(phys), Some(host)) = (place.phys(instruction.linear), instruction.host_page(PAGE)) else { continue };
+        // Of an instruction that crosses into the next page only what is in the first one; of a block that goes on there both.
+        for part in instructions.chunk_by(|a, b| a.linear.align_down(PAGE) == b.linear.align_down(PAGE)) {
+            let (first, last) = (&part[0], &part[part.len() - 1]);
+            let (Some(phys), Some(host)) = (place.phys(first.linear), first.host_page(PAGE)) else { continue };
             self.filter.mark(phys);
             side.learn_page(phys, host);
-            let len = (instruction.bytes().len() as u64).min(PAGE - instruction.linear.0 % PAGE);
+            let len = (last.linear.0 - first.linear.0 + last.bytes().len() as u64).min(PAGE - first.linear.0 % PAGE);
             for touched in side.compare(phys, len, host, || self.next()) {
                 self.touch(&touched);
             }
@@ -342,6 +347,7 @@ impl Hooks for &'static Sanitizer {
         if let Some(start) = self.epoch_starts.get(usize::from(vcpu.0)) {
             let _ = start.compare_exchange(NOT_STARTED, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
+        self.slots.runs(vcpu, true);
         let thread = process::thread_id();
         let mut threads = self.threads.lock();
         threads.push((vcpu, thread));
@@ -353,6 +359,10 @@ impl Hooks for &'static Sanitizer {
             self.refused.store(true, Ordering::Relaxed);
             process::refuse();
         }
+    }
+
+    fn vcpu_runs(&self, vcpu: Vcpu, runs: bool) {
+        self.slots.runs(vcpu, runs);
     }
 
     fn translate(&self, block: &Translation<'_>) {

@@ -250,6 +250,49 @@ struct Seen {
     changed: u64,
 }
 
+impl Default for Seen {
+    fn default() -> Self {
+        Self { bytes: [0; PIECE as usize], known: 0, changed: 0 }
+    }
+}
+
+impl Seen {
+    /// Has any of these bytes, the first of which is byte `first`, been seen with another value, or several?
+    fn any_changed(&self, first: usize, bytes: &[u8]) -> bool {
+        (first..).zip(bytes).any(|(bit, byte)| self.changed >> bit & 1 != 0 || (self.known >> bit & 1 != 0 && self.bytes[bit] != *byte))
+    }
+
+    /// Notes these bytes. Had any of them another value?
+    fn note(&mut self, first: usize, bytes: &[u8]) -> bool {
+        let mut changed = false;
+        for (bit, byte) in (first..).zip(bytes) {
+            if self.known >> bit & 1 != 0 && self.bytes[bit] != *byte {
+                self.changed |= 1 << bit;
+                changed = true;
+            }
+            self.known |= 1 << bit;
+            self.bytes[bit] = *byte;
+        }
+        changed
+    }
+}
+
+/// The bytes of code at `host` in the host's memory, and `linear` in the guest's, by the pieces that they lie in: number of the piece, the first byte's place in it, bytes. What
+/// crosses into the next page lies elsewhere, and is left out.
+fn by_piece(host: u64, linear: Linear, bytes: &[u8]) -> impl Iterator<Item = (u64, usize, &[u8])> {
+    let room = (PAGE - linear.0 % PAGE) as usize;
+    let mut rest = &bytes[..bytes.len().min(room)];
+    let mut at = host;
+    std::iter::from_fn(move || {
+        let first = (at % PIECE) as usize;
+        let (here, behind) = rest.split_at(rest.len().min(PIECE as usize - first));
+        let piece = at / PIECE;
+        rest = behind;
+        at += here.len() as u64;
+        (!here.is_empty()).then_some((piece, first, here))
+    })
+}
+
 /// All segments.
 #[derive(Debug, Default)]
 pub struct CodeTable {
@@ -315,30 +358,16 @@ impl CodeTable {
     #[must_use]
     pub fn changed(&self, linear: Linear, bytes: &[u8], host: Option<usize>) -> bool {
         let Some(host) = host else { return false };
-        // What crosses into the next page lies elsewhere.
-        let room = (PAGE - linear.0 % PAGE) as usize;
-        (host as u64..).zip(bytes).take(room).any(|(at, byte)| {
-            let bit = at % PIECE;
-            self.seen
-                .get(&(at / PIECE))
-                .is_some_and(|seen| seen.changed >> bit & 1 != 0 || (seen.known >> bit & 1 != 0 && seen.bytes[bit as usize] != *byte))
-        })
+        by_piece(host as u64, linear, bytes)
+            .any(|(piece, first, bytes)| self.seen.get(&piece).is_some_and(|seen| seen.any_changed(first, bytes)))
     }
 
     /// Notes what a new segment holds, for [`CodeTable::changed`].
     fn note(&mut self, segment: &'static Segment) {
         let Some(host) = segment.host.identity() else { return };
-        let room = (PAGE - segment.run().linear().0 % PAGE) as usize;
         let mut changed = false;
-        for (at, byte) in (host as u64..).zip(segment.run().bytes()).take(room) {
-            let bit = at % PIECE;
-            let seen = self.seen.entry(at / PIECE).or_insert(Seen { bytes: [0; PIECE as usize], known: 0, changed: 0 });
-            if seen.known >> bit & 1 != 0 && seen.bytes[bit as usize] != *byte {
-                seen.changed |= 1 << bit;
-                changed = true;
-            }
-            seen.known |= 1 << bit;
-            seen.bytes[bit as usize] = *byte;
+        for (piece, first, bytes) in by_piece(host as u64, segment.run().linear(), segment.run().bytes()) {
+            changed |= self.seen.entry(piece).or_default().note(first, bytes);
         }
         self.views.add(segment);
         if changed {
@@ -358,12 +387,7 @@ impl CodeTable {
     }
 
     /// The segment of this run, made if it is new, and whether it was made. `None` if the table is full.
-    pub fn intern(
-        &mut self,
-        run: CodeRun,
-        host: HostCode,
-        place: Option<Place>,
-    ) -> Option<(&'static Segment, bool)> {
+    pub fn intern(&mut self, run: CodeRun, host: HostCode, place: Option<Place>) -> Option<(&'static Segment, bool)> {
         let content = FxBuildHasher.hash_one((&run, &host, &place));
         let same = |segment: &&&'static Segment| *segment.run() == run && segment.host == host && segment.place() == place;
         if let Some(known) = self.by_content.get(&content).and_then(|known| known.iter().find(same)) {
@@ -411,8 +435,33 @@ fn contest(segment: &'static Segment) {
 
 #[cfg(test)]
 mod tests {
-    use super::{KNOWN_RIVALS, Rivals};
+    use super::{KNOWN_RIVALS, PIECE, Rivals, Seen, by_piece};
     use crate::qemu::scoreboard::SlotId;
+    use icsan_model::addr::Linear;
+
+    #[test]
+    fn code_lies_in_pieces_up_to_the_end_of_its_page() {
+        let bytes: Vec<u8> = (0..200).collect();
+        let pieces: Vec<_> = by_piece(0x1_0000 + 60, Linear(0x7f60), &bytes).collect();
+        assert_eq!(
+            pieces,
+            [(0x400, 60, &bytes[..4]), (0x401, 0, &bytes[4..68]), (0x402, 0, &bytes[68..132]), (0x403, 0, &bytes[132..160])]
+        );
+        assert_eq!(by_piece(0x1_0000, Linear(0x7000), &[]).count(), 0);
+    }
+
+    #[test]
+    fn what_was_seen_with_two_values_has_changed() {
+        let last = PIECE as usize - 1;
+        for at in [0, 5, last] {
+            let mut seen = Seen::default();
+            assert!(!seen.any_changed(0, &[0; PIECE as usize]) && !seen.note(at, &[1]) && !seen.note(at, &[1]));
+            assert!(!seen.any_changed(at, &[1]) && seen.any_changed(at, &[2]), "it would be the second value");
+            assert!(seen.note(at, &[2]) && !seen.note(at, &[2]));
+            assert!(seen.any_changed(at, &[2]) && seen.any_changed(at, &[1]), "whatever it is now");
+            assert!(!seen.any_changed(0, &vec![0; at]) && !seen.any_changed(at + 1, &vec![0; last - at]), "the others have not");
+        }
+    }
 
     #[test]
     fn no_rival_is_forgotten_however_many_there_are() {

@@ -255,12 +255,12 @@ impl StoreSide {
         let page = phys.align_down(PAGE);
         let first = phys.align_down(chunk.min(PAGE));
         let end = phys.offset(len + self.history.window()).align_down(chunk).offset(chunk).0.min(page.0 + PAGE);
-        let offset = (first.0 - page.0) as usize;
-        if !self.differs(first, &host.read(offset, (end - first.0) as usize)) {
+        let (from, to) = ((first.0 - page.0) as usize, (end - page.0) as usize);
+        let Some(known) = self.history.memory().page(page) else { return Vec::new() };
+        if host.holds(from, &known[from..to]) {
             return Vec::new();
         }
         let now = host.read(0, PAGE as usize);
-        let Some(known) = self.history.memory().page(page) else { return Vec::new() };
         let mut spans: Vec<std::ops::Range<usize>> = Vec::new();
         for at in (0..PAGE as usize).filter(|at| known[*at] != now[*at]) {
             match spans.last_mut() {
@@ -308,16 +308,11 @@ impl StoreSide {
     pub fn add(&mut self, segment: &'static Segment) {
         let Some(place) = segment.place() else { return };
         let (start, end) = (segment.run().linear(), segment.run().last().offset(self.history.window()));
-        let memory = self.history.memory();
-        let mut pieces = Vec::new();
-        for at in (0..end.0.wrapping_sub(start.0)).map(|i| start.offset(i)) {
-            let Some(phys) = place.phys(at) else { continue };
-            segment.changed_at(memory.changes(phys, Seq(0)).next().unwrap_or(Seq(0)));
-            pieces.extend(phys_pieces(phys, 1));
-        }
-        pieces.dedup();
-        for piece in pieces {
-            self.by_phys.entry(piece).or_default().push(segment);
+        for (phys, len) in place.ranges(start, end.0.wrapping_sub(start.0)) {
+            segment.changed_at(self.history.memory().last_change(phys, len));
+            for piece in phys_pieces(phys, len) {
+                self.by_phys.entry(piece).or_default().push(segment);
+            }
         }
     }
 

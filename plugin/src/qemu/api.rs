@@ -134,6 +134,8 @@ api! {
     // Cold registrations: the type of the callback depends on the version, so it is passed as a bare pointer. A third argument that the older
     // versions do not read is harmless in the System V calling convention, which passes it in a register.
     fn qemu_plugin_register_vcpu_init_cb(u64, *const c_void, *mut c_void);
+    fn qemu_plugin_register_vcpu_idle_cb(u64, *const c_void, *mut c_void);
+    fn qemu_plugin_register_vcpu_resume_cb(u64, *const c_void, *mut c_void);
     fn qemu_plugin_register_vcpu_tb_trans_cb(u64, *const c_void, *mut c_void);
     fn qemu_plugin_register_atexit_cb(u64, *const c_void, *mut c_void);
 

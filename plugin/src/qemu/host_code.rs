@@ -38,20 +38,19 @@ impl Rest {
 }
 
 impl HostCode {
-    /// From the pieces of a run in order: host address, offset in the run, bytes. A piece with the address 0 has no known place.
-    pub(super) fn new<'a>(pieces: impl Iterator<Item = (usize, usize, &'a [u8])>) -> Self {
-        let mut joined: Vec<(usize, usize, Vec<u8>)> = Vec::new();
-        for (address, offset, bytes) in pieces.filter(|(address, ..)| *address != 0) {
+    /// From a run's bytes and its pieces in order: host address, offset in the run, length. A piece with the address 0 has no known place.
+    pub(super) fn new(run: &[u8], pieces: impl Iterator<Item = (usize, usize, usize)>) -> Self {
+        let mut joined: Vec<(usize, usize, usize)> = Vec::new();
+        for (address, offset, len) in pieces.filter(|(address, ..)| *address != 0) {
             match joined.last_mut() {
-                Some((start, first, known)) if *start + known.len() == address && *first + known.len() == offset => {
-                    known.extend_from_slice(bytes)
-                }
-                _ => joined.push((address, offset, bytes.to_vec())),
+                Some((start, first, known)) if *start + *known == address && *first + *known == offset => *known += len,
+                _ => joined.push((address, offset, len)),
             }
         }
         let mut code = Self { head: 0, rest: None, head_len: 0, head_bytes: [0; INLINE] };
         let mut rest = Vec::new();
-        for (address, offset, bytes) in joined {
+        for (address, offset, len) in joined {
+            let bytes = run.get(offset..offset + len).unwrap_or_default();
             let mut inline = 0;
             if offset == 0 {
                 inline = bytes.len().min(INLINE);
@@ -116,6 +115,12 @@ impl HostPage {
     #[must_use]
     pub fn address(self) -> usize {
         self.0
+    }
+
+    /// Does memory hold these bytes now, from `offset` on? They must lie in the page (of at least 4096 bytes); what lies beyond is not compared.
+    #[must_use]
+    pub fn holds(self, offset: usize, bytes: &[u8]) -> bool {
+        same(self.0 + offset, &bytes[..bytes.len().min(4096_usize.saturating_sub(offset))])
     }
 
     /// What memory holds now: `len` bytes from `offset` on, which must lie in the page (of at least 4096 bytes).
@@ -194,7 +199,7 @@ mod tests {
         let mut memory = *b"more than thirty-two bytes of code, so that some are kept apart";
         let translated = memory;
         let base = memory.as_ptr() as usize;
-        let code = HostCode::new([(base, 0, &translated[..10]), (base + 10, 10, &translated[10..])].into_iter());
+        let code = HostCode::new(&translated, [(base, 0, 10), (base + 10, 10, translated.len() - 10)].into_iter());
         assert_eq!(code.identity(), Some(base));
         assert_eq!(code.rest().len(), 1);
         assert!(code.holds());
@@ -209,7 +214,7 @@ mod tests {
     #[test]
     fn bytes_of_unknown_place_count_as_held() {
         let memory = *b"0123";
-        let code = HostCode::new([(0, 0, &b"xx"[..]), (memory.as_ptr() as usize, 2, &b"0123"[..])].into_iter());
+        let code = HostCode::new(b"xx0123", [(0, 0, 2), (memory.as_ptr() as usize, 2, 4)].into_iter());
         assert_eq!((code.identity(), code.holds()), (None, true));
         assert_eq!(code.read(b"xx????"), b"xx0123");
     }

@@ -32,6 +32,8 @@ pub struct Machine {
 pub trait Hooks: Sync + Send {
     /// A vCPU starts, on its own host thread.
     fn vcpu_start(&self, vcpu: Vcpu);
+    /// A vCPU that has started is about to sleep (`false`), or to run again. Told on its own host thread, which executes nothing in between.
+    fn vcpu_runs(&self, vcpu: Vcpu, runs: bool);
     /// A block is being translated.
     fn translate(&self, block: &Translation<'_>);
     /// QEMU is about to exit: the last call, made once.
@@ -101,10 +103,14 @@ fn start(id: u64, machine: Machine, arguments: &[String]) -> Result<(), String> 
     unsafe {
         if generation >= Generation::V7 {
             (api.qemu_plugin_register_vcpu_init_cb)(id, vcpu_init_v7 as *const c_void, none);
+            (api.qemu_plugin_register_vcpu_idle_cb)(id, vcpu_runs_v7::<false> as *const c_void, none);
+            (api.qemu_plugin_register_vcpu_resume_cb)(id, vcpu_runs_v7::<true> as *const c_void, none);
             (api.qemu_plugin_register_vcpu_tb_trans_cb)(id, translate_v7 as *const c_void, none);
             (api.qemu_plugin_register_atexit_cb)(id, exit_v7 as *const c_void, none);
         } else {
             (api.qemu_plugin_register_vcpu_init_cb)(id, vcpu_init_v4 as *const c_void, none);
+            (api.qemu_plugin_register_vcpu_idle_cb)(id, vcpu_runs_v4::<false> as *const c_void, none);
+            (api.qemu_plugin_register_vcpu_resume_cb)(id, vcpu_runs_v4::<true> as *const c_void, none);
             (api.qemu_plugin_register_vcpu_tb_trans_cb)(id, translate_v4 as *const c_void, none);
             (api.qemu_plugin_register_atexit_cb)(id, exit_v4 as *const c_void, none);
         }
@@ -118,6 +124,14 @@ unsafe extern "C" fn vcpu_init_v4(_id: u64, vcpu: c_uint) {
 
 unsafe extern "C" fn vcpu_init_v7(vcpu: c_uint, _userdata: *mut c_void) {
     vcpu_init(vcpu);
+}
+
+unsafe extern "C" fn vcpu_runs_v4<const RUNS: bool>(_id: u64, vcpu: c_uint) {
+    vcpu_runs(vcpu, RUNS);
+}
+
+unsafe extern "C" fn vcpu_runs_v7<const RUNS: bool>(vcpu: c_uint, _userdata: *mut c_void) {
+    vcpu_runs(vcpu, RUNS);
 }
 
 unsafe extern "C" fn translate_v4(_id: u64, tb: *mut sys::qemu_plugin_tb) {
@@ -141,6 +155,14 @@ fn vcpu_init(vcpu: c_uint) {
         learn_registers();
         if let Some(hooks) = HOOKS.get() {
             hooks.vcpu_start(Vcpu(vcpu as u16));
+        }
+    });
+}
+
+fn vcpu_runs(vcpu: c_uint, runs: bool) {
+    guard(|| {
+        if let Some(hooks) = HOOKS.get() {
+            hooks.vcpu_runs(Vcpu(vcpu as u16), runs);
         }
     });
 }

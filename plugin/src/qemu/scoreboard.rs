@@ -5,11 +5,12 @@
 //! All of it is touched by the vCPU's own thread, without a lock; others may look at flags and moments, and change a flag from [`Flag::Executed`] to [`Flag::LookAgain`].
 
 use super::api::api;
+use super::fence;
 use icsan_model::addr::{Seq, Vcpu};
 use qemu_plugin_sys as sys;
 use std::cell::UnsafeCell;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 /// Flags from this value on keep the callback from being called.
 pub const DONE: u64 = 2;
@@ -62,6 +63,8 @@ struct Part {
     moments: OnceLock<Box<[AtomicU64]>>,
     /// The slots whose flag is set. The vCPU's own thread only.
     set: UnsafeCell<Vec<SlotId>>,
+    /// Does it execute anything at present?
+    runs: AtomicBool,
 }
 
 /// A table of slots for each vCPU.
@@ -88,8 +91,10 @@ impl Slots {
         let size = len.next_power_of_two() as usize * size_of::<u64>();
         // SAFETY: any size is valid; QEMU aborts the process if memory runs out, at start.
         let score = unsafe { (api()?.qemu_plugin_scoreboard_new)(size) };
-        let part = || Part { flags: AtomicPtr::default(), moments: OnceLock::new(), set: UnsafeCell::default() };
-        (!score.is_null()).then(|| Self { score, len, moments: if moments { len } else { 0 }, parts: (0..vcpus).map(|_| part()).collect() })
+        let part =
+            || Part { flags: AtomicPtr::default(), moments: OnceLock::new(), set: UnsafeCell::default(), runs: AtomicBool::new(false) };
+        let moments = if moments { len } else { 0 };
+        (!score.is_null()).then(|| Self { score, len, moments, parts: (0..vcpus).map(|_| part()).collect() })
     }
 
     /// A flag's place, as QEMU's conditional callbacks want it.
@@ -106,6 +111,21 @@ impl Slots {
         let flags = self.flags(vcpu, part)?;
         let moments = part.moments.get_or_init(|| (0..self.moments).map(|_| AtomicU64::new(0)).collect());
         Some(VcpuSlots { flags, moments, set: &part.set })
+    }
+
+    /// A vCPU runs, or sleeps, from now on. Called by its own thread, which executes nothing while it sleeps.
+    pub fn runs(&self, vcpu: Vcpu, runs: bool) {
+        if let Some(part) = self.parts.get(usize::from(vcpu.0)) {
+            part.runs.store(runs, Ordering::SeqCst);
+        }
+    }
+
+    /// To be called by a vCPU's thread between something that others shall see when they execute the next time, and a look at what they executed: a [`fence::heavy`], unless
+    /// no other vCPU runs. Flags of one that sleeps are visible, and it sees what was written before it said that it runs.
+    pub fn fence(&self) {
+        if self.parts.iter().filter(|part| part.runs.load(Ordering::SeqCst)).nth(1).is_some() {
+            fence::heavy();
+        }
     }
 
     /// The flags of a vCPU that has started. To be called in a callback of any vCPU: QEMU moves the table only while none runs.
@@ -130,7 +150,8 @@ impl Slots {
         Some((self.flags(vcpu, part)?.get(slot.0 as usize)?, part.moments.get()?.get(slot.0 as usize)?))
     }
 
-    /// Since when a vCPU that has started holds a run, if it executed it in its current epoch. Called by any vCPU's thread; the answer is as of some moment during the call.
+    /// Since when a vCPU that has started holds a run, if it executed it in its current epoch. Called by any vCPU's thread, after a [`Slots::fence`] that follows whatever it is that
+    /// the vCPU shall have seen if the answer does not count it.
     #[must_use]
     pub fn held_since(&self, vcpu: Vcpu, slot: SlotId) -> Option<Seq> {
         let (flag, since) = self.slot(vcpu, slot)?;
@@ -144,7 +165,7 @@ impl Slots {
     }
 
     /// Makes the callback of a run fire again on `vcpu`, which has started, if it executed the run in its current epoch. Called by any vCPU's thread, after
-    /// whatever it is that the callback shall find.
+    /// whatever it is that the callback shall find, and a [`Slots::fence`].
     pub fn look_again(&self, vcpu: Vcpu, slot: SlotId) {
         if let Some((flag, _)) = self.slot(vcpu, slot) {
             let _ = flag.compare_exchange(Flag::Executed as u64, Flag::LookAgain as u64, Ordering::SeqCst, Ordering::SeqCst);
@@ -170,7 +191,7 @@ impl VcpuSlots<'_> {
     }
 
     /// Sets a flag. The first one in an epoch says since when, too.
-    #[inline]
+    #[inline(always)]
     pub fn set(&self, id: SlotId, value: Flag, now: Seq) {
         if let Some(flag) = self.enter(id, now) {
             flag.store(value as u64, Ordering::Release);
@@ -178,7 +199,7 @@ impl VcpuSlots<'_> {
     }
 
     /// Before a flag is set: puts the slot into the list and notes the moment, if it is not there.
-    #[inline]
+    #[inline(always)]
     fn enter(&self, id: SlotId, now: Seq) -> Option<&AtomicU64> {
         let flag = self.flags.get(id.0 as usize)?;
         if flag.load(Ordering::Relaxed) == Flag::Clear as u64 {
@@ -190,12 +211,11 @@ impl VcpuSlots<'_> {
         Some(flag)
     }
 
-    /// Sets a flag as [`VcpuSlots::set`], and makes it visible to whoever looks for it from now on, and everything that was done before such a look visible here.
-    #[inline]
+    /// Sets a flag as [`VcpuSlots::set`], and makes it visible to whoever looks for it from his next [`Slots::fence`] on, and what he did before that visible here.
+    #[inline(always)]
     pub fn publish(&self, id: SlotId, value: Flag, now: Seq) {
-        if let Some(flag) = self.enter(id, now) {
-            flag.swap(value as u64, Ordering::SeqCst);
-        }
+        self.set(id, value, now);
+        fence::light();
     }
 
     /// Clears every flag that is set.

@@ -166,25 +166,27 @@ fn callback<P: Payload>(registers: bool) -> (VcpuCallback, sys::qemu_plugin_cb_f
     }
 }
 
-/// Where the bytes of these instructions lie in the host's memory, as one run that starts with the first of them.
+/// Where the bytes of these instructions, whose run is `run`, lie in the host's memory.
 ///
 /// `page` is the guest's page size in bytes.
 #[must_use]
-pub fn host_code(instructions: &[Instruction<'_>], page: u64) -> HostCode {
+pub fn host_code(instructions: &[Instruction<'_>], run: &CodeRun, page: u64) -> HostCode {
     let mut offset = 0;
-    HostCode::new(instructions.iter().map(|instruction| {
+    let pieces = instructions.iter().map(|instruction| {
         // The pointer holds up to the end of the guest page of the first byte.
         let to_page_end = (page - instruction.linear.0 % page) as usize;
         let start = offset;
         offset += instruction.bytes().len();
-        (instruction.host, start, &instruction.bytes()[..instruction.bytes().len().min(to_page_end)])
-    }))
+        (instruction.host, start, instruction.bytes().len().min(to_page_end))
+    });
+    HostCode::new(run.bytes(), pieces)
 }
 
 /// The instructions as one run.
 #[must_use]
 pub fn code_run(instructions: &[Instruction<'_>]) -> CodeRun {
-    let bytes: Vec<u8> = instructions.iter().flat_map(|instruction| instruction.bytes()).copied().collect();
+    let mut bytes = Vec::with_capacity(instructions.iter().map(|instruction| instruction.bytes().len()).sum());
+    instructions.iter().for_each(|instruction| bytes.extend_from_slice(instruction.bytes()));
     let lengths: Vec<u8> = instructions.iter().map(|instruction| instruction.len).collect();
     CodeRun::new(instructions.first().map_or(Linear(0), |instruction| instruction.linear), &bytes, &lengths)
 }

@@ -11,15 +11,21 @@ use crate::widen::Concern;
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::memory::PAGE;
 use icsan_model::x86::atomicity;
-use std::sync::atomic::{Ordering, fence};
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
 
 impl Sanitizer {
     /// Something happened to the bytes of these segments: whoever executed them in its epoch looks again when it executes them the next time.
     pub(super) fn touch(&self, touched: &Touched) {
+        if touched.segments.is_empty() {
+            return;
+        }
         for segment in &touched.segments {
-            if let Some(seq) = touched.seq {
-                segment.changed_at(seq);
-            }
+            touched.seq.into_iter().for_each(|seq| segment.changed_at(seq));
+        }
+        // Whoever is just about to execute one of them finds that it changed, or is found here to execute it.
+        self.slots.fence();
+        for segment in &touched.segments {
             self.started_vcpus().for_each(|vcpu| self.slots.look_again(vcpu, segment.slot));
         }
     }
@@ -74,7 +80,14 @@ impl Sanitizer {
                 self.concerns(&touched, vcpu, &mut concern);
             }
             let horizon = self.epoch_starts.iter().map(|start| start.load(Ordering::Relaxed)).min().unwrap_or(0);
-            side.forget(&touched, Seq(horizon), |segment| self.held_since(segment));
+            // What others began to execute may not be visible here; that matters only if something is to be forgotten.
+            let fenced = Cell::new(false);
+            side.forget(&touched, Seq(horizon), |segment| {
+                if !fenced.replace(true) {
+                    self.slots.fence();
+                }
+                self.held_since(segment)
+            });
             self.retires(side, to);
         }
         concern
@@ -90,7 +103,7 @@ impl Sanitizer {
         let Some(segments) = side.looks_dead(phys, held) else { return };
         // Whoever is just about to execute one of them after all finds that it changed, or is found here to execute it.
         segments.iter().for_each(|segment| segment.changed_at(self.next()));
-        fence(Ordering::SeqCst);
+        self.slots.fence();
         if segments.iter().any(|segment| held(segment).is_some()) || !self.filter.unmark(phys) {
             return;
         }
@@ -113,7 +126,7 @@ impl Sanitizer {
         }
     }
 
-    /// Since when any vCPU holds a segment in its epoch.
+    /// Since when any vCPU holds a segment in its epoch, as of the last [`Slots::fence`](crate::qemu::scoreboard::Slots::fence).
     pub(super) fn held_since(&self, segment: &Segment) -> Option<Seq> {
         self.started_vcpus().filter_map(|vcpu| self.slots.held_since(vcpu, segment.slot)).min()
     }
