@@ -38,10 +38,6 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Segments that can be watched. Each costs 20 bytes in every vCPU's slot table, which QEMU makes for 16 vCPUs at once (so 80 MiB), and some 300 bytes of its own.
-/// A Debian kernel's boot has about 60,000. When they run out, what is translated next is not watched, and the report says so.
-const MAX_SEGMENTS: u32 = 1 << 18;
-
 /// The longest instruction that ends where a return goes to, in bytes.
 const LONGEST_CALL: usize = 7;
 
@@ -122,7 +118,7 @@ impl Sanitizer {
         let sink = Sink::open(config.report.as_deref()).map_err(|error| error.to_string())?;
         let count = machine.max_vcpus.max(1);
         fence::prepare();
-        let slots = Slots::new(MAX_SEGMENTS, count, config.writers).ok_or("QEMU gave no scoreboard")?;
+        let slots = Slots::new(count, config.writers).ok_or("QEMU gave no scoreboard")?;
         let vcpus = (0..count).map(|_| Mutex::default()).collect();
         let layout = config.symbols.kernel_table().and_then(|table| table.layout().copied());
         let name = move |cpu: &CurrentCpu, task: u64| x86::task_name(cpu, layout.as_ref()?, task);
@@ -145,7 +141,7 @@ impl Sanitizer {
             config,
             machine,
             slots,
-            code: Mutex::new(Code { table: CodeTable::new(MAX_SEGMENTS), side }),
+            code: Mutex::new(Code { table: CodeTable::default(), side }),
             filter: PageFilter::new(count),
             epoch_starts: (0..count).map(|_| AtomicU64::new(NOT_STARTED)).collect(),
             points: x86::Points::default(),
@@ -186,6 +182,12 @@ impl Sanitizer {
 
     fn report(&self) -> Report<'_> {
         Report { arch: self.arch, config: &self.config, machine: &self.machine }
+    }
+
+    /// The last place in the order that was given.
+    #[inline(always)]
+    fn now(&self) -> Seq {
+        Seq(self.seq.load(Ordering::SeqCst))
     }
 
     /// The next place in the order.
@@ -308,7 +310,7 @@ impl Sanitizer {
             });
             let run = code_run(part);
             let host = host_code(part, &run, x86::PAGE);
-            if let Some((segment, new)) = table.intern(run, host, place) {
+            if let Some((segment, new)) = table.intern(run, host, place, |slot| self.slots.reserve(slot)) {
                 if let Some(side) = side.as_mut().filter(|_| new) {
                     side.add(segment);
                 }

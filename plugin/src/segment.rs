@@ -303,18 +303,11 @@ pub struct CodeTable {
     seen: FxHashMap<u64, Seen>,
     views: Views,
     len: u32,
-    limit: u32,
     dropped: u64,
 }
 
 impl CodeTable {
-    /// A table for at most `limit` segments, one slot for each.
-    #[must_use]
-    pub fn new(limit: u32) -> Self {
-        Self { limit, ..Self::default() }
-    }
-
-    /// How many times a segment could not be watched because the table was full.
+    /// How many times a segment could not be watched because there was no slot for it.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped
@@ -380,20 +373,26 @@ impl CodeTable {
         segments.iter().for_each(|segment| self.views.changed(segment));
     }
 
-    /// The segment of the same code `shift` bytes further on in linear memory, whole pages, made if it is new, and whether it was made. `None` if the table is full.
-    pub fn shifted(&mut self, segment: &Segment, shift: u64) -> Option<(&'static Segment, bool)> {
+    /// The segment of the same code `shift` bytes further on in linear memory, whole pages, made if it is new, and whether it was made. `None` if it cannot be.
+    pub fn shifted(&mut self, segment: &Segment, shift: u64, reserve: impl FnOnce(SlotId) -> bool) -> Option<(&'static Segment, bool)> {
         let place = segment.place().map(|place| Place { page: place.page.offset(shift), ..place });
-        self.intern(segment.run().shifted(shift), segment.host.clone(), place)
+        self.intern(segment.run().shifted(shift), segment.host.clone(), place, reserve)
     }
 
-    /// The segment of this run, made if it is new, and whether it was made. `None` if the table is full.
-    pub fn intern(&mut self, run: CodeRun, host: HostCode, place: Option<Place>) -> Option<(&'static Segment, bool)> {
+    /// The segment of this run, made if it is new, and whether it was made. `reserve` says whether there is a slot for it; they are asked for in order. `None` if there is none.
+    pub fn intern(
+        &mut self,
+        run: CodeRun,
+        host: HostCode,
+        place: Option<Place>,
+        reserve: impl FnOnce(SlotId) -> bool,
+    ) -> Option<(&'static Segment, bool)> {
         let content = FxBuildHasher.hash_one((&run, &host, &place));
         let same = |segment: &&&'static Segment| *segment.run() == run && segment.host == host && segment.place() == place;
         if let Some(known) = self.by_content.get(&content).and_then(|known| known.iter().find(same)) {
             return Some((known, false));
         }
-        if self.len >= self.limit {
+        if !reserve(SlotId(self.len)) {
             self.dropped += 1;
             return None;
         }
@@ -435,9 +434,25 @@ fn contest(segment: &'static Segment) {
 
 #[cfg(test)]
 mod tests {
-    use super::{KNOWN_RIVALS, PIECE, Rivals, Seen, by_piece};
+    use super::{CodeTable, KNOWN_RIVALS, PIECE, Rivals, Seen, by_piece};
     use crate::qemu::scoreboard::SlotId;
+    use crate::qemu::translation::host_code;
     use icsan_model::addr::Linear;
+    use icsan_model::light::CodeRun;
+
+    #[test]
+    fn code_without_a_slot_is_counted_and_code_with_one_stays() {
+        let mut table = CodeTable::default();
+        let add = |table: &mut CodeTable, at: u64, slots: u32| {
+            let run = CodeRun::new(Linear(at), &[0x90], &[1]);
+            let host = host_code(&[], &run, 4096);
+            table.intern(run, host, None, |slot| slot.0 < slots).map(|(segment, new)| (segment.slot.0, new))
+        };
+        assert_eq!([1, 2, 3].map(|at| add(&mut table, at, 2)), [Some((0, true)), Some((1, true)), None]);
+        assert_eq!([1, 2, 4].map(|at| add(&mut table, at, 2)), [Some((0, false)), Some((1, false)), None]);
+        assert_eq!((table.segments(), table.dropped()), (2, 2));
+        assert_eq!(add(&mut table, 3, 3), Some((2, true)), "a slot that turns up later is used");
+    }
 
     #[test]
     fn code_lies_in_pieces_up_to_the_end_of_its_page() {

@@ -194,15 +194,15 @@ enum Leave {
 impl Instruction<'_> {
     /// Asks `payload` before every execution of this instruction on which the flag of `slot` of the executing vCPU is below [`DONE`].
     pub fn may_divert_unless_done<P: MayDivert>(&self, slots: &Slots, slot: SlotId, payload: &'static P) {
-        let Some(functions) = FUNCTIONS.get() else { return };
-        // SAFETY: the instruction handle is live within the translation callback; the payload lives for ever and is of the callback's type; the slot is in the table.
+        let (Some(functions), Some(flag)) = (FUNCTIONS.get(), slots.entry(slot)) else { return };
+        // SAFETY: the instruction handle is live within the translation callback; the payload lives for ever and is of the callback's type; the flag is in a scoreboard.
         unsafe {
             (functions.instruction_cond)(
                 self.handle(),
                 entry::<P>,
                 RW_REGS_PC,
                 sys::qemu_plugin_cond::QEMU_PLUGIN_COND_LT,
-                slots.entry(slot),
+                flag,
                 DONE,
                 std::ptr::from_ref(payload).cast_mut().cast(),
             );

@@ -1,7 +1,7 @@
 //! Slots: for every watched run of code a flag and a moment for each vCPU. QEMU's generated code tests the flag before it calls back.
 //!
-//! The flags lie in a scoreboard of QEMU's, close together, since they are looked at on every execution of a block. The moments, and for each vCPU a list of the slots
-//! whose flag is set, so that they can all be cleared at once, are touched only when a callback comes and lie elsewhere: QEMU makes a scoreboard for 16 vCPUs, and fills it.
+//! The flags lie in scoreboards of QEMU's, close together, since they are looked at on every execution of a block. The moments, and for each vCPU a list of the slots
+//! whose flag is set, so that they can all be cleared at once, are touched only when a callback comes and lie elsewhere.
 //! All of it is touched by the vCPU's own thread, without a lock; others may look at flags and moments, and change a flag from [`Flag::Executed`] to [`Flag::LookAgain`].
 
 use super::api::api;
@@ -54,13 +54,44 @@ impl Flag {
 /// QEMU allocates scoreboards for so many vCPUs at first (plugins/core.c), and moves them when a vCPU beyond that appears.
 const NEVER_MOVED: usize = 16;
 
-/// What is kept for a vCPU beside its flags.
+/// Slots of one scoreboard, a power of two: generated code then finds a vCPU's flags by a shift and not by a multiplication. Scoreboards are made as slots are needed, since QEMU
+/// makes each for 16 vCPUs, and fills it: 8 MiB.
+const BOARD: usize = 1 << 16;
+
+/// The most slots that there can be: a bound on memory. Where QEMU may move scoreboards they all have to be made at installation, and there are fewer.
+const MOST: usize = 1 << 20;
+const MOST_IF_MOVED: usize = 1 << 18;
+
+/// One of QEMU's scoreboards.
 #[derive(Debug)]
-struct Part {
+struct Board(*mut sys::qemu_plugin_scoreboard);
+
+// SAFETY: the pointer is QEMU's handle, valid for the life of the process (never freed here). QEMU takes its own lock to change the table, and stops all vCPUs to move it.
+unsafe impl Send for Board {}
+// SAFETY: as above.
+unsafe impl Sync for Board {}
+
+impl Board {
+    fn new() -> Option<Self> {
+        // SAFETY: any size is valid; QEMU aborts the process if memory runs out.
+        let score = unsafe { (api()?.qemu_plugin_scoreboard_new)(BOARD * size_of::<u64>()) };
+        (!score.is_null()).then_some(Self(score))
+    }
+}
+
+/// A vCPU's part of a scoreboard.
+#[derive(Debug, Default)]
+struct PartOfBoard {
     /// Its flags, once they were asked for; only where the scoreboard is never moved.
     flags: AtomicPtr<AtomicU64>,
-    /// For each slot the first execution in the last epoch with one. It stays when the flag is cleared. Empty if nobody asks.
+    /// For each slot the first execution in the last epoch with one. It stays when the flag is cleared.
     moments: OnceLock<Box<[AtomicU64]>>,
+}
+
+/// What is kept for a vCPU.
+#[derive(Debug)]
+struct Part {
+    boards: Box<[PartOfBoard]>,
     /// The slots whose flag is set. The vCPU's own thread only.
     set: UnsafeCell<Vec<SlotId>>,
     /// Does it execute anything at present?
@@ -70,47 +101,53 @@ struct Part {
 /// A table of slots for each vCPU.
 #[derive(Debug)]
 pub struct Slots {
-    score: *mut sys::qemu_plugin_scoreboard,
-    len: u32,
-    moments: u32,
+    boards: Box<[OnceLock<Board>]>,
+    /// Will anybody ask since when?
+    moments: bool,
     parts: Box<[Part]>,
 }
 
-// SAFETY: the pointer is QEMU's handle, valid for the life of the process (never freed here). QEMU takes its own lock to change the table, and stops all vCPUs
-// to move it. Flags and moments are atomics; the list of a vCPU's part is only touched from that vCPU's thread (see `VcpuSlots`).
-unsafe impl Send for Slots {}
-// SAFETY: as above.
+// SAFETY: flags and moments are atomics; the list of a vCPU's part is only touched from that vCPU's thread (see `VcpuSlots`).
 unsafe impl Sync for Slots {}
 
 impl Slots {
-    /// Makes a table, for a machine that can have `vcpus`; `moments`: will anybody ask since when? To be called at installation only: from a translation callback it could wait for a lock whose holder waits for this
-    /// vCPU. `None` outside of QEMU.
+    /// Makes a table, for a machine that can have `vcpus`; `moments`: will anybody ask since when? To be called at installation only. `None` outside of QEMU.
     #[must_use]
-    pub fn new(len: u32, vcpus: usize, moments: bool) -> Option<Self> {
-        // A power of two: generated code then finds a vCPU's flags by a shift and not by a multiplication.
-        let size = len.next_power_of_two() as usize * size_of::<u64>();
-        // SAFETY: any size is valid; QEMU aborts the process if memory runs out, at start.
-        let score = unsafe { (api()?.qemu_plugin_scoreboard_new)(size) };
-        let part =
-            || Part { flags: AtomicPtr::default(), moments: OnceLock::new(), set: UnsafeCell::default(), runs: AtomicBool::new(false) };
-        let moments = if moments { len } else { 0 };
-        (!score.is_null()).then(|| Self { score, len, moments, parts: (0..vcpus).map(|_| part()).collect() })
+    pub fn new(vcpus: usize, moments: bool) -> Option<Self> {
+        let most = if vcpus > NEVER_MOVED { MOST_IF_MOVED } else { MOST };
+        let boards: Box<[OnceLock<Board>]> = (0..most / BOARD).map(|_| OnceLock::new()).collect();
+        let now = if vcpus > NEVER_MOVED { boards.len() } else { 1 };
+        for board in &boards[..now] {
+            let _ = board.set(Board::new()?);
+        }
+        let part = || Part {
+            boards: (0..boards.len()).map(|_| PartOfBoard::default()).collect(),
+            set: UnsafeCell::default(),
+            runs: AtomicBool::new(false),
+        };
+        let parts = (0..vcpus).map(|_| part()).collect();
+        Some(Self { boards, moments, parts })
     }
 
-    /// A flag's place, as QEMU's conditional callbacks want it.
-    pub(super) fn entry(&self, slot: SlotId) -> sys::qemu_plugin_u64 {
-        debug_assert!(slot.0 < self.len);
-        sys::qemu_plugin_u64 { score: self.score, offset: slot.0 as usize * size_of::<u64>() }
+    /// Is there such a slot? It is made if it can be; slots are asked for in order. To be called in a translation callback.
+    #[must_use]
+    pub fn reserve(&self, slot: SlotId) -> bool {
+        let Some(board) = self.boards.get(slot.0 as usize / BOARD) else { return false };
+        // Making one takes QEMU's lock, whose holder waits for this vCPU only where scoreboards are moved; there all exist.
+        board.get().is_some() || Board::new().is_some_and(|made| board.set(made).is_ok())
     }
 
-    /// The slots of the vCPU whose callback is running. `None` outside of QEMU.
+    /// A flag's place, as QEMU's conditional callbacks want it. `None`: it was not reserved.
+    pub(super) fn entry(&self, slot: SlotId) -> Option<sys::qemu_plugin_u64> {
+        let board = self.boards.get(slot.0 as usize / BOARD)?.get()?;
+        Some(sys::qemu_plugin_u64 { score: board.0, offset: slot.0 as usize % BOARD * size_of::<u64>() })
+    }
+
+    /// The slots of the vCPU whose callback is running.
     #[inline(always)]
     #[must_use]
     pub fn of(&self, vcpu: Vcpu) -> Option<VcpuSlots<'_>> {
-        let part = self.parts.get(usize::from(vcpu.0))?;
-        let flags = self.flags(vcpu, part)?;
-        let moments = part.moments.get_or_init(|| (0..self.moments).map(|_| AtomicU64::new(0)).collect());
-        Some(VcpuSlots { flags, moments, set: &part.set })
+        Some(VcpuSlots { slots: self, vcpu, part: self.parts.get(usize::from(vcpu.0))? })
     }
 
     /// A vCPU runs, or sleeps, from now on. Called by its own thread, which executes nothing while it sleeps.
@@ -128,26 +165,36 @@ impl Slots {
         }
     }
 
-    /// The flags of a vCPU that has started. To be called in a callback of any vCPU: QEMU moves the table only while none runs.
+    /// A flag of a vCPU that has started. To be called in a callback of any vCPU: QEMU moves the table only while none runs.
     #[inline(always)]
-    fn flags(&self, vcpu: Vcpu, part: &Part) -> Option<&[AtomicU64]> {
-        let mut flags = part.flags.load(Ordering::Relaxed);
+    fn flag(&self, vcpu: Vcpu, part: &Part, slot: SlotId) -> Option<&AtomicU64> {
+        let mut flags = part.boards.get(slot.0 as usize / BOARD)?.flags.load(Ordering::Relaxed);
         if flags.is_null() {
-            // SAFETY: `score` is a live scoreboard, and the vCPU exists.
-            flags = unsafe { (api()?.qemu_plugin_scoreboard_find)(self.score, u32::from(vcpu.0)) }.cast();
-            if self.parts.len() <= NEVER_MOVED {
-                part.flags.store(flags, Ordering::Relaxed);
-            }
+            flags = self.find(vcpu, part, slot)?;
         }
-        // SAFETY: the vCPU's entry has at least `len` u64s, all of them touched as atomics only, but for QEMU's generated code, which reads them. It stays where it is while the
-        // callback runs, which is no shorter than the answer lives.
-        (!flags.is_null()).then(|| unsafe { std::slice::from_raw_parts(flags, self.len as usize) })
+        // SAFETY: the vCPU's part of the scoreboard has BOARD u64s, all of them touched as atomics only, but for QEMU's generated code, which reads them. It stays where it is
+        // while the callback runs, which is no shorter than the answer lives.
+        Some(unsafe { &*flags.add(slot.0 as usize % BOARD) })
+    }
+
+    /// Where the flags of a vCPU are.
+    #[cold]
+    fn find(&self, vcpu: Vcpu, part: &Part, slot: SlotId) -> Option<*mut AtomicU64> {
+        let board = slot.0 as usize / BOARD;
+        // SAFETY: the scoreboard is live, and the vCPU exists.
+        let flags: *mut AtomicU64 =
+            unsafe { (api()?.qemu_plugin_scoreboard_find)(self.boards.get(board)?.get()?.0, u32::from(vcpu.0)) }.cast();
+        if self.parts.len() <= NEVER_MOVED {
+            part.boards.get(board)?.flags.store(flags, Ordering::Relaxed);
+        }
+        (!flags.is_null()).then_some(flags)
     }
 
     /// A flag and a moment of a vCPU that has started.
     fn slot(&self, vcpu: Vcpu, slot: SlotId) -> Option<(&AtomicU64, &AtomicU64)> {
         let part = self.parts.get(usize::from(vcpu.0))?;
-        Some((self.flags(vcpu, part)?.get(slot.0 as usize)?, part.moments.get()?.get(slot.0 as usize)?))
+        let moments = part.boards.get(slot.0 as usize / BOARD)?.moments.get()?;
+        Some((self.flag(vcpu, part, slot)?, moments.get(slot.0 as usize % BOARD)?))
     }
 
     /// Since when a vCPU that has started holds a run, if it executed it in its current epoch. Called by any vCPU's thread, after a [`Slots::fence`] that follows whatever it is that
@@ -176,39 +223,46 @@ impl Slots {
 /// The slots of the vCPU whose callback is running. Neither sent nor shared: only that vCPU's thread sets and clears them.
 #[derive(Debug)]
 pub struct VcpuSlots<'a> {
-    flags: &'a [AtomicU64],
-    moments: &'a [AtomicU64],
-    set: &'a UnsafeCell<Vec<SlotId>>,
+    slots: &'a Slots,
+    vcpu: Vcpu,
+    part: &'a Part,
 }
 
 impl VcpuSlots<'_> {
     /// The slots that are set.
-    #[inline]
+    #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     fn list(&self) -> &mut Vec<SlotId> {
         // SAFETY: only the vCPU's own thread has a `VcpuSlots`, which is not `Sync`, and only within its methods is the list borrowed; none of them calls another one meanwhile.
-        unsafe { &mut *self.set.get() }
+        unsafe { &mut *self.part.set.get() }
+    }
+
+    #[inline(always)]
+    fn place(&self, id: SlotId) -> Option<&AtomicU64> {
+        self.slots.flag(self.vcpu, self.part, id)
+    }
+
+    /// The moment of a slot, if anybody asks for moments.
+    #[inline(always)]
+    fn moment(&self, id: SlotId) -> Option<&AtomicU64> {
+        if !self.slots.moments {
+            return None;
+        }
+        let moments = &self.part.boards.get(id.0 as usize / BOARD)?.moments;
+        moments.get_or_init(|| (0..BOARD).map(|_| AtomicU64::new(0)).collect()).get(id.0 as usize % BOARD)
     }
 
     /// Sets a flag. The first one in an epoch says since when, too.
     #[inline(always)]
     pub fn set(&self, id: SlotId, value: Flag, now: Seq) {
-        if let Some(flag) = self.enter(id, now) {
-            flag.store(value as u64, Ordering::Release);
-        }
-    }
-
-    /// Before a flag is set: puts the slot into the list and notes the moment, if it is not there.
-    #[inline(always)]
-    fn enter(&self, id: SlotId, now: Seq) -> Option<&AtomicU64> {
-        let flag = self.flags.get(id.0 as usize)?;
+        let Some(flag) = self.place(id) else { return };
         if flag.load(Ordering::Relaxed) == Flag::Clear as u64 {
-            if let Some(since) = self.moments.get(id.0 as usize) {
+            if let Some(since) = self.moment(id) {
                 since.store(now.0, Ordering::Relaxed);
             }
             self.list().push(id);
         }
-        Some(flag)
+        flag.store(value as u64, Ordering::Release);
     }
 
     /// Sets a flag as [`VcpuSlots::set`], and makes it visible to whoever looks for it from his next [`Slots::fence`] on, and what he did before that visible here.
@@ -221,23 +275,23 @@ impl VcpuSlots<'_> {
     /// Clears every flag that is set.
     pub fn clear(&self) {
         for id in self.list().drain(..) {
-            if let Some(flag) = self.flags.get(id.0 as usize) {
+            if let Some(flag) = self.place(id) {
                 flag.store(Flag::Clear as u64, Ordering::Release);
             }
         }
     }
 
     /// A run's flag.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn flag(&self, slot: SlotId) -> Flag {
-        self.flags.get(slot.0 as usize).map_or(Flag::Clear, |flag| Flag::of(flag.load(Ordering::Relaxed)))
+        self.place(slot).map_or(Flag::Clear, |flag| Flag::of(flag.load(Ordering::Relaxed)))
     }
 
     /// The moment of the run's first execution in the last epoch with one; 0 if it never ran.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn since(&self, slot: SlotId) -> Seq {
-        self.moments.get(slot.0 as usize).map_or(Seq(0), |since| Seq(since.load(Ordering::Relaxed)))
+        self.moment(slot).map_or(Seq(0), |since| Seq(since.load(Ordering::Relaxed)))
     }
 }

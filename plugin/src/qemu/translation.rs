@@ -133,16 +133,16 @@ impl Instruction<'_> {
     ///
     /// `registers`: it reads registers. If not, the guest's registers may stay in the host's.
     pub fn on_execute_unless_done<P: Payload>(&self, slots: &Slots, slot: SlotId, payload: &'static P, registers: bool) {
-        let Some(api) = api() else { return };
+        let (Some(api), Some(flag)) = (api(), slots.entry(slot)) else { return };
         let (callback, flags) = callback::<P>(registers);
-        // SAFETY: the instruction handle is live within the translation callback; the payload lives for ever; the slot is in the table.
+        // SAFETY: the instruction handle is live within the translation callback; the payload lives for ever; the flag is in a scoreboard.
         unsafe {
             (api.qemu_plugin_register_vcpu_insn_exec_cond_cb)(
                 self.insn,
                 callback,
                 flags,
                 sys::qemu_plugin_cond::QEMU_PLUGIN_COND_LT,
-                slots.entry(slot),
+                flag,
                 super::scoreboard::DONE,
                 std::ptr::from_ref(payload).cast_mut().cast(),
             );

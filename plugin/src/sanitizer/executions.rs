@@ -36,6 +36,8 @@ impl Sanitizer {
         let segment = if segment.may_run_elsewhere() { self.where_it_runs(segment, cpu) } else { segment };
         // A recording must have the order in which things were seen.
         let mut recorded = self.config.record.is_some().then(|| self.code.lock());
+        // Before memory is looked at: a store in between counts as later.
+        let now = self.now();
         if !segment.host.holds() {
             self.outlives(segment, vcpu, state, &slots, cpu);
             return None;
@@ -45,17 +47,17 @@ impl Sanitizer {
             state.lock().agrees(segment);
         }
         if let Some(Code { table, side: Some(side) }) = recorded.as_deref_mut() {
-            let looked = Looked { vcpu, state: &state.lock(), slots: &slots, now: Seq(self.seq.load(Ordering::SeqCst)) };
+            let looked = Looked { vcpu, state: &state.lock(), slots: &slots, now: self.now() };
             side.record_run(table, segment, &looked, cpu, || self.next()).iter().for_each(|touched| self.touch(touched));
         }
-        if self.settles(segment, &slots) {
+        if self.settles(segment, &slots, now) {
             return None;
         }
         if self.config.writers && segment.place().is_some() {
             let code = recorded.unwrap_or_else(|| self.code.lock());
             self.looks_closer(code, segment, vcpu, state, &slots, cpu)
         } else {
-            slots.set(segment.slot, Flag::Executed, Seq(self.seq.load(Ordering::SeqCst)));
+            slots.set(segment.slot, Flag::Executed, now);
             self.looks_at_rivals(segment, vcpu, state, &slots, cpu);
             None
         }
@@ -67,16 +69,16 @@ impl Sanitizer {
     pub fn executes_quietly(&self, segment: &'static Segment, vcpu: Vcpu) -> bool {
         // What needs more than this at every first execution.
         let alone = self.repair.is_none() && self.config.record.is_none() && self.watching.load(Ordering::Relaxed);
+        let now = self.now();
         if !alone || segment.may_run_elsewhere() || segment.suspected() || !segment.host.holds() {
             return false;
         }
-        self.slots.of(vcpu).is_some_and(|slots| self.settles(segment, &slots))
+        self.slots.of(vcpu).is_some_and(|slots| self.settles(segment, &slots, now))
     }
 
-    /// Is there nothing to judge? Then the vCPU of these slots executed the segment from now on.
+    /// Is there nothing to judge? Then the vCPU of these slots executed the segment from `now` on, a moment before memory was found to hold it.
     #[inline(always)]
-    fn settles(&self, segment: &Segment, slots: &VcpuSlots<'_>) -> bool {
-        let now = Seq(self.seq.load(Ordering::SeqCst));
+    fn settles(&self, segment: &Segment, slots: &VcpuSlots<'_>, now: Seq) -> bool {
         if !self.config.writers {
             // The light mode: only what was executed counts.
             let quiet = !segment.may_have_rivals(|slot| slots.flag(slot).executed());
@@ -108,7 +110,7 @@ impl Sanitizer {
         }
         let mut code = self.code.lock();
         let Code { table, side } = &mut *code;
-        let Some((there, new)) = table.shifted(segment, shift) else { return segment };
+        let Some((there, new)) = table.shifted(segment, shift, |slot| self.slots.reserve(slot)) else { return segment };
         if let Some(side) = side.as_mut().filter(|_| new) {
             side.add(there);
         }
@@ -163,7 +165,7 @@ impl Sanitizer {
         }
         let moved = segment.contested() && !segment.rivals(|slot| slots.flag(slot).executed()).is_empty();
         // A page that moved did so after whatever was executed at its old place.
-        let now = if moved { self.next() } else { Seq(self.seq.load(Ordering::SeqCst)) };
+        let now = if moved { self.next() } else { self.now() };
         let mut state = state.lock();
         let looked = Looked { vcpu, state: &state, slots, now };
         let (judged, candidates) = side.judge(table, segment, place, &looked, cpu, self.injecting.is_some());

@@ -15,17 +15,27 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 impl Sanitizer {
-    /// Something happened to the bytes of these segments: whoever executed them in its epoch looks again when it executes them the next time.
+    /// Something happened to the bytes of these segments: whoever executed them in its epoch looks again when it executes them the next time. To be called with the code locked.
     pub(super) fn touch(&self, touched: &Touched) {
-        if touched.segments.is_empty() {
-            return;
-        }
+        let ran_since = |segment: &Segment, before: Seq| {
+            before == Seq(0) || self.started_vcpus().any(|vcpu| self.slots.last_ran(vcpu, segment.slot) >= before)
+        };
+        let mut ran: Vec<&Segment> = Vec::new();
         for segment in &touched.segments {
+            let before = segment.last_change();
             touched.seq.into_iter().for_each(|seq| segment.changed_at(seq));
+            // Whoever has not executed it since its last change looks again as it is, and that with the code locked. (A page that is overwritten byte by byte changes each of its segments
+            // many times in a row.)
+            if ran_since(segment, before) {
+                ran.push(segment);
+            }
+        }
+        if ran.is_empty() {
+            return;
         }
         // Whoever is just about to execute one of them finds that it changed, or is found here to execute it.
         self.slots.fence();
-        for segment in &touched.segments {
+        for segment in ran {
             self.started_vcpus().for_each(|vcpu| self.slots.look_again(vcpu, segment.slot));
         }
     }
