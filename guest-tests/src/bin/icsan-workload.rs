@@ -1,7 +1,7 @@
 //! `icsan-workload`: a guest's /init that does one piece of ordinary work and switches the machine off. What `icsan-bench` boots.
 //!
-//! The kernel's command line says which: `icsan.workload=NAME` (`toggle:SECONDS` is for scripts/memory). The amount of work is the same for any number of CPUs: they share it.
-//! Nothing here changes code, but for `flips`; what is measured is what ICSAN costs those who do nothing that it looks for.
+//! The kernel's command line says which: `icsan.workload=NAME`, or `NAME:TIMES` for that many times the work (`toggle:SECONDS` is for scripts/memory). The amount of work is the same for
+//! any number of CPUs: they share it. Nothing here changes code, but for `flips` and `fresh`; what is measured is what ICSAN costs those who do nothing that it looks for.
 
 use icsan_guest_tests::console::PREFIX;
 use icsan_guest_tests::numbers::Numbers;
@@ -21,7 +21,7 @@ struct Workload {
     run: fn(rounds: &mut dyn Iterator<Item = u64>) -> u64,
 }
 
-const WORKLOADS: [Workload; 7] = [
+const WORKLOADS: [Workload; 8] = [
     Workload { name: "boot", rounds: 0, run: |_| 0 },
     Workload { name: "sort", rounds: 96, run: sort },
     Workload { name: "hash", rounds: 192, run: hash },
@@ -29,6 +29,7 @@ const WORKLOADS: [Workload; 7] = [
     Workload { name: "storm", rounds: 64, run: storm },
     Workload { name: "copy", rounds: 256, run: copy },
     Workload { name: "fault", rounds: 64, run: fault },
+    Workload { name: "fresh", rounds: 64, run: fresh },
 ];
 
 /// Bytes that one round of `compress` packs and unpacks.
@@ -179,11 +180,41 @@ fn fault(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
     })
 }
 
-/// Does the work with a thread for each CPU, and gives a checksum that does not depend on how many there are.
-fn perform(workload: &Workload) -> u64 {
+/// Functions that one round of `fresh` makes, and bytes of each.
+const MADE: usize = 1 << 12;
+const FUNCTION: usize = 16;
+
+/// What a just-in-time compiler does to ICSAN and to QEMU: functions are written, made visible with CPUID, and each called once. No two are the same, and new ones take the place of old ones.
+fn fresh(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
+    const PLACES: usize = 16 * MADE;
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a fresh mapping, which nobody else knows of.
+    let memory = unsafe { libc::mmap(std::ptr::null_mut(), PLACES * FUNCTION, protection, flags, -1, 0) };
+    assert!(memory != libc::MAP_FAILED, "no memory");
+    rounds.enumerate().fold(0, |sum, (turn, round)| {
+        let first = turn * MADE % PLACES;
+        let number = |index: usize| (round as u32) << 12 | index as u32;
+        for index in 0..MADE {
+            let code = [&[0xb8][..], &number(index).to_le_bytes(), &[0xc3]].concat(); // mov $number, %eax; ret
+            // SAFETY: a place within the mapping.
+            unsafe { memory.cast::<u8>().add((first + index) * FUNCTION).copy_from_nonoverlapping(code.as_ptr(), code.len()) };
+        }
+        std::arch::x86_64::__cpuid(0);
+        (0..MADE).fold(sum, |sum, index| {
+            // SAFETY: a function that was just written there, which takes nothing and changes EAX only.
+            let function: extern "C" fn() -> u32 = unsafe { std::mem::transmute(memory.cast::<u8>().add((first + index) * FUNCTION)) };
+            let answer = function();
+            assert!(answer == number(index), "an old function was executed");
+            sum ^ u64::from(answer).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        })
+    })
+}
+
+/// Does the work so many times, with a thread for each CPU, and gives a checksum that does not depend on how many there are.
+fn perform(workload: &Workload, times: u64) -> u64 {
     let threads = thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64);
     thread::scope(|scope| {
-        let part = |first: u64| (workload.run)(&mut (first..workload.rounds).step_by(threads as usize));
+        let part = |first: u64| (workload.run)(&mut (first..times * workload.rounds).step_by(threads as usize));
         let workers: Vec<_> = (0..threads).map(|first| scope.spawn(move || part(first))).collect();
         workers.into_iter().fold(0, |sum, worker| sum ^ worker.join().unwrap_or(u64::MAX))
     })
@@ -245,8 +276,9 @@ fn main() {
     } else if name == "flips" {
         println!("{PREFIX}done flips {}", toggle(|flips, _| flips < FLIPS));
     } else {
-        match WORKLOADS.iter().find(|workload| workload.name == name) {
-            Some(workload) => println!("{PREFIX}done {name} {:016x}", perform(workload)),
+        let (kind, times) = name.split_once(':').map_or((&*name, Some(1)), |(kind, times)| (kind, times.parse().ok()));
+        match WORKLOADS.iter().find(|workload| workload.name == kind).zip(times) {
+            Some((workload, times)) => println!("{PREFIX}done {name} {:016x}", perform(workload, times)),
             None => println!("{PREFIX}no workload is called '{name}'"),
         }
     }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use icsan_guest_tests::verdict::Mode;
 
 /// All workloads, `boot` first: the others are compared with it. The last ones are not measured unless they are asked for.
-const WORKLOADS: [&str; 8] = ["boot", "sort", "hash", "compress", "storm", "copy", "fault", "flips"];
+const WORKLOADS: [&str; 9] = ["boot", "sort", "hash", "compress", "storm", "copy", "fault", "flips", "fresh"];
 const USUAL: usize = 6;
 
 /// Measures what ICSAN costs a guest: boots the same machine with and without the plugin, in turn, and compares QEMU's CPU time.
@@ -29,9 +29,9 @@ pub struct Arguments {
     /// How many pairs of boots each workload gets, after one boot of each kind that does not count
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     pub pairs: u16,
-    /// Only this workload; repeatable [default: all but fault and flips]
-    #[arg(long, value_name = "NAME", value_parser = WORKLOADS)]
-    pub workload: Vec<String>,
+    /// Only this workload, that many times as long; repeatable [default: all but fault, flips and fresh, once]
+    #[arg(long, value_name = "NAME[:TIMES]", value_parser = chosen)]
+    pub workload: Vec<(usize, u16)>,
     /// Only this mode: light (writers=off) or full; repeatable [default: both]
     #[arg(long, value_name = "MODE", value_parser = |text: &str| Mode::from_name(text).ok_or("light or full"))]
     pub mode: Vec<Mode>,
@@ -58,11 +58,18 @@ pub struct Arguments {
 impl Arguments {
     /// The workloads to measure, `boot` first.
     #[must_use]
-    pub fn workloads(&self) -> Vec<&str> {
-        if self.workload.is_empty() {
-            return WORKLOADS[..USUAL].to_vec();
+    pub fn workloads(&self) -> Vec<String> {
+        let mut chosen = self.workload.clone();
+        if chosen.is_empty() {
+            chosen.extend((0..USUAL).map(|index| (index, 1)));
         }
-        WORKLOADS.into_iter().filter(|name| self.workload.iter().any(|chosen| chosen == name)).collect()
+        chosen.sort_unstable();
+        chosen.dedup();
+        let name = |(index, times): (usize, u16)| match times {
+            1 => WORKLOADS[index].to_owned(),
+            times => format!("{}:{times}", WORKLOADS[index]),
+        };
+        chosen.into_iter().map(name).collect()
     }
 
     /// The modes to measure.
@@ -76,6 +83,14 @@ impl Arguments {
     pub fn sizes(&self) -> Vec<u8> {
         if self.smp.is_empty() { vec![1, 2] } else { self.smp.clone() }
     }
+}
+
+/// A workload's index, and how many times as long it shall be.
+fn chosen(text: &str) -> Result<(usize, u16), String> {
+    let (name, times) = text.split_once(':').unwrap_or((text, "1"));
+    let index = WORKLOADS.iter().position(|workload| *workload == name).ok_or_else(|| format!("one of {}", WORKLOADS.join(", ")))?;
+    let times = times.parse().ok().filter(|times| *times > 0 && (*times == 1 || !["boot", "flips"].contains(&name)));
+    Ok((index, times.ok_or("TIMES is a number from 1 on; boot and flips are done once")?))
 }
 
 /// A file with a name for the table.
@@ -107,8 +122,15 @@ mod tests {
         Arguments::command().debug_assert();
         let words = ["icsan-bench", "--plugin", "p", "--qemu", "a=/bin/sh", "--kernel", "k=/bin/sh", "--guest", "g"];
         let plain = Arguments::parse_from(words);
-        assert_eq!((plain.workloads(), plain.sizes()), (vec!["boot", "sort", "hash", "compress", "storm", "copy"], vec![1, 2]));
-        let chosen = Arguments::parse_from(words.into_iter().chain(["--workload", "hash", "--workload", "boot", "--smp", "4"]));
-        assert_eq!((chosen.workloads(), chosen.sizes()), (vec!["boot", "hash"], vec![4]));
+        assert_eq!(
+            (plain.workloads(), plain.sizes()),
+            (["boot", "sort", "hash", "compress", "storm", "copy"].map(str::to_owned).to_vec(), vec![1, 2])
+        );
+        let with = |more: [&'static str; 6]| Arguments::try_parse_from(words.into_iter().chain(more));
+        let chosen = with(["--workload", "hash:16", "--workload", "boot", "--smp", "4"]).unwrap();
+        assert_eq!((chosen.workloads(), chosen.sizes()), (vec!["boot".to_owned(), "hash:16".to_owned()], vec![4]));
+        for wrong in ["boot:2", "hash:0", "hash:x", "fish"] {
+            assert!(with(["--workload", wrong, "--workload", "boot", "--smp", "4"]).is_err(), "{wrong}");
+        }
     }
 }

@@ -41,7 +41,16 @@ pub fn text(row: &Row) -> String {
         let (user, sys, wall, rss) = (figure(row, |u| u.user), figure(row, |u| u.sys), figure(row, |u| u.wall), figure(row, |u| u.rss));
         let _ = writeln!(text, "  {label:9} {user:6.2} {sys:6.2} {wall:7.2} {rss:8.0}");
     }
-    let _ = writeln!(text, "  {} blocks, {} epochs", grouped(row.work.blocks), grouped(row.work.epochs));
+    let _ = writeln!(
+        text,
+        "  {} blocks, {} epochs; ICSAN itself held {} MiB at most",
+        grouped(row.work.blocks),
+        grouped(row.work.epochs),
+        row.work.held >> 20
+    );
+    if row.work.dropped > 0 {
+        let _ = writeln!(text, "  slots ran out: {} times a piece of code was not watched", grouped(row.work.dropped));
+    }
     if let Some(cpus) = row.disturbed() {
         let _ = writeln!(text, "  WARNING: the machine was not quiet: other processes used up to {cpus:.2} CPUs");
     }
@@ -55,30 +64,28 @@ pub fn markdown(rows: &[Row], setting: &Setting, pairs: u16) -> String {
     for (name, version) in &setting.versions {
         let _ = writeln!(text, "- {name}: {version}");
     }
-    let mut warnings = setting.warning.clone().into_iter().collect::<Vec<_>>();
+    let mut warnings: Vec<String> = setting.warning.iter().map(|warning| format!("**Not quiet:** {warning}")).collect();
     for row in rows {
+        let of = format!("{} / {} / {} / {}", row.qemu, row.smp, row.workload, row.mode.name());
         if let Some(cpus) = row.disturbed() {
-            warnings.push(format!(
-                "{} / {} / {} / {}: other processes used up to {cpus:.2} CPUs",
-                row.qemu,
-                row.smp,
-                row.workload,
-                row.mode.name()
-            ));
+            warnings.push(format!("**Not quiet:** {of}: other processes used up to {cpus:.2} CPUs"));
+        }
+        if row.work.dropped > 0 {
+            warnings.push(format!("{of}: slots ran out, {} times a piece of code was not watched", grouped(row.work.dropped)));
         }
     }
     match warnings.is_empty() {
         true => text.push_str("- The machine was quiet throughout.\n"),
-        false => warnings.iter().for_each(|warning| _ = writeln!(text, "- **Not quiet:** {warning}")),
+        false => warnings.iter().for_each(|warning| _ = writeln!(text, "- {warning}")),
     }
-    text.push_str("\n| QEMU | vCPUs | workload | mode | user s without | with | ratio, median (min–max) | less the boot | sys s | wall s | RSS MiB | blocks | epochs |\n");
-    text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    text.push_str("\n| QEMU | vCPUs | workload | mode | user s without | with | ratio, median (min–max) | less the boot | sys s | wall s | RSS MiB | ICSAN, MiB | blocks | epochs |\n");
+    text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
     for row in rows {
         let (ratio, least, greatest) = row.ratios();
         let alone = boot_of(rows, row).map_or_else(|| "–".to_owned(), |boot| format!("{:.2}", row.ratio_without(boot)));
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {:.2} | {:.2} | **{ratio:.2}** ({least:.2}–{greatest:.2}) | {alone} | {:.2} → {:.2} | {:.2} → {:.2} | {:.0} → {:.0} | {} | {} |",
+            "| {} | {} | {} | {} | {:.2} | {:.2} | **{ratio:.2}** ({least:.2}–{greatest:.2}) | {alone} | {:.2} → {:.2} | {:.2} → {:.2} | {:.0} → {:.0} | {} | {} | {} |",
             row.qemu,
             row.smp,
             row.workload,
@@ -91,6 +98,7 @@ pub fn markdown(rows: &[Row], setting: &Setting, pairs: u16) -> String {
             row.plugin(|usage| usage.wall),
             row.plain(|usage| usage.rss),
             row.plugin(|usage| usage.rss),
+            row.work.held >> 20,
             grouped(row.work.blocks),
             grouped(row.work.epochs),
         );

@@ -28,21 +28,27 @@ pub struct Work {
     pub blocks: u64,
     /// Epochs begun.
     pub epochs: u64,
+    /// Bytes that ICSAN itself held at most.
+    pub held: u64,
+    /// How often a piece of code was not watched because there was no slot for it.
+    pub dropped: u64,
 }
 
 impl Work {
     /// From the last line of a report.
     ///
     /// # Errors
-    /// One line: no summary, or the plugin did not watch all of the run, and the figures would flatter it.
+    /// One line: no summary, or the plugin did not watch all of the run, and the figures would flatter it. That it ran out of slots is a figure of its own.
     pub fn parse(report: &str) -> Result<Self, String> {
         let last = report.lines().last().ok_or("the plugin's report is empty")?;
         let summary: Value = serde_json::from_str(last).map_err(|error| format!("the plugin's report: {error}"))?;
         let number = |key: &str| summary[key].as_u64().ok_or_else(|| format!("the plugin's report has no `{key}`"));
-        if summary["complete"] != true {
+        let dropped = summary["dropped_by"]["segments"].as_u64().unwrap_or(0);
+        if summary["complete"] != true && (dropped == 0 || summary["dropped"] != dropped) {
             return Err("the plugin says that its report is not complete".into());
         }
-        Ok(Self { blocks: number("blocks")?, epochs: number("epochs")? })
+        let held = summary["memory"]["most"].as_u64().ok_or("the plugin's report has no `memory.most`")?;
+        Ok(Self { blocks: number("blocks")?, epochs: number("epochs")?, held, dropped })
     }
 }
 
@@ -125,7 +131,8 @@ impl Row {
         json!({
             "qemu": self.qemu, "smp": self.smp, "workload": self.workload, "mode": self.mode.name(),
             "ratio": ratio, "ratio_min": least, "ratio_max": greatest,
-            "blocks": self.work.blocks, "epochs": self.work.epochs, "others_cpus_worst": self.disturbed(), "pairs": pairs,
+            "blocks": self.work.blocks, "epochs": self.work.epochs, "held_bytes": self.work.held, "dropped_segments": self.work.dropped,
+            "others_cpus_worst": self.disturbed(), "pairs": pairs,
         })
     }
 }
@@ -144,7 +151,7 @@ pub mod tests {
             workload: workload.into(),
             mode: Mode::Full,
             pairs: vec![pair(1.5 * factor), pair(1.1 * factor)],
-            work: Work { blocks: 80_000, epochs: 150_000 },
+            work: Work { blocks: 80_000, epochs: 150_000, held: 100 << 20, dropped: 0 },
         }
     }
 
@@ -170,9 +177,16 @@ pub mod tests {
 
     #[test]
     fn the_work_is_read_from_a_whole_report_only() {
-        let report = "{\"type\":\"start\"}\n{\"type\":\"summary\",\"blocks\":7,\"epochs\":8,\"complete\":true}\n";
-        assert_eq!(Work::parse(report), Ok(Work { blocks: 7, epochs: 8 }));
-        assert!(Work::parse(&report.replace("true", "false")).is_err());
+        let report = r#"{"type":"start"}
+{"type":"summary","blocks":7,"epochs":8,"memory":{"most":9},"dropped":4,"dropped_by":{"segments":4},"complete":true}
+"#;
+        assert_eq!(Work::parse(report), Ok(Work { blocks: 7, epochs: 8, held: 9, dropped: 4 }));
+        let incomplete = report.replace("true", "false");
+        assert!(
+            Work::parse(&incomplete).is_ok() && Work::parse(&incomplete.replace(r#""dropped":4"#, r#""dropped":5"#)).is_err(),
+            "only slots ran out"
+        );
+        assert!(Work::parse(&incomplete.replace("segments", "hazards")).is_err());
         assert!(Work::parse("").is_err() && Work::parse("{\"type\":\"start\"}\n").is_err());
     }
 }
