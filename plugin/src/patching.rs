@@ -65,6 +65,23 @@ pub struct Writer {
     pub context: Context,
 }
 
+/// A set of addresses, as a word that can be looked at without a lock: what is in it is found, and seldom anything else.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Awaited(pub u64);
+
+impl Awaited {
+    fn bit(address: Linear) -> u64 {
+        1 << ((address.0 ^ address.0 >> 6 ^ address.0 >> 12) % 64)
+    }
+
+    /// May the address be in it?
+    #[inline]
+    #[must_use]
+    pub fn may_include(self, address: Linear) -> bool {
+        self.0 & Self::bit(address) != 0
+    }
+}
+
 /// An entry that has not been left.
 #[derive(Debug)]
 struct Frame {
@@ -214,10 +231,10 @@ impl Patching {
         self.frames.push(Frame { task, entry, returns_to, stack, commits, stores: Vec::new(), chain: chain.into() });
     }
 
-    /// Is any task inside of a function?
+    /// The set of addresses that anybody in a protocol function returns to.
     #[must_use]
-    pub fn under_way(&self) -> bool {
-        !self.frames.is_empty()
+    pub fn awaited(&self) -> Awaited {
+        Awaited(self.frames.iter().fold(0, |set, frame| set | Awaited::bit(frame.returns_to)))
     }
 
     /// Does anybody wait to return to this address?

@@ -82,8 +82,8 @@ pub struct Sanitizer {
     places_settled: AtomicBool,
     /// Did the vCPU store to code since it last left its line by an event that the profile does not count? Touched by its own thread only.
     own_stores: Box<[AtomicBool]>,
-    /// Is any task inside a protocol function?
-    patches_under_way: AtomicBool,
+    /// Where those return to that are in a protocol function.
+    awaited: AtomicU64,
     /// Value of the guest's last marker.
     marker: AtomicU64,
     watching: AtomicBool,
@@ -155,7 +155,7 @@ impl Sanitizer {
             seq: Line(AtomicU64::new(0)),
             places_settled: AtomicBool::new(false),
             own_stores: (0..count).map(|_| AtomicBool::new(false)).collect(),
-            patches_under_way: AtomicBool::new(false),
+            awaited: AtomicU64::new(0),
             marker: AtomicU64::new(0),
             watching,
             refused: AtomicBool::new(false),

@@ -23,9 +23,9 @@ struct Workload {
 
 const WORKLOADS: [Workload; 8] = [
     Workload { name: "boot", rounds: 0, run: |_| 0 },
-    Workload { name: "sort", rounds: 96, run: sort },
-    Workload { name: "hash", rounds: 192, run: hash },
-    Workload { name: "compress", rounds: 48, run: compress },
+    Workload { name: "sort", rounds: 80, run: sort },
+    Workload { name: "hash", rounds: 160, run: hash },
+    Workload { name: "compress", rounds: 40, run: compress },
     Workload { name: "storm", rounds: 64, run: storm },
     Workload { name: "copy", rounds: 256, run: copy },
     Workload { name: "fault", rounds: 64, run: fault },

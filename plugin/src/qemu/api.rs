@@ -168,7 +168,6 @@ api! {
 
     fn g_byte_array_new() -> *mut sys::GByteArray;
     fn g_byte_array_set_size(*mut sys::GByteArray, c_uint) -> *mut sys::GByteArray;
-    fn g_byte_array_free(*mut sys::GByteArray, c_int) -> *mut u8;
     fn g_array_get_element_size(*mut sys::GArray) -> c_uint;
     fn g_array_free(*mut sys::GArray, c_int) -> *mut c_char;
     optional {

@@ -3,6 +3,7 @@
 use super::api::{Api, api};
 use super::locks::Mutex;
 use qemu_plugin_sys as sys;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::CStr;
 
@@ -82,34 +83,43 @@ impl CurrentCpu {
         if !self.readable {
             return None;
         }
-        with_bytes(|api, bytes| {
+        let fill = |api: &Api, bytes| {
             // SAFETY: in a callback of a vCPU that was registered with R_REGS; the handle is QEMU's own; the array is live.
             unsafe { (api.qemu_plugin_read_register)(register.0.0, bytes) };
             true
-        })
-        .filter(|bytes| !bytes.is_empty())
-        .map(|bytes| little_endian(&bytes))
+        };
+        with_bytes(fill, |bytes| (!bytes.is_empty()).then(|| little_endian(bytes)))
     }
 
     /// Guest memory at a linear address, as the vCPU maps it now.
     #[must_use]
     pub fn memory(&self, linear: u64, len: usize) -> Option<Vec<u8>> {
-        with_bytes(|api, bytes| {
+        self.look(linear, len, <[u8]>::to_vec)
+    }
+
+    /// So many bytes of guest memory at a linear address, as the vCPU maps it now.
+    #[must_use]
+    pub fn bytes<const N: usize>(&self, linear: u64) -> Option<[u8; N]> {
+        self.look(linear, N, |bytes| bytes.try_into().ok())?
+    }
+
+    fn look<R>(&self, linear: u64, len: usize, with: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        let fill = |api: &Api, bytes| {
             // SAFETY: in a vCPU's callback; QEMU resizes the array to `len` and fills it, or says no.
             unsafe { (api.qemu_plugin_read_memory_vaddr)(linear, bytes, len) }
-        })
-        .filter(|bytes| bytes.len() == len)
+        };
+        with_bytes(fill, |bytes| (bytes.len() == len).then(|| with(bytes)))
     }
 
     /// Guest memory at a physical address. `None` on API 4, which cannot read it, and where there is no memory.
     #[must_use]
     pub fn physical_memory(&self, physical: u64, len: usize) -> Option<Vec<u8>> {
-        with_bytes(|api, bytes| {
+        let fill = |api: &Api, bytes| {
             let Some(read) = api.qemu_plugin_read_memory_hwaddr else { return false };
             // SAFETY: in a vCPU's callback; QEMU resizes the array to `len` and fills it, or answers with something else than 0.
             unsafe { read(physical, bytes, len) == 0 }
-        })
-        .filter(|bytes| bytes.len() == len)
+        };
+        with_bytes(fill, |bytes| (bytes.len() == len).then(|| bytes.to_vec()))
     }
 
     /// The physical address behind a linear one. `None` on API 4, which cannot say, and for what is not mapped.
@@ -122,17 +132,25 @@ impl CurrentCpu {
     }
 }
 
-/// Runs `fill` on a fresh glib byte array and gives its contents if `fill` says that they are good.
-fn with_bytes(fill: impl FnOnce(&Api, *mut sys::GByteArray) -> bool) -> Option<Vec<u8>> {
+thread_local! {
+    /// The thread's array for what QEMU answers; null while it is in use, and before the first question. It is kept, since a boot asks a million times.
+    static ANSWER: Cell<*mut sys::GByteArray> = const { Cell::new(std::ptr::null_mut()) };
+}
+
+/// Runs `fill` on an empty glib byte array, and `with` on its contents if `fill` says that they are good.
+fn with_bytes<R>(fill: impl FnOnce(&Api, *mut sys::GByteArray) -> bool, with: impl FnOnce(&[u8]) -> Option<R>) -> Option<R> {
     let api = api()?;
-    // SAFETY: the array is made and freed here, and not kept by QEMU; `data` holds `len` bytes (and may be null if there are none).
+    let kept = ANSWER.replace(std::ptr::null_mut());
+    // SAFETY: the array was made here, by this thread, and is not kept by QEMU; `data` holds `len` bytes (and may be null if there are none). Nobody else has it: it was taken out of its
+    // place. A panic in `with` would lose it, which is no harm.
     unsafe {
-        let array = (api.g_byte_array_new)();
+        let array = if kept.is_null() { (api.g_byte_array_new)() } else { kept };
         (api.g_byte_array_set_size)(array, 0);
         let good = fill(api, array);
-        let bytes = (good && !(*array).data.is_null()).then(|| std::slice::from_raw_parts((*array).data, (*array).len as usize).to_vec());
-        (api.g_byte_array_free)(array, 1);
-        bytes
+        let bytes = (good && !(*array).data.is_null()).then(|| std::slice::from_raw_parts((*array).data, (*array).len as usize));
+        let answer = bytes.and_then(with);
+        ANSWER.set(array);
+        answer
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the points of [`crate::x86`] tell of patches under way: tasks, protocol functions, membarrier.
 
 use super::Sanitizer;
-use crate::patching::Entry;
+use crate::patching::{Awaited, Entry};
 use icsan_model::addr::{Linear, Vcpu};
 use std::sync::atomic::Ordering;
 
@@ -20,11 +20,12 @@ impl Sanitizer {
         }
     }
 
-    /// A task enters a protocol function.
-    pub fn enters_function(&self, entry: Entry) {
+    /// A task enters a protocol function; `task`: which, if that is known.
+    pub fn enters_function(&self, entry: Entry, task: Option<u64>) {
         if let Some(side) = &mut self.code.lock().side {
+            task.into_iter().for_each(|task| side.patching().switch(entry.vcpu, task));
             side.patching().enter(entry);
-            self.patches_under_way.store(true, Ordering::Relaxed);
+            self.awaited.store(side.patching().awaited().0, Ordering::Relaxed);
         }
     }
 
@@ -32,18 +33,19 @@ impl Sanitizer {
     pub fn calls_membarrier(&self, vcpu: Vcpu, returns_to: Linear, stack: u64) {
         if let Some(side) = &mut self.code.lock().side {
             side.patching().enter_membarrier(vcpu, returns_to, stack);
-            self.patches_under_way.store(true, Ordering::Relaxed);
+            self.awaited.store(side.patching().awaited().0, Ordering::Relaxed);
         }
     }
 
-    /// Is anybody inside a protocol function?
-    pub fn patches_under_way(&self) -> bool {
-        self.patches_under_way.load(Ordering::Relaxed)
+    /// May anybody inside a protocol function return to this address? Without a lock: while a static key is flipped, all other vCPUs go on making system calls.
+    #[inline]
+    pub fn may_await_return(&self, here: Linear) -> bool {
+        Awaited(self.awaited.load(Ordering::Relaxed)).may_include(here)
     }
 
     /// Does anybody inside a protocol function return to this address?
     pub fn awaits_return(&self, here: Linear) -> bool {
-        self.patches_under_way() && self.code.lock().side.as_ref().is_some_and(|side| side.patching_known().awaits(here))
+        self.may_await_return(here) && self.code.lock().side.as_ref().is_some_and(|side| side.patching_known().awaits(here))
     }
 
     /// Somebody is where a protocol function may return to.
@@ -55,6 +57,6 @@ impl Sanitizer {
             let touched = side.commit(&committed);
             self.touch(&touched);
         }
-        self.patches_under_way.store(side.patching().under_way(), Ordering::Relaxed);
+        self.awaited.store(side.patching().awaited().0, Ordering::Relaxed);
     }
 }

@@ -58,18 +58,13 @@ impl Payload for EntryPoint {
             }
             Role::Function { commits, chain } => {
                 let Some(stack) = registers.rsp(cpu) else { return };
-                let Some(returns_to) = cpu.memory(stack, 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes) else { return };
+                let Some(returns_to) = cpu.bytes(stack).map(u64::from_le_bytes) else { return };
                 let symbols = &self.sanitizer.config().symbols;
-                let current = self.current_task.filter(|_| self.entry.0 >> 63 != 0).and_then(|offset| {
-                    let bytes = cpu.memory(registers.gs_base(cpu)?.wrapping_add(offset), 8)?;
-                    Some(u64::from_le_bytes(bytes.try_into().ok()?))
-                });
-                if let Some(task) = current {
-                    self.sanitizer.runs_task(vcpu, task);
-                }
+                let current = self.current_task.filter(|_| self.entry.0 >> 63 != 0);
+                let task = current.and_then(|offset| cpu.bytes(registers.gs_base(cpu)?.wrapping_add(offset)).map(u64::from_le_bytes));
                 let chain = if chain { callers(cpu, symbols, stack, true) } else { Vec::new() };
                 let entry = Entry { vcpu, entry: self.entry, returns_to: Linear(returns_to), stack: stack.wrapping_add(8), commits, chain };
-                self.sanitizer.enters_function(entry);
+                self.sanitizer.enters_function(entry, task);
             }
         }
     }
@@ -84,10 +79,12 @@ struct ReturnPoint {
 }
 
 impl Payload for ReturnPoint {
+    #[inline]
+    fn passes(&'static self, _vcpu: Vcpu) -> bool {
+        !self.sanitizer.may_await_return(self.here)
+    }
+
     fn fire(&'static self, _vcpu: Vcpu, cpu: &CurrentCpu) {
-        if !self.sanitizer.patches_under_way() {
-            return;
-        }
         let registers = Registers::get();
         let failed = self.system_call && registers.rax(cpu) != Some(0);
         if let Some(stack) = registers.rsp(cpu) {

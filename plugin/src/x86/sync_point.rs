@@ -98,9 +98,8 @@ impl ResolvedPoint {
     fn iret(&self, cpu: &CurrentCpu, operand_bytes: u8) -> SyncEventId {
         let registers = Registers::get();
         let frame = || {
-            let bytes = cpu.memory(registers.rsp(cpu)?, 16)?;
-            let (rip, cs) = bytes.split_at(8);
-            Some((u64::from_le_bytes(rip.try_into().ok()?), u64::from_le_bytes(cs.try_into().ok()?), registers.cs(cpu)?))
+            let frame = u128::from_le_bytes(cpu.bytes(registers.rsp(cpu)?)?);
+            Some((frame as u64, (frame >> 64) as u64, registers.cs(cpu)?))
         };
         if operand_bytes != 8 {
             return events::IRET;

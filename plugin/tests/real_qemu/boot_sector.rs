@@ -102,6 +102,12 @@ impl BootSector {
         sector
     }
 
+    /// Other code, without symbols.
+    pub fn of(mut code: Vec<u8>, ending: Ending) -> Self {
+        code.extend(ending.code());
+        Self { code, symbols: Vec::new() }
+    }
+
     /// The address of a symbol, as reports write it.
     pub fn address(&self, symbol: &str) -> String {
         let found = self.symbols.iter().find(|(name, _)| *name == symbol);

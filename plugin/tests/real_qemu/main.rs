@@ -6,6 +6,7 @@
 //! Most tests boot [`boot_sector`], less than 200 bytes that change their own code in known places, in a third of a second; what needs a kernel boots Debian's.
 
 mod boot_sector;
+mod bounds;
 mod emulator;
 mod endings;
 mod inject;

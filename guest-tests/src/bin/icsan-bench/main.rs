@@ -19,6 +19,7 @@ use process::Guest;
 use row::{Pair, Row, Work};
 use serde_json::json;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -65,7 +66,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
 /// How large QEMU becomes over time, with the first QEMU and number of vCPUs that were given.
 fn stay(arguments: &Arguments, folder: &Path, seconds: u64) -> Result<()> {
     let initramfs = process::initramfs(&arguments.guest, folder)?;
-    let (Some(qemu), Some(smp)) = (arguments.qemu.first(), arguments.sizes().first().copied()) else { bail!("no QEMU was given") };
+    let (Some(qemu), Some(smp)) = (arguments.qemu.first(), arguments.smp.first().copied()) else { bail!("no QEMU was given, or no --smp") };
     let workload = format!("toggle:{seconds}");
     let guest = Guest {
         qemu: &qemu.path,
@@ -96,39 +97,39 @@ fn plugin_words(arguments: &Arguments, folder: &Path, mode: Option<Mode>) -> Res
 
 fn measure_all(arguments: &Arguments, folder: &Path) -> Result<Vec<Row>> {
     let initramfs = process::initramfs(&arguments.guest, folder)?;
-    let (workloads, sizes) = (arguments.workloads(), arguments.sizes());
-    let total = arguments.qemu.len() * sizes.len() * workloads.len();
+    let machines = arguments.machines();
+    let total = arguments.qemu.len() * machines.len();
     let mut rows = Vec::new();
     for qemu in &arguments.qemu {
-        for smp in &sizes {
-            for workload in &workloads {
-                eprintln!("{} of {total}: QEMU {}, {smp} vCPUs, {workload}", rows.len() / arguments.modes().len() + 1, qemu.name);
-                let guest = Guest {
-                    qemu: &qemu.path,
-                    kernel: &arguments.kernel.path,
-                    initramfs: &initramfs,
-                    smp: *smp,
-                    workload,
-                    folder,
-                    timeout: Duration::from_secs(arguments.timeout),
-                };
-                for row in measure(arguments, qemu, &guest)? {
-                    // For the terminal; with --markdown standard output is for the table alone.
-                    if arguments.markdown {
-                        eprint!("{}", output::text(&row))
-                    } else {
-                        print!("{}", output::text(&row))
-                    }
-                    rows.push(row);
+        for (smp, workload) in &machines {
+            eprintln!("{} of {total}: QEMU {}, {smp} vCPUs, {workload}", rows.len() / arguments.modes().len() + 1, qemu.name);
+            let guest = Guest {
+                qemu: &qemu.path,
+                kernel: &arguments.kernel.path,
+                initramfs: &initramfs,
+                smp: *smp,
+                workload,
+                folder,
+                timeout: Duration::from_secs(arguments.timeout),
+            };
+            // The first round with each QEMU warms the host's page cache and CPU up, and does not count.
+            let first = u16::from(rows.iter().any(|row: &Row| row.qemu == qemu.name));
+            for row in measure(arguments, qemu, &guest, first..=arguments.pairs)? {
+                // For the terminal; with --markdown standard output is for the table alone.
+                if arguments.markdown {
+                    eprint!("{}", output::text(&row))
+                } else {
+                    print!("{}", output::text(&row))
                 }
+                rows.push(row);
             }
         }
     }
     Ok(rows)
 }
 
-/// Boots without the plugin and in each of its modes, in turn, and makes pairs of the first with each of the others.
-fn measure(arguments: &Arguments, qemu: &Named, guest: &Guest<'_>) -> Result<Vec<Row>> {
+/// Boots without the plugin and in each of its modes, in turn, and makes pairs of the first with each of the others. Round 0 does not count.
+fn measure(arguments: &Arguments, qemu: &Named, guest: &Guest<'_>, rounds: RangeInclusive<u16>) -> Result<Vec<Row>> {
     let report = guest.folder.join("report.jsonl");
     let new = |mode| Row {
         qemu: qemu.name.clone(),
@@ -145,8 +146,7 @@ fn measure(arguments: &Arguments, qemu: &Named, guest: &Guest<'_>) -> Result<Vec
         checksums.push(checksum);
         Ok(usage)
     };
-    // The first round warms the host's page cache and CPU up, and does not count.
-    for number in 0..=arguments.pairs {
+    for number in rounds {
         // Whose turn is first changes, so that a drift of the machine meets all alike.
         let mut plain = None;
         let mut with = vec![None; rows.len()];
