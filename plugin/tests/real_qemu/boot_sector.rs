@@ -102,10 +102,10 @@ impl BootSector {
         sector
     }
 
-    /// Other code, without symbols.
+    /// Other code, with one symbol.
     pub fn of(mut code: Vec<u8>, ending: Ending) -> Self {
         code.extend(ending.code());
-        Self { code, symbols: Vec::new() }
+        Self { code, symbols: vec![("start", ORIGIN)] }
     }
 
     /// The address of a symbol, as reports write it.
