@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,8 +44,8 @@ const COPIED: usize = 16 << 20;
 const PIECE: usize = 16 << 10;
 const DEPTH: u64 = 200;
 
-/// Flips of one `flips`, with which nothing is shared among CPUs: the first one flips, the others run through what is flipped.
-const FLIPS: u64 = 200;
+/// System calls of each CPU but the first in `flips`, in which nothing is shared: the first one flips until the others have done theirs, which run through what is flipped.
+const YIELDS: u64 = 400_000;
 
 /// Numbers that one round of `sort` sorts.
 const NUMBERS: usize = 1 << 20;
@@ -223,22 +223,23 @@ fn perform(workload: &Workload, times: u64) -> u64 {
 /// The kernel's switch of a static key that sits in the scheduler's hot paths.
 const SCHEDSTATS: &str = "/proc/sys/kernel/sched_schedstats";
 
-/// Flips a static key of the scheduler as fast as it goes, for as long as `more` says so of the number of flips and the time, while all other CPUs run through it. Tells
-/// every 10 seconds how often it has. Answers with the number of flips.
-fn toggle(more: impl Fn(u64, Duration) -> bool) -> u64 {
+/// Flips a static key of the scheduler as fast as it goes, while all other CPUs run through it, `yields` times each (the greatest number: for ever); for as long as any of them
+/// does, and `more` says so of the time.
+/// Tells every 10 seconds how often it has. Answers with the number of flips.
+fn toggle(yields: u64, more: impl Fn(Duration) -> bool) -> u64 {
     let stop = AtomicBool::new(false);
     let others = thread::available_parallelism().map_or(1, |cpus| cpus.get()) - 1;
+    let running = AtomicUsize::new(others);
     thread::scope(|scope| {
         for _ in 0..others {
             scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    thread::yield_now();
-                }
+                (0..yields).take_while(|_| !stop.load(Ordering::Relaxed)).for_each(|_| thread::yield_now());
+                running.fetch_sub(1, Ordering::Relaxed);
             });
         }
         let start = Instant::now();
         let (mut flips, mut told) = (0_u64, 0);
-        while more(flips, start.elapsed()) {
+        while (yields == u64::MAX || running.load(Ordering::Relaxed) > 0) && more(start.elapsed()) {
             if let Err(error) = fs::write(SCHEDSTATS, if flips.is_multiple_of(2) { "1" } else { "0" }) {
                 println!("{PREFIX}toggle: {SCHEDSTATS}: {error}");
                 break;
@@ -271,10 +272,14 @@ fn main() {
     }
     let name = wanted().unwrap_or_default();
     if let Some(seconds) = name.strip_prefix("toggle:").and_then(|seconds| seconds.parse().ok()) {
-        let flips = toggle(|_, time| time < Duration::from_secs(seconds));
+        let flips = toggle(u64::MAX, |time| time < Duration::from_secs(seconds));
         println!("{PREFIX}done toggle {flips} flips in {seconds} s");
     } else if name == "flips" {
-        println!("{PREFIX}done flips {}", toggle(|flips, _| flips < FLIPS));
+        // How often it flips is up to the machine: no part of the result.
+        let start = Instant::now();
+        let flips = toggle(YIELDS, |_| true);
+        println!("{PREFIX}flips: {flips} in {} ms", start.elapsed().as_millis());
+        println!("{PREFIX}done flips 0");
     } else {
         let (kind, times) = name.split_once(':').map_or((&*name, Some(1)), |(kind, times)| (kind, times.parse().ok()));
         match WORKLOADS.iter().find(|workload| workload.name == kind).zip(times) {
