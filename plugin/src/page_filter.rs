@@ -20,7 +20,7 @@ const BITS: usize = 1 << 20;
 #[derive(Debug)]
 #[repr(align(64))]
 struct Plain {
-    /// Addresses of linear pages, with bit 0 set; 0 is none.
+    /// Addresses of linear pages. One that belongs elsewhere is none.
     pages: [AtomicU64; WAYS],
 }
 
@@ -54,6 +54,7 @@ impl PageFilter {
     }
 
     fn with(plain: &'static [Plain]) -> Self {
+        plain.iter().for_each(Plain::clear);
         Self { shared: AtomicBool::new(false), code: (0..BITS / 64).map(|_| AtomicU64::new(0)).collect(), plain }
     }
 
@@ -94,16 +95,18 @@ impl PageFilter {
     /// Does the vCPU, whose thread this is, remember that the linear page holds no code?
     #[must_use]
     pub fn is_plain(&self, vcpu: Vcpu, linear: Linear) -> bool {
-        self.plain.get(usize::from(vcpu.0)).is_some_and(|plain| plain.pages[way(linear)].load(Ordering::Relaxed) == key(linear))
+        self.plain
+            .get(usize::from(vcpu.0))
+            .is_some_and(|plain| plain.pages[way(linear)].load(Ordering::Relaxed) == linear.align_down(PAGE).0)
     }
 
     /// The vCPU, whose thread this is, remembers that the linear page, which is mapped to this physical one, holds no code; if that is still so.
     pub fn note_plain(&self, vcpu: Vcpu, linear: Linear, phys: Phys) {
         let Some(plain) = self.plain.get(usize::from(vcpu.0)) else { return };
-        plain.pages[way(linear)].store(key(linear), Ordering::SeqCst);
+        plain.pages[way(linear)].store(linear.align_down(PAGE).0, Ordering::SeqCst);
         // Whoever marks the page sets its bit and then clears what is remembered: either the bit is seen here, or what was stored here is cleared there.
         if self.may_hold_code(phys) {
-            plain.pages[way(linear)].store(0, Ordering::Relaxed);
+            plain.pages[way(linear)].store(none(way(linear)), Ordering::Relaxed);
         }
     }
 
@@ -120,21 +123,21 @@ impl Plain {
         Self { pages: [const { AtomicU64::new(0) }; WAYS] }
     }
 
-    /// The key of a store's last byte, at most, is compared with what is kept for its first: where they lie in different pages, they differ.
+    /// Does the page that a store begins in belong to those that are remembered, and end behind its last byte?
     #[inline]
     fn holds(&self, linear: Linear) -> bool {
-        self.pages[way(linear)].load(Ordering::Relaxed) == key(Linear(linear.0.wrapping_add(LONGEST_STORE - 1)))
+        linear.0.wrapping_sub(self.pages[way(linear)].load(Ordering::Relaxed)) <= PAGE - LONGEST_STORE
     }
 
     fn clear(&self) {
-        self.pages.iter().for_each(|page| page.store(0, Ordering::Relaxed));
+        (0..).zip(&self.pages).for_each(|(way, page)| page.store(none(way), Ordering::Relaxed));
     }
 }
 
-/// What is kept for a linear page.
+/// What is kept where no page is remembered: one that is never looked for there.
 #[inline]
-fn key(linear: Linear) -> u64 {
-    linear.align_down(PAGE).0 | 1
+fn none(way: usize) -> u64 {
+    if way == 0 { PAGE } else { 0 }
 }
 
 /// Where a linear page is remembered.
@@ -169,6 +172,19 @@ mod tests {
         assert!(is_plain(0, page), "it held code before");
         filter.forget(Vcpu(0));
         assert!(!is_plain(0, page));
+    }
+
+    #[test]
+    fn nothing_is_remembered_at_first() {
+        let filter = filter(1);
+        let mut ways = 0..2 * WAYS as u64;
+        assert!(ways.all(|page| !filter.plain[0].holds(Linear(page * PAGE)) && !filter.is_plain(Vcpu(0), Linear(page * PAGE))));
+        for page in [0, 1, WAYS as u64] {
+            filter.note_plain(Vcpu(0), Linear(page * PAGE), Phys(0x9000));
+            assert!(filter.plain[0].holds(Linear(page * PAGE)), "page {page}");
+            filter.forget(Vcpu(0));
+            assert!(!filter.plain[0].holds(Linear(page * PAGE)), "page {page}");
+        }
     }
 
     #[test]

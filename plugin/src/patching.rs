@@ -40,7 +40,7 @@ pub struct TaskName {
     /// Thread id.
     pub pid: u32,
     /// Command name.
-    pub comm: String,
+    pub comm: Arc<str>,
 }
 
 /// Where somebody was when something happened.

@@ -87,6 +87,8 @@ pub struct Sanitizer {
     /// Value of the guest's last marker.
     marker: AtomicU64,
     watching: AtomicBool,
+    /// Is there, at a first execution, nothing else to do than to look at the segment? That is: it watches, and neither records nor repairs.
+    looks_at_segments_only: AtomicBool,
     /// This machine was refused after QEMU had started: there is nothing to report.
     refused: AtomicBool,
     /// Was it ever watching?
@@ -136,6 +138,7 @@ impl Sanitizer {
         let widening = config.widen.and_then(|widen| Widening::new(widen, count));
         let watching = AtomicBool::new(config.start.is_none());
         let started = AtomicBool::new(config.start.is_none());
+        let quiet = watching.load(Ordering::Relaxed) && repair.is_none() && config.record.is_none();
         let sanitizer: &'static Self = Box::leak(Box::new(Self {
             arch,
             config,
@@ -157,6 +160,7 @@ impl Sanitizer {
             own_stores: (0..count).map(|_| AtomicBool::new(false)).collect(),
             awaited: AtomicU64::new(0),
             marker: AtomicU64::new(0),
+            looks_at_segments_only: AtomicBool::new(quiet),
             watching,
             refused: AtomicBool::new(false),
             started,
@@ -258,6 +262,7 @@ impl Sanitizer {
     /// Watching begins or ends.
     pub fn watch(&self, on: bool) {
         self.watching.store(on, Ordering::Relaxed);
+        self.looks_at_segments_only.store(on && self.repair.is_none() && self.config.record.is_none(), Ordering::Relaxed);
         self.started.fetch_or(on, Ordering::Relaxed);
     }
 

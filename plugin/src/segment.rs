@@ -21,7 +21,7 @@ use icsan_model::history::Place;
 use icsan_model::light::CodeRun;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use icsan_model::memory::PAGE;
 
@@ -37,11 +37,19 @@ pub struct Segment {
     last_change: AtomicU64,
     /// The slot that says, for each vCPU, whether it executed the segment in its current epoch.
     pub slot: SlotId,
-    contested: AtomicBool,
-    suspected: AtomicBool,
-    /// May it run at other linear addresses than the one where it was translated?
-    elsewhere: AtomicBool,
+    /// Bits of [`traits`].
+    traits: AtomicU8,
     rest: Rest,
+}
+
+/// What few segments have. None is ever lost.
+mod traits {
+    /// Other segments contradict it.
+    pub(super) const CONTESTED: u8 = 1;
+    /// Memory differed from it when a vCPU ran it.
+    pub(super) const SUSPECTED: u8 = 2;
+    /// It may run at other linear addresses than the one where it was translated.
+    pub(super) const ELSEWHERE: u8 = 4;
 }
 
 const _: () = assert!(std::mem::offset_of!(Segment, rest) == 64, "what is looked at on every call is one cache line");
@@ -94,7 +102,7 @@ impl Rivals {
 struct Neighbours(Mutex<Vec<&'static Segment>>);
 
 impl Payload for Segment {
-    #[inline]
+    #[inline(always)]
     fn passes(&'static self, vcpu: Vcpu) -> bool {
         Sanitizer::the_one().is_some_and(|sanitizer| sanitizer.executes_quietly(self, vcpu))
     }
@@ -143,11 +151,21 @@ impl Segment {
         self.last_change.fetch_max(seq.0, Ordering::SeqCst);
     }
 
+    fn has(&self, trait_: u8) -> bool {
+        self.traits.load(Ordering::Relaxed) & trait_ != 0
+    }
+
+    /// Is it neither contested nor suspected, and does it run nowhere else than where it was translated?
+    #[inline(always)]
+    #[must_use]
+    pub fn is_ordinary(&self) -> bool {
+        self.traits.load(Ordering::Relaxed) == 0
+    }
+
     /// Do any other segments contradict it?
-    #[inline]
     #[must_use]
     pub fn contested(&self) -> bool {
-        self.contested.load(Ordering::Relaxed)
+        self.has(traits::CONTESTED)
     }
 
     /// Does it, with `window` bytes from its last instruction's first on, touch these bytes?
@@ -167,26 +185,25 @@ impl Segment {
     }
 
     /// May it run at other linear addresses than the one where it was translated, so that the vCPU must be asked?
-    #[inline]
     #[must_use]
     pub fn may_run_elsewhere(&self) -> bool {
-        self.elsewhere.load(Ordering::Relaxed)
+        self.has(traits::ELSEWHERE)
     }
 
     /// From now on the vCPU must be asked where it runs.
     pub fn ask_where(&self) {
-        self.elsewhere.store(true, Ordering::Relaxed);
+        self.traits.fetch_or(traits::ELSEWHERE, Ordering::Relaxed);
     }
 
     /// Did memory ever differ from it when a vCPU ran it? Set and asked by that vCPU's thread; to the others a late answer does not matter.
     #[must_use]
     pub fn suspected(&self) -> bool {
-        self.suspected.load(Ordering::Relaxed)
+        self.has(traits::SUSPECTED)
     }
 
     /// Memory differs from it.
     pub fn suspect(&self) {
-        self.suspected.store(true, Ordering::Relaxed);
+        self.traits.fetch_or(traits::SUSPECTED, Ordering::Relaxed);
     }
 
     /// Do other segments contradict it that `executed` may say yes to? Cheap, and nearly always no.
@@ -223,7 +240,7 @@ impl Segment {
     /// `other` contradicts it.
     fn contest(&self, other: SlotId) {
         self.rest.rivals.add(other);
-        self.contested.store(true, Ordering::Release);
+        self.traits.fetch_or(traits::CONTESTED, Ordering::Release);
     }
 }
 
@@ -403,9 +420,7 @@ impl CodeTable {
             host,
             last_change: AtomicU64::new(0),
             slot: SlotId(self.len),
-            contested: AtomicBool::new(false),
-            suspected: AtomicBool::new(false),
-            elsewhere: AtomicBool::new(false),
+            traits: AtomicU8::new(0),
             rest: Rest { run, place, neighbours, rivals: Rivals::default() },
         };
         let segment: &'static Segment = Box::leak(Box::new(segment));

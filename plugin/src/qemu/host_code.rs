@@ -76,12 +76,24 @@ impl HostCode {
         self.rest.as_ref().map_or(&[], |rest| &rest.0)
     }
 
-    /// Does memory hold the run's bytes now? Bytes of unknown place count as held.
+    /// Is all that is to be compared kept beside the pointer?
     #[inline(always)]
     #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.rest.is_none()
+    }
+
+    /// [`HostCode::holds`] of code that [is short](HostCode::is_short), without a call: this is asked at nearly every first execution in an epoch.
+    #[inline(always)]
+    #[must_use]
+    pub fn short_holds(&self) -> bool {
+        same_few(self.head, &self.head_bytes, usize::from(self.head_len))
+    }
+
+    /// Does memory hold the run's bytes now? Bytes of unknown place count as held.
+    #[must_use]
     pub fn holds(&self) -> bool {
-        same_few(self.head, self.head_bytes.get(..usize::from(self.head_len)).unwrap_or_default())
-            && self.rest.as_deref().is_none_or(Rest::holds)
+        self.short_holds() && self.rest.as_deref().is_none_or(Rest::holds)
     }
 
     /// What memory holds now, where its place is known; `translated` (the run's bytes) elsewhere.
@@ -158,28 +170,26 @@ pub fn mapping_holds(range: &std::ops::Range<usize>, offset: u64, bytes: &[u8]) 
 #[repr(C, packed)]
 struct Unaligned<T>(T);
 
-/// [`same`] for few bytes, without a call: this is asked at every first execution in an epoch.
+/// Does memory hold the first `len` of these bytes?
 #[inline(always)]
-fn same_few(address: usize, bytes: &[u8]) -> bool {
-    let len = bytes.len();
-    let word = |at: usize| {
-        let held: Option<[u8; 8]> = bytes.get(at..at + 8).and_then(|held| held.try_into().ok());
-        // SAFETY: as in `same`: all 8 bytes are among those that lie there. A number has no invalid values either.
-        held.is_none_or(|held| unsafe { ((address + at) as *const Unaligned<u64>).read_volatile() }.0 == u64::from_ne_bytes(held))
+fn same_few(address: usize, bytes: &[u8; INLINE], len: usize) -> bool {
+    // Bits in which memory differs from the number at a place.
+    let word = |at: usize| match bytes.get(at..at + 8).map(<[u8; 8]>::try_from) {
+        // SAFETY: as in `same`: all 8 bytes are among the `len` that lie there. A number has no invalid values either.
+        Some(Ok(held)) => unsafe { ((address + at) as *const Unaligned<u64>).read_volatile() }.0 ^ u64::from_ne_bytes(held),
+        _ => 0,
     };
-    let half = |at: usize| {
-        let held: Option<[u8; 4]> = bytes.get(at..at + 4).and_then(|held| held.try_into().ok());
+    let half = |at: usize| match bytes.get(at..at + 4).map(<[u8; 4]>::try_from) {
         // SAFETY: as above, with 4.
-        held.is_none_or(|held| unsafe { ((address + at) as *const Unaligned<u32>).read_volatile() }.0 == u32::from_ne_bytes(held))
+        Some(Ok(held)) => unsafe { ((address + at) as *const Unaligned<u32>).read_volatile() }.0 ^ u32::from_ne_bytes(held),
+        _ => 0,
     };
-    // The last piece may overlap the one before.
-    if len >= 8 {
-        (0..len / 8).all(|i| word(8 * i)) && word(len - 8)
-    } else if len >= 4 {
-        half(0) && half(len - 4)
-    } else {
+    // Pieces that overlap, always four of them: which length comes next is hard to predict, and a branch on it costs more than a load.
+    match len {
+        8..=INLINE => word(0) | word((len - 8).min(8)) | word((len - 8).min(16)) | word(len - 8) == 0,
+        4..8 => half(0) | half(len - 4) == 0,
         // SAFETY: as above, with 1.
-        bytes.iter().enumerate().all(|(at, byte)| unsafe { ((address + at) as *const u8).read_volatile() } == *byte)
+        _ => (0..).zip(bytes).take(len).all(|(at, byte)| unsafe { ((address + at) as *const u8).read_volatile() } == *byte),
     }
 }
 
@@ -208,6 +218,22 @@ mod tests {
             assert!(!code.holds(), "byte {index}");
             assert_eq!(code.read(&translated), std::hint::black_box(&memory).to_vec());
             memory[index] ^= 1;
+        }
+    }
+
+    #[test]
+    fn short_code_is_compared_whole_at_every_length() {
+        for len in 0..=super::INLINE {
+            let mut memory: Vec<u8> = (1..=len as u8 + 1).collect();
+            let code = HostCode::new(&memory.clone()[..len], std::iter::once((memory.as_ptr() as usize, 0, len)));
+            assert!(code.is_short() && code.holds(), "{len}");
+            (0..len).for_each(|index| {
+                memory[index] ^= 0x80;
+                assert!(!std::hint::black_box(&code).holds(), "byte {index} of {len}");
+                memory[index] ^= 0x80;
+            });
+            memory[len] ^= 0x80;
+            assert!(code.holds(), "what lies behind {len} bytes is not compared");
         }
     }
 

@@ -9,6 +9,7 @@ use super::fence;
 use icsan_model::addr::{Seq, Vcpu};
 use qemu_plugin_sys as sys;
 use std::cell::UnsafeCell;
+use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
@@ -85,7 +86,7 @@ struct PartOfBoard {
     /// Its flags, once they were asked for; only where the scoreboard is never moved.
     flags: AtomicPtr<AtomicU64>,
     /// For each slot the first execution in the last epoch with one. It stays when the flag is cleared.
-    moments: OnceLock<Box<[AtomicU64]>>,
+    moments: OnceLock<Box<[AtomicU64; BOARD]>>,
 }
 
 /// What is kept for a vCPU.
@@ -167,8 +168,8 @@ impl Slots {
 
     /// A flag of a vCPU that has started. To be called in a callback of any vCPU: QEMU moves the table only while none runs.
     #[inline(always)]
-    fn flag(&self, vcpu: Vcpu, part: &Part, slot: SlotId) -> Option<&AtomicU64> {
-        let mut flags = part.boards.get(slot.0 as usize / BOARD)?.flags.load(Ordering::Relaxed);
+    fn flag(&self, vcpu: Vcpu, part: &PartOfBoard, slot: SlotId) -> Option<&AtomicU64> {
+        let mut flags = part.flags.load(Ordering::Relaxed);
         if flags.is_null() {
             flags = self.find(vcpu, part, slot)?;
         }
@@ -179,22 +180,22 @@ impl Slots {
 
     /// Where the flags of a vCPU are.
     #[cold]
-    fn find(&self, vcpu: Vcpu, part: &Part, slot: SlotId) -> Option<*mut AtomicU64> {
-        let board = slot.0 as usize / BOARD;
+    #[inline(never)]
+    fn find(&self, vcpu: Vcpu, part: &PartOfBoard, slot: SlotId) -> Option<*mut AtomicU64> {
+        let board = self.boards.get(slot.0 as usize / BOARD)?.get()?;
         // SAFETY: the scoreboard is live, and the vCPU exists.
-        let flags: *mut AtomicU64 =
-            unsafe { (api()?.qemu_plugin_scoreboard_find)(self.boards.get(board)?.get()?.0, u32::from(vcpu.0)) }.cast();
+        let flags: *mut AtomicU64 = unsafe { (api()?.qemu_plugin_scoreboard_find)(board.0, u32::from(vcpu.0)) }.cast();
         if self.parts.len() <= NEVER_MOVED {
-            part.boards.get(board)?.flags.store(flags, Ordering::Relaxed);
+            part.flags.store(flags, Ordering::Relaxed);
         }
         (!flags.is_null()).then_some(flags)
     }
 
     /// A flag and a moment of a vCPU that has started.
     fn slot(&self, vcpu: Vcpu, slot: SlotId) -> Option<(&AtomicU64, &AtomicU64)> {
-        let part = self.parts.get(usize::from(vcpu.0))?;
-        let moments = part.boards.get(slot.0 as usize / BOARD)?.moments.get()?;
-        Some((self.flag(vcpu, part, slot)?, moments.get(slot.0 as usize % BOARD)?))
+        let part = self.parts.get(usize::from(vcpu.0))?.boards.get(slot.0 as usize / BOARD)?;
+        let moments = part.moments.get()?;
+        Some((self.flag(vcpu, part, slot)?, &moments[slot.0 as usize % BOARD]))
     }
 
     /// Since when a vCPU that has started holds a run, if it executed it in its current epoch. Called by any vCPU's thread, after a [`Slots::fence`] that follows whatever it is that
@@ -228,6 +229,16 @@ pub struct VcpuSlots<'a> {
     part: &'a Part,
 }
 
+/// One slot of the vCPU whose callback is running. There is room for it in the list.
+#[derive(Debug)]
+pub struct VcpuSlot<'a> {
+    of: &'a VcpuSlots<'a>,
+    id: SlotId,
+    flag: &'a AtomicU64,
+    /// If anybody asks for moments.
+    since: Option<&'a AtomicU64>,
+}
+
 impl VcpuSlots<'_> {
     /// The slots that are set.
     #[inline(always)]
@@ -237,61 +248,100 @@ impl VcpuSlots<'_> {
         unsafe { &mut *self.part.set.get() }
     }
 
-    #[inline(always)]
-    fn place(&self, id: SlotId) -> Option<&AtomicU64> {
-        self.slots.flag(self.vcpu, self.part, id)
+    /// A slot. `None`: it was not reserved.
+    #[must_use]
+    pub fn slot(&self, id: SlotId) -> Option<VcpuSlot<'_>> {
+        let part = self.part.boards.get(id.0 as usize / BOARD)?;
+        let flag = self.slots.flag(self.vcpu, part, id)?;
+        let moments = || part.moments.get_or_init(|| Box::new([const { AtomicU64::new(0) }; BOARD]));
+        self.list().reserve(1);
+        Some(VcpuSlot { of: self, id, flag, since: self.slots.moments.then(|| &moments()[id.0 as usize % BOARD]) })
     }
 
-    /// The moment of a slot, if anybody asks for moments.
+    /// A slot, if nothing has to be found or made for it: no call.
     #[inline(always)]
-    fn moment(&self, id: SlotId) -> Option<&AtomicU64> {
-        if !self.slots.moments {
-            return None;
-        }
-        let moments = &self.part.boards.get(id.0 as usize / BOARD)?.moments;
-        moments.get_or_init(|| (0..BOARD).map(|_| AtomicU64::new(0)).collect()).get(id.0 as usize % BOARD)
+    #[must_use]
+    pub fn known(&self, id: SlotId) -> Option<VcpuSlot<'_>> {
+        let part = self.part.boards.get(id.0 as usize / BOARD)?;
+        let flags = NonNull::new(part.flags.load(Ordering::Relaxed))?;
+        let since = if self.slots.moments { Some(&part.moments.get()?[id.0 as usize % BOARD]) } else { None };
+        let list = self.list();
+        // SAFETY: as in `Slots::flag`.
+        (list.len() < list.capacity()).then(|| VcpuSlot { of: self, id, flag: unsafe { flags.add(id.0 as usize % BOARD).as_ref() }, since })
     }
 
     /// Sets a flag. The first one in an epoch says since when, too.
-    #[inline(always)]
     pub fn set(&self, id: SlotId, value: Flag, now: Seq) {
-        let Some(flag) = self.place(id) else { return };
-        if flag.load(Ordering::Relaxed) == Flag::Clear as u64 {
-            if let Some(since) = self.moment(id) {
-                since.store(now.0, Ordering::Relaxed);
-            }
-            self.list().push(id);
+        if let Some(slot) = self.slot(id) {
+            slot.set(value, now);
         }
-        flag.store(value as u64, Ordering::Release);
-    }
-
-    /// Sets a flag as [`VcpuSlots::set`], and makes it visible to whoever looks for it from his next [`Slots::fence`] on, and what he did before that visible here.
-    #[inline(always)]
-    pub fn publish(&self, id: SlotId, value: Flag, now: Seq) {
-        self.set(id, value, now);
-        fence::light();
     }
 
     /// Clears every flag that is set.
     pub fn clear(&self) {
         for id in self.list().drain(..) {
-            if let Some(flag) = self.place(id) {
+            let Some(part) = self.part.boards.get(id.0 as usize / BOARD) else { continue };
+            if let Some(flag) = self.slots.flag(self.vcpu, part, id) {
                 flag.store(Flag::Clear as u64, Ordering::Release);
             }
         }
     }
 
     /// A run's flag.
+    #[inline]
+    #[must_use]
+    pub fn flag(&self, id: SlotId) -> Flag {
+        self.slot(id).map_or(Flag::Clear, |slot| slot.flag())
+    }
+
+    /// The moment of the run's first execution in the last epoch with one; 0 if it never ran.
+    #[must_use]
+    pub fn since(&self, id: SlotId) -> Seq {
+        self.slot(id).map_or(Seq(0), |slot| slot.since())
+    }
+}
+
+impl VcpuSlot<'_> {
+    /// Sets the flag. The first one in an epoch says since when, too.
+    #[inline(always)]
+    pub fn set(&self, value: Flag, now: Seq) {
+        if self.flag.load(Ordering::Relaxed) == Flag::Clear as u64 {
+            let list = self.of.list();
+            let len = list.len();
+            if len == list.capacity() {
+                // Never: there is room. It stays clear, and is asked for again.
+                return;
+            }
+            // SAFETY: the list has room behind its end. (`push` would be right, too, but for the call in it: this is done at every first execution.)
+            unsafe {
+                list.as_mut_ptr().add(len).write(self.id);
+                list.set_len(len + 1);
+            }
+            if let Some(since) = self.since {
+                since.store(now.0, Ordering::Relaxed);
+            }
+        }
+        self.flag.store(value as u64, Ordering::Release);
+    }
+
+    /// Sets the flag as [`VcpuSlot::set`], and makes it visible to whoever looks for it from his next [`Slots::fence`] on, and what he did before that visible here.
+    #[inline(always)]
+    pub fn publish(&self, value: Flag, now: Seq) {
+        self.set(value, now);
+        fence::light();
+    }
+
+    /// The flag.
     #[inline(always)]
     #[must_use]
-    pub fn flag(&self, slot: SlotId) -> Flag {
-        self.place(slot).map_or(Flag::Clear, |flag| Flag::of(flag.load(Ordering::Relaxed)))
+    pub fn flag(&self) -> Flag {
+        Flag::of(self.flag.load(Ordering::Relaxed))
     }
 
     /// The moment of the run's first execution in the last epoch with one; 0 if it never ran.
     #[inline(always)]
     #[must_use]
-    pub fn since(&self, slot: SlotId) -> Seq {
-        self.moment(slot).map_or(Seq(0), |since| Seq(since.load(Ordering::Relaxed)))
+    pub fn since(&self) -> Seq {
+        Seq(self.since.map_or(0, |since| since.load(Ordering::Relaxed)))
     }
 }

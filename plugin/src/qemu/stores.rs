@@ -101,10 +101,10 @@ unsafe extern "C" fn stored<W: StoreWatch>(vcpu: c_uint, info: sys::qemu_plugin_
     }
 }
 
-/// Apart, so that nearly all stores have a short way.
+/// Apart, and never unwinding, so that nearly all stores have a short way without a frame on the stack.
 #[cold]
 #[inline(never)]
-fn looked_at<W: StoreWatch>(vcpu: c_uint, info: sys::qemu_plugin_meminfo_t, linear: u64, pc: *mut c_void) {
+extern "C" fn looked_at<W: StoreWatch>(vcpu: c_uint, info: sys::qemu_plugin_meminfo_t, linear: u64, pc: *mut c_void) {
     guard(|| {
         if let Some(watch) = W::get() {
             let linear = Linear(linear);

@@ -16,7 +16,7 @@ const MAX_LEN: usize = 16;
 
 /// What a callback carries: it lives for ever, and knows what to do when its instruction is about to execute.
 pub trait Payload: Sync + 'static {
-    /// Asked first: is there nothing more to do? It must not panic.
+    /// Asked first: is there nothing more to do? It must not panic, and is best without a call.
     fn passes(&'static self, _vcpu: Vcpu) -> bool {
         false
     }
@@ -28,10 +28,16 @@ pub trait Payload: Sync + 'static {
 unsafe extern "C" fn fire<P: Payload + 'static, const REGISTERS: bool>(vcpu: c_uint, userdata: *mut c_void) {
     // SAFETY: `userdata` is the `&'static P` that was given at the registration of this very instance of the function.
     let payload: &'static P = unsafe { &*userdata.cast_const().cast::<P>() };
-    let vcpu = Vcpu(vcpu as u16);
-    if !payload.passes(vcpu) {
-        guard(|| payload.fire(vcpu, &CurrentCpu::new(REGISTERS)));
+    let vcpu = vcpu as u16;
+    if !payload.passes(Vcpu(vcpu)) {
+        fire_guarded::<P, REGISTERS>(payload, vcpu);
     }
+}
+
+/// Apart, and never unwinding, so that what passes has a short way.
+#[inline(never)]
+extern "C" fn fire_guarded<P: Payload, const REGISTERS: bool>(payload: &'static P, vcpu: u16) {
+    guard(|| payload.fire(Vcpu(vcpu), &CurrentCpu::new(REGISTERS)));
 }
 
 /// A block under translation. Exists only within the translation callback.

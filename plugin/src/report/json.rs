@@ -379,7 +379,7 @@ fn context(context: &Context) -> Option<ContextObject> {
         cr3: space.map(hex),
         cpl: *cpl,
         pid: task.as_ref().map(|task| task.pid),
-        comm: task.as_ref().map(|task| task.comm.clone()),
+        comm: task.as_ref().map(|task| task.comm.to_string()),
     })
 }
 

@@ -5,7 +5,7 @@ use crate::patching::Context;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::divert::Divert;
 use crate::qemu::locks::{Mutex, MutexGuard};
-use crate::qemu::scoreboard::{Flag, VcpuSlots};
+use crate::qemu::scoreboard::{Flag, VcpuSlot, VcpuSlots};
 use crate::report::findings::{Evidence, Origin, Shown};
 use crate::segment::Segment;
 use crate::store_side::{Looked, StoreSide};
@@ -50,7 +50,8 @@ impl Sanitizer {
             let looked = Looked { vcpu, state: &state.lock(), slots: &slots, now: self.now() };
             side.record_run(table, segment, &looked, cpu, || self.next()).iter().for_each(|touched| self.touch(touched));
         }
-        if self.settles(segment, &slots, now) {
+        let settles = |slot: VcpuSlot<'_>| self.settles(segment, &slot, now);
+        if self.is_uncontested(segment, &slots) && slots.slot(segment.slot).is_some_and(settles) {
             return None;
         }
         if self.config.writers && segment.place().is_some() {
@@ -63,40 +64,41 @@ impl Sanitizer {
         }
     }
 
-    /// [`Sanitizer::executes`] for nearly every call: memory holds the code, and nothing happened to it. `false`: it did nothing, and that is to be called. Without a lock, and
-    /// without anything that could panic: no guard is around it.
+    /// [`Sanitizer::executes`] for most calls: memory holds the code, and nothing happened to it. `false`: it did nothing, and that is to be called. Without a lock, a call, and
+    /// anything that could panic: no guard is around it.
     #[inline(always)]
     pub fn executes_quietly(&self, segment: &'static Segment, vcpu: Vcpu) -> bool {
-        // What needs more than this at every first execution.
-        let alone = self.repair.is_none() && self.config.record.is_none() && self.watching.load(Ordering::Relaxed);
-        let now = self.now();
-        if !alone || segment.may_run_elsewhere() || segment.suspected() || !segment.host.holds() {
+        if !self.looks_at_segments_only.load(Ordering::Relaxed) || !segment.is_ordinary() || !segment.host.is_short() {
             return false;
         }
-        self.slots.of(vcpu).is_some_and(|slots| self.settles(segment, &slots, now))
+        let Some(slots) = self.slots.of(vcpu) else { return false };
+        let Some(slot) = slots.known(segment.slot) else { return false };
+        let now = self.now();
+        segment.host.short_holds() && self.settles(segment, &slot, now)
     }
 
-    /// Is there nothing to judge? Then the vCPU of these slots executed the segment from `now` on, a moment before memory was found to hold it.
+    /// Does nobody contest the segment in a way that needs a closer look? With the store side who does lies in a page that moved, and anything near it may have been fetched from the
+    /// old place. In the light mode only who was executed in this epoch counts.
+    fn is_uncontested(&self, segment: &Segment, slots: &VcpuSlots<'_>) -> bool {
+        let rivals_run = || segment.may_have_rivals(|slot| slots.flag(slot).executed());
+        !segment.contested() || self.config.profile.snoop || !self.config.writers && !rivals_run()
+    }
+
+    /// Is there nothing to judge about a segment that is uncontested? Then the vCPU of its slot executed it from `now` on, a moment before memory was found to hold it.
     #[inline(always)]
-    fn settles(&self, segment: &Segment, slots: &VcpuSlots<'_>, now: Seq) -> bool {
+    fn settles(&self, segment: &Segment, slot: &VcpuSlot<'_>, now: Seq) -> bool {
         if !self.config.writers {
-            // The light mode: only what was executed counts.
-            let quiet = !segment.may_have_rivals(|slot| slots.flag(slot).executed());
-            if quiet || self.config.profile.snoop {
-                slots.set(segment.slot, Flag::Executed, now);
-                return true;
-            }
-            return false;
+            slot.set(Flag::Executed, now);
+            return true;
         }
-        // What is contested lies in a page that moved, and anything near it may have been fetched from the old place.
-        let changed = slots.flag(segment.slot) == Flag::LookAgain || segment.last_change() > slots.since(segment.slot);
-        if (changed || segment.contested()) && !self.config.profile.snoop {
+        let changed = slot.flag() == Flag::LookAgain || segment.last_change() > slot.since();
+        if changed && !self.config.profile.snoop {
             return false;
         }
         // A store that was told of while this was decided makes it fire again, by whichever side comes second.
-        slots.publish(segment.slot, Flag::Executed, now);
+        slot.publish(Flag::Executed, now);
         if segment.last_change() > now {
-            slots.set(segment.slot, Flag::LookAgain, now);
+            slot.set(Flag::LookAgain, now);
         }
         true
     }

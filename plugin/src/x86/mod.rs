@@ -100,7 +100,7 @@ pub fn program_counter(cpu: &CurrentCpu) -> Option<Linear> {
 pub fn task_name(cpu: &CurrentCpu, layout: &icsan_symbols::KernelLayout, task: u64) -> Option<TaskName> {
     let comm = cpu.memory(task.wrapping_add(layout.task_comm.into()), layout.task_comm_len as usize)?;
     let pid = cpu.memory(task.wrapping_add(layout.task_pid.into()), 4)?;
-    let comm = String::from_utf8_lossy(comm.split(|byte| *byte == 0).next()?).into_owned();
+    let comm = String::from_utf8_lossy(comm.split(|byte| *byte == 0).next()?).into();
     Some(TaskName { pid: u32::from_le_bytes(pid.try_into().ok()?), comm })
 }
 
