@@ -2,8 +2,6 @@
 //!
 //! [`crate::table`] says by which rules.
 
-use std::cmp::Ordering;
-
 use crate::buckets::Buckets;
 use crate::error::SymbolError;
 use crate::table::{Entry, Group, KERNEL_HALF, MAX_FUNCTION, MAX_NAME, MAX_NAMES, MAX_SYMBOLS, Origin, SymbolTable};
@@ -69,7 +67,7 @@ impl Builder {
             origin,
             kernel: anchor.is_some(),
             position_independent: self.position_independent,
-            by_name: (0..self.entries.len() as u32).collect(),
+            by_name: Vec::new(),
             groups: Vec::new(),
             buckets: Buckets::default(),
             layout: None,
@@ -77,13 +75,14 @@ impl Builder {
             entries: self.entries,
         };
         let (entries, names) = (&table.entries, &table.names);
-        let key = |index: u32| entries.get(index as usize).map(|e| (e.name(names), e));
-        table.by_name.sort_unstable_by(|&a, &b| match (key(a), key(b)) {
-            (Some((name_a, a_entry)), Some((name_b, b_entry))) => {
-                name_a.cmp(name_b).then_with(|| preference(a_entry).cmp(&preference(b_entry))).then(a.cmp(&b))
-            }
-            _ => Ordering::Equal,
-        });
+        // With the first letters of each name beside its index: most comparisons then need neither the entry nor the name.
+        let letters =
+            |name: &str| name.bytes().chain(std::iter::repeat(0)).take(16).fold(0_u128, |word, byte| word << 8 | u128::from(byte));
+        let mut by_name: Vec<(u128, u32)> = (0..).zip(entries).map(|(index, entry)| (letters(entry.name(names)), index)).collect();
+        let key = |index: u32| entries.get(index as usize).map(|entry| (entry.name(names), preference(entry)));
+        by_name
+            .sort_unstable_by(|(a_letters, a), (b_letters, b)| a_letters.cmp(b_letters).then_with(|| key(*a).cmp(&key(*b))).then(a.cmp(b)));
+        table.by_name = by_name.into_iter().map(|(_, index)| index).collect();
         table.groups = match anchor {
             Some(anchor) => kernel_groups(entries, names, anchor),
             None => program_groups(entries, names, self.ends),

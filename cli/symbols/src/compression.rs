@@ -15,7 +15,7 @@ pub const MAX_VMLINUX: usize = 512 << 20;
 /// The largest dictionary or window of a decoder. `xz` and `zstd` kernels use up to 128 MiB.
 const MAX_WINDOW: usize = 128 << 20;
 /// How much is reserved on the payload's word alone.
-const MAX_RESERVE: usize = 64 << 20;
+const MAX_RESERVE: usize = 128 << 20;
 /// Block size of the legacy lz4 format.
 const LZ4_BLOCK: usize = 8 << 20;
 
@@ -92,7 +92,7 @@ pub fn decompress(payload: &[u8]) -> Result<(Compression, Vec<u8>), SymbolError>
         Compression::None => Ok(Vec::new()), // returned above
         Compression::Gzip => read(flate2::read::GzDecoder::new(payload), reserve),
         Compression::Bzip2 => read(bzip2::read::BzDecoder::new(body), reserve),
-        Compression::Zstd => zstd(body, reserve),
+        Compression::Zstd => zstd(body, length),
         Compression::Xz => xz(body, reserve),
         Compression::Lz4 => lz4(body, reserve),
         Compression::Lzma | Compression::Lzo => Err("this compression is not supported".to_owned()),
@@ -117,10 +117,17 @@ fn read(source: impl Read, reserve: usize) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-fn zstd(body: &[u8], reserve: usize) -> Result<Vec<u8>, String> {
+fn zstd(body: &[u8], length: usize) -> Result<Vec<u8>, String> {
+    // In one go the decoder writes where the result belongs, and needs no window of its own to copy it from.
+    let mut out = Vec::with_capacity(length.min(MAX_RESERVE));
+    let whole = |out: &mut Vec<u8>| zstd::bulk::Decompressor::new().and_then(|mut decoder| decoder.decompress_to_buffer(body, out));
+    if length <= MAX_RESERVE && whole(&mut out).is_ok() {
+        return Ok(out);
+    }
+    // It may be longer than it says, or not be whole: that is for the caller to see.
     let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(|error| error.to_string())?;
     decoder.window_log_max(MAX_WINDOW.ilog2()).map_err(|error| error.to_string())?;
-    read(decoder.single_frame(), reserve)
+    read(decoder.single_frame(), length.min(MAX_RESERVE))
 }
 
 fn xz(mut body: &[u8], reserve: usize) -> Result<Vec<u8>, String> {

@@ -68,13 +68,13 @@ impl Sanitizer {
     /// anything that could panic: no guard is around it.
     #[inline(always)]
     pub fn executes_quietly(&self, segment: &'static Segment, vcpu: Vcpu) -> bool {
-        if !self.looks_at_segments_only.load(Ordering::Relaxed) || !segment.is_ordinary() || !segment.host.is_short() {
+        if !self.looks_at_segments_only.load(Ordering::Relaxed) || !segment.is_ordinary() {
             return false;
         }
         let Some(slots) = self.slots.of(vcpu) else { return false };
         let Some(slot) = slots.known(segment.slot) else { return false };
         let now = self.now();
-        segment.host.short_holds() && self.settles(segment, &slot, now)
+        segment.host.surely_holds() && self.settles(segment, &slot, now)
     }
 
     /// Does nobody contest the segment in a way that needs a closer look? With the store side who does lies in a page that moved, and anything near it may have been fetched from the
