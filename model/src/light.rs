@@ -42,6 +42,14 @@ impl CodeRun {
         Self { linear, bytes: bytes[..len].into(), lengths }
     }
 
+    /// A run at `linear` of these instructions, each of at least one byte and at most 255.
+    #[must_use]
+    pub fn of<'a>(linear: Linear, instructions: impl Iterator<Item = &'a [u8]> + Clone) -> Self {
+        let mut bytes = Vec::with_capacity(instructions.clone().map(<[u8]>::len).sum());
+        instructions.clone().for_each(|instruction| bytes.extend_from_slice(instruction));
+        Self { linear, bytes: bytes.into(), lengths: instructions.map(|instruction| instruction.len() as u8).collect() }
+    }
+
     /// Where the run starts.
     #[must_use]
     pub fn linear(&self) -> Linear {

@@ -131,6 +131,8 @@ fn lengths_that_do_not_fit_are_ignored() {
     assert_eq!(CodeRun::new(Linear(0), &[1, 2, 3], &[1, 9, 1]).bytes(), [1]);
     assert_eq!(CodeRun::new(Linear(0), &[1, 2, 3], &[1, 0, 1]).bytes(), [1]);
     assert_eq!(CodeRun::new(Linear(u64::MAX), &[1, 2], &[2]).instructions().count(), 1);
+    let instructions: [&[u8]; 3] = [&[1], &[2, 3], &[4]];
+    assert_eq!(CodeRun::of(Linear(7), instructions.into_iter()), CodeRun::new(Linear(7), &[1, 2, 3, 4], &[1, 2, 1]));
     let mut trace = Trace::new(&[]);
     trace.execute(&CodeRun::new(Linear(u64::MAX), &[1, 2], &[2]));
     assert_eq!(trace.execute(&CodeRun::new(Linear(u64::MAX), &[1, 3], &[2])).conflicts.len(), 1);

@@ -295,14 +295,14 @@ impl Sanitizer {
             repair.watch(block, instructions, place);
         }
         let Code { table, side } = &mut *code;
-        let changed: Vec<bool> =
-            instructions.iter().map(|instruction| table.changed(instruction.linear, instruction.bytes(), instruction.host())).collect();
+        let changed = |at: &Instruction<'_>, table: &CodeTable| table.changed(at.linear, at.bytes(), at.host());
         let mut start = 0;
+        let mut last_changed = instructions.first().is_some_and(|first| changed(first, table));
         for end in 1..=instructions.len() {
-            let cut = end == instructions.len()
-                || changed[end - 1]
-                || changed[end]
-                || x86::may_synchronize(instructions[end - 1].bytes(), &self.config.profile);
+            let next_changed = instructions.get(end).is_some_and(|next| changed(next, table));
+            let serializes = x86::may_synchronize(instructions[end - 1].bytes(), &self.config.profile);
+            let cut = end == instructions.len() || last_changed || next_changed || serializes;
+            last_changed = next_changed;
             if !cut {
                 continue;
             }

@@ -314,8 +314,8 @@ fn by_piece(host: u64, linear: Linear, bytes: &[u8]) -> impl Iterator<Item = (u6
 #[derive(Debug, Default)]
 pub struct CodeTable {
     by_piece: FxHashMap<u64, &'static Neighbours>,
-    /// By the hash of what makes segments the same: a site that is patched again and again has many at one address.
-    by_content: FxHashMap<u64, Vec<&'static Segment>>,
+    /// By the hash of what makes segments the same (a site that is patched again and again has many at one address), or the next number that was free then.
+    by_content: FxHashMap<u64, &'static Segment>,
     /// By piece of the host's memory. No larger than the segments are.
     seen: FxHashMap<u64, Seen>,
     views: Views,
@@ -404,10 +404,12 @@ impl CodeTable {
         place: Option<Place>,
         reserve: impl FnOnce(SlotId) -> bool,
     ) -> Option<(&'static Segment, bool)> {
-        let content = FxBuildHasher.hash_one((&run, &host, &place));
-        let same = |segment: &&&'static Segment| *segment.run() == run && segment.host == host && segment.place() == place;
-        if let Some(known) = self.by_content.get(&content).and_then(|known| known.iter().find(same)) {
-            return Some((known, false));
+        let mut content = FxBuildHasher.hash_one((&run, &host, &place));
+        while let Some(known) = self.by_content.get(&content) {
+            if *known.run() == run && known.host == host && known.place() == place {
+                return Some((known, false));
+            }
+            content = content.wrapping_add(1);
         }
         if !reserve(SlotId(self.len)) {
             self.dropped += 1;
@@ -427,7 +429,7 @@ impl CodeTable {
         self.len += 1;
         contest(segment);
         self.note(segment);
-        self.by_content.entry(content).or_default().push(segment);
+        self.by_content.insert(content, segment);
         Some((segment, true))
     }
 }

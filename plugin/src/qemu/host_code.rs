@@ -40,16 +40,9 @@ impl Rest {
 impl HostCode {
     /// From a run's bytes and its pieces in order: host address, offset in the run, length. A piece with the address 0 has no known place.
     pub(super) fn new(run: &[u8], pieces: impl Iterator<Item = (usize, usize, usize)>) -> Self {
-        let mut joined: Vec<(usize, usize, usize)> = Vec::new();
-        for (address, offset, len) in pieces.filter(|(address, ..)| *address != 0) {
-            match joined.last_mut() {
-                Some((start, first, known)) if *start + *known == address && *first + *known == offset => *known += len,
-                _ => joined.push((address, offset, len)),
-            }
-        }
         let mut code = Self { head: 0, rest: None, head_len: 0, head_bytes: [0; INLINE] };
         let mut rest = Vec::new();
-        for (address, offset, len) in joined {
+        let mut add = |(address, offset, len): (usize, usize, usize)| {
             let bytes = run.get(offset..offset + len).unwrap_or_default();
             let mut inline = 0;
             if offset == 0 {
@@ -63,7 +56,15 @@ impl HostCode {
                 let start = inline.saturating_sub(size_of::<u64>() - 1);
                 rest.push(Piece { address: address + start, offset: offset + start, bytes: bytes[start..].into() });
             }
+        };
+        let mut joined: Option<(usize, usize, usize)> = None;
+        for (address, offset, len) in pieces.filter(|(address, ..)| *address != 0) {
+            match &mut joined {
+                Some((start, first, known)) if *start + *known == address && *first + *known == offset => *known += len,
+                _ => joined.replace((address, offset, len)).into_iter().for_each(&mut add),
+            }
         }
+        joined.into_iter().for_each(add);
         code.rest = (!rest.is_empty()).then(|| Box::new(Rest(rest.into())));
         code
     }

@@ -191,8 +191,6 @@ pub fn host_code(instructions: &[Instruction<'_>], run: &CodeRun, page: u64) -> 
 /// The instructions as one run.
 #[must_use]
 pub fn code_run(instructions: &[Instruction<'_>]) -> CodeRun {
-    let mut bytes = Vec::with_capacity(instructions.iter().map(|instruction| instruction.bytes().len()).sum());
-    instructions.iter().for_each(|instruction| bytes.extend_from_slice(instruction.bytes()));
-    let lengths: Vec<u8> = instructions.iter().map(|instruction| instruction.len).collect();
-    CodeRun::new(instructions.first().map_or(Linear(0), |instruction| instruction.linear), &bytes, &lengths)
+    let first = instructions.first().map_or(Linear(0), |instruction| instruction.linear);
+    CodeRun::of(first, instructions.iter().map(Instruction::bytes))
 }
