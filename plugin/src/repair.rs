@@ -13,7 +13,6 @@ mod sites;
 use crate::qemu::api::Generation;
 use crate::qemu::host_code::{mapping_holds, mapping_of};
 use crate::qemu::repair::{self as ways, CPUID, Checked, Leave, MayLeave, REWRITTEN};
-use crate::qemu::stores::Access;
 use crate::qemu::translation::{Instruction, Translation};
 use icsan_model::addr::{Linear, Phys, Vcpu};
 use icsan_model::history::Place;
@@ -238,16 +237,9 @@ impl Repair {
         Some(Word::new(site, version))
     }
 
-    /// A vCPU has stored to pages one of which may hold code. Told before it goes on.
-    pub fn stored(&self, linear: Linear, phys: Phys, access: &Access<'_>) {
-        let len = access.len();
-        let here = len.min(PAGE - phys.0 % PAGE);
-        self.numbers.stored(phys, here);
-        if here < len
-            && let Some(second) = access.physical_at(linear.offset(here))
-        {
-            self.numbers.stored(second, len - here);
-        }
+    /// A vCPU has stored to `len` bytes of a page that may hold code. Told before it goes on.
+    pub fn stored(&self, phys: Phys, len: u64) {
+        self.numbers.stored(phys, len);
     }
 
     /// The page holds no code any more, and stores to it are not told of until some is translated there again.
@@ -255,14 +247,16 @@ impl Repair {
         self.numbers.retire(phys);
     }
 
-    /// A vCPU has stored to a page without code.
+    /// Is it not known yet where the guest's memory is in the host's?
     #[inline]
-    pub fn proves_ram(&self, phys: Phys, access: &Access<'_>) {
-        if self.ram.is_on_trial()
-            && let Some(value) = access.value()
-        {
-            self.ram.prove(phys, value.bytes(), |range| mapping_holds(range, phys.0, value.bytes()));
-        }
+    #[must_use]
+    pub fn asks_for_proof(&self) -> bool {
+        self.ram.is_on_trial()
+    }
+
+    /// A vCPU has stored these bytes to a page without code.
+    pub fn proves_ram(&self, phys: Phys, bytes: &[u8]) {
+        self.ram.prove(phys, bytes, |range| mapping_holds(range, phys.0, bytes));
     }
 
     /// `vcpu` begins an epoch.

@@ -271,14 +271,6 @@ impl StoreSide {
         spans.into_iter().map(|span| self.notice(page.offset(span.start as u64), &now[span], next())).collect()
     }
 
-    /// API 4 does not say where the second page of a store is that crosses into it: it is the one page of code that begins with these bytes, and did not before.
-    #[must_use]
-    pub fn page_that_became(&self, bytes: &[u8]) -> Option<Phys> {
-        let became = |host: HostPage, phys: Phys| host.read(0, bytes.len()) == bytes && self.differs(phys, bytes);
-        let mut pages = self.places.iter().filter(|(host, phys)| became(*host, *phys)).map(|(_, phys)| phys);
-        pages.next().filter(|_| pages.next().is_none())
-    }
-
     /// A change of memory that no store explains so far.
     fn notice(&mut self, phys: Phys, bytes: &[u8], seq: Seq) -> Touched {
         let len = bytes.len() as u64;

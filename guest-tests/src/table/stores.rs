@@ -4,8 +4,8 @@
 
 use super::{NO_COMMIT, NO_MIXES, NO_WRITER, QUADWORD, Scenario, TORN_LATER, UNSERIALIZED, bad, good};
 use crate::verdict::Kind::{Alias, Smc, Stale, Torn, Unserialized};
-use crate::verdict::Profile::Fred;
-use crate::verdict::Verdict::Reported;
+use crate::verdict::Profile::{AmdApm, Fred};
+use crate::verdict::Verdict::{Reported, Unchecked};
 use crate::verdict::Verdicts;
 
 const NO_NEIGHBOURS: &str = "the changed instruction was brought in with its chunk, but not executed, before the change";
@@ -90,6 +90,14 @@ pub(super) const ROWS: &[Scenario] = &[
     bad("store/page-crossing", "store/page-crossing-cpuid", TORN_LATER, "one store into an immediate that straddles two pages")
         .in_light(UNSERIALIZED, NO_MIXES),
     good("store/page-crossing-cpuid", "the same; the executor executes CPUID"),
+    bad(
+        "store/from-data",
+        "store/from-data-cpuid",
+        UNSERIALIZED,
+        "one store that begins in a page of data and ends in the first instructions of the next one",
+    )
+    .under(AmdApm, Unchecked("the part of a store that lies in one quadword counts as a store inside one")),
+    good("store/from-data-cpuid", "the same; the executor executes CPUID"),
     bad("store/read", "store/read-cpuid", UNSERIALIZED, "read(2) from a pipe into the code: the kernel stores through the user's address"),
     good("store/read-cpuid", "the same; the executor executes CPUID"),
     bad("store/process-vm", "store/process-vm-cpuid", UNSERIALIZED, "process_vm_writev(2): the kernel stores through a mapping of its own"),

@@ -59,7 +59,8 @@ impl Access<'_> {
         self.physical_at(self.linear)
     }
 
-    /// The physical address of another byte of the store, if it crosses into a page.
+    /// The physical address of a byte of the store: its first, or one in the page that it crosses into. QEMU looks both up before it stores, and is asked here for what it
+    /// found (its TLB entry), whatever the plugin API's version.
     #[must_use]
     pub fn physical_at(&self, linear: Linear) -> Option<Phys> {
         let api = api()?;

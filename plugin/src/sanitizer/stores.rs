@@ -52,8 +52,21 @@ impl Sanitizer {
         }
     }
 
-    /// `vcpu` stored to a page that may hold code. Answers with whom that may concern, if `widen` asks.
-    pub(super) fn stores_to_code(&self, vcpu: Vcpu, pc: Linear, linear: Linear, phys: Phys, bytes: &[u8], cpu: &CurrentCpu) -> Concern {
+    /// Where the store lies that is being told of, from its byte at `linear` on, if the page of that may hold code.
+    fn in_code(&self, vcpu: Vcpu, linear: Linear, access: &Access<'_>) -> Option<Phys> {
+        if self.filter.is_plain(vcpu, linear) {
+            return None;
+        }
+        let phys = access.physical_at(linear)?;
+        if self.filter.may_hold_code(phys) {
+            return Some(phys);
+        }
+        self.filter.note_plain(vcpu, linear, phys);
+        None
+    }
+
+    /// `vcpu` stored to pages of which at least one may hold code: the one that the store begins in, or the one that it crosses into. Answers with whom that may concern, if `widen` asks.
+    fn stores_to_code(&self, vcpu: Vcpu, pc: Linear, linear: Linear, pages: [Option<Phys>; 2], bytes: &[u8], cpu: &CurrentCpu) -> Concern {
         let mut concern = Concern::default();
         let (Some(state), Some(slots)) = (self.vcpus.get(usize::from(vcpu.0)), self.slots.of(vcpu)) else { return concern };
         let mut code = self.code.lock();
@@ -63,22 +76,19 @@ impl Sanitizer {
         if let Some(own) = self.own_stores.get(usize::from(vcpu.0)) {
             own.store(true, Ordering::Relaxed);
         }
-        // The second page of a store that crosses into it, if it is to be known.
-        let mut second = None;
+        let mut continued = false;
         for part in atomicity::parts(linear.0, bytes.len() as u64) {
             let at = linear.offset(part.start as u64);
+            let [first, second] = pages;
             let to = if at.align_down(PAGE) == linear.align_down(PAGE) {
-                phys.offset(part.start as u64)
+                first.map(|first| first.offset(part.start as u64))
             } else {
-                let page = at.align_down(PAGE);
-                let rest = &bytes[(page.0 - linear.0) as usize..];
-                let page = *second.get_or_insert_with(|| cpu.physical(page.0).map(Phys).or_else(|| side.page_that_became(rest)));
-                let Some(page) = page else { continue };
-                page.offset(at.0 % PAGE)
+                second.map(|second| second.offset(at.0 % PAGE))
             };
+            let Some(to) = to else { continue };
             let touched = side.store(
                 table,
-                &CodeStore { vcpu, pc, linear: at, phys: to, continued: part.start > 0, bytes: &bytes[part] },
+                &CodeStore { vcpu, pc, linear: at, phys: to, continued: std::mem::replace(&mut continued, true), bytes: &bytes[part] },
                 &state,
                 &slots,
                 cpu,
@@ -123,14 +133,23 @@ impl Sanitizer {
         side.retire(phys);
     }
 
-    /// On API 4 stores show where the guest's memory is in the host's.
-    pub(super) fn proves_places(&self, phys: Phys, access: &Access<'_>) {
-        if self.machine.generation > Generation::V4 || self.places_settled.load(Ordering::Relaxed) {
+    /// A store to a page without code shows where the guest's memory is in the host's, where QEMU does not tell.
+    fn proves_places(&self, access: &Access<'_>) {
+        let repairs = self.repair.filter(|repair| repair.asks_for_proof());
+        let asks = self.machine.generation == Generation::V4 && !self.places_settled.load(Ordering::Relaxed);
+        if repairs.is_none() && !asks {
+            return;
+        }
+        let (Some(phys), Some(value)) = (access.physical(), access.value()) else { return };
+        if let Some(repair) = repairs {
+            repair.proves_ram(phys, value.bytes());
+        }
+        if !asks {
             return;
         }
         let mut code = self.code.lock();
         let Some(side) = &mut code.side else { return };
-        if let Some(value) = access.value().filter(|_| side.places().on_trial()) {
+        if side.places().on_trial() {
             side.places().prove(phys, value.bytes());
             self.places_settled.store(!side.places().on_trial(), Ordering::Relaxed);
         }
@@ -153,24 +172,22 @@ impl StoreWatch for Sanitizer {
     }
 
     fn stored(&'static self, vcpu: Vcpu, pc: Linear, linear: Linear, access: &Access<'_>) {
-        let crosses = linear.0 % PAGE + access.len() > PAGE;
-        if self.filter.is_plain(vcpu, linear) && !crosses {
-            return;
-        }
-        let Some(phys) = access.physical() else { return };
-        if !self.filter.may_hold_code(phys) && !crosses {
-            self.filter.note_plain(vcpu, linear, phys);
-            if let Some(repair) = self.repair {
-                repair.proves_ram(phys, access);
+        let here = PAGE - linear.0 % PAGE;
+        let crosses = here < access.len();
+        let first = self.in_code(vcpu, linear, access);
+        let second = if crosses { self.in_code(vcpu, linear.offset(here), access) } else { None };
+        if first.is_none() && second.is_none() {
+            if !crosses {
+                self.proves_places(access);
             }
-            self.proves_places(phys, access);
             return;
         }
         if let Some(repair) = self.repair {
-            repair.stored(linear, phys, access);
+            first.into_iter().for_each(|first| repair.stored(first, access.len().min(here)));
+            second.into_iter().for_each(|second| repair.stored(second, access.len() - here));
         }
         let Some(value) = access.value() else { return };
-        let concern = self.stores_to_code(vcpu, pc, linear, phys, value.bytes(), &access.cpu());
+        let concern = self.stores_to_code(vcpu, pc, linear, [first, second], value.bytes(), &access.cpu());
         if let Some(widening) = &self.widening {
             widening.after_store(vcpu, &concern);
         }

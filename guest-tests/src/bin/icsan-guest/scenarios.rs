@@ -100,6 +100,8 @@ pub fn function(name: &str) -> Option<fn() -> Attempt> {
         "store/process-vm-cpuid" => || store(Via::ProcessVm, CPUID),
         "store/page-crossing" => || hand_over(Kind::Imm32PageOnce, BARE),
         "store/page-crossing-cpuid" => || hand_over(Kind::Imm32PageOnce, CPUID),
+        "store/from-data" => || hand_over(Kind::Imm32FromData, BARE),
+        "store/from-data-cpuid" => || hand_over(Kind::Imm32FromData, CPUID),
         "store/own-rep-movsb" => || own_code::next_by_rep_movsb(false),
         "store/own-rep-movsb-cpuid" => || own_code::next_by_rep_movsb(true),
         "store/own-jump" => own_code::behind_jump,

@@ -86,6 +86,8 @@ pub enum Kind {
     Imm32Page,
     /// Four bytes that straddle two pages, one store.
     Imm32PageOnce,
+    /// Four bytes near the start of a page, by one store that begins in the page before it, which holds no code.
+    Imm32FromData,
     /// Five NOPs of one byte, or one instruction of five, of which the first byte is the last one of a chunk: two stores.
     Boundary,
     /// The same as `Imm32`, in the program's own text.
@@ -114,6 +116,7 @@ const fn site(kind: Kind) -> usize {
         Kind::Imm32Split | Kind::Imm32Halves | Kind::Jmp5Bytes => 14,
         Kind::Imm32Line => 62,
         Kind::Imm32Page | Kind::Imm32PageOnce => PAGE - 2,
+        Kind::Imm32FromData => PAGE + 2,
         Kind::Boundary => 15,
         Kind::Imm64 => 8,
         Kind::Jmp5 => 0,
@@ -123,7 +126,7 @@ const fn site(kind: Kind) -> usize {
 /// Where the function begins: with the chunk that holds the changed instruction's first byte.
 const fn entry(kind: Kind) -> usize {
     match kind {
-        Kind::Imm32Line | Kind::Imm32Page | Kind::Imm32PageOnce => (site(kind) - 1) & !15,
+        Kind::Imm32Line | Kind::Imm32Page | Kind::Imm32PageOnce | Kind::Imm32FromData => (site(kind) - 1) & !15,
         _ => 0,
     }
 }
@@ -134,7 +137,7 @@ impl Shape {
         let page = match kind {
             Kind::Jmp5 | Kind::Jmp5Bytes => CodePage::anonymous(JMP_PAGES)?,
             Kind::Imm32Text => CodePage::of_text(text_target())?,
-            Kind::Imm32Page | Kind::Imm32PageOnce => CodePage::anonymous(2)?,
+            Kind::Imm32Page | Kind::Imm32PageOnce | Kind::Imm32FromData => CodePage::anonymous(2)?,
             _ => CodePage::anonymous(1)?,
         };
         Ok(Self::on(kind, page))
@@ -159,7 +162,8 @@ impl Shape {
             | Kind::Imm32Halves
             | Kind::Imm32Line
             | Kind::Imm32Page
-            | Kind::Imm32PageOnce => {
+            | Kind::Imm32PageOnce
+            | Kind::Imm32FromData => {
                 let (entry, instruction) = (entry(self.kind), site(self.kind) - 1);
                 page.store_bytes(entry, &[0x90].repeat(instruction - entry));
                 page.store_bytes(instruction, &return_value(0));
@@ -203,6 +207,7 @@ impl Shape {
             | Kind::Imm32Line
             | Kind::Imm32Page
             | Kind::Imm32PageOnce
+            | Kind::Imm32FromData
             | Kind::Imm32Text => byte * 0x0101_0101,
             Kind::Boundary if n % 2 == 1 => 0x0101_0101,
             Kind::Boundary => 0,
@@ -235,6 +240,8 @@ impl Shape {
                 self.page.store16(at, value as u16);
                 self.page.store16(at + 2, (value >> 16) as u16);
             }
+            // Two bytes of data, the NOP, the opcode, and the immediate.
+            Kind::Imm32FromData => self.page.store64(PAGE - 2, 0xB890_0000 | value << 32),
             // The new first byte never stands before an old tail of another instruction than it had.
             Kind::Boundary if n % 2 == 1 => {
                 self.page.store32(at + 1, value as u32);
