@@ -7,6 +7,7 @@ mod stores;
 
 use crate::HEAP;
 use crate::config::Config;
+use crate::gaps::Gap;
 use crate::page_filter::PageFilter;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::divert;
@@ -425,6 +426,9 @@ impl Hooks for &'static Sanitizer {
                 }
                 None => counts.drop(&[("vcpus", 1)]),
             }
+        }
+        for gap in Gap::ALL {
+            counts.drop(&[(gap.name(), gap.count())]);
         }
         let fault = guard::fault();
         counts.complete &= fault.is_none();

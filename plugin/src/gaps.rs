@@ -1,0 +1,80 @@
+//! What is not watched, not judged or given up. Each kind of gap is told on stderr when it first opens, counted, and makes the report incomplete: a clean report means that
+//! everything was looked at.
+//!
+//! A gap is noted from any thread, on any path, without a lock. What a bounded table drops is counted by that table ([`crate::report::Counts::drop`]); a gap is what a user has to hear of
+//! while the guest still runs.
+
+use crate::qemu::process::say;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! gaps {
+    ($($(#[$doc:meta])* $gap:ident = ($name:literal, $text:literal);)*) => {
+        /// A kind of gap.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum Gap { $($(#[$doc])* $gap,)* }
+
+        impl Gap {
+            /// All of them.
+            pub const ALL: &'static [Gap] = &[$(Gap::$gap,)*];
+
+            /// Its name in the summary's `dropped_by`.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Gap::$gap => $name,)* }
+            }
+
+            /// What the user is told when the first one opens: what is not seen, what that does to the verdicts, and what to do about it.
+            #[must_use]
+            pub fn text(self) -> &'static str {
+                match self { $(Gap::$gap => $text,)* }
+            }
+        }
+    };
+}
+
+gaps! {
+    /// A block of code whose place in physical memory is not known: the store side cannot judge it.
+    UnknownPlace = (
+        "places",
+        "this QEMU does not tell where some of the guest's code is in physical memory: that code is judged as in the light mode (no writers, no stale, no torn, no commits); \
+         use QEMU 11.1, or Debian's 10.0"
+    );
+    /// An execution of a block that may be outdated and could not be translated again (`emulator=repair`).
+    Unrepaired = (
+        "repair",
+        "a block that may be outdated could not be translated again: it is executed as it is, and not judged"
+    );
+}
+
+static COUNTS: [AtomicU64; Gap::ALL.len()] = [const { AtomicU64::new(0) }; Gap::ALL.len()];
+
+impl Gap {
+    /// One more of this kind. The first is told at once.
+    pub fn note(self) {
+        if COUNTS[self as usize].fetch_add(1, Ordering::Relaxed) == 0 {
+            say(&format!("incomplete from here on: {}", self.text()));
+        }
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn count(self) -> u64 {
+        COUNTS[self as usize].load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Gap;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_gap_has_a_name_of_its_own_and_says_what_is_lost() {
+        let names: BTreeSet<_> = Gap::ALL.iter().map(|gap| gap.name()).collect();
+        assert_eq!(names.len(), Gap::ALL.len());
+        assert!(Gap::ALL.iter().all(|gap| gap.text().len() > 40 && !gap.text().contains('\n') && !gap.text().ends_with('.')));
+        let before = Gap::Unrepaired.count();
+        Gap::Unrepaired.note();
+        assert!(Gap::Unrepaired.count() > before);
+    }
+}
