@@ -26,6 +26,8 @@ pub mod marker;
 pub mod numbers;
 pub mod observed;
 pub mod patcher;
+pub mod skips;
 pub mod table;
+pub mod tally;
 pub mod verdict;
 pub mod zoo;

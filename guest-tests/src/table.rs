@@ -37,8 +37,19 @@ pub struct Scenario {
     pub writer: Option<Writer>,
     /// Does it take so long that only a run that asks for it includes it?
     pub heavy: bool,
+    /// Does a kernel do it once a boot? Then there is one round.
+    pub once: bool,
     /// A word that the kernel's command line must have: the scenario gets a boot of its own. Empty for most.
     pub append: &'static str,
+}
+
+/// Files that a guest needs for a row, besides its program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Files {
+    /// Modules of its kernel: [`MODULES`].
+    Modules,
+    /// The module that patches itself: `guest-tests/module`.
+    Patcher,
 }
 
 /// Whether a bad scenario fails for the guest to see where the plugin has the oldest instructions executed (`inject=stale`). A good one never may.
@@ -70,13 +81,22 @@ pub struct Selection<'a> {
     pub filter: &'a str,
     /// The heavy ones, too?
     pub heavy: bool,
+    /// Those that do not apply: what [`without`] made of them.
+    pub without: &'a str,
+}
+
+/// Rows that are not to be run, for a guest's command line: their identities, joined by commas.
+#[must_use]
+pub fn without<'a>(rows: impl IntoIterator<Item = &'a Scenario>) -> String {
+    rows.into_iter().map(|row| row.id().to_string()).collect::<Vec<_>>().join(",")
 }
 
 impl Selection<'_> {
     /// Is this one asked for?
     #[must_use]
     pub fn includes(&self, row: &Scenario) -> bool {
-        matches_any(self.filter, row.name) && (self.heavy || !row.heavy)
+        let left_out = || self.without.split(',').any(|id| id.parse() == Ok(row.id()));
+        matches_any(self.filter, row.name) && (self.heavy || !row.heavy) && !left_out()
     }
 
     /// The boots that it takes: the word that each has on the kernel's command line, the empty one first.
@@ -96,6 +116,22 @@ impl Scenario {
         match (mode, &self.light) {
             (Mode::Light, Some((light, _))) => light.under(profile),
             _ => self.full.under(profile),
+        }
+    }
+
+    /// How many rounds it has where each has `repeat`.
+    #[must_use]
+    pub const fn rounds(&self, repeat: u16) -> u16 {
+        if self.once { 1 } else { repeat }
+    }
+
+    /// What it needs besides the guest's program.
+    #[must_use]
+    pub fn needs(&self) -> Option<Files> {
+        match self.name.split_once('/') {
+            Some(("module", _)) => Some(Files::Patcher),
+            Some(("kernel", "module")) => Some(Files::Modules),
+            _ => None,
         }
     }
 
@@ -146,6 +182,7 @@ const fn good(name: &'static str, what: &'static str) -> Scenario {
         visible: Visible::Always,
         writer: None,
         heavy: false,
+        once: false,
         append: "",
     }
 }
@@ -177,6 +214,11 @@ impl Scenario {
 
     const fn heavy(mut self) -> Self {
         self.heavy = true;
+        self
+    }
+
+    const fn once(mut self) -> Self {
+        self.once = true;
         self
     }
 
@@ -376,15 +418,25 @@ mod tests {
 
     #[test]
     fn heavy_rows_and_rows_with_a_boot_of_their_own_are_asked_for() {
-        let quick = Selection { filter: "", heavy: false };
+        let quick = Selection { filter: "", heavy: false, without: "" };
         assert!(TABLE.iter().any(|row| row.heavy && !quick.includes(row)));
         assert_eq!(quick.boots(), [""]);
-        let long = Selection { filter: "kernel/*", heavy: true };
+        let long = Selection { filter: "kernel/*", heavy: true, without: "" };
         assert_eq!(long.boots(), ["", "maxcpus=1"]);
-        assert_eq!(Selection { filter: "kernel/maxcpus", heavy: true }.boots(), ["maxcpus=1"]);
-        assert!(Selection { filter: "kernel/maxcpus", heavy: false }.boots().is_empty());
+        assert_eq!(Selection { filter: "kernel/maxcpus", heavy: true, without: "" }.boots(), ["maxcpus=1"]);
+        assert!(Selection { filter: "kernel/maxcpus", heavy: false, without: "" }.boots().is_empty());
         // One word, which the guest finds again on its command line.
         assert!(TABLE.iter().all(|row| !row.append.contains(char::is_whitespace)));
+    }
+
+    #[test]
+    fn rows_that_do_not_apply_are_left_out_by_their_identity() {
+        let [first, second] = [&TABLE[0], &TABLE[1]];
+        let list = without([second, &TABLE[10]]);
+        let selection = Selection { filter: "", heavy: true, without: &list };
+        assert_eq!(list, "2,11");
+        assert!(selection.includes(first) && !selection.includes(second) && !selection.includes(&TABLE[10]));
+        assert!(selection.includes(&TABLE[11]) && !Selection { without: "", filter: "!*", ..selection }.includes(first));
     }
 
     #[test]

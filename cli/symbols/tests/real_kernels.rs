@@ -1,27 +1,17 @@
-//! Real kernel images, named by `ICSAN_KERNELS` (paths joined by `:`). Without the variable these
-//! tests say so and pass; with it, every file has to be good.
-//!
-//! A file `PATH.kallsyms` beside an image, if there is one, is a copy of that kernel's
-//! `/proc/kallsyms` taken as root with `nokaslr`: then all names, types and addresses are compared.
+//! Real kernel images, named by `ICSAN_KERNELS` (paths joined by `:`); every file has to be good. Built with the feature `real-kernels` only.
 //!
 //! ```text
 //! ICSAN_KERNELS=$(scripts/kernel 6.1):$(scripts/kernel 6.12):$(scripts/kernel 7) \
-//!     cargo test --release -p icsan-symbols --test real_kernels -- --nocapture
+//!     cargo test --release -p icsan-symbols --features real-kernels --test real_kernels -- --nocapture
 //! ```
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use common::real::kernels;
 use icsan_symbols::{Origin, SymbolTable, Symbolizer};
-
-fn kernels() -> Vec<PathBuf> {
-    let Some(list) = std::env::var_os("ICSAN_KERNELS") else {
-        println!("SKIPPED: ICSAN_KERNELS names no kernel images");
-        return Vec::new();
-    };
-    std::env::split_paths(&list).collect()
-}
 
 /// The shortest of three times: other jobs may share the machine.
 fn load_time(path: &Path) -> Duration {
@@ -69,36 +59,4 @@ fn every_kernel_takes_its_offset_from_the_system_call_entry() {
         let name = symbols.resolve(link + offset + 3).unwrap();
         assert!(name.to_string().starts_with("entry_SYSCALL_64+0x3/0x"), "{name}");
     }
-}
-
-#[test]
-fn every_kernel_agrees_with_its_own_proc_kallsyms() {
-    for path in kernels() {
-        let truth = PathBuf::from(format!("{}.kallsyms", path.display()));
-        match fs::read_to_string(&truth) {
-            Ok(text) => compare(&path, &text),
-            Err(_) => println!("SKIPPED: no {}", truth.display()),
-        }
-    }
-}
-
-fn compare(path: &Path, truth: &str) {
-    let table = SymbolTable::load(path).unwrap();
-    let ours: Vec<(u64, char, String)> = table.symbols().map(|s| (s.addr, s.kind, s.name.to_owned())).collect();
-    let theirs: Vec<(u64, char, String)> = truth
-        .lines()
-        .filter(|line| !line.contains('['))
-        .map(|line| {
-            let mut words = line.split_ascii_whitespace();
-            let addr = u64::from_str_radix(words.next().unwrap(), 16).unwrap();
-            let kind = words.next().unwrap().chars().next().unwrap();
-            (addr, kind, words.next().unwrap().to_owned())
-        })
-        .collect();
-    let differing = ours.iter().zip(&theirs).filter(|(a, b)| a != b).count();
-    println!("{}: {} symbols here, {} in /proc/kallsyms, {differing} differ", path.display(), ours.len(), theirs.len());
-    if let Some((a, b)) = ours.iter().zip(&theirs).find(|(a, b)| a != b) {
-        panic!("{}: {a:x?} here, {b:x?} in /proc/kallsyms", path.display());
-    }
-    assert_eq!(ours.len(), theirs.len(), "{}", path.display());
 }

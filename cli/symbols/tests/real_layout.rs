@@ -1,5 +1,7 @@
 //! What real kernel images say of their structures, their text and their patching functions. As in `real_kernels.rs`, `ICSAN_KERNELS` names
-//! the images; without it these tests say so and pass.
+//! the images.
+
+mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,16 +45,9 @@ impl Kernel {
 }
 
 /// Unpacked once for all tests.
-static KERNELS: LazyLock<Vec<Kernel>> = LazyLock::new(|| {
-    let list = std::env::var_os("ICSAN_KERNELS");
-    let paths: Vec<PathBuf> = list.iter().flat_map(std::env::split_paths).collect();
-    paths.into_iter().map(Kernel::load).collect()
-});
+static KERNELS: LazyLock<Vec<Kernel>> = LazyLock::new(|| common::real::kernels().into_iter().map(Kernel::load).collect());
 
 fn kernels() -> &'static [Kernel] {
-    if KERNELS.is_empty() {
-        println!("SKIPPED: ICSAN_KERNELS names no kernel images");
-    }
     &KERNELS
 }
 

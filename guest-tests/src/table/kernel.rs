@@ -1,6 +1,7 @@
 //! The rows in which the kernel changes its own text, or a program's, while other CPUs, if there are any, are in user mode and in system calls.
 //!
-//! Each proves that text changed, or that what it switched on worked; where it did not, or the kernel lacks it, the scenario is skipped.
+//! Each proves that text changed, or that what it switched on worked; where it did not, or the kernel lacks it, the scenario is skipped, which fails unless
+//! `expected-skips.txt` has it.
 //!
 //! One row of each mechanism (static key, tracepoint, ftrace, kprobe at an entry and as a jump, uprobe, BPF, module) is in every run. Further triggers of the same
 //! mechanism are heavy: they read the kernel's text several times each, which is what takes the time.
@@ -22,17 +23,17 @@ pub(super) const ROWS: &[Scenario] = &[
     kernel("kernel/static-keys", "toggles /proc/sys/kernel/sched_schedstats"),
     kernel("kernel/task-delayacct", "toggles /proc/sys/kernel/task_delayacct").heavy(),
     kernel("kernel/numa-balancing", "toggles /proc/sys/kernel/numa_balancing"),
-    kernel("kernel/ip-minttl", "sets IP_MINTTL, which a kernel does once a boot"),
-    kernel("kernel/tcp-tx-delay", "sets TCP_TX_DELAY, which a kernel does once a boot").heavy(),
+    kernel("kernel/ip-minttl", "sets IP_MINTTL, which a kernel does once a boot").once(),
+    kernel("kernel/tcp-tx-delay", "sets TCP_TX_DELAY, which a kernel does once a boot").once().heavy(),
     kernel("kernel/perf-event", "opens a perf event of software, and closes it").heavy(),
     kernel("kernel/rps", "toggles receive packet steering of the loopback device").heavy(),
     kernel("kernel/rps-flows", "toggles receive flow steering").heavy(),
     kernel("kernel/cgroup-cpuset", "makes and removes a control group with a cpuset").heavy(),
     kernel("kernel/cgroup-cpu", "gives a control group a share of CPU time, and takes it away").heavy(),
-    kernel("kernel/cgroup-memory", "makes the first control group with a memory controller").heavy(),
+    kernel("kernel/cgroup-memory", "makes the first control group with a memory controller").once().heavy(),
     kernel("kernel/lru-gen", "toggles the multi-generational LRU").heavy(),
     kernel("kernel/dynamic-debug", "switches debugging messages of the kernel's own files on and off").heavy(),
-    kernel("kernel/kfence", "switches KFENCE on, which flips a key of the allocator once a boot, and off").heavy(),
+    kernel("kernel/kfence", "switches KFENCE on, which flips a key of the allocator once a boot, and off").once().heavy(),
     // Tracepoints: a jump label and a static call each.
     kernel("kernel/tracepoint", "enables and disables the tracepoint sched_switch: a jump label and a static call"),
     kernel("kernel/tracepoints-sched", "enables and disables every tracepoint of the scheduler").heavy(),
@@ -52,9 +53,11 @@ pub(super) const ROWS: &[Scenario] = &[
     kernel("kernel/module", "loads two modules in turn, runs their code on every CPU, patches it, and unloads them"),
     // The heavy ones.
     kernel("kernel/preempt", "switches the preemption model: thousands of static calls and keys").heavy(),
-    kernel("kernel/hotplug", "takes CPU 1 away and gives it back").heavy(),
+    Scenario { cpus: 2, ..kernel("kernel/hotplug", "takes CPU 1 away and gives it back").heavy() },
     Scenario {
         append: "maxcpus=1",
+        cpus: 2,
+        once: true,
         ..kernel("kernel/maxcpus", "boots with one CPU, then starts CPU 1: thousands of LOCK prefixes").heavy()
     },
     // No text changes.

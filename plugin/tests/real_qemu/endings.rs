@@ -23,7 +23,7 @@ fn assert_whole(guest: &Guest) {
 /// Ends of the guest's own making.
 #[test]
 fn the_guest_ends_it() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         for ending in [Ending::PowerOff, Ending::Reset] {
             let mut guest = Machine::pc(&lab, qemu).sector(&BootSector::new(ending)).report().launch();
@@ -39,7 +39,7 @@ type End = fn(&mut Guest);
 /// Ends from outside, while a vCPU runs.
 #[test]
 fn the_user_ends_it() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     let ways: [(&str, End); 4] = [
         ("quit on the monitor", |guest| guest.monitor("quit")),
         ("SIGTERM", |guest| guest.signal(Signal::TERM)),
@@ -60,7 +60,7 @@ fn the_user_ends_it() {
 /// A reset that the machine survives is no end, and what is found again counts as found again. (The last argument takes `-no-reboot` back.)
 #[test]
 fn a_reset_goes_on() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let machine = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::Spin)).report();
         let mut guest = machine.arguments(&["-action", "reboot=reset"]).launch();
@@ -77,7 +77,7 @@ fn a_reset_goes_on() {
 /// A stopped machine (as at a gdb breakpoint, or after `stop`) can be left, too.
 #[test]
 fn a_stopped_machine_ends() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let mut guest = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::Spin)).report().launch();
         guest.wait_for_hazards(HAZARDS, SOON);
@@ -91,7 +91,7 @@ fn a_stopped_machine_ends() {
 /// Nothing can be done at SIGKILL: what was found is in the file, and its last line is no summary.
 #[test]
 fn killed() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let mut guest = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::Spin)).report().launch();
         guest.wait_for_hazards(HAZARDS, SOON);
@@ -105,7 +105,7 @@ fn killed() {
 /// A kernel that panics reboots, and `-no-reboot` makes that an end; in the meantime vCPUs are stopped, and timers tick.
 #[test]
 fn a_kernel_panics() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let mut guest = Machine::pc(&lab, qemu).kernel(&lab.kernel_6_1, "").path_key("symbols", &lab.kernel_6_1).report().launch();
         assert_eq!(guest.exit_code(BOOT), 0, "{}", guest.outputs());
@@ -120,7 +120,7 @@ fn a_kernel_panics() {
 /// An earlier, longer report at the same place leaves nothing behind.
 #[test]
 fn the_report_replaces_an_older_one() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let machine = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::PowerOff)).report();
         std::fs::write(machine.report_path(), "{\"type\":\"old\"}\n".repeat(10_000)).unwrap();
@@ -136,7 +136,7 @@ fn fifo(path: &Path) {
 
 #[test]
 fn a_report_into_a_fifo() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let machine = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::PowerOff));
         let path = machine.file("fifo");
@@ -160,7 +160,7 @@ const READER_IS_THERE: &str = "sleep 0.3";
 
 #[test]
 fn the_fifo_loses_its_reader() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let machine = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::PowerOff));
         let path = machine.file("fifo");
@@ -179,7 +179,7 @@ fn the_fifo_loses_its_reader() {
 /// Output that cannot be written is said once, and is no reason to disturb the guest.
 #[test]
 fn a_full_device() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let full = Path::new("/dev/full");
         let mut guest = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::PowerOff)).path_key("report", full).launch();
@@ -191,7 +191,7 @@ fn a_full_device() {
 /// The same for a file that takes two kilobytes and no more (the limit of the process stands for a full disk).
 #[test]
 fn a_full_disk() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let machine = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::PowerOff)).report();
         let mut guest = machine.after_shell("trap '' XFSZ; ulimit -f 4").launch();

@@ -27,7 +27,7 @@ fn sites(report: &Report) -> Vec<&'static str> {
 
 #[test]
 fn the_hazards_of_the_boot_sector_in_full() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let (guest, report) = run(&lab, qemu, "");
         assert_eq!(sites(&report), ["whole", "straddle"], "{}", guest.outputs());
@@ -59,7 +59,7 @@ fn the_hazards_of_the_boot_sector_in_full() {
 /// Without the store side the same sites are found, the kind is not known, and the report says so.
 #[test]
 fn the_light_mode_finds_the_same_sites() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let (guest, report) = run(&lab, qemu, "writers=off");
         assert_eq!(sites(&report), ["whole", "straddle"], "{}", guest.outputs());
@@ -71,7 +71,7 @@ fn the_light_mode_finds_the_same_sites() {
 /// The instruction as it was first executed has its length of then, in the mode of then: here six bytes of 16-bit code.
 #[test]
 fn candidates_in_16_bit_code() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let (guest, report) = run(&lab, qemu, "");
         let candidates = &report.hazards[0]["candidates"];
@@ -84,7 +84,7 @@ fn candidates_in_16_bit_code() {
 /// Torn candidates come from instructions that lie in several chunks, and from no others.
 #[test]
 fn chunk() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     // For each chunk: candidates at `whole`, 6 bytes from a 16-byte boundary on, and at `straddle`, which has one at its fourth byte (and so none at 4 bytes).
     // That is a boundary of cache lines, too: the store across it is not one, and what stood between its two halves is a version of its own.
     for (chunk, whole, straddle) in [("4", 4, 4), ("8", 2, 4), ("16", 2, 4), ("32", 2, 4), ("64", 2, 4), ("128", 2, 3), ("4096", 2, 3)] {
@@ -99,7 +99,7 @@ fn chunk() {
 
 #[test]
 fn profiles() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     let cases: [(&str, &[&str]); 6] = [
         ("sdm-strict", &["whole", "straddle"]),
         ("linux-x86", &["whole", "straddle"]),
@@ -133,7 +133,7 @@ fn profiles() {
 /// What the boot sector serializes by, taken from the profile and put back.
 #[test]
 fn with_and_without() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     // The IRET in the boot sector returns to the next instruction, but in 16-bit code, where the two are not told apart.
     let cases: [(&str, &[&str], &[&str]); 5] = [
         ("without=cpuid", &["whole", "straddle", "synced"], &["cpuid"]),
@@ -165,7 +165,7 @@ fn with_and_without() {
 /// A suppression file, the kinds and sites that stay, how many are suppressed, and QEMU's exit code with `exitcode=7`.
 #[test]
 fn suppress_and_exitcode() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     let by_kind = format!("kind:{KIND} all of that kind\n");
     let cases: [(&str, &[&str], i32); 8] = [
         ("", &["whole", "straddle"], 7),
@@ -203,7 +203,7 @@ fn suppress_and_exitcode() {
 /// `exitcode` replaces QEMU's code however QEMU ends, and only if there was a hazard.
 #[test]
 fn exitcode() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         for (keys, code) in [("exitcode=1", 1), ("exitcode=255", 255), ("exitcode=0", 0), ("exitcode=9,stop=first", 0)] {
             let mut guest = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::Reset)).report().keys(keys).launch();
@@ -220,7 +220,7 @@ fn exitcode() {
 
 #[test]
 fn start_and_stop_at_a_programs_symbols() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     let cases: [(&str, &[&str]); 5] = [
         ("start=first", &["whole", "straddle"]),
         ("start=second", &["straddle"]),
@@ -239,7 +239,7 @@ fn start_and_stop_at_a_programs_symbols() {
 /// The kernel patches `memcpy_orig` in `alternative_instructions`, long before `kernel_init`; KASLR moves all three.
 #[test]
 fn start_and_stop_at_a_kernels_symbols() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let machine = |keys| Machine::pc(&lab, qemu).kernel(&lab.kernel_6_1, "").path_key("symbols", &lab.kernel_6_1).report().keys(keys);
         let mut between = machine("start=alternative_instructions,stop=kernel_init").launch();

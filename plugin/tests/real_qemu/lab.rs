@@ -1,6 +1,5 @@
 //! What the tests work with: the plugin, the QEMUs, the kernels; and the turn to use the machine.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -39,33 +38,26 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Waits for the turn. `None` if the tests against real QEMUs are not wanted, which is said.
-    pub fn open() -> Option<Self> {
-        let Some(plugin) = std::env::var_os("ICSAN_PLUGIN").filter(|path| !path.is_empty()) else {
-            println!("skipped: ICSAN_PLUGIN is not set (scripts/test sets it and fetches QEMUs and kernels)");
-            return None;
-        };
+    /// Waits for the turn. Panics if a part of the equipment is not named, or not there.
+    pub fn open() -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let qemu = |version, api, variable| Qemu { version, api, physical: api >= 5, program: existing(variable) };
-        Some(Self {
-            plugin: exists("ICSAN_PLUGIN", plugin),
+        Self {
+            plugin: existing("ICSAN_PLUGIN"),
             qemus: [qemu("10.0", 4, "ICSAN_QEMU_10_0"), qemu("11.1", 7, "ICSAN_QEMU_11_1")],
             qemu_7_2: existing("ICSAN_QEMU_7_2"),
             qemu_aarch64: existing("ICSAN_QEMU_AARCH64"),
             kernel_6_1: existing("ICSAN_KERNEL_6_1"),
             kernel_6_12: existing("ICSAN_KERNEL_6_12"),
             _turn: turn,
-        })
+        }
     }
 }
 
 fn existing(variable: &str) -> PathBuf {
-    let path = std::env::var_os(variable).unwrap_or_else(|| panic!("ICSAN_PLUGIN is set, but {variable} is not"));
-    exists(variable, path)
-}
-
-fn exists(variable: &str, path: OsString) -> PathBuf {
-    let path = PathBuf::from(path);
+    let path = std::env::var_os(variable);
+    let path =
+        PathBuf::from(path.unwrap_or_else(|| panic!("{variable} is not set: scripts/test fetches QEMUs and kernels, and names them")));
     assert!(path.is_file(), "{variable}={}: no such file", path.display());
     path
 }

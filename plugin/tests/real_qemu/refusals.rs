@@ -47,7 +47,7 @@ fn refuses(lab: &Lab, cases: &[(&str, &[&str])]) {
 
 #[test]
 fn keys_that_are_none() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     refuses(
         &lab,
         &[
@@ -64,7 +64,7 @@ fn keys_that_are_none() {
 
 #[test]
 fn values_that_are_none() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     refuses(
         &lab,
         &[
@@ -91,7 +91,7 @@ fn values_that_are_none() {
 /// A shell variable that is not set, or a value that was forgotten, is no reason to run without what the user asked for.
 #[test]
 fn values_that_are_missing() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     refuses(
         &lab,
         &[
@@ -120,7 +120,7 @@ fn values_that_are_missing() {
 
 #[test]
 fn keys_of_later_versions() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     let words: &[&str] = &["not built into this version"];
     let keys = ["lookahead=16", "prefetch=64", "trace=8"];
     refuses(&lab, &keys.into_iter().map(|key| (key, words)).collect::<Vec<_>>());
@@ -129,7 +129,7 @@ fn keys_of_later_versions() {
 /// What needs a plugin that may change the program counter.
 #[test]
 fn keys_of_later_qemus() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     let mut faults = Vec::new();
     for qemu in lab.qemus.iter().filter(|qemu| qemu.api < 6) {
         for (keys, word) in [("inject=stale", "inject"), ("inject=random:1:50", "inject"), ("serialize=emulate", "serialize=emulate")] {
@@ -143,7 +143,7 @@ fn keys_of_later_qemus() {
 /// The same keys with the values that this version fulfils.
 #[test]
 fn defaults_of_later_keys_are_taken() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let mut guest = Machine::pc(&lab, qemu)
             .sector(&BootSector::new(Ending::PowerOff))
@@ -205,7 +205,7 @@ fn debian_system_map(kernel: &Path) -> PathBuf {
 
 #[test]
 fn symbol_files_that_are_none() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     let files = BadFiles::new();
     let kernel = std::fs::read(&lab.kernel_6_1).unwrap();
     let cases: Vec<(PathBuf, &[&str])> = vec![
@@ -232,7 +232,7 @@ fn symbol_files_that_are_none() {
 
 #[test]
 fn the_second_of_two_symbol_files_is_read_too() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     let files = BadFiles::new();
     let good = files.path("good");
     BootSector::new(Ending::Spin).write_symbols(&good);
@@ -244,7 +244,7 @@ fn the_second_of_two_symbol_files_is_read_too() {
 
 #[test]
 fn suppressions_that_are_none() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     let files = BadFiles::new();
     let cases: Vec<(PathBuf, &[&str])> = vec![
         (files.path("missing"), &["missing", "cannot be read", "No such file"]),
@@ -266,7 +266,7 @@ fn suppressions_that_are_none() {
 
 #[test]
 fn reports_that_cannot_be_written() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     let files = BadFiles::new();
     let cases: Vec<(PathBuf, &[&str])> = vec![
         (files.path("missing/report"), &["No such file", "existing, writable directory"]),
@@ -288,7 +288,7 @@ fn reports_that_cannot_be_written() {
 /// Opening a FIFO waits for its reader: QEMU would hang before it has started.
 #[test]
 fn a_fifo_without_a_reader() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     let files = BadFiles::new();
     let fifo = files.fifo();
     for qemu in &lab.qemus {
@@ -300,7 +300,7 @@ fn a_fifo_without_a_reader() {
 /// A refused line leaves the report of the last run alone.
 #[test]
 fn a_refusal_does_not_empty_the_last_report() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let machine = Machine::pc(&lab, qemu).report().keys("profile=nonsense");
         std::fs::write(machine.report_path(), "the last one\n").unwrap();
@@ -312,7 +312,7 @@ fn a_refusal_does_not_empty_the_last_report() {
 
 #[test]
 fn a_qemu_that_is_too_old() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     let arguments = ["-machine", "q35", "-display", "none", "-nodefaults"];
     let guest = Machine::bare(&lab, &lab.qemu_7_2).arguments(&arguments).launch();
     assert_no_faults(&refusal_fault(guest, &["too old", "use QEMU 10.0 or newer"]).into_iter().collect::<Vec<_>>());
@@ -320,7 +320,7 @@ fn a_qemu_that_is_too_old() {
 
 #[test]
 fn another_architecture() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     let arguments = ["-machine", "virt", "-cpu", "cortex-a57", "-display", "none", "-nodefaults"];
     let guest = Machine::bare(&lab, &lab.qemu_aarch64).arguments(&arguments).launch();
     let fault = refusal_fault(guest, &["aarch64 is not supported", "use qemu-system-x86_64"]);
@@ -335,7 +335,7 @@ const ONE_THREAD: [(&[&str], &[&str]); 2] = [
 
 #[test]
 fn several_vcpus_on_one_thread() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     let mut faults = Vec::new();
     for qemu in &lab.qemus {
         for (two, _) in ONE_THREAD {
@@ -349,7 +349,7 @@ fn several_vcpus_on_one_thread() {
 
 #[test]
 fn one_vcpu_on_one_thread_works() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     let sector = BootSector::new(Ending::PowerOff);
     for qemu in &lab.qemus {
         for (_, one) in ONE_THREAD {
@@ -363,7 +363,7 @@ fn one_vcpu_on_one_thread_works() {
 /// That refusal comes late, when QEMU may have changed the terminal: it must be given back as it was.
 #[test]
 fn a_late_refusal_gives_the_terminal_back() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let (program, plugin) = (qemu.program.display(), lab.plugin.display());
         let line = format!(
@@ -381,7 +381,7 @@ fn a_late_refusal_gives_the_terminal_back() {
 /// QEMU takes the same path twice for one plugin with the keys of both.
 #[test]
 fn given_twice_by_one_path() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let again = format!("{},exitcode=7", lab.plugin.display());
         let machine = Machine::pc(&lab, qemu).arguments(&["-plugin", &again]).report().sector(&BootSector::new(Ending::PowerOff));
@@ -394,7 +394,7 @@ fn given_twice_by_one_path() {
 /// The second one is refused; the first one, which works, may say at QEMU's exit that it saw nothing.
 #[test]
 fn given_twice_by_two_paths() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let machine = Machine::pc(&lab, qemu);
         let other = machine.file("other.so");
@@ -410,7 +410,7 @@ fn given_twice_by_two_paths() {
 /// Nothing ran, so nothing was watched: that is no clean verdict.
 #[test]
 fn a_guest_that_never_runs() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let mut guest = Machine::pc(&lab, qemu).arguments(&["-S"]).report().launch();
         guest.monitor("quit");
@@ -421,21 +421,16 @@ fn a_guest_that_never_runs() {
     }
 }
 
-/// Under KVM plugins see nothing.
+/// Under KVM plugins see nothing. (`scripts/test` leaves this one out, by name and counted, on a machine whose /dev/kvm cannot be opened.)
 #[test]
 fn kvm_instead_of_tcg() {
-    let Some(lab) = Lab::open() else { return };
-    if let Err(error) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        println!("skipped: /dev/kvm: {error}");
-        return;
-    }
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         // Stopped, since KVM guests do not get far on every machine that has the device; and a CPU of which no host lacks much.
         let kvm = ["-accel", "kvm", "-smp", "1"];
         let mut guest = Machine::pc_with(&lab, qemu, &kvm).arguments(&["-S", "-cpu", "qemu64"]).report().launch();
         if let Some(code) = guest.ends_within(Duration::from_millis(700)) {
-            println!("skipped: QEMU {} has no KVM here, and exits with {code}: {}", qemu.version, guest.stderr());
-            continue;
+            panic!("QEMU {} has no KVM here, and exits with {code}: {}", qemu.version, guest.stderr());
         }
         guest.monitor("quit");
         assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
@@ -447,7 +442,7 @@ fn kvm_instead_of_tcg() {
 /// A `start=` that never executes means that nothing was watched.
 #[test]
 fn a_start_that_is_never_reached() {
-    let Some(lab) = Lab::open() else { return };
+    let lab = Lab::open();
     for qemu in &lab.qemus {
         let start = format!("start={NEVER}");
         let mut guest = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::PowerOff)).keys(&start).report().launch();

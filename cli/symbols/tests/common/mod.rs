@@ -5,6 +5,7 @@
 pub mod btf;
 pub mod elf;
 pub mod image;
+pub mod real;
 
 /// One symbol: address, type letter, name.
 pub type Sym = (u64, char, String);

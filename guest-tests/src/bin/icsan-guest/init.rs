@@ -32,6 +32,7 @@ pub fn run() -> ! {
     let filter = parameter("filter").unwrap_or_default();
     let repeat = parameter("repeat").and_then(|text| text.parse().ok()).unwrap_or(1);
     let heavy = parameter("heavy").is_some_and(|text| text == "1");
+    let without = parameter("without").unwrap_or_default();
     let append = parameter("append").unwrap_or_default();
     if parameter("inject").is_some_and(|text| text == "1") {
         pace::set_injected();
@@ -39,7 +40,7 @@ pub fn run() -> ! {
     match (parameter("zoo"), parameter("litmus")) {
         (_, Some(asked)) => _ = litmus::run_asked(&asked),
         (Some(workloads), None) => zoo::run(&workloads),
-        (None, None) => _ = ktap::run(Selection { filter: &filter, heavy }, &append, repeat),
+        (None, None) => _ = ktap::run(Selection { filter: &filter, heavy, without: &without }, &append, repeat),
     }
     // SAFETY: writes caches back, and ends the machine: nothing runs after it.
     unsafe {

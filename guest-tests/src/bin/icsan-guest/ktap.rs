@@ -2,7 +2,7 @@
 
 use crate::child;
 use crate::outcome::Outcome;
-use crate::sys::cpus;
+use crate::sys::present_cpus;
 use icsan_guest_tests::console::{ATTEMPTS, DONE, PREFIX, describe};
 use icsan_guest_tests::marker::Marker;
 use icsan_guest_tests::observed::Observed;
@@ -25,11 +25,11 @@ pub fn say(line: &str) {
 pub fn run(selection: Selection<'_>, append: &str, repeat: u16) -> bool {
     let rows: Vec<&Scenario> = TABLE.iter().filter(|row| selection.includes(row) && row.append == append).collect();
     say("KTAP version 1");
-    say(&format!("1..{}", rows.len() * usize::from(repeat)));
+    say(&format!("1..{}", rows.iter().map(|row| usize::from(row.rounds(repeat))).sum::<usize>()));
     let mut number = 0;
     let mut good = true;
     for round in 1..=repeat {
-        for row in &rows {
+        for row in rows.iter().filter(|row| round <= row.rounds(repeat)) {
             number += 1;
             good &= one(number, row, round);
         }
@@ -39,9 +39,11 @@ pub fn run(selection: Selection<'_>, append: &str, repeat: u16) -> bool {
 }
 
 fn one(number: usize, row: &Scenario, round: u16) -> bool {
-    if row.cpus > cpus() {
-        say(&format!("ok {number} - {} # SKIP needs {} CPUs", describe(row.name, round, 1), row.cpus));
-        return true;
+    // The runner asks for no row that the machine has too few CPUs for.
+    if row.cpus > present_cpus() {
+        say(&format!("# {}: needs {} CPUs, and there are {}", row.name, row.cpus, present_cpus()));
+        say(&format!("not ok {number} - {}", describe(row.name, round, 1)));
+        return false;
     }
     let mut last = String::new();
     for attempt in 1..=ATTEMPTS {

@@ -2,7 +2,6 @@
 
 use crate::inject::Inject;
 use clap::Parser;
-use icsan_guest_tests::table::Selection;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -21,10 +20,10 @@ pub struct Arguments {
     /// A kernel image to boot; repeatable
     #[arg(long, value_name = "NAME=PATH", required = true)]
     pub kernel: Vec<Named>,
-    /// The modules folder of a kernel, `lib/modules/RELEASE`, by that kernel's name; repeatable. Without it, kernel/module is skipped
+    /// The modules folder of a kernel, `lib/modules/RELEASE`, by that kernel's name; repeatable. Without it, kernel/module is not run
     #[arg(long, value_name = "NAME=FOLDER")]
     pub modules: Vec<NamedFolder>,
-    /// The module icsan_patcher.ko, built for a kernel, by that kernel's name; repeatable. Without it, the rows module/* are skipped
+    /// The module icsan_patcher.ko, built for a kernel, by that kernel's name; repeatable. Without it, the rows module/* are not run
     #[arg(long, value_name = "NAME=PATH")]
     pub patcher: Vec<Named>,
     /// A profile to judge by; repeatable [default: all]
@@ -72,11 +71,6 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Which scenarios are asked for.
-    pub fn selection(&self) -> Selection<'_> {
-        Selection { filter: &self.filter, heavy: self.heavy }
-    }
-
     /// The patcher for a kernel.
     pub fn patcher_of(&self, kernel: &Named) -> Option<&Named> {
         self.patcher.iter().find(|patcher| patcher.name == kernel.name)

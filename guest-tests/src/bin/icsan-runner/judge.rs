@@ -6,7 +6,8 @@ use crate::guest_output::{Ending, GuestOutput};
 use crate::inject::{Failures, Inject};
 use crate::report::{Hazard, Report};
 use icsan_guest_tests::marker::Marker;
-use icsan_guest_tests::table::{self, Scenario, TABLE, Writer};
+use icsan_guest_tests::skips::ExpectedSkips;
+use icsan_guest_tests::table::{self, Scenario, Writer};
 use icsan_guest_tests::verdict::{Kind, Mode, Profile, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub enum Status {
     /// As the table says.
     Passed,
-    /// Not judged, and why.
+    /// Not carried out, for a reason that is on the list of expected skips: what the guest said.
     Skipped(String),
     /// Not as the table says, and how.
     Failed(String),
@@ -61,17 +62,26 @@ pub struct Conditions {
     pub inject: Option<Inject>,
 }
 
-/// Judges every scenario that the guest ran, in the table's order.
-#[must_use]
-pub fn scenarios(output: &GuestOutput, report: &Report, conditions: Conditions) -> Vec<Check> {
-    TABLE
-        .iter()
-        .filter(|row| output.rounds.iter().any(|round| round.name == row.name))
-        .map(|row| scenario(row, output, report, conditions))
-        .collect()
+/// What a guest was to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The rows.
+    pub rows: &'a [&'static Scenario],
+    /// How often each.
+    pub repeat: u16,
+    /// The kernel, by name.
+    pub kernel: &'a str,
+    /// What it may skip.
+    pub skips: &'a ExpectedSkips,
 }
 
-fn scenario(row: &Scenario, output: &GuestOutput, report: &Report, conditions: Conditions) -> Check {
+/// Judges every scenario that the guest was to run.
+#[must_use]
+pub fn scenarios(asked: Asked<'_>, output: &GuestOutput, report: &Report, conditions: Conditions) -> Vec<Check> {
+    asked.rows.iter().map(|row| scenario(row, asked, output, report, conditions)).collect()
+}
+
+fn scenario(row: &Scenario, asked: Asked<'_>, output: &GuestOutput, report: &Report, conditions: Conditions) -> Check {
     let verdict = conditions.profile.map_or(Verdict::Unchecked("no plugin: outcome only"), |profile| row.verdict(conditions.mode, profile));
     let letter = match verdict {
         Verdict::Silent => 'S',
@@ -111,12 +121,15 @@ fn scenario(row: &Scenario, output: &GuestOutput, report: &Report, conditions: C
             Some(_) => {}
         }
     }
-    // Some things a kernel does once a boot: the later rounds then are skipped, and the first one counts.
-    if let (Status::Passed, 0, Some(why)) = (&check.status, check.rounds.0, skipped) {
-        check.status = Status::Skipped(why);
+    let rounds = row.rounds(asked.repeat);
+    if check.rounds.1 != usize::from(rounds) && check.status == Status::Passed {
+        check.status = Status::Failed(format!("{} of {rounds} rounds were run", check.rounds.1));
     }
-    if let (Status::Passed, Verdict::Unchecked(why), Some(_)) = (&check.status, verdict, conditions.profile) {
-        check.status = Status::Skipped(format!("not judged: {why}"));
+    if let (Status::Passed, Some(why)) = (&check.status, skipped) {
+        check.status = match asked.skips.reason(row.name, asked.kernel) {
+            Some(_) => Status::Skipped(why),
+            None => Status::Failed(format!("skipped, which expected-skips.txt does not have: {why}")),
+        };
     }
     check
 }
@@ -188,6 +201,7 @@ mod tests {
     use super::*;
     use crate::guest_output;
     use crate::report;
+    use icsan_guest_tests::table::by_name;
 
     const ONE: &str = "ICSAN| 1..1\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| # done\n";
 
@@ -195,8 +209,23 @@ mod tests {
         Conditions { profile: Some(profile), mode: Mode::Full, smp: 2, inject: None }
     }
 
+    fn judge_rounds(repeat: u16, console: &str, report: &str, conditions: Conditions) -> Vec<Check> {
+        let skips = ExpectedSkips::parse("cross/imm8 6.1 it lacks what this row needs\n").unwrap();
+        let asked = Asked { rows: &[by_name("cross/imm8").unwrap()], repeat, kernel: "6.1", skips: &skips };
+        let (console, report) = (guest_output::parse(console), report::parse(report).unwrap());
+        let checks = scenarios(asked, &console, &report, conditions);
+        // On another kernel there is no licence to skip, and all else is the same.
+        for (check, there) in checks.iter().zip(scenarios(Asked { kernel: "6.12", ..asked }, &console, &report, conditions)) {
+            match &check.status {
+                Status::Skipped(why) => assert!(failure(&there).contains(why)),
+                _ => assert_eq!(check, &there),
+            }
+        }
+        checks
+    }
+
     fn judge(console: &str, report: &str, conditions: Conditions) -> Vec<Check> {
-        scenarios(&guest_output::parse(console), &report::parse(report).unwrap(), conditions)
+        judge_rounds(1, console, report, conditions)
     }
 
     fn failure(check: &Check) -> &str {
@@ -235,10 +264,18 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_once_a_boot_is_skipped_later() {
-        let twice = "ICSAN| 1..2\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| ok 2 - cross/imm8 round 2 attempt 1 # SKIP once a boot\nICSAN| # done\n";
-        let check = &judge(twice, report::tests::WHOLE, conditions(Profile::LinuxX86))[0];
-        assert_eq!((&check.status, check.rounds), (&Status::Passed, (1, 2)));
+    fn every_round_must_be_run() {
+        let linux = conditions(Profile::LinuxX86);
+        assert_eq!(failure(&judge_rounds(2, ONE, report::tests::WHOLE, linux)[0]), "1 of 2 rounds were run");
+        let other = ONE.replace("cross/imm8", "cross/imm32");
+        assert_eq!(failure(&judge(&other, report::tests::WHOLE, linux)[0]), "0 of 1 rounds were run");
+    }
+
+    #[test]
+    fn a_skip_in_one_round_of_two_is_a_skip() {
+        let twice = "ICSAN| 1..2\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| ok 2 - cross/imm8 round 2 attempt 1 # SKIP not again\nICSAN| # done\n";
+        let check = &judge_rounds(2, twice, report::tests::WHOLE, conditions(Profile::LinuxX86))[0];
+        assert_eq!((&check.status, check.rounds), (&Status::Skipped("not again".into()), (1, 2)));
     }
 
     #[test]
@@ -264,7 +301,9 @@ mod tests {
 
     #[test]
     fn without_a_plugin_only_outcomes_count() {
+        let skips = ExpectedSkips::parse("").unwrap();
         let checks = scenarios(
+            Asked { rows: &[by_name("cross/imm8").unwrap()], repeat: 1, kernel: "6.1", skips: &skips },
             &guest_output::parse(ONE),
             &Report::default(),
             Conditions { profile: None, mode: Mode::Light, ..conditions(Profile::LinuxX86) },

@@ -9,14 +9,17 @@ mod judge;
 mod modules;
 mod output;
 mod report;
+mod rows;
 mod run;
 
 use anyhow::{Context, Result, bail};
 use arguments::Arguments;
 use clap::Parser;
 use icsan_guest_tests::host::boot;
+use icsan_guest_tests::skips::ExpectedSkips;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use output::{Counts, Judged};
+use rows::Rows;
 use run::{Cell, Setting};
 use std::fs;
 use std::path::PathBuf;
@@ -53,7 +56,6 @@ fn run_all(arguments: Arguments) -> Result<Counts> {
     if appends.is_empty() {
         bail!("no scenario passes the filter{}", if arguments.heavy { "" } else { "; the heavy ones need --heavy" });
     }
-    let total = arguments.qemu.len() * arguments.kernel.len() * appends.len() * profiles.len();
     if let Some(stray) = arguments.patcher.iter().find(|patcher| arguments.kernel.iter().all(|kernel| kernel.name != patcher.name)) {
         bail!("--patcher {}=…: there is no --kernel {}=…", stray.name, stray.name);
     }
@@ -67,17 +69,28 @@ fn run_all(arguments: Arguments) -> Result<Counts> {
         boot::write_initramfs_with(&arguments.guest, &files, &path)?;
         initramfs.push(path);
     }
-    let setting = Setting { arguments, folder };
+    let skips = ExpectedSkips::committed().map_err(anyhow::Error::msg).context("expected-skips.txt")?;
+    let setting = Setting { arguments, folder, skips };
     let mut boots: Vec<Judged> = Vec::new();
-    println!("KTAP version 1\n1..{total}");
     let machines =
         setting.arguments.qemu.iter().flat_map(|qemu| setting.arguments.kernel.iter().zip(&initramfs).map(move |kernel| (qemu, kernel)));
     let cells = machines.flat_map(|(qemu, (kernel, initramfs))| {
-        let of = move |append, profile| Cell { qemu, kernel, initramfs, append, profile };
-        let profiles = &profiles;
-        appends.iter().flat_map(move |append| profiles.iter().map(move |profile| of(append, *profile)))
+        let (profiles, arguments) = (&profiles, &setting.arguments);
+        appends.iter().flat_map(move |append| {
+            profiles.iter().map(move |profile| {
+                let rows = Rows::of(arguments, kernel, append, *profile);
+                Cell { qemu, kernel, initramfs, append, profile: *profile, rows }
+            })
+        })
     });
-    for (number, cell) in (1..).zip(cells) {
+    // Where no row applies, there is nothing to boot for.
+    let cells: Vec<Cell> = cells.filter(|cell| !cell.rows.applying.is_empty()).collect();
+    let total = cells.len();
+    if total == 0 {
+        bail!("no scenario that passes the filter applies to any of these boots");
+    }
+    println!("KTAP version 1\n1..{total}");
+    for (number, cell) in (1..).zip(&cells) {
         let name = cell.profile.map_or("no plugin", Profile::name);
         eprintln!("boot {number} of {total}: QEMU {}, kernel {} {}, {name}", cell.qemu.name, cell.kernel.name, cell.append);
         let start = Instant::now();
@@ -97,7 +110,7 @@ fn run_all(arguments: Arguments) -> Result<Counts> {
         let _ = fs::remove_dir_all(&scratch);
     }
     print!("{}", output::table(&boots));
+    print!("{}", output::closing(&boots));
     let counts = Counts::of(&boots);
-    println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
     Ok(counts)
 }

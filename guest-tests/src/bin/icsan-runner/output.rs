@@ -1,7 +1,9 @@
 //! What the runner prints: one KTAP report with a subtest for each boot, a table, and one line of counts.
 
 use crate::judge::{Check, Status};
+use icsan_guest_tests::skips::Skip;
 use icsan_guest_tests::table::TABLE;
+use icsan_guest_tests::tally::Boots;
 use std::fmt::Write;
 
 /// One boot, judged.
@@ -11,6 +13,10 @@ pub struct Judged {
     pub machine: String,
     /// The profile, by name: a column of the table.
     pub profile: String,
+    /// The kernel, by name.
+    pub kernel: String,
+    /// Boots whose kernel died of an outdated INT3, before the one that is judged.
+    pub repeated: usize,
     /// Everything that was checked.
     pub checks: Vec<Check>,
     /// Remarks for the log.
@@ -24,7 +30,7 @@ pub struct Counts {
     pub passed: usize,
     /// Not as the table says.
     pub failed: usize,
-    /// Not judged.
+    /// Not carried out, as the list of expected skips has it.
     pub skipped: usize,
 }
 
@@ -42,6 +48,25 @@ impl Counts {
         }
         counts
     }
+}
+
+/// What is counted: the skips by name, the boots with what was repeated of them, and the closing line.
+#[must_use]
+pub fn closing(boots: &[Judged]) -> String {
+    let mut text = String::new();
+    let mut sum = Boots { asked: boots.len(), ..Boots::default() };
+    for boot in boots {
+        sum.repeated += boot.repeated;
+        for check in &boot.checks {
+            sum.attempts += check.spoiled as usize;
+            if let Status::Skipped(why) = &check.status {
+                let _ = writeln!(text, "{}", Skip { name: &check.name, on: &boot.kernel, why });
+            }
+        }
+    }
+    let counts = Counts::of(boots);
+    let _ = writeln!(text, "{sum}\n{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
+    text
 }
 
 /// A comment or description must stay on its line, and only a directive may follow a `#`.
@@ -82,7 +107,7 @@ pub fn ktap(number: usize, boot: &Judged) -> String {
     text
 }
 
-/// Scenario × profile, one table for each machine. A cell says what was demanded (S silent, R reported, ? not judged) and how many rounds
+/// Scenario × profile, one table for each machine. A cell says what was demanded (S silent, R reported, ? nothing, without a plugin) and how many rounds
 /// were so, with an exclamation mark if the check failed; and under injection after how many changes the guest saw something else than it should.
 #[must_use]
 pub fn table(boots: &[Judged]) -> String {
@@ -131,6 +156,8 @@ mod tests {
         Judged {
             machine: "10.0 6.1".into(),
             profile: "fred".into(),
+            kernel: "6.1".into(),
+            repeated: 1,
             checks: vec![
                 check("cross/imm8", Status::Passed),
                 check("own/jump", Status::Failed("round 2: silent # at all".into())),
@@ -166,6 +193,11 @@ mod tests {
     #[test]
     fn counts_and_cells() {
         assert_eq!(Counts::of(&[boot(), boot()]), Counts { passed: 2, failed: 2, skipped: 2 });
+        let skip = "skipped: own/alias on 6.1: needs 2 CPUs\n";
+        assert_eq!(
+            closing(&[boot(), boot()]),
+            format!("{skip}{skip}2 boots, 2 boots repeated, 6 scenarios repeated\n2 passed, 2 failed, 2 skipped\n")
+        );
         let table = table(&[boot()]);
         assert!(table.contains("R 2/3!") && table.contains("own/alias"), "{table}");
         assert!(!table.contains("guard/data"), "{table}");

@@ -4,11 +4,13 @@ use crate::arguments::{Arguments, Named};
 use crate::attribution::{self, Functions};
 use crate::guest_output::{self, GuestOutput};
 use crate::inject::Inject;
-use crate::judge::{self, Check, Conditions, Status};
+use crate::judge::{self, Asked, Check, Conditions, Status};
 use crate::output::Judged;
 use crate::report::{self, Report};
+use crate::rows::Rows;
 use anyhow::{Context, Result, bail};
 use icsan_guest_tests::host::boot::{Boot, Machine};
+use icsan_guest_tests::skips::ExpectedSkips;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,10 +26,12 @@ pub struct Setting {
     pub arguments: Arguments,
     /// Where reports and logs go.
     pub folder: PathBuf,
+    /// What may be skipped.
+    pub skips: ExpectedSkips,
 }
 
 /// One cell: what is booted, and what for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Cell<'a> {
     /// QEMU.
     pub qemu: &'a Named,
@@ -39,14 +43,17 @@ pub struct Cell<'a> {
     pub append: &'static str,
     /// The profile; none without a plugin.
     pub profile: Option<Profile>,
+    /// What applies to it.
+    pub rows: Rows,
 }
 
 /// Boots and judges.
 ///
 /// # Errors
 /// QEMU cannot be started, or files not be written.
-pub fn run(context: &Setting, cell: Cell<'_>) -> Result<Judged> {
-    let Cell { qemu, kernel, initramfs, append, profile } = cell;
+pub fn run(context: &Setting, cell: &Cell<'_>) -> Result<Judged> {
+    let Cell { qemu, kernel, initramfs, append, profile, rows } = cell;
+    let profile = *profile;
     let arguments = &context.arguments;
     let profile_name = profile.map_or("no-plugin", Profile::name);
     let mut machine_name =
@@ -59,13 +66,14 @@ pub fn run(context: &Setting, cell: Cell<'_>) -> Result<Judged> {
     let machine = Machine {
         qemu: qemu.path.clone(),
         kernel: kernel.path.clone(),
-        initramfs: initramfs.to_owned(),
+        initramfs: initramfs.to_path_buf(),
         smp: arguments.smp.into(),
         thread: arguments.thread.clone(),
         plugin: profile.map(|profile| plugin(arguments, kernel, profile, &report_path)).transpose()?,
         append: format!(
-            "icsan.filter={} icsan.repeat={} icsan.heavy={} icsan.inject={} icsan.append={append} {append} {}",
+            "icsan.filter={} icsan.without={} icsan.repeat={} icsan.heavy={} icsan.inject={} icsan.append={append} {append} {}",
             arguments.filter,
+            rows.without(),
             arguments.repeat,
             u8::from(arguments.heavy),
             u8::from(arguments.inject.is_some()),
@@ -102,10 +110,13 @@ pub fn run(context: &Setting, cell: Cell<'_>) -> Result<Judged> {
         attribution::name_places(report, &Functions::read(&patcher.path)?, text);
     }
     let conditions = Conditions { profile, mode: arguments.mode, smp: arguments.smp.into(), inject: arguments.inject };
-    let mut judged = judge(&boot, &output, report, conditions);
+    let asked = Asked { rows: &rows.applying, repeat: arguments.repeat, kernel: &kernel.name, skips: &context.skips };
+    let mut judged = judge(asked, &boot, &output, report, conditions);
     judged.machine = machine_name;
     judged.profile = profile_name.into();
+    judged.repeated = deaths;
     judged.notes.push(format!("{:.1} s", boot.seconds));
+    judged.notes.extend(rows.notes());
     if deaths > 0 {
         judged.notes.push(format!("emulator: {deaths} boots died of an outdated INT3"));
     }
@@ -137,8 +148,15 @@ fn read_report(path: &Path) -> Result<Report, String> {
     report::parse(&text)
 }
 
-fn judge(boot: &Boot, output: &GuestOutput, report: Option<Result<Report, String>>, conditions: Conditions) -> Judged {
-    let mut judged = Judged { machine: String::new(), profile: String::new(), checks: Vec::new(), notes: Vec::new() };
+fn judge(asked: Asked<'_>, boot: &Boot, output: &GuestOutput, report: Option<Result<Report, String>>, conditions: Conditions) -> Judged {
+    let mut judged = Judged {
+        machine: String::new(),
+        profile: String::new(),
+        kernel: asked.kernel.into(),
+        repeated: 0,
+        checks: Vec::new(),
+        notes: Vec::new(),
+    };
     let guest_fault = if boot.clean_exit { output.fault() } else { Some(format!("QEMU: {}; {}", boot.exit, last_words(boot, output))) };
     judged.checks.push(whole("guest ran to power-off", guest_fault));
     let mut readable = false;
@@ -151,7 +169,7 @@ fn judge(boot: &Boot, output: &GuestOutput, report: Option<Result<Report, String
             report.unwrap_or_default()
         }
     };
-    judged.checks.extend(judge::scenarios(output, &report, conditions));
+    judged.checks.extend(judge::scenarios(asked, output, &report, conditions));
     // What was not reported cannot be judged; `report is whole` has failed already.
     if let (Some(profile), true) = (conditions.profile, readable) {
         let (check, notes) = judge::outside(&report, conditions.mode, profile);
@@ -193,13 +211,16 @@ impl WithAdded for PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use icsan_guest_tests::table::by_name;
 
     const CONSOLE: &str = "ICSAN| 1..1\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| # done\n";
     const CONDITIONS: Conditions = Conditions { profile: Some(Profile::LinuxX86), mode: Mode::Full, smp: 2, inject: None };
 
     fn failed(console: &str, clean_exit: bool, report: Option<Result<Report, String>>) -> Vec<String> {
         let boot = Boot { console: console.into(), clean_exit, exit: "exit status: 1".into(), ..Boot::default() };
-        let judged = judge(&boot, &guest_output::parse(console), report, CONDITIONS);
+        let skips = ExpectedSkips::parse("").unwrap();
+        let asked = Asked { rows: &[by_name("cross/imm8").unwrap()], repeat: 1, kernel: "6.1", skips: &skips };
+        let judged = judge(asked, &boot, &guest_output::parse(console), report, CONDITIONS);
         judged.checks.into_iter().filter(|check| matches!(check.status, Status::Failed(_))).map(|check| check.name).collect()
     }
 
@@ -219,7 +240,7 @@ mod tests {
     #[test]
     fn a_guest_without_ktap_fails() {
         let report = || Some(report::parse(report::tests::WHOLE));
-        assert_eq!(failed("Kernel panic - not syncing", true, report()), ["guest ran to power-off"]);
+        assert_eq!(failed("Kernel panic - not syncing", true, report()), ["guest ran to power-off", "cross/imm8"]);
         assert_eq!(failed(CONSOLE, false, report()), ["guest ran to power-off"]);
     }
 }
