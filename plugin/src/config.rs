@@ -1,6 +1,7 @@
 //! The keys after `-plugin libicsan.so,`: parsed, checked, and refused in one line that says what and what to do.
 
 use crate::injection::Inject;
+use crate::report::exit_code::UNPROVEN;
 use crate::suppress::{SuppressError, Suppressions};
 use crate::widen::Widen;
 use icsan_model::architecture::Architecture;
@@ -24,7 +25,7 @@ pub struct Config {
     pub symbols: Symbolizer,
     /// What the user does not want to hear of.
     pub suppressions: Suppressions,
-    /// QEMU's exit code if there was an unsuppressed hazard; 0 leaves QEMU's own.
+    /// QEMU's exit code if there was an unsuppressed hazard; 0 leaves QEMU's own, whatever there was.
     pub exitcode: u8,
     /// Watch from the first execution of this symbol on.
     pub start: Option<String>,
@@ -219,7 +220,11 @@ impl Config {
         };
         let exitcode = match pairs.get("exitcode") {
             None => 0,
-            Some(value) => value.parse().map_err(|_| bad("exitcode", value, "a number from 0 to 255 is expected"))?,
+            Some(value) => match value.parse() {
+                Ok(UNPROVEN) => return Err(bad("exitcode", value, "that is the code of a report that is not complete; give another one")),
+                Ok(code) => code,
+                Err(_) => return Err(bad("exitcode", value, "a number from 0 to 255 is expected")),
+            },
         };
         let symbols = symbolizer(&files(&pairs.list("symbols")))?;
         let suppressions = match pairs.get("suppress") {
@@ -345,6 +350,7 @@ mod tests {
             (&["chunk=2"][..], "power of two"),
             (&["exitcode=256"][..], "from 0 to 255"),
             (&["exitcode=-1"][..], "from 0 to 255"),
+            (&["exitcode=125"][..], "the code of a report that is not complete"),
             (&["writers=maybe"][..], "on or off"),
             (&["report="][..], "a value is expected"),
             (&["report=on"][..], "a path is expected"),

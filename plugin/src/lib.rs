@@ -10,6 +10,7 @@ pub mod config;
 pub mod gaps;
 pub mod injection;
 pub mod light;
+pub mod output_file;
 pub mod page_filter;
 pub mod patching;
 pub mod places;

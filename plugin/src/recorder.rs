@@ -15,7 +15,8 @@
 //! - Runs of which it is not known where they lie, or what memory holds there, are left out and counted ([`icsan_recording::Totals::dropped`]): the model would refuse them.
 
 use crate::config::Config;
-use crate::qemu::process::{say, set_blocking};
+use crate::output_file::{OutputError, OutputFile};
+use crate::qemu::process::say;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::architecture::Architecture;
 use icsan_model::candidates::Candidates;
@@ -27,9 +28,7 @@ use icsan_model::memory::{Memory, PAGE};
 use icsan_model::sync_event::SyncEventId;
 use icsan_recording::{Header, Record, RecordingError, Writer};
 use rustc_hash::FxHashMap;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use thiserror::Error;
 
 /// Pages that are remembered for each vCPU. If there are more, all are forgotten and recorded again, which the model takes for no change.
@@ -40,10 +39,10 @@ const FIRST_PRUNE: usize = 1 << 16;
 
 /// The recording cannot be made.
 #[derive(Debug, Error)]
-#[error("record={path}: cannot be written: {source}; give a path in an existing, writable directory", path = path.display())]
+#[error("record={path}: {source}", path = path.display())]
 pub struct RecorderError {
     path: PathBuf,
-    source: RecordingError,
+    source: OutputError,
 }
 
 /// A recording that is being written.
@@ -51,7 +50,7 @@ pub struct RecorderError {
 pub struct Recorder {
     path: PathBuf,
     /// `None` after it failed or was finished.
-    writer: Option<Writer<File>>,
+    writer: Option<Writer<OutputFile>>,
     failed: bool,
     /// The places in the file of the stores that the history remembers.
     stores: FxHashMap<Seq, Seq>,
@@ -76,8 +75,14 @@ impl Recorder {
             buffers: config.profile.buffers.into(),
             ..Header::new(arch, env!("CARGO_PKG_VERSION"), u16::try_from(vcpus).unwrap_or(u16::MAX))
         };
-        let file = create(path).map_err(|source| failed(source.into()))?;
-        let writer = Writer::new(file, &header).map_err(failed)?;
+        let mut file = OutputFile::open(path).map_err(failed)?;
+        file.begin().map_err(|error| failed(error.into()))?;
+        let writer = Writer::new(file, &header).map_err(|error| {
+            failed(match error {
+                RecordingError::Io(error) => error.into(),
+                other => std::io::Error::other(other).into(),
+            })
+        })?;
         Ok(Some(Self {
             path: path.to_owned(),
             writer: Some(writer),
@@ -187,13 +192,6 @@ impl Recorder {
         }
         !self.failed
     }
-}
-
-fn create(path: &Path) -> std::io::Result<File> {
-    // As for the report: a FIFO that nobody reads is an error, and no reason to wait.
-    let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    set_blocking(&file)?;
-    Ok(file)
 }
 
 /// See the module.

@@ -9,6 +9,7 @@ use crate::HEAP;
 use crate::config::Config;
 use crate::gaps::Gap;
 use crate::page_filter::PageFilter;
+use crate::qemu::accelerator::Accelerator;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::divert;
 use crate::qemu::install::{Hooks, Machine};
@@ -18,9 +19,10 @@ use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
 use crate::qemu::{fence, guard, process};
 use crate::recorder::Recorder;
 use crate::repair::Repair;
+use crate::report::exit_code::{UNPROVEN, exit_code};
 use crate::report::findings::{Evidence, Findings};
 use crate::report::sink::Sink;
-use crate::report::{Counts, Report};
+use crate::report::{Counts, Report, panic_text};
 use crate::segment::CodeTable;
 use crate::store_side::StoreSide;
 use crate::vcpu::VcpuState;
@@ -95,6 +97,8 @@ pub struct Sanitizer {
     /// Was it ever watching?
     started: AtomicBool,
     blocks: Line<AtomicU64>,
+    /// The vCPU on which the guest's kernel panicked.
+    panicked: OnceLock<Vcpu>,
 }
 
 /// What all vCPUs write often, in a cache line of its own: what lies beside it is read on every store of the guest.
@@ -118,15 +122,13 @@ impl Sanitizer {
     /// # Errors
     /// One line: the report cannot be written, or there is no QEMU around.
     pub fn new(arch: &'static Architecture, config: Config, machine: Machine) -> Result<&'static Self, String> {
-        let sink = Sink::open(config.report.as_deref()).map_err(|error| error.to_string())?;
+        let mut sink = Sink::open(config.report.as_deref()).map_err(|error| error.to_string())?;
         let count = machine.max_vcpus.max(1);
         fence::prepare();
         let slots = Slots::new(count, config.writers).ok_or("QEMU gave no scoreboard")?;
         let vcpus = (0..count).map(|_| Mutex::default()).collect();
         let layout = config.symbols.kernel_table().and_then(|table| table.layout().copied());
         let name = move |cpu: &CurrentCpu, task: u64| x86::task_name(cpu, layout.as_ref()?, task);
-        let recorder = Recorder::open(&config, arch, count).map_err(|error| error.to_string())?;
-        let side = config.writers.then(|| StoreSide::new(config.profile, count, recorder, Box::new(name)));
         let repair = if config.repair {
             Some(Repair::new(machine.generation, count).map_err(|why| format!("emulator=repair is not possible here: {why}"))?)
         } else {
@@ -137,6 +139,10 @@ impl Sanitizer {
         }
         let injecting = config.inject.and_then(Injecting::new);
         let widening = config.widen.and_then(|widen| Widening::new(widen, count));
+        // Last, since what stood in these files is lost from here on: a command line that is refused leaves them alone.
+        let recorder = Recorder::open(&config, arch, count).map_err(|error| error.to_string())?;
+        sink.start(&Report { arch, config: &config, machine: &machine }).map_err(|error| error.to_string())?;
+        let side = config.writers.then(|| StoreSide::new(config.profile, count, recorder, Box::new(name)));
         let watching = AtomicBool::new(config.start.is_none());
         let started = AtomicBool::new(config.start.is_none());
         let quiet = watching.load(Ordering::Relaxed) && repair.is_none() && config.record.is_none();
@@ -166,9 +172,12 @@ impl Sanitizer {
             refused: AtomicBool::new(false),
             started,
             blocks: Line(AtomicU64::new(0)),
+            panicked: OnceLock::new(),
         }));
         let _ = THE_ONE.set(sanitizer);
-        sanitizer.sink.lock().start(&sanitizer.report());
+        if let Some(why) = Accelerator::get().blind() {
+            process::say(&format!("nothing is watched: {why}"));
+        }
         Ok(sanitizer)
     }
 
@@ -258,6 +267,13 @@ impl Sanitizer {
     pub fn mark(&self, vcpu: Vcpu, value: u64) {
         self.marker.store(value, Ordering::Relaxed);
         self.sink.lock().marker(vcpu, value);
+    }
+
+    /// The guest's kernel gives up. The first time the user is told.
+    pub fn panics(&self, vcpu: Vcpu) {
+        if self.panicked.set(vcpu).is_ok() {
+            process::say(&panic_text(vcpu));
+        }
     }
 
     /// Watching begins or ends.
@@ -396,11 +412,16 @@ impl Hooks for &'static Sanitizer {
         }
     }
 
-    fn exit(&self) {
+    fn failed_exit(&self) -> Option<u8> {
+        (!self.refused.load(Ordering::Relaxed)).then(|| exit_code(self.config.exitcode, false, false)).flatten()
+    }
+
+    fn exit(&self) -> Option<u8> {
         if self.refused.load(Ordering::Relaxed) {
-            return;
+            return None;
         }
-        let mut counts = Counts { blocks: self.blocks.load(Ordering::Relaxed), ..Counts::default() };
+        let mut counts =
+            Counts { blocks: self.blocks.load(Ordering::Relaxed), panicked: self.panicked.get().copied(), ..Counts::default() };
         match self.code.try_lock_for(EXIT_PATIENCE) {
             Some(mut code) => {
                 counts.drop(&[("segments", code.table.dropped())]);
@@ -435,21 +456,24 @@ impl Hooks for &'static Sanitizer {
         if let Some(start) = self.config.start.as_deref().filter(|_| !self.started.load(Ordering::Relaxed)) {
             counts.note_never_started(start);
         }
-        counts.note_nothing_watched(process::runs_kvm());
+        counts.note_nothing_watched(Accelerator::get());
         let (Some(findings), Some(mut sink)) = (self.findings.try_lock_for(EXIT_PATIENCE), self.sink.try_lock_for(EXIT_PATIENCE)) else {
             process::say("a vCPU did not let go of the report; it is not written");
-            return;
+            return self.failed_exit();
         };
         counts.drop(&[("hazards", findings.dropped())]);
         counts.complete &= counts.dropped == 0;
         (counts.memory.held, counts.memory.most) = (HEAP.allocated(), HEAP.max_allocated());
         let injections = self.injecting.as_ref().and_then(|injecting| injecting.known.try_lock_for(EXIT_PATIENCE));
-        sink.finish(&self.report(), &findings, injections.as_deref(), &counts, fault);
+        let written = sink.finish(&self.report(), &findings, injections.as_deref(), &counts, fault);
         if let Some(waits) = locks::waits() {
             process::say(&waits);
         }
-        if self.config.exitcode != 0 && findings.unsuppressed() > 0 {
-            process::exit_now(self.config.exitcode);
+        let code = exit_code(self.config.exitcode, findings.unsuppressed() > 0, counts.complete && written);
+        if let Some(code) = code {
+            let why = if code == UNPROVEN { "the report proves nothing, since it is not complete" } else { "there was a hazard" };
+            process::say(&format!("exit code {code}: {why}"));
         }
+        code
     }
 }

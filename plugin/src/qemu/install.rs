@@ -3,7 +3,7 @@
 use super::api::{Generation, api};
 use super::cpu::learn_registers;
 use super::guard::{guard, guard_always};
-use super::process::say;
+use super::process::{exit_now, say};
 use super::translation::Translation;
 use icsan_model::addr::Vcpu;
 use libc::{c_char, c_int, c_uint, c_void};
@@ -36,8 +36,10 @@ pub trait Hooks: Sync + Send {
     fn vcpu_runs(&self, vcpu: Vcpu, runs: bool);
     /// A block is being translated.
     fn translate(&self, block: &Translation<'_>);
-    /// QEMU is about to exit: the last call, made once.
-    fn exit(&self);
+    /// QEMU is about to exit: the last call, made once. Answers with the exit code that QEMU's own gives way to, if one does.
+    fn exit(&self) -> Option<u8>;
+    /// The same if [`Hooks::exit`] does not come to its end.
+    fn failed_exit(&self) -> Option<u8>;
 }
 
 static HOOKS: OnceLock<Box<dyn Hooks>> = OnceLock::new();
@@ -177,9 +179,11 @@ fn translate(tb: *mut sys::qemu_plugin_tb) {
 }
 
 fn exit() {
-    guard_always(|| {
-        if let Some(hooks) = HOOKS.get() {
-            hooks.exit();
-        }
-    });
+    let Some(hooks) = HOOKS.get() else { return };
+    let mut code = None;
+    guard_always(|| code = hooks.failed_exit());
+    guard_always(|| code = hooks.exit());
+    if let Some(code) = code {
+        exit_now(code);
+    }
 }

@@ -4,8 +4,10 @@
 //! - [`install`]: the entry and the cold callbacks; [`translation`]: a block being translated, and callbacks on its instructions.
 //! - [`stores`]: the guest's stores; [`scoreboard`]: per-vCPU slots; [`blocks`]: what each vCPU ran; [`cpu`]: registers and memory of the running vCPU; [`host_code`]: guest code in host memory.
 //! - [`repair`]: how a block is left and translated again.
+//! - [`accelerator`]: what runs the guest.
 //! - [`guard`]: no panic leaves this folder; [`fence`]: how vCPUs see what others did, at the expense of those who rarely look; [`process`]: what is asked of the host process.
 
+pub mod accelerator;
 pub mod api;
 pub mod blocks;
 pub mod cpu;

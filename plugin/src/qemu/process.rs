@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 
 /// Writes one line for the user to stderr. A stderr that is closed or full is no reason to disturb the guest.
 pub fn say(line: &str) {
@@ -37,19 +36,24 @@ pub fn set_blocking(file: &std::fs::File) -> std::io::Result<()> {
     }
 }
 
+/// Locks an open file for this process, against whoever locks it as well (flock(2)). `false`: somebody else holds it.
+///
+/// # Errors
+/// The file system has no locks, or none are left.
+pub fn lock(file: &std::fs::File) -> std::io::Result<bool> {
+    // SAFETY: the descriptor is open.
+    match unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
+        0 => Ok(true),
+        _ => match std::io::Error::last_os_error() {
+            error if error.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
+            error => Err(error),
+        },
+    }
+}
+
 /// The kernel's id of the calling thread.
 #[must_use]
 pub fn thread_id() -> i32 {
     // SAFETY: gettid has no preconditions.
     unsafe { libc::gettid() }
-}
-
-/// Does this process run a KVM guest? Plugins see nothing of it.
-#[must_use]
-pub fn runs_kvm() -> bool {
-    let Ok(files) = std::fs::read_dir("/proc/self/fd") else { return false };
-    files
-        .flatten()
-        .filter_map(|file| std::fs::read_link(file.path()).ok())
-        .any(|target| target.as_os_str().as_bytes().starts_with(b"anon_inode:kvm-"))
 }

@@ -193,11 +193,20 @@ pub struct Summary<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub dropped_by: BTreeMap<&'static str, u64>,
     pub complete: bool,
+    /// The guest's kernel panicked: on this vCPU. That makes no report incomplete.
+    pub guest_panic: Option<GuestPanic>,
     pub kaslr: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// See [`Summary`].
+#[derive(Serialize, Debug)]
+#[allow(missing_docs)]
+pub struct GuestPanic {
+    pub vcpu: u16,
 }
 
 /// What was done about blocks that may have been older than memory.
@@ -289,7 +298,7 @@ impl<'a> Object<'a> {
             count: hazard.count,
             suppressed: hazard.suppressed.is_some(),
             reason: hazard.suppressed.as_deref(),
-            note: super::text::note(hazard),
+            note: super::text::note(report, hazard),
         })
     }
 
@@ -331,6 +340,7 @@ impl<'a> Object<'a> {
             dropped: counts.dropped,
             dropped_by: counts.dropped_by.clone(),
             complete: counts.complete,
+            guest_panic: counts.panicked.map(|vcpu| GuestPanic { vcpu: vcpu.0 }),
             kaslr: report.config.symbols.offset().map(hex),
             fault,
             note: counts.nothing_watched.clone().or_else(|| counts.no_writers.map(str::to_owned)),

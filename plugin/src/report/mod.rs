@@ -1,7 +1,8 @@
 //! The report: JSON Lines for programs, text for people.
 //!
-//! - [`findings`]: the distinct hazards; [`injections`]: what was executed instead; [`ledger`]: what safe executions relied on; [`json`]: the objects of schema 1; [`text`]: KCSAN's form; [`sink`]: where both go.
+//! - [`findings`]: the distinct hazards; [`exit_code`]: what they make of QEMU's exit code; [`injections`]: what was executed instead; [`ledger`]: what safe executions relied on; [`json`]: the objects of schema 1; [`text`]: KCSAN's form; [`sink`]: where both go.
 
+pub mod exit_code;
 pub mod findings;
 pub mod injections;
 pub mod json;
@@ -10,11 +11,13 @@ pub mod sink;
 pub mod text;
 
 use crate::config::Config;
+use crate::qemu::accelerator::Accelerator;
 use crate::qemu::install::Machine;
 use crate::repair::RepairCounts;
 use crate::store_side::{StoreCounts, StoreSide};
 use crate::vcpu::VcpuState;
 use crate::widen::WidenCounts;
+use icsan_model::addr::Vcpu;
 use icsan_model::architecture::Architecture;
 use icsan_model::ledger::Ledger;
 use serde::Serialize;
@@ -75,6 +78,14 @@ pub struct Counts {
     pub complete: bool,
     /// Why nothing was watched, if so.
     pub nothing_watched: Option<String>,
+    /// The vCPU on which the guest's kernel panicked, if it did.
+    pub panicked: Option<Vcpu>,
+}
+
+/// What the user is told of a guest whose kernel panicked. That is no hazard, and the report may well be complete; but what the guest did not come to was not tested.
+#[must_use]
+pub fn panic_text(vcpu: Vcpu) -> String {
+    format!("the guest's kernel panicked, on vCPU {vcpu}: what it would have run after that is not tested")
 }
 
 impl Default for Counts {
@@ -95,6 +106,7 @@ impl Default for Counts {
             dropped_by: BTreeMap::new(),
             complete: true,
             nothing_watched: None,
+            panicked: None,
         }
     }
 }
@@ -149,17 +161,14 @@ impl Counts {
     }
 
     /// Says so if nothing was watched: that is no clean verdict.
-    pub fn note_nothing_watched(&mut self, kvm: bool) {
+    pub fn note_nothing_watched(&mut self, accelerator: Accelerator) {
         if self.blocks == 0 {
             self.complete = false;
-            self.nothing_watched = Some(
-                (if kvm {
-                    "no block was translated: the guest ran under KVM, where plugins see nothing; use -accel tcg"
-                } else {
-                    "no block was translated, so nothing was watched: use -accel tcg, and let the guest run"
-                })
-                .to_owned(),
-            );
+            let why = accelerator.blind().unwrap_or(match accelerator {
+                Accelerator::Tcg => "the guest did not run",
+                _ => "use -accel tcg, and let the guest run",
+            });
+            self.nothing_watched = Some(format!("no block was translated, so nothing was watched: {why}"));
         }
     }
 }

@@ -1,19 +1,18 @@
 //! Where a report goes: text to stderr at once, JSON Lines to a file.
 //!
 //! The file gets each hazard when it is first seen, so that a QEMU that is killed leaves what was found; at exit it is written again with the final counts and
-//! the summary. A file that cannot be written twice (a pipe) gets the hazards at exit only.
+//! the summary. A file that cannot be written twice (a pipe) gets its first line at once, and the rest at exit.
 
 use super::findings::{Findings, Hazard};
 use super::json::Object;
 use super::{Counts, Report, injections, text};
 use crate::injection::{Injections, Record};
-use crate::qemu::process::{say, set_blocking};
+use crate::output_file::{OutputError, OutputFile};
+use crate::qemu::process::say;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::hazard::Kind;
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -25,10 +24,10 @@ const MAX_EMULATOR_LINES: u32 = 3;
 
 /// The report file cannot be made.
 #[derive(Debug, Error)]
-#[error("report={path}: cannot be written: {source}; give a path in an existing, writable directory", path = path.display())]
+#[error("report={path}: {source}", path = path.display())]
 pub struct SinkError {
     path: PathBuf,
-    source: std::io::Error,
+    source: OutputError,
 }
 
 /// The open report.
@@ -45,8 +44,7 @@ pub struct Sink {
 #[derive(Debug)]
 struct Output {
     path: PathBuf,
-    file: File,
-    rewritable: bool,
+    file: OutputFile,
     failed: bool,
 }
 
@@ -62,7 +60,7 @@ impl Output {
     }
 
     fn restart(&mut self) {
-        if let Err(error) = self.file.rewind().and_then(|()| self.file.set_len(0)) {
+        if let Err(error) = self.file.begin() {
             self.failed = true;
             say(&format!("report={}: {error}; the report file is not complete", self.path.display()));
         }
@@ -76,17 +74,18 @@ impl Sink {
     /// It cannot be created or written.
     pub fn open(path: Option<&Path>) -> Result<Self, SinkError> {
         let Some(path) = path else { return Ok(Self::default()) };
-        let failed = |source| SinkError { path: path.to_owned(), source };
-        // A FIFO that nobody reads would hold QEMU up for ever; opened like this, it is an error.
-        let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
-        set_blocking(&file).map_err(failed)?;
-        let rewritable = file.metadata().map_err(failed)?.is_file();
-        Ok(Self { file: Some(Output { path: path.to_owned(), file, rewritable, failed: false }), ..Self::default() })
+        let file = OutputFile::open(path).map_err(|source| SinkError { path: path.to_owned(), source })?;
+        Ok(Self { file: Some(Output { path: path.to_owned(), file, failed: false }), ..Self::default() })
     }
 
-    /// Writes the first line.
-    pub fn start(&mut self, report: &Report<'_>) {
-        self.early(&line(&Object::start(report)));
+    /// Writes the first line, in place of what stood in the file.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn start(&mut self, report: &Report<'_>) -> Result<(), SinkError> {
+        let Some(output) = &mut self.file else { return Ok(()) };
+        let written = output.file.begin().and_then(|()| output.file.write_all(line(&Object::start(report)).as_bytes()));
+        written.map_err(|source| SinkError { path: output.path.clone(), source: source.into() })
     }
 
     /// The guest executed a marker.
@@ -132,7 +131,7 @@ impl Sink {
         !std::mem::replace(&mut self.symbol_error, true)
     }
 
-    /// Writes everything with its final counts.
+    /// Writes everything with its final counts. Answers whether the file, if one is wanted, has all of it.
     pub fn finish(
         &mut self,
         report: &Report<'_>,
@@ -140,25 +139,27 @@ impl Sink {
         injections: Option<&Injections>,
         counts: &Counts,
         fault: Option<&str>,
-    ) {
+    ) -> bool {
         to_stderr(&text::summary(report, findings, injections, counts, fault));
-        let Some(output) = &mut self.file else { return };
-        if output.rewritable {
+        let Some(output) = &mut self.file else { return true };
+        let mut lines = String::new();
+        if output.file.is_regular() {
             output.restart();
+            lines = line(&Object::start(report));
         }
-        let mut lines = line(&Object::start(report));
         lines.extend(self.markers.iter().map(String::as_str));
         lines.extend(findings.hazards().iter().map(|hazard| line(&Object::hazard(report, hazard))));
         let records = injections.map_or(&[][..], Injections::records);
         lines.extend(records.iter().map(|record| line(&Object::injection(report, record))));
         lines.push_str(&line(&Object::summary(report, findings, injections, counts, fault)));
         output.write(&lines);
+        !output.failed
     }
 
     /// Writes a line that [`Sink::finish`] will write again.
     fn early(&mut self, line: &str) {
         if let Some(output) = &mut self.file
-            && output.rewritable
+            && output.file.is_regular()
         {
             output.write(line);
         }

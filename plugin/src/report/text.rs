@@ -28,12 +28,14 @@ pub fn rule(kind: Kind, arch: &Architecture) -> String {
     }
 }
 
-/// What the reader must know of the light mode's verdict.
+/// What the reader must know of a verdict that was made without the store side.
 #[must_use]
-pub fn note(hazard: &Hazard) -> Option<&'static str> {
-    (hazard.kind == Kind::Unserialized && hazard.evidence.writes.is_none()).then_some(
-        "light mode (writers=off): stores are not watched; if this vCPU itself wrote the bytes through this address and branched since, it is legal, and only writers=on can tell",
-    )
+pub fn note(report: &Report<'_>, hazard: &Hazard) -> Option<&'static str> {
+    (hazard.kind == Kind::Unserialized && hazard.evidence.writes.is_none()).then_some(if report.config.writers {
+        "it is not known where this code is in physical memory, so stores to it are not seen; if this vCPU itself wrote the bytes through this address and branched since, it is legal"
+    } else {
+        "light mode (writers=off): stores are not watched; if this vCPU itself wrote the bytes through this address and branched since, it is legal, and only writers=on can tell"
+    })
 }
 
 /// A hazard.
@@ -52,7 +54,7 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     let _ = writeln!(text, "vCPU {} executed {} bytes at {pc:#x} ({physical}){location}:", evidence.vcpu, evidence.memory.len());
     candidates(&mut text, evidence, symbols);
     whereabouts(&mut text, &evidence.context, &evidence.chain, &name);
-    writes(&mut text, evidence, &name);
+    writes(&mut text, report.config.writers, evidence, &name);
     let _ = match evidence.last_sync {
         Some(sync) => writeln!(
             text,
@@ -65,7 +67,7 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
         None => writeln!(text, "vCPU {} has not serialized since it started", evidence.vcpu),
     };
     let _ = writeln!(text, "rule: {}", rule(hazard.kind, report.arch));
-    if let Some(note) = note(hazard) {
+    if let Some(note) = note(report, hazard) {
         let _ = writeln!(text, "note: {note}");
     }
     let _ = writeln!(text, "{BAR}");
@@ -81,7 +83,11 @@ fn candidates(text: &mut String, evidence: &Evidence, symbols: &Symbolizer) {
             Origin::Earlier => ("may execute", "executed earlier in this epoch".to_owned()),
             Origin::Mix => ("may execute", "chunks of both, fetched apart".to_owned()),
             Origin::Versions { before, kind, exempt, .. } => {
-                let before = before.map_or_else(|| "from before the page moved".to_owned(), |seq| format!("version before seq {seq}"));
+                let before = match before {
+                    Some(seq) => format!("version before seq {seq}"),
+                    None if evidence.moved => "from before the page moved".to_owned(),
+                    None => "an older version".to_owned(),
+                };
                 let exempt = if *exempt { ", exempt" } else { "" };
                 ("may execute", format!("{before} ({kind}{exempt})"))
             }
@@ -94,7 +100,7 @@ fn candidates(text: &mut String, evidence: &Evidence, symbols: &Symbolizer) {
     if !evidence.all_candidates {
         let _ = writeln!(
             text,
-            "  … and perhaps others: not all mixes of {} versions were looked at",
+            "  … and perhaps others: not all mixes of what {} stores left were looked at",
             evidence.writes.as_ref().map_or(0, Vec::len)
         );
     }
@@ -119,13 +125,22 @@ fn whereabouts(text: &mut String, context: &Context, chain: &[Caller], name: &im
     }
 }
 
-fn writes(text: &mut String, evidence: &Evidence, name: &impl Fn(u64) -> String) {
+fn writes(text: &mut String, watched: bool, evidence: &Evidence, name: &impl Fn(u64) -> String) {
     let Some(writes) = &evidence.writes else {
-        let _ = writeln!(text, "writer unknown: no store was seen");
+        let why = if watched { "it is not known where this code is in physical memory" } else { "stores are not watched (writers=off)" };
+        let _ = writeln!(text, "writer unknown: {why}");
         return;
     };
     if writes.is_empty() {
-        let _ = writeln!(text, "nobody wrote: the page is mapped to other memory than when it was fetched");
+        let _ = writeln!(
+            text,
+            "{}",
+            if evidence.moved {
+                "nobody wrote: the page is mapped to other memory than when it was fetched"
+            } else {
+                "writer unknown: what separates the candidates from memory is not remembered any more"
+            }
+        );
     }
     let mut last = None;
     let first = writes.len().saturating_sub(SHOWN);
@@ -215,7 +230,7 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
             Some((commits, committed)) if commits > 0 => {
                 writeln!(text, "icsan: {commits} commits of {committed} stores, by the return of a patching protocol or of membarrier")
             }
-            _ => writeln!(text, "icsan: no commits were seen: where none is known, an executor is `unserialized` at worst"),
+            _ => writeln!(text, "icsan: no commits were seen: without one nothing is `stale`"),
         };
     }
     if let Some(widened) = &counts.widened {
@@ -251,6 +266,9 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
             "icsan: no kernel symbols: the kernel's place was not seen (it writes its system-call entry to MSR LSTAR when it boots); boot with nokaslr if the guest does something else"
         );
     }
+    if let Some(vcpu) = counts.panicked {
+        let _ = writeln!(text, "icsan: {}", super::panic_text(vcpu));
+    }
     if let Some(note) = &counts.nothing_watched {
         let _ = writeln!(text, "icsan: {note}");
     }
@@ -258,12 +276,10 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
         let _ = writeln!(text, "icsan: internal error, ICSAN was off from then on: {fault}");
     }
     if !counts.complete {
-        let _ = writeln!(
-            text,
-            "icsan: the report is not complete ({} items dropped{}): no hazard here does not mean that there was none",
-            counts.dropped,
-            counts.dropped_by.iter().map(|(table, count)| format!(", {table} {count}")).collect::<String>()
-        );
+        let dropped: Vec<String> = counts.dropped_by.iter().map(|(table, count)| format!("{table} {count}")).collect();
+        let dropped =
+            if dropped.is_empty() { String::new() } else { format!(" ({} items dropped: {})", counts.dropped, dropped.join(", ")) };
+        let _ = writeln!(text, "icsan: the report is not complete{dropped}: no hazard here does not mean that there was none");
     }
     text
 }

@@ -1,6 +1,7 @@
 //! What the plugin knows of x86-64 beyond the model: which instructions to watch, and what must be looked up when they run.
 
 pub mod carry_out;
+mod death_point;
 mod marker;
 mod page_walk;
 mod protocol_point;
@@ -32,6 +33,7 @@ pub struct Points {
     marker: marker::MarkerPoint,
     gates: watch_gate::Gates,
     protocol: protocol_point::ProtocolPoints,
+    deaths: death_point::DeathPoints,
 }
 
 /// Does the plugin learn of the event at all? It watches instructions; resets, interrupt delivery and system management mode show in none.
@@ -126,6 +128,7 @@ impl Points {
         self.sync.instrument(instruction, sanitizer, maps || may_synchronize(bytes, &config.profile));
         self.marker.instrument(instruction, sanitizer);
         self.gates.instrument(instruction, sanitizer);
+        self.deaths.instrument(instruction, sanitizer);
         if config.writers {
             self.protocol.instrument(instruction, before, sanitizer);
         }

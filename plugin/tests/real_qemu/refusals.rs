@@ -3,10 +3,14 @@
 use crate::boot_sector::{BootSector, Ending, NEVER};
 use crate::lab::Lab;
 use crate::machine::{Guest, Machine, SOON};
+use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
+
+/// QEMU's exit code if `exitcode` is asked for and the report proves nothing.
+const UNPROVEN: i32 = 125;
 
 /// A refusal takes a tenth of a second on an idle machine.
 const QUICKLY: Duration = Duration::from_secs(10);
@@ -76,6 +80,7 @@ fn values_that_are_none() {
             ("exitcode=256", &["exitcode=256", "0 to 255"]),
             ("exitcode=-1", &["exitcode=-1", "0 to 255"]),
             ("exitcode=bad", &["exitcode=bad", "0 to 255"]),
+            ("exitcode=125", &["exitcode=125", "not complete"]),
             ("writers=maybe", &["writers=maybe", "on or off"]),
             ("profile=amd", &["unknown profile `amd`", "amd-apm", "linux-x86"]),
             ("with=nonsense", &["unknown event `nonsense`"]),
@@ -274,15 +279,43 @@ fn reports_that_cannot_be_written() {
         // Not even root can make a file there.
         (PathBuf::from("/sys/icsan-report"), &["cannot be written", "existing, writable directory"]),
         (files.with("file", "").join("report"), &["Not a directory"]),
+        // These can be opened.
+        (PathBuf::from("/proc/version"), &["/proc/version: cannot be written"]),
+        (PathBuf::from("/dev/full"), &["/dev/full: cannot be written", "No space left on device"]),
     ];
     let mut faults = Vec::new();
     for qemu in &lab.qemus {
-        for (path, words) in &cases {
-            let guest = Machine::pc(&lab, qemu).path_key("report", path).launch();
-            faults.extend(refusal_fault(guest, words).map(|fault| format!("QEMU {}, {}: {fault}", qemu.version, path.display())));
+        for key in ["report", "record"] {
+            for (path, words) in &cases {
+                let guest = Machine::pc(&lab, qemu).path_key(key, path).launch();
+                faults.extend(refusal_fault(guest, words).map(|fault| format!("QEMU {}, {key}={}: {fault}", qemu.version, path.display())));
+            }
         }
     }
     assert_no_faults(&faults);
+}
+
+/// A file belongs to one key of one QEMU, and what stands in it is its.
+#[test]
+fn a_file_that_another_qemu_writes() {
+    let lab = Lab::open();
+    for qemu in &lab.qemus {
+        let mut first = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::Spin)).report().launch();
+        first.wait_for_hazards(2, SOON);
+        let (path, before) = (first.file("report.jsonl"), first.report_text());
+        for key in ["report", "record"] {
+            let second = Machine::pc(&lab, qemu).path_key(key, &path).launch();
+            let words = [&*format!("{key}="), "process ", "a file of its own"];
+            assert_no_faults(&refusal_fault(second, &words).into_iter().collect::<Vec<_>>());
+            assert_eq!(first.report_text(), before, "QEMU {}, {key}", qemu.version);
+        }
+        first.monitor("quit");
+        assert_eq!(first.exit_code(SOON), 0, "{}", first.outputs());
+        assert_eq!(first.report().hazards.len(), 2, "{}", first.outputs());
+        let own = Machine::pc(&lab, qemu).path_key("report", &path).path_key("record", &path).launch();
+        assert_no_faults(&refusal_fault(own, &["another key of this QEMU", "a file of its own"]).into_iter().collect::<Vec<_>>());
+        assert_eq!(first.report().hazards.len(), 2, "{}", first.outputs());
+    }
 }
 
 /// Opening a FIFO waits for its reader: QEMU would hang before it has started.
@@ -302,11 +335,14 @@ fn a_fifo_without_a_reader() {
 fn a_refusal_does_not_empty_the_last_report() {
     let lab = Lab::open();
     for qemu in &lab.qemus {
-        let machine = Machine::pc(&lab, qemu).report().keys("profile=nonsense");
-        std::fs::write(machine.report_path(), "the last one\n").unwrap();
-        let mut guest = machine.launch();
-        assert_ne!(guest.exit_code(QUICKLY), 0);
-        assert_eq!(guest.report_text(), "the last one\n", "QEMU {}", qemu.version);
+        // Wrong at first sight; and wrong when everything else was looked at.
+        for keys in ["profile=nonsense", "record=/proc/version", "record=/dev/full"] {
+            let machine = Machine::pc(&lab, qemu).report().keys(keys);
+            std::fs::write(machine.report_path(), "the last one\n").unwrap();
+            let mut guest = machine.launch();
+            assert_ne!(guest.exit_code(QUICKLY), 0);
+            assert_eq!(guest.report_text(), "the last one\n", "QEMU {}, {keys}", qemu.version);
+        }
     }
 }
 
@@ -412,12 +448,36 @@ fn given_twice_by_two_paths() {
 fn a_guest_that_never_runs() {
     let lab = Lab::open();
     for qemu in &lab.qemus {
-        let mut guest = Machine::pc(&lab, qemu).arguments(&["-S"]).report().launch();
-        guest.monitor("quit");
-        assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
-        let report = guest.report();
-        assert_eq!((&report.summary()["blocks"], &report.summary()["complete"]), (&0.into(), &false.into()));
-        assert!(guest.stderr().contains("icsan: no block was translated"), "{}", guest.outputs());
+        for (keys, code) in [("exitcode=0", 0), ("exitcode=7", UNPROVEN)] {
+            let mut guest = Machine::pc(&lab, qemu).arguments(&["-S"]).report().keys(keys).launch();
+            guest.monitor("info status");
+            assert_eq!(guest.stderr(), "", "it may run yet");
+            guest.monitor("quit");
+            assert_eq!(guest.exit_code(SOON), code, "{}", guest.outputs());
+            let report = guest.report();
+            assert_eq!((&report.summary()["blocks"], &report.summary()["complete"]), (&0.into(), &false.into()));
+            assert!(guest.stderr().contains("icsan: no block was translated"), "{}", guest.outputs());
+        }
+    }
+}
+
+/// QEMU's own accelerator for tests translates nothing, as KVM does: that is said at once, and told by the exit code, however QEMU ends.
+#[test]
+fn qtest_instead_of_tcg() {
+    let lab = Lab::open();
+    let ways: [fn(&mut Guest); 2] = [|guest| guest.monitor("quit"), |guest| guest.signal(Signal::TERM)];
+    // Debian's 10.0 comes without it.
+    for qemu in lab.qemus.iter().filter(|qemu| qemu.version == "11.1") {
+        for end in ways {
+            let machine = Machine::pc_with(&lab, qemu, &["-accel", "qtest"]).sector(&BootSector::new(Ending::PowerOff));
+            let mut guest = machine.report().keys("exitcode=7").launch();
+            guest.wait_until("a word", SOON, |guest| guest.stderr().contains("icsan: nothing is watched: "));
+            guest.monitor("info status");
+            end(&mut guest);
+            assert_eq!(guest.exit_code(SOON), UNPROVEN, "{}", guest.outputs());
+            assert_eq!(guest.report().summary()["complete"], false, "{}", guest.outputs());
+            assert_eq!(guest.stderr().matches("does not run under TCG").count(), 2, "at once, and at the end\n{}", guest.outputs());
+        }
     }
 }
 
@@ -427,15 +487,19 @@ fn kvm_instead_of_tcg() {
     let lab = Lab::open();
     for qemu in &lab.qemus {
         // Stopped, since KVM guests do not get far on every machine that has the device; and a CPU of which no host lacks much.
-        let kvm = ["-accel", "kvm", "-smp", "1"];
-        let mut guest = Machine::pc_with(&lab, qemu, &kvm).arguments(&["-S", "-cpu", "qemu64"]).report().launch();
-        if let Some(code) = guest.ends_within(Duration::from_millis(700)) {
-            panic!("QEMU {} has no KVM here, and exits with {code}: {}", qemu.version, guest.stderr());
+        for accelerators in [&["-accel", "kvm", "-smp", "1"][..], &["-machine", "accel=kvm:tcg", "-smp", "1"]] {
+            let machine = Machine::pc_with(&lab, qemu, accelerators).arguments(&["-S", "-cpu", "qemu64"]);
+            let mut guest = machine.report().keys("exitcode=7").launch();
+            if let Some(code) = guest.ends_within(Duration::from_millis(700)) {
+                panic!("QEMU {} has no KVM here, and exits with {code}: {}", qemu.version, guest.stderr());
+            }
+            assert!(!guest.stderr().contains("falling back to tcg"), "QEMU {} has no KVM here: {}", qemu.version, guest.stderr());
+            guest.wait_until("a word", SOON, |guest| guest.stderr().contains("icsan: nothing is watched: the guest runs under KVM"));
+            guest.monitor("quit");
+            assert_eq!(guest.exit_code(SOON), UNPROVEN, "{}", guest.outputs());
+            assert_eq!(guest.report().summary()["complete"], false, "{}", guest.outputs());
+            assert!(guest.stderr().contains("KVM") && guest.stderr().contains("-accel tcg"), "{}", guest.outputs());
         }
-        guest.monitor("quit");
-        assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
-        assert_eq!(guest.report().summary()["complete"], false, "{}", guest.outputs());
-        assert!(guest.stderr().contains("KVM") && guest.stderr().contains("-accel tcg"), "{}", guest.outputs());
     }
 }
 
@@ -444,9 +508,9 @@ fn kvm_instead_of_tcg() {
 fn a_start_that_is_never_reached() {
     let lab = Lab::open();
     for qemu in &lab.qemus {
-        let start = format!("start={NEVER}");
+        let start = format!("start={NEVER},exitcode=7");
         let mut guest = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::PowerOff)).keys(&start).report().launch();
-        assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
+        assert_eq!(guest.exit_code(SOON), UNPROVEN, "{}", guest.outputs());
         assert_eq!(guest.report().hazards.len(), 0);
         assert_eq!(guest.report().summary()["complete"], false, "QEMU {}: nothing was watched\n{}", qemu.version, guest.outputs());
         assert!(own_lines(&guest.stderr()).iter().any(|line| line.contains(NEVER)), "{}", guest.outputs());
