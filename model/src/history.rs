@@ -70,8 +70,8 @@ impl Place {
         let from = start.0.wrapping_sub(self.page.0);
         let pages = [(0, Some(self.first)), (PAGE, self.second)];
         pages.into_iter().filter_map(move |(page, phys)| {
-            let (first, end) = (from.max(page), from.saturating_add(len).min(page + PAGE));
-            (first < end).then_some((phys?.offset(first - page), end - first))
+            let (phys, first, end) = (phys?, from.max(page), from.saturating_add(len).min(page + PAGE));
+            (first < end).then(|| (phys.offset(first - page), end - first))
         })
     }
 

@@ -38,6 +38,7 @@ pub mod addr;
 pub mod architecture;
 pub mod candidates;
 pub mod decode;
+pub mod detector;
 pub mod error;
 pub mod event;
 pub mod execution;
