@@ -2,6 +2,7 @@
 
 pub mod carry_out;
 mod marker;
+pub mod page_table;
 mod page_walk;
 mod protocol_point;
 mod registers;
