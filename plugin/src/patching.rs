@@ -1,15 +1,19 @@
 //! Patches under way: which task is inside which protocol function, what it stored there, and what its return commits.
 //!
-//! A protocol function is entered and left by a *task*: it may sleep in it, and come back on another vCPU. An entry is known again at its return by the address it
-//! returns to and by the stack pointer it returns with, since kernel stacks belong to tasks. Which task a vCPU runs is told by `__switch_to`, and by
-//! the per-CPU pointer to the current task at each entry.
+//! A protocol function is entered and left by a *task*: it may sleep in it, and come back on another vCPU. An entry is known again at its return by the task, by the address it
+//! returns to and by the stack pointer it returns with. In the kernel the stack pointer alone would do, since kernel stacks belong to tasks; programs that were forked have the same one.
 
+mod tasks;
+
+use crate::x86::page_table::Isolation;
 use crate::x86::stack::Caller;
 use icsan_model::addr::{Linear, Seq, Vcpu};
 use icsan_model::memory::PAGE;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
+pub use tasks::{Identity, TaskName};
+use tasks::{Task, Tasks, Who};
 
 /// Entries that are remembered at a time. A task that dies inside of a function leaves one behind.
 const MAX_FRAMES: usize = 1024;
@@ -22,26 +26,6 @@ const MAX_TASKS: usize = 256;
 
 /// Writers of stores that are remembered.
 const MAX_WRITERS: usize = 1 << 16;
-
-/// Who runs on a vCPU: the address of its `task_struct`, or, where that is not known, its address space.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Task {
-    /// The kernel's word.
-    Struct(u64),
-    /// The physical address of the page table.
-    Space(u64),
-    /// Nothing is known.
-    Vcpu(Vcpu),
-}
-
-/// A task's name, as its `task_struct` says.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TaskName {
-    /// Thread id.
-    pub pid: u32,
-    /// Command name.
-    pub comm: Arc<str>,
-}
 
 /// Where somebody was when something happened.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -82,10 +66,22 @@ impl Awaited {
     }
 }
 
+/// What was entered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Entered {
+    /// A function of the kernel's.
+    Kernel,
+    /// A function of a program's.
+    Program,
+    /// A system call, from a program. Who is inside stores nothing as that program.
+    SystemCall,
+}
+
 /// An entry that has not been left.
 #[derive(Debug)]
 struct Frame {
-    task: Task,
+    who: Who,
+    entered: Entered,
     entry: Linear,
     returns_to: Linear,
     /// The stack pointer after the return.
@@ -98,26 +94,39 @@ struct Frame {
 impl Frame {
     /// Is somebody with that stack pointer at `here` behind the call? Programs' addresses are those of translations, which processes share that have the code elsewhere: of
     /// those only the place in the page counts ([`crate::views`]).
-    fn is_left(&self, here: Linear, stack: u64) -> bool {
-        let user = (self.returns_to.0 | here.0) >> 63 == 0;
+    fn is_left(&self, who: Who, here: Linear, stack: u64) -> bool {
+        let user = is_user(Linear(self.returns_to.0 | here.0));
         let same = self.returns_to == here || user && (self.returns_to.0 ^ here.0).is_multiple_of(PAGE);
-        same && self.stack == stack
+        let may_be = || if self.entered == Entered::Kernel { self.who.may_be_kernel_task(who) } else { self.who.is_process(who) };
+        same && self.stack == stack && may_be()
+    }
+
+    /// Is it surely a frame of the same thread, further up on its stack, or deeper? (The threads of a process whose tasks are not known cannot be told apart.)
+    fn is_on_stack_of(&self, who: Who) -> bool {
+        if self.entered == Entered::Kernel { self.who.is_kernel_task(who) } else { self.who.is_thread(who) }
+    }
+
+    /// Is a store made inside of it that `who` makes, in user mode or not?
+    fn includes(&self, who: Who, user: bool, isolation: Isolation) -> bool {
+        match self.entered {
+            Entered::Kernel => !user && self.who.is_kernel_task(who),
+            Entered::Program if user => self.who.is_process(who),
+            Entered::Program => self.who.is_process_in_kernel(who, isolation),
+            Entered::SystemCall => false,
+        }
     }
 }
 
-/// What a vCPU runs.
-#[derive(Clone, Default, Debug)]
-struct Running {
-    task: Option<u64>,
-    space: Option<u64>,
-    /// Its name, looked up at most once after each switch.
-    name: Option<Option<TaskName>>,
+/// Is it an address of a program's? The upper half of the address space is the kernel's.
+fn is_user(address: Linear) -> bool {
+    address.0 >> 63 == 0
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Patching {
-    running: Vec<Running>,
+    tasks: Tasks,
+    isolation: Isolation,
     frames: Vec<Frame>,
     /// What user tasks stored to code and did not commit, by task.
     user_stores: FxHashMap<Task, VecDeque<Seq>>,
@@ -151,7 +160,8 @@ impl Patching {
     #[must_use]
     pub fn new(vcpus: usize) -> Self {
         Self {
-            running: vec![Running::default(); vcpus],
+            tasks: Tasks::new(vcpus),
+            isolation: Isolation::default(),
             frames: Vec::new(),
             user_stores: FxHashMap::default(),
             writers: FxHashMap::default(),
@@ -173,62 +183,69 @@ impl Patching {
         self.commits
     }
 
-    fn running(&mut self, vcpu: Vcpu) -> Option<&mut Running> {
-        self.running.get_mut(usize::from(vcpu.0))
+    /// The vCPU runs the task `to` from now on, and ran `from` so far.
+    pub fn switch(&mut self, vcpu: Vcpu, from: Option<u64>, to: u64) {
+        self.sees(vcpu, Identity { task: from.filter(|_| self.tasks.who(vcpu).identity.task.is_none()), space: None });
+        self.tasks.set(vcpu, Identity { task: Some(to), space: None });
     }
 
-    /// The vCPU runs this task from now on.
-    pub fn switch(&mut self, vcpu: Vcpu, task: u64) {
-        if let Some(running) = self.running(vcpu)
-            && running.task != Some(task)
-        {
-            running.task = Some(task);
-            running.name = None;
+    /// The vCPU is in the address space `to` from now on, and was in `from` so far.
+    pub fn enter_space(&mut self, vcpu: Vcpu, from: Option<u64>, to: u64) {
+        self.sees(vcpu, Identity { task: None, space: from.filter(|_| self.tasks.who(vcpu).identity.space.is_none()) });
+        self.tasks.set(vcpu, Identity { task: None, space: Some(to) });
+    }
+
+    /// The registers of a vCPU say who runs there. If nobody knew, it is the one who was there all the time: no switch would have gone unnoticed.
+    pub fn sees(&mut self, vcpu: Vcpu, seen: Identity) {
+        let before = self.tasks.who(vcpu);
+        self.tasks.set(vcpu, seen);
+        let now = self.tasks.who(vcpu);
+        if before.identity.task.is_none() && now.identity.task.is_some() {
+            let there = self.frames.iter_mut().filter(|frame| frame.entered == Entered::Kernel && frame.who.is_kernel_task(before));
+            there.for_each(|frame| frame.who.identity.task = now.identity.task);
         }
-    }
-
-    /// The vCPU is in this address space from now on.
-    pub fn enter_space(&mut self, vcpu: Vcpu, space: u64) {
-        if let Some(running) = self.running(vcpu) {
-            running.space = Some(space);
-        }
-    }
-
-    /// Who runs on a vCPU.
-    #[must_use]
-    pub fn task(&self, vcpu: Vcpu) -> Task {
-        match self.running.get(usize::from(vcpu.0)) {
-            Some(Running { task: Some(task), .. }) => Task::Struct(*task),
-            Some(Running { space: Some(space), .. }) => Task::Space(*space),
-            _ => Task::Vcpu(vcpu),
+        if before.identity.space.is_none() && now.identity.space.is_some() {
+            let there = self.frames.iter_mut().filter(|frame| frame.who.vcpu == vcpu && frame.who.identity.space.is_none());
+            there.for_each(|frame| frame.who.identity.space = now.identity.space);
+            if let Some(stores) = self.user_stores.remove(&before.process()) {
+                self.user_stores.entry(now.process()).or_default().extend(stores);
+            }
         }
     }
 
     /// Where a vCPU is. `name` looks the task's name up.
     pub fn context(&mut self, vcpu: Vcpu, cpl: Option<u8>, name: impl FnOnce(u64) -> Option<TaskName>) -> Context {
-        let Some(running) = self.running(vcpu) else { return Context::default() };
-        let task = running.task;
-        let named = running.name.get_or_insert_with(|| task.and_then(name)).clone();
-        Context { space: running.space, cpl, task: named }
+        Context { space: self.tasks.who(vcpu).identity.space, cpl, task: self.tasks.name(vcpu, name) }
     }
 
     /// A task enters a protocol function.
     pub fn enter(&mut self, entry: Entry) {
-        let task = self.task(entry.vcpu);
-        let Entry { entry, returns_to, stack, commits, chain, .. } = entry;
-        // The same call again, in a loop: its return was not seen (its code was translated before the kernel's place was known).
-        let same = |frame: &Frame| (frame.task, frame.stack, frame.returns_to, frame.entry) == (task, stack, returns_to, entry);
-        if let Some(index) = self.frames.iter().position(same) {
-            let mut at = 0..;
-            self.frames.retain(|frame| at.next().is_some_and(|at| at < index) || frame.task != task);
+        let entered = if is_user(entry.entry) { Entered::Program } else { Entered::Kernel };
+        self.push(entry, entered, Vec::new());
+    }
+
+    fn push(&mut self, entry: Entry, entered: Entered, stores: Vec<Seq>) {
+        let who = self.tasks.who(entry.vcpu);
+        if entered != Entered::Kernel {
+            who.identity.space.into_iter().for_each(|space| self.isolation.sees_user_mode(space));
         }
-        // Whatever the same task entered deeper in its stack has been left some other way.
-        self.frames.retain(|frame| frame.task != task || frame.stack > stack || (frame.stack == stack && frame.returns_to == returns_to));
+        let Entry { entry, returns_to, stack, commits, chain, .. } = entry;
+        let new = Frame { who, entered, entry, returns_to, stack, commits, stores, chain: chain.into() };
+        // The same call again, in a loop: its return was not seen (its code was translated before the kernel's place was known).
+        let same = |frame: &Frame| frame.entry == entry && frame.is_left(who, returns_to, stack);
+        let again = self.frames.iter().position(same).unwrap_or(self.frames.len());
+        let mut at = 0..;
+        self.frames.retain(|frame| {
+            let before = at.next().is_some_and(|at| at < again);
+            let tail = frame.is_left(who, returns_to, stack);
+            // Whatever the same task entered deeper in its stack has been left some other way.
+            before && (!frame.is_on_stack_of(who) || frame.stack > stack || tail) || !before && !tail && !frame.is_on_stack_of(who)
+        });
         if self.frames.len() >= MAX_FRAMES {
             self.frames.remove(0);
             self.dropped += 1;
         }
-        self.frames.push(Frame { task, entry, returns_to, stack, commits, stores: Vec::new(), chain: chain.into() });
+        self.frames.push(new);
     }
 
     /// The set of addresses that anybody in a protocol function returns to.
@@ -243,17 +260,22 @@ impl Patching {
         self.frames.iter().any(|frame| frame.returns_to == returns_to)
     }
 
-    /// Somebody is at `here` with that stack pointer: if that is a return, the stores that it commits. With `failed` the function says that it did nothing.
-    pub fn leave(&mut self, here: Linear, stack: u64, failed: bool) -> Vec<Seq> {
-        let Some(index) = self.frames.iter().position(|frame| frame.is_left(here, stack)) else { return Vec::new() };
-        let task = self.frames[index].task;
+    /// A vCPU is at `here` with that stack pointer: if that is a return, the stores that it commits. With `failed` the function says that it did nothing.
+    pub fn leave(&mut self, vcpu: Vcpu, here: Linear, stack: u64, failed: bool) -> Vec<Seq> {
+        let who = self.tasks.who(vcpu);
+        // The latest: a task that died inside may have left another.
+        let Some(index) = self.frames.iter().rposition(|frame| frame.is_left(who, here, stack)) else { return Vec::new() };
+        let last = self.frames[index].who;
         let mut committed = Vec::new();
         // The function, those that it ended in by a jump, and those that were left some other way.
-        let (left, rest) = std::mem::take(&mut self.frames).into_iter().partition(|frame| frame.task == task && frame.stack <= stack);
+        let (left, rest) = std::mem::take(&mut self.frames)
+            .into_iter()
+            .partition(|frame| frame.is_on_stack_of(last) && frame.stack <= stack || frame.is_left(who, here, stack));
         self.frames = rest;
         let left: Vec<Frame> = left;
         for frame in left {
-            if frame.commits && frame.is_left(here, stack) && !failed {
+            let theirs = frame.entered != Entered::Kernel || frame.is_on_stack_of(last);
+            if frame.commits && theirs && frame.is_left(who, here, stack) && !failed {
                 committed.extend(frame.stores);
             }
         }
@@ -268,20 +290,23 @@ impl Patching {
 
     /// A user task asks the kernel to serialize all threads of its address space: what it stored so far is committed by the return.
     pub fn enter_membarrier(&mut self, vcpu: Vcpu, returns_to: Linear, stack: u64) {
-        let task = self.task(vcpu);
-        let stores = self.user_stores.remove(&task).unwrap_or_default();
-        self.enter(Entry { vcpu, entry: returns_to, returns_to, stack, commits: true, chain: Vec::new() });
-        if let Some(frame) = self.frames.last_mut() {
-            frame.stores.extend(stores);
-        }
+        let who = self.tasks.who(vcpu);
+        // What was stored before its task was known stands under its address space.
+        let stores = [who.best(), who.process()].into_iter().filter_map(|task| self.user_stores.remove(&task)).flatten().collect();
+        let entry = Entry { vcpu, entry: returns_to, returns_to, stack, commits: true, chain: Vec::new() };
+        self.push(entry, Entered::SystemCall, stores);
     }
 
     /// A task stored to code; `user`: with user privileges.
     pub fn store(&mut self, seq: Seq, vcpu: Vcpu, user: bool, context: Context) {
-        let task = self.task(vcpu);
+        let who = self.tasks.who(vcpu);
+        let task = who.best();
+        if user {
+            who.identity.space.into_iter().for_each(|space| self.isolation.sees_user_mode(space));
+        }
         let mut function = None;
         let mut chain: Arc<[Caller]> = Arc::default();
-        for frame in self.frames.iter_mut().filter(|frame| frame.task == task) {
+        for frame in self.frames.iter_mut().filter(|frame| frame.includes(who, user, self.isolation)) {
             if frame.commits && frame.stores.len() < MAX_STORES {
                 frame.stores.push(seq);
             } else if frame.commits {
@@ -337,6 +362,9 @@ impl Patching {
 mod tests {
     use super::*;
 
+    /// Where the kernel's addresses begin.
+    const KERNEL: u64 = 1 << 63;
+
     fn entry(vcpu: u16, entry: u64, returns_to: u64, stack: u64, commits: bool) -> Entry {
         Entry { vcpu: Vcpu(vcpu), entry: Linear(entry), returns_to: Linear(returns_to), stack, commits, chain: Vec::new() }
     }
@@ -348,19 +376,19 @@ mod tests {
     #[test]
     fn a_task_that_sleeps_and_migrates_commits_its_own_stores() {
         let mut patching = Patching::new(2);
-        patching.switch(Vcpu(0), 100);
-        patching.switch(Vcpu(1), 200);
+        patching.switch(Vcpu(0), None, 100);
+        patching.switch(Vcpu(1), None, 200);
         patching.enter(entry(0, 1, 10, 0x8000, true));
         store(&mut patching, 1, 0);
         // It sleeps; another task runs there, then it comes back on the other vCPU.
-        patching.switch(Vcpu(0), 300);
+        patching.switch(Vcpu(0), None, 300);
         store(&mut patching, 2, 0);
         store(&mut patching, 3, 1);
-        patching.switch(Vcpu(1), 100);
+        patching.switch(Vcpu(1), None, 100);
         store(&mut patching, 4, 1);
-        assert!(patching.leave(Linear(10), 0x9000, false).is_empty(), "another stack");
+        assert!(patching.leave(Vcpu(1), Linear(10), 0x9000, false).is_empty(), "another stack");
         assert!(patching.awaits(Linear(10)));
-        assert_eq!(patching.leave(Linear(10), 0x8000, false), [Seq(1), Seq(4)]);
+        assert_eq!(patching.leave(Vcpu(1), Linear(10), 0x8000, false), [Seq(1), Seq(4)]);
         assert!(!patching.awaits(Linear(10)));
         assert_eq!(patching.writer(Seq(4)).unwrap().function, Some(Linear(1)));
         assert_eq!(patching.writer(Seq(2)).unwrap().function, None);
@@ -374,9 +402,9 @@ mod tests {
         patching.enter(entry(0, 3, 30, 0x7f00, false));
         store(&mut patching, 5, 0);
         assert_eq!(patching.writer(Seq(5)).unwrap().function, Some(Linear(1)), "the outermost is named");
-        assert!(patching.leave(Linear(30), 0x7f00, false).is_empty(), "it does not commit");
-        assert_eq!(patching.leave(Linear(10), 0x8000, false), [Seq(5)]);
-        assert!(patching.leave(Linear(10), 0x8000, false).is_empty());
+        assert!(patching.leave(Vcpu(0), Linear(30), 0x7f00, false).is_empty(), "it does not commit");
+        assert_eq!(patching.leave(Vcpu(0), Linear(10), 0x8000, false), [Seq(5)]);
+        assert!(patching.leave(Vcpu(0), Linear(10), 0x8000, false).is_empty());
     }
 
     #[test]
@@ -393,14 +421,14 @@ mod tests {
     fn tasks_that_stored_long_ago_make_room() {
         let mut patching = Patching::new(1);
         for task in 0..MAX_TASKS as u64 {
-            patching.switch(Vcpu(0), 100 + task);
+            patching.switch(Vcpu(0), None, 100 + task);
             patching.store(Seq(1 + task), Vcpu(0), true, Context::default());
         }
         assert!(patching.has_many_tasks());
         patching.forget_stores(|store| store != Seq(7));
         assert!(!patching.has_many_tasks(), "what was forgotten needs no commit");
         for task in [1, 2] {
-            patching.switch(Vcpu(0), task);
+            patching.switch(Vcpu(0), None, task);
             patching.store(Seq(1000 + task), Vcpu(0), true, Context::default());
         }
         assert_eq!(
@@ -414,20 +442,163 @@ mod tests {
     #[test]
     fn membarrier_commits_what_the_task_stored_before_it() {
         let mut patching = Patching::new(2);
-        patching.enter_space(Vcpu(0), 0x1000);
-        patching.enter_space(Vcpu(1), 0x2000);
+        patching.enter_space(Vcpu(0), None, 0x1000);
+        patching.enter_space(Vcpu(1), None, 0x2000);
         patching.store(Seq(1), Vcpu(0), true, Context::default());
         patching.store(Seq(2), Vcpu(1), true, Context::default());
         patching.enter_membarrier(Vcpu(0), Linear(50), 0x100);
-        assert_eq!(patching.leave(Linear(50), 0x100, false), [Seq(1)]);
+        assert_eq!(patching.leave(Vcpu(0), Linear(50), 0x100, false), [Seq(1)]);
         patching.store(Seq(3), Vcpu(0), true, Context::default());
         patching.enter_membarrier(Vcpu(0), Linear(50), 0x100);
-        assert!(patching.leave(Linear(50), 0x100, true).is_empty(), "it failed");
+        assert!(patching.leave(Vcpu(0), Linear(50), 0x100, true).is_empty(), "it failed");
         patching.store(Seq(4), Vcpu(0), true, Context::default());
         patching.enter_membarrier(Vcpu(0), Linear(0x7000_0050), 0x100);
         assert!(
-            patching.leave(Linear(0x5000_0051), 0x100, false).is_empty() && patching.leave(Linear(0x5000_0050), 0x108, false).is_empty()
+            patching.leave(Vcpu(0), Linear(0x5000_0051), 0x100, false).is_empty()
+                && patching.leave(Vcpu(0), Linear(0x5000_0050), 0x108, false).is_empty()
         );
-        assert_eq!(patching.leave(Linear(0x5000_0050), 0x100, false), [Seq(4)], "translated in another process");
+        assert_eq!(patching.leave(Vcpu(0), Linear(0x5000_0050), 0x100, false), [Seq(4)], "translated in another process");
+    }
+
+    /// Two processes that were made by fork(): the same code, the same addresses on the stack. Each vCPU has another of them.
+    fn forked() -> Patching {
+        let mut patching = Patching::new(2);
+        patching.switch(Vcpu(0), None, 0xffff_8880_0000_1000);
+        patching.switch(Vcpu(1), None, 0xffff_8880_0000_2000);
+        patching
+    }
+
+    /// They are known by their page tables only, which lie side by side.
+    fn forked_without_symbols() -> Patching {
+        let mut patching = Patching::new(2);
+        patching.enter_space(Vcpu(0), None, 0x8c_8000);
+        patching.enter_space(Vcpu(1), None, 0x8c_9000);
+        patching
+    }
+
+    const WRAPPER: Linear = Linear(0x7f00_0000_0050);
+    const STACK: u64 = 0x7ffe_0000_0100;
+
+    fn user_store(patching: &mut Patching, seq: u64, vcpu: u16) {
+        patching.store(Seq(seq), Vcpu(vcpu), true, Context::default());
+    }
+
+    #[test]
+    fn a_forked_child_does_not_commit_for_its_parent() {
+        for mut patching in [forked(), forked_without_symbols()] {
+            user_store(&mut patching, 1, 0);
+            user_store(&mut patching, 2, 1);
+            patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
+            patching.enter_membarrier(Vcpu(1), WRAPPER, STACK);
+            assert_eq!(patching.leave(Vcpu(1), WRAPPER, STACK, false), [Seq(2)], "the child comes back first");
+            assert_eq!(patching.leave(Vcpu(0), WRAPPER, STACK, false), [Seq(1)]);
+        }
+    }
+
+    #[test]
+    fn a_forked_child_does_not_take_its_parents_commit_away() {
+        for mut patching in [forked(), forked_without_symbols()] {
+            user_store(&mut patching, 1, 0);
+            patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
+            assert!(patching.leave(Vcpu(1), WRAPPER, STACK, true).is_empty(), "another system call of the child's, which failed");
+            assert_eq!(patching.leave(Vcpu(0), WRAPPER, STACK, false), [Seq(1)]);
+        }
+    }
+
+    #[test]
+    fn a_function_of_a_program_commits_for_its_own_process() {
+        for mut patching in [forked(), forked_without_symbols()] {
+            for vcpu in [0, 1] {
+                patching.enter(entry(vcpu, 0x40_1000, 0x40_2000, STACK, true));
+                user_store(&mut patching, 10 + u64::from(vcpu), vcpu);
+                // The kernel stores for it.
+                patching.store(Seq(20 + u64::from(vcpu)), Vcpu(vcpu), false, Context::default());
+            }
+            assert_eq!(patching.writer(Seq(21)).unwrap().function, Some(Linear(0x40_1000)));
+            assert_eq!(patching.leave(Vcpu(1), Linear(0x40_2000), STACK, false), [Seq(11), Seq(21)]);
+            assert_eq!(patching.leave(Vcpu(0), Linear(0x40_2000), STACK, false), [Seq(10), Seq(20)]);
+        }
+    }
+
+    #[test]
+    fn with_page_table_isolation_the_kernel_stores_for_the_process_whose_other_half_it_runs_on() {
+        let store_in_kernel = |program: u64, kernel: u64| {
+            let mut patching = Patching::new(1);
+            patching.enter_space(Vcpu(0), None, program);
+            patching.enter(entry(0, 0x40_1000, 0x40_2000, STACK, true));
+            patching.enter_space(Vcpu(0), None, kernel);
+            store(&mut patching, 1, 0);
+            patching.enter_space(Vcpu(0), None, program);
+            patching.leave(Vcpu(0), Linear(0x40_2000), STACK, false)
+        };
+        assert_eq!(store_in_kernel(0x8c_9000, 0x8c_8000), [Seq(1)]);
+        assert_eq!(store_in_kernel(0x8c_9000, 0x8c_a000), []);
+        assert_eq!(store_in_kernel(0x8c_8000, 0x8c_9000), [], "two processes: user mode runs on no kernel's half");
+    }
+
+    #[test]
+    fn a_thread_whose_task_becomes_known_inside_of_a_call_commits() {
+        // In a program: the address space stays the same.
+        let mut patching = Patching::new(2);
+        patching.enter_space(Vcpu(0), None, 0x1000);
+        user_store(&mut patching, 1, 0);
+        patching.switch(Vcpu(0), None, 0xa000);
+        user_store(&mut patching, 2, 0);
+        patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
+        patching.switch(Vcpu(1), None, 0xa000);
+        assert_eq!(patching.leave(Vcpu(1), WRAPPER, STACK, false), [Seq(1), Seq(2)]);
+        // In the kernel: the first switch tells who ran there so far, and it comes back elsewhere.
+        let mut patching = Patching::new(2);
+        patching.enter(entry(0, KERNEL + 1, KERNEL + 10, KERNEL + 0x8000, true));
+        store(&mut patching, 1, 0);
+        patching.switch(Vcpu(0), Some(0xa000), 0xb000);
+        store(&mut patching, 2, 0);
+        patching.switch(Vcpu(1), Some(0xc000), 0xa000);
+        store(&mut patching, 3, 1);
+        assert_eq!(patching.leave(Vcpu(1), Linear(KERNEL + 10), KERNEL + 0x8000, false), [Seq(1), Seq(3)]);
+        // Its address space, too, may become known by the register that is about to change.
+        let mut patching = Patching::new(1);
+        user_store(&mut patching, 1, 0);
+        patching.enter_space(Vcpu(0), Some(0x1000), 0x2000);
+        patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
+        assert!(patching.leave(Vcpu(0), WRAPPER, STACK, false).is_empty(), "another process");
+        patching.enter_space(Vcpu(0), None, 0x1000);
+        patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
+        assert_eq!(patching.leave(Vcpu(0), WRAPPER, STACK, false), [Seq(1)]);
+    }
+
+    #[test]
+    fn a_kernel_stack_belongs_to_one_task() {
+        let mut patching = Patching::new(2);
+        patching.switch(Vcpu(0), None, 100);
+        patching.enter(entry(0, KERNEL + 1, KERNEL + 10, KERNEL + 0x8000, true));
+        store(&mut patching, 1, 0);
+        // That task dies inside; its stack becomes another one's, which calls the same function.
+        patching.switch(Vcpu(0), None, 200);
+        patching.enter(entry(0, KERNEL + 1, KERNEL + 10, KERNEL + 0x8000, true));
+        store(&mut patching, 2, 0);
+        assert_eq!(patching.leave(Vcpu(0), Linear(KERNEL + 10), KERNEL + 0x8000, false), [Seq(2)]);
+        assert!(patching.leave(Vcpu(0), Linear(KERNEL + 10), KERNEL + 0x8000, false).is_empty());
+        // Who runs where it returns is not known: the stack tells.
+        patching.enter(entry(0, KERNEL + 1, KERNEL + 10, KERNEL + 0x9000, true));
+        store(&mut patching, 3, 0);
+        assert_eq!(patching.leave(Vcpu(1), Linear(KERNEL + 10), KERNEL + 0x9000, false), [Seq(3)]);
+    }
+
+    #[test]
+    fn threads_of_one_process_do_not_leave_each_others_calls() {
+        let mut patching = Patching::new(2);
+        patching.enter_space(Vcpu(0), None, 0x1000);
+        patching.enter_space(Vcpu(1), None, 0x1000);
+        user_store(&mut patching, 1, 0);
+        patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
+        user_store(&mut patching, 2, 1);
+        patching.enter_membarrier(Vcpu(1), WRAPPER, STACK + 0x10_0000);
+        assert_eq!(patching.leave(Vcpu(1), WRAPPER, STACK + 0x10_0000, false), [Seq(2)]);
+        assert_eq!(
+            patching.leave(Vcpu(0), WRAPPER, STACK, false),
+            [Seq(1)],
+            "what another thread stores while one is in the kernel is its own"
+        );
     }
 }

@@ -254,9 +254,9 @@ impl Sanitizer {
     fn leaves_line(&self, vcpu: Vcpu, event: SyncEventId) {
         let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return };
         // Whoever made no store of its own to code since has nothing that a branch would make visible.
-        let pending = self.own_stores.get(usize::from(vcpu.0)).is_some_and(|own| own.swap(false, Ordering::Relaxed));
-        if pending
-            && event == icsan_model::x86::events::IRET
+        let pending = || self.own_stores.get(usize::from(vcpu.0)).is_some_and(|own| own.swap(false, Ordering::Relaxed));
+        if x86::returns(event)
+            && pending()
             && let Some(side) = &mut self.code.lock().side
         {
             side.branched(vcpu, &state.lock());

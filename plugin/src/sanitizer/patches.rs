@@ -1,37 +1,38 @@
 //! What the points of [`crate::x86`] tell of patches under way: tasks, protocol functions, membarrier.
 
 use super::Sanitizer;
-use crate::patching::{Awaited, Entry};
+use crate::patching::{Awaited, Entry, Identity};
 use icsan_model::addr::{Linear, Vcpu};
 use std::sync::atomic::Ordering;
 
 impl Sanitizer {
-    /// `vcpu` runs another task from now on.
-    pub fn runs_task(&self, vcpu: Vcpu, task: u64) {
+    /// `vcpu` runs the task `to` from now on, and ran `from` so far.
+    pub fn runs_task(&self, vcpu: Vcpu, from: Option<u64>, to: u64) {
         if let Some(side) = &mut self.code.lock().side {
-            side.patching().switch(vcpu, task);
+            side.patching().switch(vcpu, from, to);
         }
     }
 
-    /// `vcpu` enters the address space of this page table.
-    pub fn enters_space(&self, vcpu: Vcpu, space: u64) {
+    /// `vcpu` enters the address space of the page table `to`, and leaves that of `from`.
+    pub fn enters_space(&self, vcpu: Vcpu, from: Option<u64>, to: u64) {
         if let Some(side) = &mut self.code.lock().side {
-            side.patching().enter_space(vcpu, space);
+            side.patching().enter_space(vcpu, from, to);
         }
     }
 
-    /// A task enters a protocol function; `task`: which, if that is known.
-    pub fn enters_function(&self, entry: Entry, task: Option<u64>) {
+    /// A task enters a protocol function; `seen`: what the vCPU's registers say of it.
+    pub fn enters_function(&self, entry: Entry, seen: Identity) {
         if let Some(side) = &mut self.code.lock().side {
-            task.into_iter().for_each(|task| side.patching().switch(entry.vcpu, task));
+            side.patching().sees(entry.vcpu, seen);
             side.patching().enter(entry);
             self.awaited.store(side.patching().awaited().0, Ordering::Relaxed);
         }
     }
 
     /// A user task asks for the serialization of all its threads; it goes on at `returns_to`.
-    pub fn calls_membarrier(&self, vcpu: Vcpu, returns_to: Linear, stack: u64) {
+    pub fn calls_membarrier(&self, vcpu: Vcpu, seen: Identity, returns_to: Linear, stack: u64) {
         if let Some(side) = &mut self.code.lock().side {
+            side.patching().sees(vcpu, seen);
             side.patching().enter_membarrier(vcpu, returns_to, stack);
             self.awaited.store(side.patching().awaited().0, Ordering::Relaxed);
         }
@@ -48,11 +49,12 @@ impl Sanitizer {
         self.may_await_return(here) && self.code.lock().side.as_ref().is_some_and(|side| side.patching_known().awaits(here))
     }
 
-    /// Somebody is where a protocol function may return to.
-    pub fn returns_to(&self, here: Linear, stack: u64, failed: bool) {
+    /// A vCPU is where a protocol function may return to.
+    pub fn returns_to(&self, vcpu: Vcpu, seen: Identity, here: Linear, stack: u64, failed: bool) {
         let mut code = self.code.lock();
         let Some(side) = &mut code.side else { return };
-        let committed = side.patching().leave(here, stack, failed);
+        side.patching().sees(vcpu, seen);
+        let committed = side.patching().leave(vcpu, here, stack, failed);
         if !committed.is_empty() {
             let touched = side.commit(&committed);
             self.touch(&touched);

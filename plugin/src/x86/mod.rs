@@ -3,6 +3,7 @@
 pub mod carry_out;
 mod death_point;
 mod marker;
+pub mod page_table;
 mod page_walk;
 mod protocol_point;
 mod registers;
@@ -84,6 +85,22 @@ pub fn may_change_mapping(event: SyncEventId) -> bool {
     .contains(&event)
 }
 
+/// Does the store side have to know of this instruction, whatever the profile counts? It may change the mapping, enter an address space, or return from an interrupt, which is a branch.
+#[must_use]
+pub fn concerns_stores(bytes: &[u8]) -> bool {
+    match classify(bytes) {
+        None => false,
+        Some(Class::Fixed(event)) => may_change_mapping(event) || returns(event),
+        Some(Class::MovCr3 { .. } | Class::Wrmsr | Class::Iret { .. }) => true,
+    }
+}
+
+/// Is it a return from an interrupt, a fault or the like? Then what runs next is not the next instruction, although no branch leads there.
+#[must_use]
+pub fn returns(event: SyncEventId) -> bool {
+    [events::IRET, events::RSM].contains(&event)
+}
+
 /// The privilege level of the vCPU whose callback runs, if its registers can be read.
 #[must_use]
 pub fn privilege(cpu: &CurrentCpu) -> Option<u8> {
@@ -119,18 +136,46 @@ impl Points {
     pub fn instrument(&self, instruction: &Instruction<'_>, before: Option<&[u8]>, sanitizer: &'static Sanitizer) {
         let bytes = instruction.bytes();
         let config = sanitizer.config();
-        let maps = config.writers
-            && match classify(bytes) {
-                Some(Class::Fixed(event)) => may_change_mapping(event),
-                Some(Class::MovCr3 { .. } | Class::Wrmsr) => true,
-                Some(Class::Iret { .. }) | None => false,
-            };
-        self.sync.instrument(instruction, sanitizer, maps || may_synchronize(bytes, &config.profile));
+        self.sync.instrument(instruction, sanitizer, may_synchronize(bytes, &config.profile) || config.writers && concerns_stores(bytes));
         self.marker.instrument(instruction, sanitizer);
         self.gates.instrument(instruction, sanitizer);
         self.deaths.instrument(instruction, sanitizer);
         if config.writers {
             self.protocol.instrument(instruction, before, sanitizer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use icsan_model::x86::X86_64;
+
+    /// `without=` of all that the table knows.
+    fn nothing_serializes() -> Profile {
+        let all: Vec<String> = events::EVENTS.iter().map(|event| event.name.to_owned()).collect();
+        Profile::select(&X86_64, None, &[], &all).unwrap()
+    }
+
+    #[test]
+    fn what_the_store_side_must_know_of_does_not_depend_on_the_profile() {
+        let profile = nothing_serializes();
+        let watched: [&[u8]; 9] = [
+            &[0xcf],
+            &[0x48, 0xcf],
+            &[0x0f, 0xaa],
+            &[0x0f, 0x22, 0xd8],
+            &[0x0f, 0x22, 0xc0],
+            &[0x0f, 0x22, 0xe0],
+            &[0x0f, 0x30],
+            &[0x0f, 0x01, 0x38],
+            &[0x0f, 0x01, 0xdf],
+        ];
+        for bytes in watched {
+            assert!(concerns_stores(bytes) && !may_synchronize(bytes, &profile), "{bytes:x?}");
+        }
+        for bytes in [&[0x0f, 0xa2][..], &[0x90], &[0x0f, 0x01, 0xe8], &[0xc3]] {
+            assert!(!concerns_stores(bytes), "{bytes:x?}");
         }
     }
 }

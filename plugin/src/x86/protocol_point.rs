@@ -1,8 +1,9 @@
 //! Where patches begin and end: entries of protocol functions, the addresses that they return to, `__switch_to`, and the membarrier system call.
 
+use super::page_table;
 use super::registers::Registers;
 use super::stack::callers;
-use crate::patching::Entry;
+use crate::patching::{Entry, Identity};
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::locks::RwLock;
 use crate::qemu::translation::{Instruction, Payload};
@@ -38,6 +39,17 @@ enum Role {
     Function { commits: bool, chain: bool },
 }
 
+/// What the registers say of who runs at `here`. In the kernel that is the task, which its per-CPU variable names, `current_task` bytes from GS on; a program is known by its page
+/// table, since in user mode GS is its own.
+fn who_runs(cpu: &CurrentCpu, here: Linear, current_task: Option<u64>) -> Identity {
+    let registers = Registers::get();
+    if here.0 >> 63 == 0 {
+        return Identity { task: None, space: registers.cr3(cpu).map(page_table::of_cr3) };
+    }
+    let current = current_task.and_then(|offset| cpu.bytes(registers.gs_base(cpu)?.wrapping_add(offset)).map(u64::from_le_bytes));
+    Identity { task: current, space: None }
+}
+
 #[derive(Debug)]
 struct EntryPoint {
     sanitizer: &'static Sanitizer,
@@ -53,18 +65,17 @@ impl Payload for EntryPoint {
         match self.role {
             Role::Switch => {
                 if let Some(next) = registers.rsi(cpu) {
-                    self.sanitizer.runs_task(vcpu, next);
+                    self.sanitizer.runs_task(vcpu, registers.rdi(cpu), next);
                 }
             }
             Role::Function { commits, chain } => {
                 let Some(stack) = registers.rsp(cpu) else { return };
                 let Some(returns_to) = cpu.bytes(stack).map(u64::from_le_bytes) else { return };
                 let symbols = &self.sanitizer.config().symbols;
-                let current = self.current_task.filter(|_| self.entry.0 >> 63 != 0);
-                let task = current.and_then(|offset| cpu.bytes(registers.gs_base(cpu)?.wrapping_add(offset)).map(u64::from_le_bytes));
+                let seen = who_runs(cpu, self.entry, self.current_task);
                 let chain = if chain { callers(cpu, symbols, stack, true) } else { Vec::new() };
                 let entry = Entry { vcpu, entry: self.entry, returns_to: Linear(returns_to), stack: stack.wrapping_add(8), commits, chain };
-                self.sanitizer.enters_function(entry, task);
+                self.sanitizer.enters_function(entry, seen);
             }
         }
     }
@@ -76,6 +87,8 @@ struct ReturnPoint {
     sanitizer: &'static Sanitizer,
     here: Linear,
     system_call: bool,
+    /// As in [`EntryPoint`].
+    current_task: Option<u64>,
 }
 
 impl Payload for ReturnPoint {
@@ -84,11 +97,12 @@ impl Payload for ReturnPoint {
         !self.sanitizer.may_await_return(self.here)
     }
 
-    fn fire(&'static self, _vcpu: Vcpu, cpu: &CurrentCpu) {
+    fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
         let registers = Registers::get();
         let failed = self.system_call && registers.rax(cpu) != Some(0);
         if let Some(stack) = registers.rsp(cpu) {
-            self.sanitizer.returns_to(self.here, stack, failed);
+            let seen = who_runs(cpu, self.here, self.current_task);
+            self.sanitizer.returns_to(vcpu, seen, self.here, stack, failed);
         }
     }
 }
@@ -106,7 +120,7 @@ impl Payload for SyscallPoint {
             && registers.rdi(cpu) == Some(SYNC_CORE)
             && let Some(stack) = registers.rsp(cpu)
         {
-            self.sanitizer.calls_membarrier(vcpu, self.pc.offset(SYSCALL.len() as u64), stack);
+            self.sanitizer.calls_membarrier(vcpu, who_runs(cpu, self.pc, None), self.pc.offset(SYSCALL.len() as u64), stack);
         }
     }
 }
@@ -153,7 +167,10 @@ impl ProtocolPoints {
         };
         let known = self.returns.read().get(&here.0).copied();
         if known.is_some() || system_call || calls_ending(before).any(calls) || sanitizer.awaits_return(here) {
-            let make = || -> &'static ReturnPoint { Box::leak(Box::new(ReturnPoint { sanitizer, here, system_call })) };
+            let make = || -> &'static ReturnPoint {
+                let current_task = sanitizer.config().symbols.current_task_from_gs();
+                Box::leak(Box::new(ReturnPoint { sanitizer, here, system_call, current_task }))
+            };
             let point = known.unwrap_or_else(|| *self.returns.write().entry(here.0).or_insert_with(make));
             instruction.on_execute(point, true);
         }

@@ -1,6 +1,7 @@
 //! Instructions that serialize, or may.
 
 use super::carry_out::prepare;
+use super::page_table;
 use super::registers::Registers;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::divert::{Divert, MayDivert};
@@ -12,10 +13,6 @@ use icsan_model::sync_event::SyncEventId;
 use icsan_model::x86::classify::{Class, classify};
 use icsan_model::x86::{events, resolve};
 use std::collections::HashMap;
-
-/// The part of CR3 that is an address, less bit 12, by which page-table isolation tells the kernel's half of a pair of tables from the user's
-/// (arch/x86/entry/calling.h, PTI_USER_PGTABLE_BIT).
-const PAGE_TABLE: u64 = 0x000f_ffff_ffff_e000;
 
 /// The MSR that holds the address of the kernel's system-call entry (SDM vol. 4, IA32_LSTAR), and Linux's name for what is there.
 const LSTAR: u32 = 0xc000_0082;
@@ -66,7 +63,8 @@ impl Payload for ResolvedPoint {
             Class::MovCr3 { register } => {
                 let event = mov_cr3(cpu, register);
                 if let Some(new) = Registers::get().general(cpu, register) {
-                    self.sanitizer.enters_space(vcpu, new & PAGE_TABLE);
+                    let from = Registers::get().cr3(cpu).map(page_table::of_cr3);
+                    self.sanitizer.enters_space(vcpu, from, page_table::of_cr3(new));
                 }
                 event
             }
