@@ -6,9 +6,10 @@
 //! One row of each mechanism (static key, tracepoint, ftrace, kprobe at an entry and as a jump, uprobe, BPF, module) is in every run. Further triggers of the same
 //! mechanism are heavy: they read the kernel's text several times each, which is what takes the time.
 
-use super::{Scenario, good};
-use crate::verdict::Profile::SdmStrict;
-use crate::verdict::Verdict::Unchecked;
+use super::{Scenario, Visible, Writer, good};
+use crate::verdict::Kind::Unserialized;
+use crate::verdict::Profile::{Fred, SdmStrict};
+use crate::verdict::Verdict::{Reported, Unchecked};
 use crate::verdict::Verdicts;
 
 const KERNEL: Verdicts =
@@ -50,6 +51,13 @@ pub(super) const ROWS: &[Scenario] = &[
     kernel("kernel/bpf-filter", "attaches and detaches socket filters, on every CPU at once, and sends packets through them"),
     kernel("kernel/bpf-run", "loads programs, on every CPU at once, runs them and unloads them"),
     kernel("kernel/bpf-dispatcher", "runs XDP programs through the dispatcher, which is patched for each"),
+    // Out of the group, since FRED is its point: runs under that profile leave the group out.
+    Scenario {
+        writer: Some(Writer::Other),
+        visible: Visible::Sometimes("an old filter may do what the new one does, and a mix anything"),
+        ..good("bpf/replaced", "replaces the filter of a socket that another CPU, in system calls only, sends packets through")
+            .under(Fred, Reported(Unserialized))
+    },
     kernel("kernel/module", "loads two modules in turn, runs their code on every CPU, patches it, and unloads them"),
     // The heavy ones.
     kernel("kernel/preempt", "switches the preemption model: thousands of static calls and keys").heavy(),

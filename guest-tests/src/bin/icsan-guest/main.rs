@@ -7,6 +7,7 @@
 //! icsan-guest run FILTER [TIMES]  as an ordinary program
 //! ```
 
+mod bpf_replaced;
 mod child;
 mod code_page;
 mod commit;

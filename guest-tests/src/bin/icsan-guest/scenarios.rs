@@ -6,8 +6,8 @@ use crate::int3_protocol::Missing;
 use crate::outcome::Attempt;
 use crate::shape::Kind;
 use crate::stores::{Via, store};
+use crate::{bpf_replaced, kernel_bpf, kernel_cpus, kernel_membarrier, kernel_modules, kernel_static_keys, kernel_tracing};
 use crate::{commit, guard_word, int3_protocol, mapping, membarrier, neighbours, own_code, patcher, processes};
-use crate::{kernel_bpf, kernel_cpus, kernel_membarrier, kernel_modules, kernel_static_keys, kernel_tracing};
 
 /// Looks the function up.
 pub fn function(name: &str) -> Option<fn() -> Attempt> {
@@ -145,6 +145,7 @@ fn kernel_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "kernel/bpf-filter" => kernel_bpf::filter,
         "kernel/bpf-run" => kernel_bpf::run,
         "kernel/bpf-dispatcher" => kernel_bpf::dispatcher,
+        "bpf/replaced" => bpf_replaced::replaced,
         "kernel/module" => kernel_modules::module,
         "kernel/preempt" => kernel_cpus::preempt,
         "kernel/hotplug" => kernel_cpus::hotplug,
