@@ -333,7 +333,7 @@ impl<'a> Object<'a> {
             complete: counts.complete,
             kaslr: report.config.symbols.offset().map(hex),
             fault,
-            note: counts.nothing_watched.clone().or_else(|| counts.no_writers.map(str::to_owned)),
+            note: counts.nothing_watched.clone(),
         })
     }
 }
