@@ -6,6 +6,7 @@
 
 use icsan_model::addr::{Linear, Phys, Vcpu};
 use icsan_model::memory::PAGE;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// No store that QEMU tells of is longer, in bytes.
@@ -14,8 +15,12 @@ const LONGEST_STORE: u64 = 16;
 /// Linear pages that a vCPU remembers. A power of two.
 const WAYS: usize = 256;
 
-/// Physical pages that have a bit of their own: those of 4 GiB. Higher ones share bits with lower ones, which costs time and no verdict.
-const BITS: usize = 1 << 20;
+/// Physical pages whose bits lie together: those of 1 GiB. They are made when the first of them holds code.
+const BITS: usize = 1 << 18;
+type Bits = [AtomicU64; BITS / 64];
+
+/// So many GiB of physical addresses have bits of their own. Higher pages share them with lower ones, which costs time and no verdict: see [`PageFilter::unmark`].
+const GIBS: usize = 1 << 12;
 
 #[derive(Debug)]
 #[repr(align(64))]
@@ -40,8 +45,8 @@ pub fn passes(vcpu: Vcpu, linear: Linear) -> bool {
 /// The filter. There is one in a process that shares its memory with [`passes`].
 #[derive(Debug)]
 pub struct PageFilter {
-    code: Box<[AtomicU64]>,
-    /// Did code lie above 4 GiB? Then bits may belong to several pages.
+    code: Box<[OnceLock<Box<Bits>>]>,
+    /// Did code lie above what has bits of its own? Then they may belong to several pages.
     shared: AtomicBool,
     plain: &'static [Plain],
 }
@@ -55,21 +60,27 @@ impl PageFilter {
 
     fn with(plain: &'static [Plain]) -> Self {
         plain.iter().for_each(Plain::clear);
-        Self { shared: AtomicBool::new(false), code: (0..BITS / 64).map(|_| AtomicU64::new(0)).collect(), plain }
+        Self { shared: AtomicBool::new(false), code: (0..GIBS).map(|_| OnceLock::new()).collect(), plain }
     }
 
-    fn bit(&self, phys: Phys) -> (&AtomicU64, u64) {
-        let page = (phys.0 / PAGE) as usize % BITS;
-        (&self.code[page / 64], 1 << (page % 64))
+    /// The page's word in the bits of its GiB, and its bit.
+    fn bit(phys: Phys) -> (usize, usize, u64) {
+        let page = (phys.0 / PAGE) as usize;
+        (page / BITS % GIBS, page % BITS / 64, 1 << (page % 64))
+    }
+
+    fn is_above(phys: Phys) -> bool {
+        phys.0 / PAGE >= (GIBS * BITS) as u64
     }
 
     /// The page begins to hold code. To be called before its contents are read.
     pub fn mark(&self, phys: Phys) {
-        if phys.0 / PAGE >= BITS as u64 {
+        if Self::is_above(phys) {
             self.shared.store(true, Ordering::SeqCst);
         }
-        let (word, mask) = self.bit(phys);
-        if word.fetch_or(mask, Ordering::SeqCst) & mask == 0 {
+        let (gib, word, mask) = Self::bit(phys);
+        let bits = self.code[gib].get_or_init(|| Box::new([const { AtomicU64::new(0) }; BITS / 64]));
+        if bits[word].fetch_or(mask, Ordering::SeqCst) & mask == 0 {
             fence(Ordering::SeqCst);
             self.plain.iter().for_each(Plain::clear);
         }
@@ -77,19 +88,21 @@ impl PageFilter {
 
     /// The page holds no code any more. `false`: it may share its bit with another one, and keeps it.
     pub fn unmark(&self, phys: Phys) -> bool {
-        if phys.0 / PAGE >= BITS as u64 || self.shared.load(Ordering::SeqCst) {
+        if Self::is_above(phys) || self.shared.load(Ordering::SeqCst) {
             return false;
         }
-        let (word, mask) = self.bit(phys);
-        word.fetch_and(!mask, Ordering::SeqCst);
+        let (gib, word, mask) = Self::bit(phys);
+        if let Some(bits) = self.code[gib].get() {
+            bits[word].fetch_and(!mask, Ordering::SeqCst);
+        }
         true
     }
 
     /// May the page hold code?
     #[must_use]
     pub fn may_hold_code(&self, phys: Phys) -> bool {
-        let (word, mask) = self.bit(phys);
-        word.load(Ordering::SeqCst) & mask != 0
+        let (gib, word, mask) = Self::bit(phys);
+        self.code[gib].get().is_some_and(|bits| bits[word].load(Ordering::SeqCst) & mask != 0)
     }
 
     /// Does the vCPU, whose thread this is, remember that the linear page holds no code?
@@ -103,8 +116,9 @@ impl PageFilter {
     /// The vCPU, whose thread this is, remembers that the linear page, which is mapped to this physical one, holds no code; if that is still so.
     pub fn note_plain(&self, vcpu: Vcpu, linear: Linear, phys: Phys) {
         let Some(plain) = self.plain.get(usize::from(vcpu.0)) else { return };
-        plain.pages[way(linear)].store(linear.align_down(PAGE).0, Ordering::SeqCst);
-        // Whoever marks the page sets its bit and then clears what is remembered: either the bit is seen here, or what was stored here is cleared there.
+        plain.pages[way(linear)].store(linear.align_down(PAGE).0, Ordering::Relaxed);
+        // Whoever marks the page sets its bit and then clears what is remembered: either the bit is seen here (and that there are bits), or what was stored here is cleared there.
+        fence(Ordering::SeqCst);
         if self.may_hold_code(phys) {
             plain.pages[way(linear)].store(none(way(linear)), Ordering::Relaxed);
         }
@@ -197,7 +211,22 @@ mod tests {
         assert!(is_plain(Linear(0x7000)));
         filter.mark(Phys(0x5000));
         assert!(filter.may_hold_code(Phys(0x5000)) && !is_plain(Linear(0x7000)), "whoever stores there asks again");
-        filter.mark(Phys(0x1_0000_5000));
+    }
+
+    #[test]
+    fn pages_above_4_gib_have_bits_of_their_own_up_to_4_tib() {
+        let filter = filter(1);
+        let above = [1, 4, 7, 1023, GIBS as u64 - 1].map(|gib| Phys(0x5000 + (gib << 30)));
+        for phys in above {
+            filter.mark(phys);
+            assert!(
+                filter.may_hold_code(phys) && !filter.may_hold_code(Phys(phys.0 + PAGE)) && !filter.may_hold_code(Phys(0x5000)),
+                "{phys}"
+            );
+        }
+        assert!(filter.unmark(above[1]) && !filter.may_hold_code(above[1]) && filter.may_hold_code(above[0]));
+        filter.mark(Phys(0x5000));
+        filter.mark(Phys(0x5000 + ((GIBS as u64) << 30)));
         assert!(!filter.unmark(Phys(0x5000)) && filter.may_hold_code(Phys(0x5000)), "the bit may be another page's");
     }
 }

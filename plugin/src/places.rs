@@ -1,135 +1,113 @@
 //! Where code is in guest-physical memory.
 //!
-//! QEMU gives a host pointer for code and a physical address for a store. From plugin API 5 on it translates linear addresses, so the physical page of each page of code is asked for once.
-//! API 4 cannot: there the guest's RAM is one mapping of the process, whose start is physical address 0, and that is believed only after stores
-//! proved it: what was stored at a physical address could be read at that distance from the mapping's start.
+//! QEMU gives a host pointer for code and a physical address for a store. A walk of the page tables ([`crate::qemu::page_walk`]) bridges them, whatever the size of the guest's memory and
+//! however it is laid out. It is asked for when code in a page is first seen, and again and again from then on, since it may be wrong, and does not stay true for ever:
+//! - The page tables may have changed since QEMU looked the code up. (A page that was copied on a write, while another vCPU has not been told yet: its code is still
+//!   the old page's, and the walk says the new one.) The next look is right.
+//! - Memory moves. Firmware's ROM is seen below 1 MiB and below 4 GiB, a device's memory goes where its BAR says, and memory that was unplugged comes back at another
+//!   address. What is plugged in somewhere takes the place of what was there.
+//!
+//! So the latest answer is what counts, and a page whose answer changed is asked about at once again.
 
-use crate::qemu::cpu::CurrentCpu;
-use crate::qemu::host_code::{HostPage, mapping_holds, mapping_of};
-use icsan_model::addr::{Linear, Phys};
-use icsan_model::memory::PAGE;
+use crate::qemu::host_code::HostPage;
+use icsan_model::addr::Phys;
 use rustc_hash::FxHashMap;
-use std::ops::Range;
 
-/// Smaller mappings are firmware or devices, not the machine's RAM; in bytes.
-pub const SMALLEST_RAM: usize = 16 << 20;
+/// At each of so many translations of code in a page it is asked where the page is; and at the first two of them.
+const ASK_EVERY: u32 = 16;
 
-/// RAM beyond this physical address continues above 4 GiB on some machines (the lowest such limit of QEMU's PC machines): its place is not known.
-pub const LINEAR_UP_TO: u64 = 0x8000_0000;
-
-/// Stores of at least 4 bytes that have to prove the mapping.
-const PROOFS: u32 = 32;
-
-/// Stores that may contradict it: another vCPU can store to the same place in between.
-const CONTRADICTIONS: u32 = 8;
-
-/// RAM as API 4 lets it be known.
-#[derive(Clone, Debug)]
-enum Ram {
-    /// No code in RAM has been seen yet.
-    Unseen,
-    /// A mapping of this process that holds code, on trial.
-    Trial { range: Range<usize>, proofs: u32, contradictions: u32 },
-    /// The trial was won.
-    Proven(Range<usize>),
-    /// It was lost.
-    Refuted,
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    phys: Phys,
+    /// How often its code was translated since the answer was another one.
+    translations: u32,
 }
 
-/// Physical pages by where they are in the host's memory.
-#[derive(Debug)]
+/// Physical pages by where they are in the host's memory, and the other way round.
+#[derive(Debug, Default)]
 pub struct Places {
-    known: FxHashMap<HostPage, Phys>,
-    ram: Ram,
-    /// Pages of code whose place could not be told.
-    lost: u64,
-}
-
-impl Default for Places {
-    fn default() -> Self {
-        Self { known: FxHashMap::default(), ram: Ram::Unseen, lost: 0 }
-    }
+    by_host: FxHashMap<HostPage, Known>,
+    by_phys: FxHashMap<Phys, HostPage>,
 }
 
 impl Places {
-    /// The physical page of code at `linear`, which lies in `host`. `None`: it cannot be told (yet).
-    pub fn find(&mut self, host: HostPage, linear: Linear, cpu: &CurrentCpu) -> Option<Phys> {
-        if let Some(known) = self.known.get(&host) {
-            return Some(*known);
+    /// The physical page of code that lies in `host` and is being translated. `walk` asks QEMU for it. `None`: it cannot be told.
+    pub fn find(&mut self, host: HostPage, walk: impl FnOnce() -> Option<Phys>) -> Option<Phys> {
+        let known = self.by_host.get_mut(&host);
+        if let Some(Known { phys, translations }) = known {
+            *translations = translations.wrapping_add(1);
+            if *translations > 2 && !translations.is_multiple_of(ASK_EVERY) {
+                return Some(*phys);
+            }
         }
-        let found = match cpu.physical(linear.align_down(PAGE).0) {
-            Some(phys) => Some(Phys(phys)),
-            None => self.in_ram(host),
-        };
-        match found {
-            Some(phys) => drop(self.known.insert(host, phys)),
-            None => self.lost += 1,
+        let known = known.map(|known| known.phys);
+        match walk() {
+            // It was unmapped a moment ago, and the vCPU has not been told yet.
+            None => known,
+            Some(phys) if known == Some(phys) => known,
+            Some(phys) => {
+                self.by_host.insert(host, Known { phys, translations: 0 });
+                if let Some(before) = known.filter(|before| self.by_phys.get(before) == Some(&host)) {
+                    self.by_phys.remove(&before);
+                }
+                self.by_phys.insert(phys, host);
+                Some(phys)
+            }
         }
-        found
     }
 
-    fn in_ram(&mut self, host: HostPage) -> Option<Phys> {
-        if matches!(self.ram, Ram::Unseen)
-            && let Some(range) = mapping_of(host.address()).filter(|range| range.len() >= SMALLEST_RAM)
-        {
-            self.ram = Ram::Trial { range, proofs: 0, contradictions: 0 };
-        }
-        let Ram::Proven(range) = &self.ram else { return None };
-        let offset = range.contains(&host.address()).then(|| (host.address() - range.start) as u64)?;
-        (offset < LINEAR_UP_TO).then_some(Phys(offset))
-    }
-
-    /// Every page of code whose place is known.
-    pub fn iter(&self) -> impl Iterator<Item = (HostPage, Phys)> {
-        self.known.iter().map(|(host, phys)| (*host, *phys))
-    }
-
-    /// Does a trial wait for stores?
+    /// Where the host has the code of a physical page, as of the last translation of any in it.
     #[must_use]
-    pub fn on_trial(&self) -> bool {
-        matches!(self.ram, Ram::Trial { .. })
+    pub fn host(&self, page: Phys) -> Option<HostPage> {
+        self.by_phys.get(&page).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    const HOST: HostPage = HostPage::at(0x7000_0000_0000);
+    const OTHER: HostPage = HostPage::at(0x7000_0000_1000);
+
+    #[test]
+    fn a_page_is_asked_for_twice_again_and_then_rarely() {
+        let mut places = Places::default();
+        let asked = Cell::new(0);
+        for translation in 0..4 * ASK_EVERY {
+            let walk = || {
+                asked.set(asked.get() + 1);
+                Some(Phys(0x1_4000_5000))
+            };
+            assert_eq!(places.find(HOST, walk), Some(Phys(0x1_4000_5000)), "{translation}");
+        }
+        assert_eq!(asked.get(), 3 + 3);
     }
 
-    /// A store that has just been made. `true` if it was the last proof that was needed: code that had no place may have one now.
-    pub fn prove(&mut self, phys: Phys, bytes: &[u8]) -> bool {
-        let Ram::Trial { range, proofs, contradictions } = &mut self.ram else { return false };
-        let trivial = bytes.len() < 4 || bytes.iter().all(|byte| *byte == 0);
-        if trivial || phys.0 >= LINEAR_UP_TO.min(range.len() as u64) {
-            return false;
-        }
-        if mapping_holds(range, phys.0, bytes) {
-            *proofs += 1;
-        } else {
-            *contradictions += 1;
-        }
-        if *contradictions > CONTRADICTIONS {
-            self.ram = Ram::Refuted;
-            return false;
-        }
-        let won = *proofs >= PROOFS;
-        if won {
-            self.ram = Ram::Proven(range.clone());
-        }
-        won
+    #[test]
+    fn a_wrong_answer_lasts_until_the_next_one() {
+        let mut places = Places::default();
+        assert_eq!(places.find(HOST, || None), None);
+        assert_eq!(places.find(HOST, || Some(Phys(0x5000))), Some(Phys(0x5000)));
+        assert_eq!(places.find(HOST, || Some(Phys(0x6000))), Some(Phys(0x6000)));
+        assert_eq!(places.find(HOST, || None), Some(Phys(0x6000)), "it was unmapped a moment ago");
+        assert_eq!((places.host(Phys(0x5000)), places.host(Phys(0x6000))), (None, Some(HOST)));
     }
 
-    /// How often code had no place.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
-        self.lost
-    }
-
-    /// Why it had none, for the report.
-    #[must_use]
-    pub fn trouble(&self) -> Option<&'static str> {
-        match self.ram {
-            Ram::Refuted => Some(
-                "this QEMU (plugin API 4) does not say where code is in physical memory, and it could not be found out: writers are unknown",
-            ),
-            Ram::Trial { .. } if self.lost > 0 => Some(
-                "this QEMU (plugin API 4) does not say where code is in physical memory, and too few stores were seen to prove it: writers are unknown",
-            ),
-            _ => None,
+    #[test]
+    fn memory_that_moves_is_found_again() {
+        let mut places = Places::default();
+        for _ in 0..ASK_EVERY {
+            places.find(HOST, || Some(Phys(0x5000)));
         }
+        let found: Vec<_> = (0..ASK_EVERY).map(|_| places.find(HOST, || Some(Phys(0x9000)))).collect();
+        assert_eq!(found.last(), Some(&Some(Phys(0x9000))), "{found:?}");
+        // Other memory at the same place.
+        places.find(OTHER, || Some(Phys(0x9000)));
+        assert_eq!(places.host(Phys(0x9000)), Some(OTHER));
+        // What was there first is not forgotten with what took its place.
+        places.find(HOST, || Some(Phys(0xa000)));
+        assert_eq!(places.host(Phys(0x9000)), Some(OTHER));
     }
 }

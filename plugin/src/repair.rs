@@ -10,7 +10,9 @@ mod numbers;
 mod ram;
 mod sites;
 
+use crate::gaps::Gap;
 use crate::qemu::api::Generation;
+use crate::qemu::host_address;
 use crate::qemu::host_code::{mapping_holds, mapping_of};
 use crate::qemu::repair::{self as ways, CPUID, Checked, Leave, MayLeave, REWRITTEN};
 use crate::qemu::translation::{Instruction, Translation};
@@ -137,10 +139,10 @@ impl MayLeave for Block {
         let (phys, host) = site.at;
         let inside = phys.0 % REWRITTEN as u64;
         let (phys, host) = (Phys(phys.0 - inside), host.wrapping_sub(inside as usize));
-        let source = (!ways::needs_source() || repair.ram.same(host, phys, REWRITTEN as u64)).then_some((phys, host));
+        let source = (!ways::needs_source() || repair.is_same_memory(host, phys, REWRITTEN as u64)).then_some((phys, host));
         if source.is_none() || !turn.again(site.block) {
             turn.doubt(site.block, site.len);
-            repair.gave_up.fetch_add(1, Ordering::Relaxed);
+            repair.gives_up();
             return None;
         }
         repair.repaired.fetch_add(1, Ordering::Relaxed);
@@ -155,6 +157,7 @@ impl Repair {
     /// Why QEMU's blocks cannot be repaired here, as the rest of a line.
     pub fn new(generation: Generation, vcpus: usize) -> Result<&'static Self, String> {
         ways::prepare(generation)?;
+        host_address::prepare();
         let checked = Checked::new(MAX_SLOTS).ok_or("QEMU gave no scoreboard")?;
         let repair: &'static Self = Box::leak(Box::new(Self {
             numbers: Numbers::default(),
@@ -176,6 +179,17 @@ impl Repair {
     pub fn counts(&self) -> RepairCounts {
         let [suspect, repaired, gave_up] = [&self.suspect, &self.repaired, &self.gave_up].map(|count| count.load(Ordering::Relaxed));
         RepairCounts { suspect, repaired, gave_up }
+    }
+
+    /// Is it certain?
+    fn is_same_memory(&self, host: usize, phys: Phys, len: u64) -> bool {
+        if host_address::is_known() { host_address::is(host, phys, len) } else { self.ram.same(host, phys, len) }
+    }
+
+    /// A block is executed as it is, and not judged.
+    fn gives_up(&self) {
+        self.gave_up.fetch_add(1, Ordering::Relaxed);
+        Gap::Unrepaired.note();
     }
 
     fn several(&self) -> bool {
@@ -203,7 +217,7 @@ impl Repair {
                     block.may_leave::<Block>(&self.checked, slot, word.version(), word.bits());
                 }
                 // There is no room for it: it is executed as it is.
-                None => drop(self.gave_up.fetch_add(1, Ordering::Relaxed)),
+                None => self.gives_up(),
             }
         }
         BOUND.set(self.numbers.now());
@@ -218,8 +232,8 @@ impl Repair {
         (phys, host): (Phys, usize),
         bound: u64,
     ) -> Option<Word> {
-        if ways::needs_source() {
-            self.ram.offer(host, mapping_of);
+        if ways::needs_source() && !host_address::is_known() {
+            self.ram.offer(host, phys, mapping_of);
         }
         let len: u64 = instructions.iter().map(|instruction| instruction.bytes().len() as u64).sum();
         let here = len.min(PAGE - block.0 % PAGE);
@@ -247,7 +261,7 @@ impl Repair {
         self.numbers.retire(phys);
     }
 
-    /// Is it not known yet where the guest's memory is in the host's?
+    /// Is it not known of all code yet where the guest's memory is in the host's?
     #[inline]
     #[must_use]
     pub fn asks_for_proof(&self) -> bool {
@@ -256,7 +270,7 @@ impl Repair {
 
     /// A vCPU has stored these bytes to a page without code.
     pub fn proves_ram(&self, phys: Phys, bytes: &[u8]) {
-        self.ram.prove(phys, bytes, |range| mapping_holds(range, phys.0, bytes));
+        self.ram.prove(phys, bytes, |mapping, offset| mapping_holds(mapping, offset, bytes));
     }
 
     /// `vcpu` begins an epoch.

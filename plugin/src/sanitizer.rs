@@ -12,11 +12,12 @@ use crate::page_filter::PageFilter;
 use crate::qemu::accelerator::Accelerator;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::divert;
+use crate::qemu::host_code::Contents;
 use crate::qemu::install::{Hooks, Machine};
 use crate::qemu::locks::{self, Mutex};
 use crate::qemu::scoreboard::Slots;
 use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
-use crate::qemu::{fence, guard, process};
+use crate::qemu::{fence, guard, page_walk, process};
 use crate::recorder::Recorder;
 use crate::repair::Repair;
 use crate::report::exit_code::{UNPROVEN, exit_code};
@@ -28,7 +29,7 @@ use crate::store_side::StoreSide;
 use crate::vcpu::VcpuState;
 use crate::widen::Widening;
 use crate::x86;
-use icsan_model::addr::{Linear, Seq, Vcpu};
+use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::architecture::Architecture;
 use icsan_model::hazard::Kind;
 use icsan_model::history::Place;
@@ -81,8 +82,6 @@ pub struct Sanitizer {
     sink: Mutex<Sink>,
     /// The place of the last event in the order of all stores to code and all serializing events.
     seq: Line<AtomicU64>,
-    /// API 4: is it settled where memory is?
-    places_settled: AtomicBool,
     /// Did the vCPU store to code since it last left its line by an event that the profile does not count? Touched by its own thread only.
     own_stores: Box<[AtomicBool]>,
     /// Where those return to that are in a protocol function.
@@ -125,6 +124,7 @@ impl Sanitizer {
         let mut sink = Sink::open(config.report.as_deref()).map_err(|error| error.to_string())?;
         let count = machine.max_vcpus.max(1);
         fence::prepare();
+        page_walk::prepare(machine.generation);
         let slots = Slots::new(count, config.writers).ok_or("QEMU gave no scoreboard")?;
         let vcpus = (0..count).map(|_| Mutex::default()).collect();
         let layout = config.symbols.kernel_table().and_then(|table| table.layout().copied());
@@ -163,7 +163,6 @@ impl Sanitizer {
             findings: Mutex::default(),
             sink: Mutex::new(sink),
             seq: Line(AtomicU64::new(0)),
-            places_settled: AtomicBool::new(false),
             own_stores: (0..count).map(|_| AtomicBool::new(false)).collect(),
             awaited: AtomicU64::new(0),
             marker: AtomicU64::new(0),
@@ -307,8 +306,6 @@ impl Sanitizer {
         let mut code = self.code.lock();
         let place = self.place(&mut code, instructions, &block.cpu());
         if let Some(repair) = self.repair {
-            // The end of an instruction may be all that is in the second page.
-            place.and_then(|place| place.second).inspect(|second| self.filter.mark(*second));
             repair.watch(block, instructions, place);
         }
         let Code { table, side } = &mut *code;
@@ -351,18 +348,31 @@ impl Sanitizer {
     fn place(&self, code: &mut Code, instructions: &[Instruction<'_>], cpu: &CurrentCpu) -> Option<Place> {
         let side = code.side.as_mut()?;
         let place = side.place(instructions, cpu)?;
-        // Of an instruction that crosses into the next page only what is in the first one; of a block that goes on there both.
+        // A block's first page, and its second, if an instruction begins there.
         for part in instructions.chunk_by(|a, b| a.linear.align_down(PAGE) == b.linear.align_down(PAGE)) {
             let (first, last) = (&part[0], &part[part.len() - 1]);
             let (Some(phys), Some(host)) = (place.phys(first.linear), first.host_page(PAGE)) else { continue };
-            self.filter.mark(phys);
-            side.learn_page(phys, host);
             let len = (last.linear.0 - first.linear.0 + last.bytes().len() as u64).min(PAGE - first.linear.0 % PAGE);
-            for touched in side.compare(phys, len, host, || self.next()) {
-                self.touch(&touched);
-            }
+            self.learn(side, phys, len, &host);
+        }
+        // Of an instruction that crosses into the next page there is no host pointer to its end, and nothing else of the block is there.
+        let (last, next) = (instructions.last()?, place.page.offset(PAGE));
+        if let Some(second) = place.second
+            && last.linear < next
+            && let Some(contents) = cpu.bytes::<{ PAGE as usize }>(next.0)
+        {
+            self.learn(side, second, (last.linear.0 + last.bytes().len() as u64).saturating_sub(next.0), &contents);
         }
         Some(place)
+    }
+
+    /// `len` bytes from `phys` on, in a page with these contents, are code.
+    fn learn(&self, side: &mut StoreSide, phys: Phys, len: u64, contents: &impl Contents) {
+        self.filter.mark(phys);
+        side.learn_page(phys, contents);
+        for touched in side.compare(phys, len, contents, || self.next()) {
+            self.touch(&touched);
+        }
     }
 }
 

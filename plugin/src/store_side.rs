@@ -2,10 +2,12 @@
 //!
 //! Everything here is behind one lock. It is entered at translations, at stores to pages that hold code, and at the executions that need a closer look.
 
+use crate::gaps::Gap;
 use crate::patching::{Context, Patching, TaskName};
 use crate::places::Places;
 use crate::qemu::cpu::CurrentCpu;
-use crate::qemu::host_code::HostPage;
+use crate::qemu::host_code::{Contents, HostPage};
+use crate::qemu::page_walk;
 use crate::qemu::scoreboard::VcpuSlots;
 use crate::qemu::translation::Instruction;
 use crate::recorder::{Past, Recorder};
@@ -202,41 +204,34 @@ impl StoreSide {
         patching.forget_stores(|store| history.memory().record(store).is_some());
     }
 
-    /// Where code is.
-    pub fn places(&mut self) -> &mut Places {
-        &mut self.places
-    }
-
-    /// Where code is.
-    #[must_use]
-    pub fn places_known(&self) -> &Places {
-        &self.places
-    }
-
-    /// Where a block lies. `None`: not to be told.
+    /// Where a block lies. `None`: not to be told. What cannot be told is noted as a gap.
     pub fn place(&mut self, instructions: &[Instruction<'_>], cpu: &CurrentCpu) -> Option<Place> {
         let first = instructions.first()?;
         let page = first.linear.align_down(PAGE);
-        let mut find = |instruction: &Instruction<'_>| self.places.find(instruction.host_page(PAGE)?, instruction.linear, cpu);
-        let at = find(first)?;
         let next = page.offset(PAGE);
+        let walk = |linear: Linear| cpu.physical(linear.0).map(Phys);
+        let mut find = |instruction: &Instruction<'_>, linear| self.places.find(instruction.host_page(PAGE)?, || walk(linear));
+        let at = find(first, page).filter(|_| page_walk::is_possible());
         let begins_there = instructions.iter().find(|instruction| instruction.linear.align_down(PAGE) == next);
-        let reaches = instructions.last().is_some_and(|last| last.linear.0 + last.bytes().len() as u64 > next.0);
+        let reaches = instructions.last().is_some_and(|last| last.linear.0.wrapping_add(last.bytes().len() as u64 - 1) >= next.0);
         let second = match begins_there {
-            Some(instruction) => find(instruction),
-            None if reaches => cpu.physical(next.0).map(Phys),
+            Some(instruction) => find(instruction, next),
+            None if reaches => walk(next),
             None => None,
         };
-        Some(Place { page, first: at, second })
+        if at.is_none() || reaches && second.is_none() {
+            Gap::UnknownPlace.note();
+        }
+        at.map(|first| Place { page, first, second })
     }
 
     /// Makes the contents of a page known that holds code; `true` if they were not.
-    pub fn learn_page(&mut self, phys: Phys, host: HostPage) -> bool {
+    pub fn learn_page(&mut self, phys: Phys, contents: &impl Contents) -> bool {
         self.stores_since.remove(&(phys.0 / PAGE));
         if self.history.memory().page(phys).is_some() {
             return false;
         }
-        self.history.contents(phys.align_down(PAGE), &host.read(0, PAGE as usize));
+        self.history.contents(phys.align_down(PAGE), &contents.whole());
         true
     }
 
@@ -247,20 +242,20 @@ impl StoreSide {
         page[start..].iter().zip(bytes).any(|(known, byte)| known != byte)
     }
 
-    /// Compares what is known of memory with what `host` holds, from the byte at `phys` on, and everything that the chunks of these `len` bytes and an older instruction
+    /// Compares what is known of memory with what its page holds, from the byte at `phys` on, and everything that the chunks of these `len` bytes and an older instruction
     /// in them may reach. If they differ, the whole page is looked through: what changed becomes stores that nobody was seen to make. `next` gives the next
     /// place in the order.
-    pub fn compare(&mut self, phys: Phys, len: u64, host: HostPage, mut next: impl FnMut() -> Seq) -> Vec<Touched> {
+    pub fn compare(&mut self, phys: Phys, len: u64, contents: &impl Contents, mut next: impl FnMut() -> Seq) -> Vec<Touched> {
         let chunk = u64::from(self.profile.buffers.chunk);
         let page = phys.align_down(PAGE);
         let first = phys.align_down(chunk.min(PAGE));
         let end = phys.offset(len + self.history.window()).align_down(chunk).offset(chunk).0.min(page.0 + PAGE);
         let (from, to) = ((first.0 - page.0) as usize, (end - page.0) as usize);
         let Some(known) = self.history.memory().page(page) else { return Vec::new() };
-        if host.holds(from, &known[from..to]) {
+        if contents.holds(from, &known[from..to]) {
             return Vec::new();
         }
-        let now = host.read(0, PAGE as usize);
+        let now = contents.whole();
         let mut spans: Vec<std::ops::Range<usize>> = Vec::new();
         for at in (0..PAGE as usize).filter(|at| known[*at] != now[*at]) {
             match spans.last_mut() {
@@ -541,7 +536,7 @@ impl StoreSide {
             return None;
         }
         let there = self.reached(page, PAGE);
-        (!there.iter().any(|segment| segment.host.holds() || held(segment).is_some())).then_some(there)
+        (!there.iter().any(|segment| segment.host.is_there_still() || held(segment).is_some())).then_some(there)
     }
 
     /// The page holds no code: nothing is known of it from now on.
@@ -555,7 +550,7 @@ impl StoreSide {
     pub fn unknown_pages(&self, place: Place) -> Vec<(Phys, HostPage)> {
         let pages = [Some(place.first), place.second].into_iter().flatten().map(|page| page.align_down(PAGE));
         let unknown = pages.filter(|page| self.history.memory().page(*page).is_none());
-        unknown.filter_map(|page| self.places.iter().find(|(_, phys)| *phys == page).map(|(host, _)| (page, host))).collect()
+        unknown.filter_map(|page| Some((page, self.places.host(page)?))).collect()
     }
 }
 

@@ -73,6 +73,20 @@ pub(super) fn find(name: &'static std::ffi::CStr) -> Result<*mut c_void, String>
     if found.is_null() { Err(format!("this QEMU does not export `{}`", name.to_string_lossy())) } else { Ok(found) }
 }
 
+/// For tests: with this in QEMU's environment nothing is found that QEMU exports besides its plugin API, as if it were built without modules.
+const WITHOUT_EXPORTS: &str = "ICSAN_WITHOUT_EXPORTS";
+
+/// [`find`] for functions of QEMU's own, which are no API: a QEMU that is built with modules exports them all.
+///
+/// # Errors
+/// Nothing, as the rest of a line.
+pub(super) fn find_internal(name: &'static std::ffi::CStr) -> Result<*mut c_void, String> {
+    if std::env::var_os(WITHOUT_EXPORTS).is_some() {
+        return Err(format!("{WITHOUT_EXPORTS} is set, and `{}` is not looked for", name.to_string_lossy()));
+    }
+    find(name)
+}
+
 /// QEMU lacks a function that the plugin cannot do without.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("this QEMU does not export `{0}`")]

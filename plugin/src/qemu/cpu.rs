@@ -2,6 +2,7 @@
 
 use super::api::{Api, api};
 use super::locks::Mutex;
+use super::page_walk;
 use qemu_plugin_sys as sys;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -122,13 +123,10 @@ impl CurrentCpu {
         with_bytes(fill, |bytes| (bytes.len() == len).then(|| bytes.to_vec()))
     }
 
-    /// The physical address behind a linear one. `None` on API 4, which cannot say, and for what is not mapped.
+    /// The physical address behind a linear one, as the page tables have it now. `None` for what is not mapped, and where QEMU does not tell ([`page_walk`]).
     #[must_use]
     pub fn physical(&self, linear: u64) -> Option<u64> {
-        let translate = api()?.qemu_plugin_translate_vaddr?;
-        let mut physical = 0;
-        // SAFETY: in a vCPU's callback; the pointer is valid for the call.
-        unsafe { translate(linear, &raw mut physical) }.then_some(physical)
+        page_walk::physical(linear)
     }
 }
 

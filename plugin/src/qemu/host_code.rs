@@ -101,6 +101,26 @@ impl HostCode {
         self.head_holds() && self.rest.as_deref().is_none_or(Rest::holds)
     }
 
+    /// [`HostCode::holds`] where the memory may have been unplugged since, and is not the host's any more: then it does not hold them.
+    #[must_use]
+    pub fn is_there_still(&self) -> bool {
+        let head = (self.head, &self.head_bytes[..usize::from(self.head_len)]);
+        std::iter::once(head).chain(self.rest().iter().map(|piece| (piece.address, &*piece.bytes))).all(|(address, bytes)| {
+            // Read by the host's kernel, which says no where there is nothing.
+            let mut now = vec![0_u8; bytes.len()];
+            let to = libc::iovec { iov_base: now.as_mut_ptr().cast(), iov_len: now.len() };
+            let from = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: bytes.len() };
+            // SAFETY: the call reads any address of this process, or fails; it writes to `now`, which is as long as it is told.
+            let read = unsafe { libc::process_vm_readv(libc::getpid(), &raw const to, 1, &raw const from, 1, 0) };
+            match usize::try_from(read) {
+                Ok(read) => read == bytes.len() && now == bytes,
+                Err(_) if std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT) => false,
+                // A host that forbids the call: as if nothing were ever unplugged.
+                Err(_) => same(address, bytes),
+            }
+        })
+    }
+
     /// What memory holds now, where its place is known; `translated` (the run's bytes) elsewhere.
     #[must_use]
     pub fn read(&self, translated: &[u8]) -> Vec<u8> {
@@ -128,16 +148,10 @@ impl HostPage {
         Self(host.wrapping_sub((linear % page) as usize))
     }
 
-    /// Its address.
-    #[must_use]
-    pub fn address(self) -> usize {
-        self.0
-    }
-
-    /// Does memory hold these bytes now, from `offset` on? They must lie in the page (of at least 4096 bytes); what lies beyond is not compared.
-    #[must_use]
-    pub fn holds(self, offset: usize, bytes: &[u8]) -> bool {
-        same(self.0 + offset, &bytes[..bytes.len().min(4096_usize.saturating_sub(offset))])
+    /// For tests of what tells pages apart: a page that must not be read.
+    #[cfg(test)]
+    pub(crate) const fn at(address: usize) -> Self {
+        Self(address)
     }
 
     /// What memory holds now: `len` bytes from `offset` on, which must lie in the page (of at least 4096 bytes).
@@ -147,6 +161,36 @@ impl HostPage {
         // SAFETY: QEMU gave an address in this page for guest memory that it translated from; guest pages are whole in the host's memory, and stay mapped as long as the
         // machine lives. Other threads may write at the same time; single bytes have no invalid values.
         (offset..end).map(|offset| unsafe { ((self.0 + offset) as *const u8).read_volatile() }).collect()
+    }
+}
+
+/// What a page of guest memory holds.
+pub trait Contents {
+    /// Does it hold these bytes, from `offset` on? They must lie in the page (of at least 4096 bytes); what lies beyond is not compared.
+    fn holds(&self, offset: usize, bytes: &[u8]) -> bool;
+
+    /// All that it holds: 4096 bytes.
+    fn whole(&self) -> Vec<u8>;
+}
+
+impl Contents for HostPage {
+    fn holds(&self, offset: usize, bytes: &[u8]) -> bool {
+        same(self.0 + offset, &bytes[..bytes.len().min(4096_usize.saturating_sub(offset))])
+    }
+
+    fn whole(&self) -> Vec<u8> {
+        self.read(0, 4096)
+    }
+}
+
+/// A page that was read, where there is no pointer to it.
+impl Contents for [u8; 4096] {
+    fn holds(&self, offset: usize, bytes: &[u8]) -> bool {
+        self[offset..].iter().zip(bytes).all(|(held, byte)| held == byte)
+    }
+
+    fn whole(&self) -> Vec<u8> {
+        self.to_vec()
     }
 }
 
@@ -211,7 +255,7 @@ fn same_words(address: usize, bytes: &[u8]) -> bool {
 
 fn same(address: usize, bytes: &[u8]) -> bool {
     // SAFETY: QEMU gave this address for guest RAM (or ROM) that it translated from (or there are no bytes to compare), and RAM blocks stay mapped as long as the
-    // machine lives (memory that is unplugged from a running guest is not supported). Other host threads may write at the same time (guest stores): the comparison is
+    // machine lives (code in memory that was unplugged does not run; what asks of it apart from that uses [`HostCode::is_there_still`]). Other host threads may write at the same time (guest stores): the comparison is
     // left to C, which reads plain bytes that have no invalid values, and an answer from a moment of change only means "changing right now", which the caller must expect anyway.
     bytes.is_empty() || unsafe { libc::memcmp(address as *const libc::c_void, bytes.as_ptr().cast(), bytes.len()) == 0 }
 }
@@ -253,6 +297,20 @@ mod tests {
             memory[len] ^= 0x80;
             assert!(code.surely_holds() && code.holds(), "what lies behind {len} bytes is not compared");
         }
+    }
+
+    #[test]
+    fn memory_that_is_gone_holds_nothing() {
+        let bytes = [7; 3 * super::INLINE];
+        let page = Box::new(bytes);
+        let code = |address: usize| HostCode::new(&bytes, std::iter::once((address, 0, bytes.len())));
+        let there = code(page.as_ptr() as usize);
+        assert!(there.is_there_still());
+        let mut page = std::hint::black_box(page);
+        page[2 * super::INLINE] = 8;
+        assert!(!std::hint::black_box(&there).is_there_still());
+        assert!(!code(8).is_there_still(), "nothing was ever mapped there");
+        assert!(HostCode::new(&bytes, std::iter::empty()).is_there_still(), "of unknown place");
     }
 
     #[test]

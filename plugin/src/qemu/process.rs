@@ -1,5 +1,6 @@
 //! What the plugin asks of the process that it lives in.
 
+use super::api::find;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 
@@ -56,4 +57,31 @@ pub fn lock(file: &std::fs::File) -> std::io::Result<bool> {
 pub fn thread_id() -> i32 {
     // SAFETY: gettid has no preconditions.
     unsafe { libc::gettid() }
+}
+
+/// QEMU's version: what it answers to QMP's `query-version`.
+///
+/// # Errors
+/// It does not tell, as the rest of a line.
+pub(super) fn qemu_version() -> Result<(i64, i64), String> {
+    #[repr(C)]
+    struct Triple {
+        major: i64,
+        minor: i64,
+        micro: i64,
+    }
+    #[repr(C)]
+    struct Info {
+        qemu: *const Triple,
+        package: *const libc::c_char,
+    }
+    let query = find(c"qmp_query_version")?;
+    // SAFETY: the function has had this type, and its answer this layout (QEMU's documented QMP schema), since before plugin API 4. The answer is QEMU's to free; its
+    // few bytes are left.
+    unsafe {
+        let query = std::mem::transmute::<*mut libc::c_void, unsafe extern "C" fn(*mut *mut libc::c_void) -> *const Info>(query);
+        let info = query(std::ptr::null_mut());
+        let triple = info.as_ref().and_then(|info| info.qemu.as_ref()).ok_or("this QEMU does not tell its version")?;
+        Ok((triple.major, triple.minor))
+    }
 }

@@ -8,10 +8,11 @@
 //! Both leave by a `longjmp` over the callback's frames. So [`fire`] and [`fire_v4`] hold nothing that needs to be dropped when they call [`leave`] or [`leave_v4`]: the
 //! decision is made inside of [`guard`] and comes out as plain numbers. `catch_unwind` keeps no state in its thread while nothing panics, and has returned by then.
 
-use super::api::{Generation, api, find};
+use super::api::{Generation, api, find, find_internal};
 use super::cpu::{CurrentCpu, Register};
 use super::guard::guard;
 use super::locks::none_is_held;
+use super::process::qemu_version;
 use super::translation::{Instruction, Translation};
 use icsan_model::addr::{Linear, Phys, Vcpu};
 use libc::{c_int, c_uint, c_void};
@@ -144,45 +145,23 @@ fn internal() -> Result<Internal, String> {
     let way = unsafe {
         Internal {
             get_cpu: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> *mut c_void>(
-                find(c"qemu_get_cpu").map_err(elsewhere)?,
+                find_internal(c"qemu_get_cpu").map_err(elsewhere)?,
             ),
             drop_block: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void, usize)>(
-                find(c"tb_check_watchpoint").map_err(elsewhere)?,
+                find_internal(c"tb_check_watchpoint").map_err(elsewhere)?,
             ),
-            exit: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void)>(find(c"cpu_loop_exit_noexc").map_err(elsewhere)?),
+            exit: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void)>(
+                find_internal(c"cpu_loop_exit_noexc").map_err(elsewhere)?,
+            ),
             restore_and_exit: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void, usize)>(
-                find(c"cpu_loop_exit_restore").map_err(elsewhere)?,
+                find_internal(c"cpu_loop_exit_restore").map_err(elsewhere)?,
             ),
         }
     };
-    find(CURRENT_CPU).map_err(elsewhere)?;
+    find_internal(CURRENT_CPU).map_err(elsewhere)?;
     match qemu_version().map_err(elsewhere)? {
         (10, 0) => Ok(way),
         (major, minor) => Err(elsewhere(format!("with plugin API 4 it was tried on QEMU 10.0 only, and this is {major}.{minor}"))),
-    }
-}
-
-/// What QEMU answers to QMP's `query-version`.
-fn qemu_version() -> Result<(i64, i64), String> {
-    #[repr(C)]
-    struct Triple {
-        major: i64,
-        minor: i64,
-        micro: i64,
-    }
-    #[repr(C)]
-    struct Info {
-        qemu: *const Triple,
-        package: *const libc::c_char,
-    }
-    let query = find(c"qmp_query_version")?;
-    // SAFETY: the function has had this type, and its answer this layout (QEMU's documented QMP schema), since before plugin API 4. The answer is QEMU's to free; its
-    // few bytes are left.
-    unsafe {
-        let query = std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut *mut c_void) -> *const Info>(query);
-        let info = query(std::ptr::null_mut());
-        let triple = info.as_ref().and_then(|info| info.qemu.as_ref()).ok_or("this QEMU does not tell its version")?;
-        Ok((triple.major, triple.minor))
     }
 }
 

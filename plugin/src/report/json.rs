@@ -343,7 +343,7 @@ impl<'a> Object<'a> {
             guest_panic: counts.panicked.map(|vcpu| GuestPanic { vcpu: vcpu.0 }),
             kaslr: report.config.symbols.offset().map(hex),
             fault,
-            note: counts.nothing_watched.clone().or_else(|| counts.no_writers.map(str::to_owned)),
+            note: counts.nothing_watched.clone(),
         })
     }
 }

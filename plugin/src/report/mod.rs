@@ -66,8 +66,6 @@ pub struct Counts {
     pub widened: Option<WidenCounts>,
     /// What was done about QEMU's own outdated blocks; `None` without `emulator=repair`.
     pub emulator: Option<RepairCounts>,
-    /// Why writers may be unknown, if so.
-    pub no_writers: Option<&'static str>,
     /// What the plugin itself holds.
     pub memory: MemoryCounts,
     /// What was lost: what did not fit into a table, or could not be looked at.
@@ -100,7 +98,6 @@ impl Default for Counts {
             commits: None,
             widened: None,
             emulator: None,
-            no_writers: None,
             memory: MemoryCounts::default(),
             dropped: 0,
             dropped_by: BTreeMap::new(),
@@ -148,8 +145,6 @@ impl Counts {
         let patching = side.patching_known();
         self.commits = Some(patching.commits());
         self.drop(&[("patches", patching.dropped())]);
-        self.no_writers = side.places_known().trouble();
-        self.complete &= self.no_writers.is_none();
     }
 
     /// Says so if `start=` never executed: that is no clean verdict.

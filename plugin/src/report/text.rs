@@ -254,9 +254,6 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
     if let Some(ledger) = &counts.ledger {
         text.push_str(&super::ledger::text(report, ledger));
     }
-    if let Some(trouble) = counts.no_writers {
-        let _ = writeln!(text, "icsan: {trouble}");
-    }
     let MemoryCounts { held, most, tables } = &counts.memory;
     let tables: Vec<String> = tables.iter().map(|(table, count)| format!("{count} {table}")).collect();
     let _ = writeln!(text, "icsan: ICSAN's own memory: {} MiB, {} MiB at most; {}", held >> 20, most >> 20, tables.join(", "));

@@ -163,7 +163,7 @@ impl Sanitizer {
         let (side, place) = (side.as_mut()?, segment.place()?);
         for (page, host) in side.unknown_pages(place) {
             self.filter.mark(page);
-            side.learn_page(page, host);
+            side.learn_page(page, &host);
         }
         let moved = segment.contested() && !segment.rivals(|slot| slots.flag(slot).executed()).is_empty();
         // A page that moved did so after whatever was executed at its old place.

@@ -2,8 +2,8 @@
 
 use super::{Code, Sanitizer};
 use crate::page_filter;
-use crate::qemu::api::Generation;
 use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::page_walk;
 use crate::qemu::stores::{Access, StoreWatch};
 use crate::segment::Segment;
 use crate::store_side::{CodeStore, StoreSide, Touched};
@@ -133,25 +133,19 @@ impl Sanitizer {
         side.retire(phys);
     }
 
-    /// A store to a page without code shows where the guest's memory is in the host's, where QEMU does not tell.
-    fn proves_places(&self, access: &Access<'_>) {
+    /// A store to a page without code shows whether what is believed of the guest's memory is true, where QEMU does not tell.
+    fn proves_places(&self, linear: Linear, access: &Access<'_>) {
         let repairs = self.repair.filter(|repair| repair.asks_for_proof());
-        let asks = self.machine.generation == Generation::V4 && !self.places_settled.load(Ordering::Relaxed);
-        if repairs.is_none() && !asks {
+        let walks = page_walk::wants_proof();
+        if repairs.is_none() && !walks {
             return;
         }
-        let (Some(phys), Some(value)) = (access.physical(), access.value()) else { return };
-        if let Some(repair) = repairs {
+        let Some(phys) = access.physical() else { return };
+        if walks {
+            page_walk::prove(linear.0, phys.0);
+        }
+        if let (Some(repair), Some(value)) = (repairs, access.value()) {
             repair.proves_ram(phys, value.bytes());
-        }
-        if !asks {
-            return;
-        }
-        let mut code = self.code.lock();
-        let Some(side) = &mut code.side else { return };
-        if side.places().on_trial() {
-            side.places().prove(phys, value.bytes());
-            self.places_settled.store(!side.places().on_trial(), Ordering::Relaxed);
         }
     }
 
@@ -178,7 +172,7 @@ impl StoreWatch for Sanitizer {
         let second = if crosses { self.in_code(vcpu, linear.offset(here), access) } else { None };
         if first.is_none() && second.is_none() {
             if !crosses {
-                self.proves_places(access);
+                self.proves_places(linear, access);
             }
             return;
         }

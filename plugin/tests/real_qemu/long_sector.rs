@@ -9,7 +9,7 @@ use iced_x86::code_asm::*;
 use std::path::Path;
 
 /// Where the firmware puts it, and where the same memory is mapped for 64-bit code: above 4 GiB, where no other code runs.
-const ORIGIN: u64 = 0x7c00;
+pub const ORIGIN: u64 = 0x7c00;
 const HIGH: u64 = 0xffff_ffff_8000_0000;
 
 /// Tables: one for each level, the last with one page of 2 MiB.
@@ -21,7 +21,7 @@ const LARGE: u32 = 0xe3;
 
 /// Bytes of the segment table, and of the pointer to it.
 const TABLE: u32 = 16;
-const POINTER: u64 = 6;
+pub const POINTER: u64 = 6;
 
 /// A disk that is large enough for every machine.
 const DISK: usize = 1 << 20;
@@ -61,25 +61,29 @@ impl Counted {
 
 /// Writes the disk.
 pub fn write_disk(path: &Path, serializing: Serializing) {
-    let sector = assemble(serializing).expect("it can be assembled");
+    write_sector(path, &assemble(serializing).expect("it can be assembled"));
+}
+
+/// Writes a disk that begins with this code.
+pub fn write_sector(path: &Path, sector: &[u8]) {
     assert!(sector.len() <= 510, "{} bytes", sector.len());
     let mut disk = vec![0; DISK];
-    disk[..sector.len()].copy_from_slice(&sector);
+    disk[..sector.len()].copy_from_slice(sector);
     disk[510..512].copy_from_slice(&[0x55, 0xaa]);
     std::fs::write(path, disk).unwrap();
 }
 
 /// The part in 16-bit code and the part in 64-bit code, one behind the other.
 fn assemble(serializing: Serializing) -> Result<Vec<u8>, IcedError> {
-    let start = real_mode(POINTER)?.len() as u64;
-    let mut sector = real_mode(start)?;
+    let start = assemble_real_mode(POINTER, &[])?.len() as u64;
+    let mut sector = assemble_real_mode(start, &[])?;
     assert_eq!(sector.len() as u64, start);
     sector.extend(long_mode(start, serializing)?);
     Ok(sector)
 }
 
-/// Into long mode. `start`: where the other part begins, after the sector's own beginning.
-fn real_mode(start: u64) -> Result<Vec<u8>, IcedError> {
+/// Into long mode. `start`: where the other part begins, after the sector's own beginning. `tables`: what else is in the page tables, by distance from their beginning.
+pub fn assemble_real_mode(start: u64, tables: &[(u32, u32)]) -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(16)?;
     a.cli()?;
     a.xor(ax, ax)?;
@@ -90,13 +94,14 @@ fn real_mode(start: u64) -> Result<Vec<u8>, IcedError> {
     a.mov(di, TABLES as i32)?;
     a.mov(cx, 0x3000 / 2)?;
     a.rep().stosw()?;
-    for (at, value) in [
+    let own = [
         (0, TABLES + 0x1000 + ENTRY),
         (511 * 8, TABLES + 0x1000 + ENTRY),
         (0x1000, TABLES + 0x2000 + ENTRY),
         (0x1000 + 510 * 8, TABLES + 0x2000 + ENTRY),
         (0x2000, LARGE),
-    ] {
+    ];
+    for (at, value) in own.iter().chain(tables).copied() {
         a.mov(dword_ptr(u64::from(TABLES + at)), value)?;
     }
     a.mov(eax, 0x20)?;

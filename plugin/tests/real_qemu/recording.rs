@@ -61,12 +61,9 @@ fn the_model_agrees_with_every_verdict() {
             let report = guest.report();
             // With speculation the firmware's own changes make more mixes than are looked at.
             assert!(report.summary()["complete"] == true || keys.contains("speculation"), "{}", guest.outputs());
-            // What was found where it is not known where the code lies (API 4, at first) is in the report only.
-            if qemu.physical {
-                let found: u64 = report.hazards.iter().map(|hazard| hazard["count"].as_u64().unwrap()).sum();
-                assert_eq!((agreement.agreed, totals.hazards), (found, found), "`{keys}`\n{}", guest.outputs());
-                assert!(found > 0 || ["profile=amd-apm", "profile=coherent"].contains(&keys), "`{keys}`\n{}", guest.outputs());
-            }
+            let found: u64 = report.hazards.iter().map(|hazard| hazard["count"].as_u64().unwrap()).sum();
+            assert_eq!((agreement.agreed, totals.hazards), (found, found), "`{keys}`\n{}", guest.outputs());
+            assert!(found > 0 || ["profile=amd-apm", "profile=coherent"].contains(&keys), "`{keys}`\n{}", guest.outputs());
         }
     }
 }
