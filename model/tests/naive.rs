@@ -2,7 +2,7 @@
 
 use icsan_model::event::Event;
 use icsan_model::model::Model;
-use icsan_model::naive::{Answer, Naive};
+use icsan_model::naive::{self, Answer, Naive};
 use icsan_model::profile::Profile;
 use icsan_model::strategies::{self, Guest, Op, Toy, VCPUS};
 use proptest::prelude::*;
@@ -51,47 +51,18 @@ impl ReferenceStateMachine for Reference {
 
 struct Tested(Model);
 
-impl Tested {
-    fn step(&mut self, event: &Event, answer: Option<&Answer>) {
-        let asked = match event {
-            Event::Fetch { vcpu, linear, len } => Some(self.0.candidates(*vcpu, *linear, *len).expect("possible")),
-            _ => None,
-        };
-        let verdict = self.0.apply(event).expect("possible");
-        let (Some(candidates), Some(answer)) = (asked, answer) else {
-            assert_eq!(verdict.hazard, None);
-            return;
-        };
-        assert_eq!(verdict.complete, candidates.complete);
-        if !verdict.complete {
-            return;
-        }
-        let mut found: Vec<_> = candidates.others().to_vec();
-        found.sort_by(|a, b| a.bytes.cmp(&b.bytes));
-        assert_eq!(found, answer.others.values().cloned().collect::<Vec<_>>());
-        assert_eq!(verdict.hazard.as_ref().map(|hazard| hazard.kind), answer.kind);
-        assert_eq!(verdict.exempt, answer.others.values().filter(|candidate| candidate.exempt).count());
-        if let Some(hazard) = &verdict.hazard {
-            let blamed: std::collections::BTreeSet<_> =
-                answer.others.values().filter(|candidate| !candidate.exempt).flat_map(|candidate| candidate.separated_by.clone()).collect();
-            assert_eq!(hazard.writes.iter().map(|write| write.seq).collect::<Vec<_>>(), blamed.into_iter().collect::<Vec<_>>());
-            assert!(!hazard.writes.is_empty() || hazard.remapped.is_some(), "something explains every hazard");
-        }
-    }
-}
-
 impl StateMachineTest for Tested {
     type SystemUnderTest = Self;
     type Reference = Reference;
 
     fn init_test(state: &Reference) -> Self {
         let mut tested = Self(Model::new(*state.naive.profile(), Toy, usize::from(VCPUS)).expect("a sound profile"));
-        state.latest.iter().for_each(|(event, answer)| tested.step(event, answer.as_ref()));
+        state.latest.iter().for_each(|(event, answer)| naive::compare(&mut tested.0, event, answer.as_ref()));
         tested
     }
 
     fn apply(mut tested: Self, state: &Reference, _: Op) -> Self {
-        state.latest.iter().for_each(|(event, answer)| tested.step(event, answer.as_ref()));
+        state.latest.iter().for_each(|(event, answer)| naive::compare(&mut tested.0, event, answer.as_ref()));
         tested
     }
 }
