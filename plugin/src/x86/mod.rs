@@ -2,6 +2,7 @@
 
 pub mod carry_out;
 mod death_point;
+pub mod known_findings;
 mod marker;
 mod page_walk;
 mod protocol_point;
