@@ -25,6 +25,8 @@ pub struct Config {
     pub symbols: Symbolizer,
     /// What the user does not want to hear of.
     pub suppressions: Suppressions,
+    /// Are hazards that are known findings reported as any other?
+    pub known: bool,
     /// QEMU's exit code if there was an unsuppressed hazard; 0 leaves QEMU's own, whatever there was.
     pub exitcode: u8,
     /// Watch from the first execution of this symbol on.
@@ -85,6 +87,7 @@ const KEYS: &[(&str, bool)] = &[
     ("writers", true),
     ("chunk", true),
     ("suppress", true),
+    ("known", true),
     ("exitcode", true),
     ("start", true),
     ("stop", true),
@@ -218,6 +221,11 @@ impl Config {
             Some("repair") => return Err(ConfigError::NeedsWriters { key: "emulator", value: "repair".to_owned() }),
             Some(value) => return Err(bad("emulator", value, "report or repair is expected")),
         };
+        let known = match pairs.get("known") {
+            None | Some("note") => false,
+            Some("report") => true,
+            Some(value) => return Err(bad("known", value, "note or report is expected")),
+        };
         let exitcode = match pairs.get("exitcode") {
             None => 0,
             Some(value) => match value.parse() {
@@ -246,6 +254,7 @@ impl Config {
             report,
             symbols,
             suppressions,
+            known,
             exitcode,
             start,
             stop,
@@ -312,7 +321,7 @@ mod tests {
         let config = parse(&[]).unwrap();
         assert_eq!(config.profile, *X86_64.profile("linux-x86").unwrap());
         assert_eq!((config.exitcode, config.report, config.start, config.stop), (0, None, None, None));
-        assert!(config.writers && !config.profile.buffers.speculation && config.commit.is_empty());
+        assert!(config.writers && !config.known && !config.profile.buffers.speculation && config.commit.is_empty());
     }
 
     #[test]
@@ -362,6 +371,7 @@ mod tests {
             (&["speculation=on", "writers=off"][..], "needs the store side"),
             (&["emulator=repair", "writers=off"][..], "needs the store side"),
             (&["emulator=on"][..], "report or repair"),
+            (&["known=off"][..], "note or report"),
             (&["inject=old"][..], "off, stale, torn, or random:SEED:PERCENT"),
             (&["inject=random:1:0"][..], "off, stale, torn, or random:SEED:PERCENT"),
             (&["inject=stale", "writers=off"][..], "needs the store side"),

@@ -479,7 +479,7 @@ impl Hooks for &'static Sanitizer {
         if let Some(waits) = locks::waits() {
             process::say(&waits);
         }
-        let code = exit_code(self.config.exitcode, findings.unsuppressed() > 0, counts.complete && written);
+        let code = exit_code(self.config.exitcode, findings.to_blame() > 0, counts.complete && written);
         if let Some(code) = code {
             let why = if code == UNPROVEN { "the report proves nothing, since it is not complete" } else { "there was a hazard" };
             process::say(&format!("exit code {code}: {why}"));

@@ -1,7 +1,9 @@
 //! The hazards so far, each distinct one once.
 
+use super::groups::{Cause, GroupId, Groups};
 use crate::config::Config;
 use crate::patching::{Context, Writer};
+use crate::x86::known_findings::{KnownFinding, known_finding};
 use crate::x86::stack::Caller;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::hazard::{Kind, Write};
@@ -96,6 +98,22 @@ pub struct Hazard {
     pub count: u64,
     /// Why the user does not want to hear of it, if so.
     pub suppressed: Option<String>,
+    /// The finding that it is, if it is a known one.
+    pub known: Option<&'static KnownFinding>,
+    /// Does it count? It does not if it is suppressed, or known and the user did not ask for those.
+    pub counts: bool,
+    /// The group that it is in, if it counts and the guest is to blame for it.
+    pub group: Option<GroupId>,
+    /// Is it the first of its group?
+    pub leads: bool,
+}
+
+impl Hazard {
+    /// Is it one more site of a cause that was told of?
+    #[must_use]
+    pub fn is_one_more(&self) -> bool {
+        self.group.is_some() && !self.leads
+    }
 }
 
 /// Hazards are the same if kind, executing site and writing site are. Markers keep guest tests apart.
@@ -112,6 +130,7 @@ struct Key {
 pub struct Findings {
     hazards: Vec<Hazard>,
     index: HashMap<Key, usize>,
+    groups: Groups,
     dropped: u64,
 }
 
@@ -132,8 +151,13 @@ impl Findings {
         }
         let symbol = config.symbols.resolve(evidence.linear.0).map(|resolved| resolved.name);
         let suppressed = config.suppressions.reason(kind.name(), symbol).map(str::to_owned);
-        self.index.insert(key, self.hazards.len());
-        self.hazards.push(Hazard { kind, evidence, count: 1, suppressed });
+        let known = suppressed.is_none().then(|| known_finding(kind, &evidence, &config.symbols)).flatten();
+        let counts = suppressed.is_none() && (known.is_none() || config.known);
+        let at = self.hazards.len();
+        let grouped = (counts && kind != Kind::Emulator).then(|| self.groups.add(Cause::of(kind, &evidence, &config.symbols), at));
+        self.index.insert(key, at);
+        let (group, leads) = (grouped.map(|(group, _)| group), grouped.is_some_and(|(_, leads)| leads));
+        self.hazards.push(Hazard { kind, evidence, count: 1, suppressed, known, counts, group, leads });
         self.hazards.last()
     }
 
@@ -143,31 +167,43 @@ impl Findings {
         &self.hazards
     }
 
+    /// Those that count and that the guest is to blame for, by cause, in the order of their first occurrence: each with its hazards.
+    pub fn groups(&self) -> impl Iterator<Item = (GroupId, &Cause, Vec<&Hazard>)> {
+        let hazards = |members: &[usize]| members.iter().filter_map(|index| self.hazards.get(*index)).collect();
+        self.groups.all().map(move |(id, cause, members)| (id, cause, hazards(members)))
+    }
+
     /// How many occurrences were not kept.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Distinct hazards by kind, suppressed ones left out.
+    /// Distinct hazards that count, by kind.
     #[must_use]
     pub fn by_kind(&self) -> BTreeMap<&'static str, u64> {
         let mut kinds = BTreeMap::new();
-        for hazard in self.hazards.iter().filter(|hazard| hazard.suppressed.is_none()) {
+        for hazard in self.hazards.iter().filter(|hazard| hazard.counts) {
             *kinds.entry(hazard.kind.name()).or_default() += 1;
         }
         kinds
     }
 
-    /// How many distinct hazards the guest is to blame for, suppressed ones left out.
+    /// How many distinct hazards that count the guest is to blame for.
     #[must_use]
-    pub fn unsuppressed(&self) -> usize {
-        self.hazards.iter().filter(|hazard| hazard.suppressed.is_none() && hazard.kind != Kind::Emulator).count()
+    pub fn to_blame(&self) -> usize {
+        self.hazards.iter().filter(|hazard| hazard.group.is_some()).count()
     }
 
     /// How many distinct hazards are suppressed.
     #[must_use]
     pub fn suppressed(&self) -> usize {
         self.hazards.iter().filter(|hazard| hazard.suppressed.is_some()).count()
+    }
+
+    /// How many distinct hazards are known findings, whether they count or not.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        self.hazards.iter().filter(|hazard| hazard.known.is_some()).count()
     }
 }

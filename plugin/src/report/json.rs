@@ -1,6 +1,7 @@
 //! The objects of the JSON Lines report, schema 1. Addresses are strings `0x…`, bytes are hex strings.
 
 use super::findings::{Evidence, Findings, Hazard, Origin, Shown};
+use super::groups::{Cause, CodePage, GroupId};
 use super::injections::{InjectionCounts, InjectionObject};
 use super::ledger::ReliedOn;
 use super::{Counts, MemoryCounts, Report};
@@ -9,7 +10,7 @@ use crate::patching::{Context, Writer};
 use crate::repair::RepairCounts;
 use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
-use icsan_model::addr::Vcpu;
+use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::hazard::Write;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -95,6 +96,11 @@ pub struct HazardObject<'a> {
     pub suppressed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a str>,
+    /// Where it is explained, if it is a known finding. It then counts only if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known: Option<&'static str>,
+    /// Its group; `null`: it does not count. Only the first of a group has call chains and writers' contexts.
+    pub group: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<&'static str>,
 }
@@ -168,6 +174,10 @@ pub struct LastSyncObject {
 pub struct Summary<'a> {
     pub hazards: BTreeMap<&'static str, u64>,
     pub suppressed: usize,
+    /// Distinct sites that are known findings. They are not in `hazards`, unless that was asked for.
+    pub known: usize,
+    /// The hazards of one cause.
+    pub groups: Vec<GroupObject>,
     pub exempt: u64,
     /// The ledger; `null` in the light mode.
     pub reliance: Option<Vec<ReliedOn>>,
@@ -200,6 +210,23 @@ pub struct Summary<'a> {
     pub fault: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// Hazards of one cause.
+#[derive(Serialize, Debug)]
+#[allow(missing_docs)]
+pub struct GroupObject {
+    pub group: usize,
+    pub kind: &'static str,
+    /// The storing function, or the address of the storing instruction; `null`: not known.
+    pub writer: Option<String>,
+    /// On whose behalf.
+    pub function: Option<String>,
+    /// The page that is executed: its physical address, where that is known, else its linear one.
+    pub page: String,
+    pub sites: usize,
+    pub executions: u64,
+    pub marker: String,
 }
 
 /// See [`Summary`].
@@ -278,14 +305,14 @@ impl<'a> Object<'a> {
             all_candidates: (!evidence.all_candidates).then_some(false),
             injected: evidence.injected.is_some(),
             executed: evidence.injected.as_deref().map(hex_bytes),
-            writes: writes(evidence, &symbol),
+            writes: writes(evidence, hazard.is_one_more(), &symbol),
             writer: match &evidence.writes {
                 None => "unknown",
                 Some(writes) if writes.last().is_some_and(|write| write.vcpu.is_some()) => "seen",
                 Some(writes) if writes.is_empty() && evidence.moved => "moved",
                 Some(_) => "unseen",
             },
-            chain: chain(&evidence.chain, &symbol),
+            chain: if hazard.is_one_more() { Vec::new() } else { chain(&evidence.chain, &symbol) },
             context: context(&evidence.context),
             last_sync: evidence.last_sync.map(|sync| LastSyncObject {
                 event: sync.event.map_or("reset", |event| report.arch.event_name(event)),
@@ -298,6 +325,8 @@ impl<'a> Object<'a> {
             count: hazard.count,
             suppressed: hazard.suppressed.is_some(),
             reason: hazard.suppressed.as_deref(),
+            known: hazard.known.map(|known| known.page),
+            group: hazard.group.map(|group| group.0),
             note: super::text::note(report, hazard),
         })
     }
@@ -320,6 +349,8 @@ impl<'a> Object<'a> {
         Self::Summary(Summary {
             hazards: findings.by_kind(),
             suppressed: findings.suppressed(),
+            known: findings.known(),
+            groups: groups(report, findings),
             exempt: counts.exempt,
             reliance: counts.ledger.as_ref().map(|ledger| super::ledger::rows(report, ledger)),
             blocks: counts.blocks,
@@ -360,7 +391,26 @@ fn candidate(shown: &Shown, text: String) -> CandidateObject {
     CandidateObject { bytes: hex_bytes(&shown.bytes), text, versions, kind, exempt }
 }
 
-fn writes(evidence: &Evidence, symbol: &impl Fn(u64) -> Option<String>) -> Vec<WriteObject> {
+fn groups(report: &Report<'_>, findings: &Findings) -> Vec<GroupObject> {
+    let name =
+        |address: Linear| report.config.symbols.resolve(address.0).map_or_else(|| hex(address.0), |resolved| resolved.name.to_owned());
+    let group = |(group, cause, hazards): (GroupId, &Cause, Vec<&Hazard>)| GroupObject {
+        group: group.0,
+        kind: cause.kind.name(),
+        writer: cause.stores.map(name),
+        function: cause.behalf.map(name),
+        page: match cause.page {
+            CodePage::Physical(page) | CodePage::Linear(page) => hex(page),
+        },
+        sites: hazards.len(),
+        executions: hazards.iter().map(|hazard| hazard.count).sum(),
+        marker: hex(cause.marker),
+    };
+    findings.groups().map(group).collect()
+}
+
+/// `short`: without what the first of the group has said.
+fn writes(evidence: &Evidence, short: bool, symbol: &impl Fn(u64) -> Option<String>) -> Vec<WriteObject> {
     let writers = evidence.writers.iter().map(Option::as_ref).chain(std::iter::repeat(None));
     let object = |(write, writer): (&Write, Option<&Writer>)| WriteObject {
         seq: write.seq.0,
@@ -372,8 +422,8 @@ fn writes(evidence: &Evidence, symbol: &impl Fn(u64) -> Option<String>) -> Vec<W
         old: write.old.as_deref().map(hex_bytes),
         new: hex_bytes(&write.new),
         function: writer.and_then(|writer| writer.function).map(|function| symbol(function.0).unwrap_or_else(|| hex(function.0))),
-        chain: writer.map(|writer| chain(&writer.chain, symbol)).unwrap_or_default(),
-        context: writer.and_then(|writer| context(&writer.context)),
+        chain: writer.filter(|_| !short).map(|writer| chain(&writer.chain, symbol)).unwrap_or_default(),
+        context: writer.filter(|_| !short).and_then(|writer| context(&writer.context)),
     };
     evidence.writes.iter().flatten().zip(writers).map(object).collect()
 }

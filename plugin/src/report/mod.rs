@@ -1,14 +1,20 @@
 //! The report: JSON Lines for programs, text for people.
 //!
-//! - [`findings`]: the distinct hazards; [`exit_code`]: what they make of QEMU's exit code; [`injections`]: what was executed instead; [`ledger`]: what safe executions relied on; [`json`]: the objects of schema 1; [`text`]: KCSAN's form; [`sink`]: where both go.
+//! - [`findings`]: the distinct hazards; [`groups`]: those of one cause; [`exit_code`]: what they make of QEMU's exit code; [`injections`]: what was executed instead; [`ledger`]: what safe executions relied on; [`json`]: the objects of schema 1; [`text`]: KCSAN's form; [`sink`]: where both go.
 
 pub mod exit_code;
 pub mod findings;
+pub mod groups;
 pub mod injections;
 pub mod json;
 pub mod ledger;
 pub mod sink;
 pub mod text;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod golden;
 
 use crate::config::Config;
 use crate::qemu::accelerator::Accelerator;

@@ -106,13 +106,9 @@ impl Sink {
 
     /// A new hazard.
     pub fn hazard(&mut self, report: &Report<'_>, hazard: &Hazard) {
-        if hazard.kind == Kind::Emulator {
-            if self.emulator_lines < MAX_EMULATOR_LINES {
-                self.emulator_lines += 1;
-                to_stderr(&text::emulator(report, hazard));
-            }
-        } else if hazard.suppressed.is_none() {
-            to_stderr(&text::hazard(report, hazard));
+        self.emulator_lines += u32::from(hazard.kind == Kind::Emulator);
+        if hazard.kind != Kind::Emulator || self.emulator_lines <= MAX_EMULATOR_LINES {
+            told(report, hazard).iter().for_each(|text| to_stderr(text));
         }
         self.early(&line(&Object::hazard(report, hazard)));
     }
@@ -166,7 +162,16 @@ impl Sink {
     }
 }
 
-fn line(object: &Object<'_>) -> String {
+/// What people are told of a new hazard, if anything.
+pub(super) fn told(report: &Report<'_>, hazard: &Hazard) -> Option<String> {
+    if hazard.kind == Kind::Emulator {
+        return hazard.counts.then(|| text::emulator(report, hazard));
+    }
+    let known = hazard.known.filter(|_| !hazard.counts).map(|known| text::known(report, hazard, known));
+    known.or_else(|| hazard.leads.then(|| text::hazard(report, hazard)))
+}
+
+pub(super) fn line(object: &Object<'_>) -> String {
     // The objects are plain data with string keys: serde_json has nothing to refuse.
     let mut line = serde_json::to_string(object).unwrap_or_else(|error| format!("{{\"type\":\"error\",\"text\":\"{error}\"}}"));
     line.push('\n');

@@ -6,6 +6,7 @@ use crate::injection::Injections;
 use crate::patching::{Context, TaskName};
 use crate::repair::RepairCounts;
 use crate::widen::{BOUND, WidenCounts};
+use crate::x86::known_findings::KnownFinding;
 use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
 use icsan_model::architecture::Architecture;
@@ -13,8 +14,11 @@ use icsan_model::hazard::Kind;
 use icsan_symbols::Symbolizer;
 use std::fmt::Write;
 
-/// Candidates, and stores, that are listed in the text.
+/// Candidates, stores, and groups of several hazards, that are listed in the text.
 const SHOWN: usize = 12;
+
+/// Further sites of a group that are named in the text.
+const SITES_SHOWN: usize = 4;
 
 const BAR: &str = "==================================================================";
 
@@ -43,12 +47,12 @@ pub fn note(report: &Report<'_>, hazard: &Hazard) -> Option<&'static str> {
 pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     let evidence = &hazard.evidence;
     let symbols = &report.config.symbols;
-    let name = |address: u64| symbols.resolve(address).map_or_else(|| format!("{address:#x}"), |resolved| resolved.to_string());
+    let (site, writer) = sides(symbols, evidence);
+    let name = |address: u64| name(symbols, address);
     let pc = evidence.linear.0;
-    let writer = evidence.writer().map_or_else(|| "writer unknown".to_owned(), |pc| name(pc.0));
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "{BAR}\nBUG: ICSAN: {} in {} / {writer}", hazard.kind.name(), name(pc));
+    let _ = writeln!(text, "{BAR}\nBUG: ICSAN: {} in {site} / {writer}", hazard.kind.name());
     let physical = evidence.physical.map_or_else(|| "phys unknown".to_owned(), |physical| format!("phys {physical}"));
     let location = symbols.resolve(pc).map(|resolved| format!(" in {resolved}")).unwrap_or_default();
     let _ = writeln!(text, "vCPU {} executed {} bytes at {pc:#x} ({physical}){location}:", evidence.vcpu, evidence.memory.len());
@@ -185,6 +189,54 @@ pub fn emulator(report: &Report<'_>, hazard: &Hazard) -> String {
     )
 }
 
+/// One line for a finding that is understood.
+#[must_use]
+pub fn known(report: &Report<'_>, hazard: &Hazard, known: &KnownFinding) -> String {
+    let (site, writer) = sides(&report.config.symbols, &hazard.evidence);
+    format!("icsan: known: {} in {site} / {writer}: {} ({})\n", hazard.kind.name(), known.what, known.page)
+}
+
+/// Executing and writing site.
+fn sides(symbols: &Symbolizer, evidence: &Evidence) -> (String, String) {
+    let writer = evidence.writer().map_or_else(|| "writer unknown".to_owned(), |pc| name(symbols, pc.0));
+    (name(symbols, evidence.linear.0), writer)
+}
+
+fn name(symbols: &Symbolizer, address: u64) -> String {
+    symbols.resolve(address).map_or_else(|| format!("{address:#x}"), |resolved| resolved.to_string())
+}
+
+/// The groups with more sites than the one that was told of.
+fn groups(text: &mut String, report: &Report<'_>, findings: &Findings) {
+    let symbols = &report.config.symbols;
+    let mut left_out = (0, 0);
+    let floods = findings.groups().filter(|(_, _, hazards)| hazards.len() > 1);
+    for (number, (_, cause, hazards)) in floods.enumerate() {
+        let others = hazards.len() - 1;
+        if number >= SHOWN {
+            left_out.0 += 1;
+            left_out.1 += others;
+            continue;
+        }
+        let Some(first) = hazards.first() else { continue };
+        let by = cause.stores.map_or_else(|| "writer unknown".to_owned(), |stores| format!("written by {}", name(symbols, stores.0)));
+        let behalf = cause.behalf.map(|function| format!(" on behalf of {}", name(symbols, function.0))).unwrap_or_default();
+        let sites: Vec<String> = hazards.iter().skip(1).take(SITES_SHOWN).map(|hazard| name(symbols, hazard.evidence.linear.0)).collect();
+        let rest = others.checked_sub(SITES_SHOWN).filter(|rest| *rest > 0).map(|rest| format!(", and {rest} more")).unwrap_or_default();
+        let count: u64 = hazards.iter().map(|hazard| hazard.count).sum();
+        let _ = writeln!(
+            text,
+            "icsan: {} in {}, {by}{behalf}: {others} more sites of the same cause in its page, {count} executions in all: {}{rest}",
+            cause.kind.name(),
+            name(symbols, first.evidence.linear.0),
+            sites.join(", ")
+        );
+    }
+    if left_out.0 > 0 {
+        let _ = writeln!(text, "icsan: and {} more causes with {} more sites: they are in report=", left_out.0, left_out.1);
+    }
+}
+
 /// The events that were met, by name.
 #[must_use]
 pub fn events_met(report: &Report<'_>, counts: &Counts) -> Vec<(&'static str, u64)> {
@@ -214,10 +266,12 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
     let emulator = kinds.get(Kind::Emulator.name()).copied().unwrap_or(0);
     let _ = writeln!(
         text,
-        "icsan: hazards (distinct sites): {guest}; suppressed {}; exempt executions {}; stale blocks of QEMU's own {emulator}",
+        "icsan: hazards (distinct sites): {guest}; suppressed {}; known {}; exempt executions {}; stale blocks of QEMU's own {emulator}",
         findings.suppressed(),
+        findings.known(),
         counts.exempt
     );
+    groups(&mut text, report, findings);
     let events: Vec<String> = events_met(report, counts).iter().map(|(name, count)| format!("{name} {count}")).collect();
     let _ = writeln!(text, "icsan: {} blocks translated; {} epochs: {}", counts.blocks, counts.epochs, events.join(", "));
     if let Some(stores) = counts.stores {

@@ -2,6 +2,7 @@
 
 pub mod carry_out;
 mod death_point;
+pub mod known_findings;
 mod marker;
 pub mod page_table;
 mod page_walk;

@@ -21,12 +21,13 @@ const HAZARD: &[&str] = &[
     "count",
     "suppressed",
     "injected",
+    "group",
 ];
 const CANDIDATE: &[&str] = &["bytes", "text", "versions"];
 const INJECTION: &[&str] = &["injected", "vcpu", "pc", "symbol", "memory", "bytes", "text", "kind", "count", "trail"];
 const LAST_SYNC: &[&str] = &["event", "pc", "symbol", "seq"];
 const SUMMARY: &[&str] =
-    &["hazards", "suppressed", "exempt", "reliance", "blocks", "serializing", "stores", "epochs", "dropped", "complete"];
+    &["hazards", "suppressed", "known", "groups", "exempt", "reliance", "blocks", "serializing", "stores", "epochs", "dropped", "complete"];
 
 /// A report that was read.
 #[derive(Clone, PartialEq, Debug)]
@@ -49,12 +50,19 @@ impl Report {
         has(summary, SUMMARY);
         let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
         let all: Vec<_> = objects(text).into_iter().filter(|object| object["type"] == "hazard").collect();
-        for hazard in all.iter().filter(|hazard| hazard["suppressed"] == false) {
+        // What is suppressed, and what is known and was not asked for, does not count, and so is in no group.
+        let counts = |hazard: &&Value| hazard["suppressed"] == false && (hazard["known"].is_null() || !hazard["group"].is_null());
+        for hazard in all.iter().filter(counts) {
             *kinds.entry(hazard["kind"].as_str().unwrap()).or_default() += 1;
         }
         assert_eq!(summary["hazards"], serde_json::to_value(kinds).unwrap(), "the summary counts other hazards than it lists:\n{text}");
         let suppressed = all.iter().filter(|hazard| hazard["suppressed"] == true).count();
         assert_eq!(summary["suppressed"], suppressed, "{text}");
+        let known = all.iter().filter(|hazard| !hazard["known"].is_null()).count();
+        assert_eq!(summary["known"], known, "{text}");
+        let of_groups: u64 = summary["groups"].as_array().unwrap().iter().map(|group| group["sites"].as_u64().unwrap()).sum();
+        let grouped = all.iter().filter(|hazard| !hazard["group"].is_null()).count();
+        assert_eq!(of_groups, grouped as u64, "{text}");
         report
     }
 

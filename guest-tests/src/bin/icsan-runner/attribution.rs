@@ -103,6 +103,7 @@ mod tests {
             count: 1,
             writers: Vec::new(),
             stores,
+            known: None,
             breakpoint: false,
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::report::Hazard;
 use icsan_guest_tests::glob::matches_any;
-use icsan_guest_tests::verdict::Profile::{AmdApm, Fred, LinuxX86, PtiBlind, SdmStrict};
+use icsan_guest_tests::verdict::Profile::{Fred, SdmStrict};
 use icsan_guest_tests::verdict::{Kind, Mode, Profile};
 
 /// One finding that is understood.
@@ -27,16 +27,6 @@ pub struct Explained {
 /// All of them.
 pub const EXPLAINED: &[Explained] = &[
     Explained {
-        profiles: &[LinuxX86, SdmStrict, Fred, PtiBlind, AmdApm],
-        modes: &[Mode::Light, Mode::Full],
-        kinds: &[Kind::Unserialized, Kind::Smc],
-        symbol: "memcpy_orig+*",
-        pc: ANYWHERE,
-        breakpoint: false,
-        why: "apply_returns() rewrites memcpy()'s own return by text_poke_early(), which copies by memcpy(): the return that was just stored is \
-              the next instruction, before text_poke_early() gets to its sync_core()",
-    },
-    Explained {
         profiles: &[Fred],
         modes: &[Mode::Light],
         kinds: &[Kind::Unserialized],
@@ -59,11 +49,12 @@ pub const EXPLAINED: &[Explained] = &[
     },
 ];
 
-const ANYWHERE: (u64, u64) = (0, u64::MAX);
-
-/// Looks up why a hazard is true.
+/// Looks up why a hazard is true: ICSAN itself may know, or it is one of ours.
 #[must_use]
-pub fn explain(hazard: &Hazard, mode: Mode, profile: Profile) -> Option<&'static str> {
+pub fn explain(hazard: &Hazard, mode: Mode, profile: Profile) -> Option<&str> {
+    if let Some(page) = &hazard.known {
+        return Some(page);
+    }
     EXPLAINED
         .iter()
         .find(|row| {
@@ -85,6 +76,7 @@ pub fn explain(hazard: &Hazard, mode: Mode, profile: Profile) -> Option<&'static
 mod tests {
     use super::*;
     use icsan_guest_tests::marker::Marker;
+    use icsan_guest_tests::verdict::Profile::LinuxX86;
 
     #[test]
     fn by_symbol_and_by_address() {
@@ -95,13 +87,15 @@ mod tests {
             symbol: symbol.map(str::to_owned),
             marker: Marker::OUTSIDE,
             count: 1,
+            known: None,
             breakpoint: false,
             writers: Vec::new(),
             stores: Vec::new(),
         };
-        let kernel = hazard(0xffff_ffff_8100_0000, Some("memcpy_orig+0xf3/0x130"));
-        assert!(explain(&kernel, Mode::Light, LinuxX86).is_some());
-        assert!(explain(&kernel, Mode::Light, Profile::Coherent).is_none());
+        let mut kernel = hazard(0xffff_ffff_8100_0000, Some("memcpy_orig+0xf3/0x130"));
+        assert!(explain(&kernel, Mode::Light, LinuxX86).is_none(), "by its place alone it is not");
+        kernel.known = Some("docs/findings.md#memcpy_orig".into());
+        assert_eq!(explain(&kernel, Mode::Light, LinuxX86), Some("docs/findings.md#memcpy_orig"));
         assert!(explain(&hazard(0x102fe, None), Mode::Light, Fred).is_some());
         assert!(explain(&hazard(0x102fe, None), Mode::Full, Fred).is_none());
         assert!(explain(&hazard(0x102fe, Some("main+0x1/0x2")), Mode::Light, Fred).is_none());

@@ -28,6 +28,8 @@ pub struct Hazard {
     pub marker: Marker,
     /// How often it occurred.
     pub count: u64,
+    /// Where ICSAN itself says that it is explained.
+    pub known: Option<String>,
     /// Is INT3 in memory or among the candidates?
     pub breakpoint: bool,
     /// The vCPUs that are named as writers; none: a store that nobody was seen to make.
@@ -108,6 +110,7 @@ fn hazard(object: &Value) -> Result<Hazard, String> {
         symbol: object["symbol"].as_str().map(str::to_owned),
         marker: marker(&object["marker"])?,
         count: number(object, "count")?,
+        known: object["known"].as_str().map(str::to_owned),
         breakpoint: object["candidates"].as_array().is_some_and(|list| list.iter().any(|candidate| candidate["bytes"] == "cc")),
         writers: object["writes"].as_array().map_or_else(Vec::new, |writes| writes.iter().map(|write| write["vcpu"].as_u64()).collect()),
         stores: object["writes"].as_array().map_or_else(Vec::new, |writes| writes.iter().filter_map(place).collect()),

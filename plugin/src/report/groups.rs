@@ -1,0 +1,80 @@
+//! Groups of hazards: one cause shows at many sites, and is told once.
+
+use super::findings::Evidence;
+use icsan_model::addr::Linear;
+use icsan_model::hazard::Kind;
+use icsan_model::memory::PAGE;
+use icsan_symbols::Symbolizer;
+use std::collections::HashMap;
+
+/// Number of a group, from 1 on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct GroupId(pub usize);
+
+/// What hazards of one cause have in common.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Cause {
+    /// Their kind.
+    pub kind: Kind,
+    /// The function that made the last store whose maker is known, or the storing instruction if that is in no known function; `None`: no maker is known.
+    pub stores: Option<Linear>,
+    /// The outermost protocol function on whose behalf it did.
+    pub behalf: Option<Linear>,
+    /// The page that is executed.
+    pub page: CodePage,
+    /// What the guest was at.
+    pub marker: u64,
+}
+
+/// A page of code.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum CodePage {
+    /// Its physical address.
+    Physical(u64),
+    /// Its linear address, where the physical one is not known.
+    Linear(u64),
+}
+
+impl Cause {
+    /// The cause of a hazard.
+    #[must_use]
+    pub fn of(kind: Kind, evidence: &Evidence, symbols: &Symbolizer) -> Self {
+        let writes = evidence.writes.as_deref().unwrap_or_default();
+        let last = writes.iter().enumerate().rev().find_map(|(index, write)| Some((index, write.pc?)));
+        let function = |pc: Linear| symbols.resolve(pc.0).map_or(pc, |resolved| Linear(pc.0.wrapping_sub(resolved.offset)));
+        Self {
+            kind,
+            stores: last.map(|(_, pc)| function(pc)),
+            behalf: last.and_then(|(index, _)| evidence.writers.get(index)?.as_ref()?.function),
+            page: match evidence.physical {
+                Some(phys) => CodePage::Physical(phys.0 & !(PAGE - 1)),
+                None => CodePage::Linear(evidence.linear.0 & !(PAGE - 1)),
+            },
+            marker: evidence.marker,
+        }
+    }
+}
+
+/// The groups so far: no more than there are hazards.
+#[derive(Debug, Default)]
+pub struct Groups {
+    by_cause: HashMap<Cause, usize>,
+    groups: Vec<(Cause, Vec<usize>)>,
+}
+
+impl Groups {
+    /// Adds a hazard by its number. Answers with its group, and whether it is the first there.
+    pub fn add(&mut self, cause: Cause, hazard: usize) -> (GroupId, bool) {
+        let index = *self.by_cause.entry(cause).or_insert(self.groups.len());
+        match self.groups.get_mut(index) {
+            Some((_, members)) => members.push(hazard),
+            None => self.groups.push((cause, vec![hazard])),
+        }
+        (GroupId(index + 1), self.groups[index].1.len() == 1)
+    }
+
+    /// All, in the order of their first hazard: with the numbers of their hazards.
+    pub fn all(&self) -> impl Iterator<Item = (GroupId, &Cause, &[usize])> {
+        self.groups.iter().enumerate().map(|(index, (cause, members))| (GroupId(index + 1), cause, members.as_slice()))
+    }
+}
