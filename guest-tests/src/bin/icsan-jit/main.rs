@@ -125,8 +125,6 @@ fn run(arguments: &Arguments, folder: &Path, initramfs: &Path, profile: Profile)
         format!("profile={}", profile.name()),
         format!("report={}", report.display()),
         format!("symbols={}", arguments.kernel.display()),
-        // Multi-threaded QEMU runs outdated blocks now and then, which ends a compiler's own programs.
-        "emulator=repair".into(),
     ];
     if let Some(word) = words.iter().find(|word| word.contains(',')) {
         bail!("QEMU owns the comma, which stands in {word}");
