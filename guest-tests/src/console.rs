@@ -8,6 +8,9 @@ pub const PREFIX: &str = "ICSAN| ";
 /// The last line of a whole run.
 pub const DONE: &str = "# done";
 
+/// A file of the initramfs with a program to run instead of scenarios, and its arguments: a line each.
+pub const COMMAND: &str = "/command";
+
 /// How often a round is tried again after the emulator spoiled it, the first time included.
 pub const ATTEMPTS: u32 = 10;
 

@@ -10,6 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+/// The RAM that guests have who need no more, in MiB.
+pub const MEMORY: u32 = 512;
+
 /// What to boot, and how.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -21,6 +24,8 @@ pub struct Machine {
     pub initramfs: PathBuf,
     /// How many vCPUs.
     pub smp: usize,
+    /// How much RAM, in MiB: [`MEMORY`] for most.
+    pub memory: u32,
     /// `multi` or `single`.
     pub thread: String,
     /// The value of `-plugin`.
@@ -66,8 +71,8 @@ impl Machine {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.qemu);
         command
-            .args(["-machine", "q35", "-cpu", "max", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
-            .args(["-accel", &format!("tcg,thread={}", self.thread), "-smp", &self.smp.to_string()])
+            .args(["-machine", "q35", "-cpu", "max", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
+            .args(["-accel", &format!("tcg,thread={}", self.thread), "-smp", &self.smp.to_string(), "-m", &self.memory.to_string()])
             .arg("-kernel")
             .arg(&self.kernel)
             .arg("-initrd")
@@ -197,6 +202,7 @@ mod tests {
             kernel: PathBuf::new(),
             initramfs: PathBuf::new(),
             smp: 1,
+            memory: MEMORY,
             thread: "multi".into(),
             plugin: None,
             append: String::new(),

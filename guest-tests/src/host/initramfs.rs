@@ -3,11 +3,16 @@
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const FILE: u32 = 0o100_644;
+const LINK: u32 = 0o120_777;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
 /// A file of the guest.
@@ -47,6 +52,40 @@ pub fn build(init: &[u8], files: &[GuestFile]) -> io::Result<Vec<u8>> {
     packed.finish()
 }
 
+/// A further archive, as it is, to follow another one in an initramfs: what is below `folder`, at `at` (a path without a leading slash, empty for the root).
+///
+/// # Errors
+/// Something below the folder cannot be read.
+pub fn tree(folder: &Path, at: &str) -> io::Result<Vec<u8>> {
+    let mut archive = Vec::new();
+    // Inodes of another archive do not count here, since none has two links.
+    let mut inode = 0;
+    let mut left = vec![(folder.to_owned(), at.to_owned())];
+    while let Some((path, name)) = left.pop() {
+        inode += 1;
+        let kind = fs::symlink_metadata(&path)?;
+        if kind.is_dir() {
+            if !name.is_empty() {
+                entry(&mut archive, inode, &name, DIRECTORY, (0, 0), &[]);
+            }
+            let mut inside = fs::read_dir(&path)?.collect::<io::Result<Vec<_>>>()?;
+            inside.sort_by_key(|entry| std::cmp::Reverse(entry.file_name()));
+            left.extend(inside.into_iter().map(|entry| {
+                let below = entry.file_name().to_string_lossy().into_owned();
+                (entry.path(), if name.is_empty() { below } else { format!("{name}/{below}") })
+            }));
+        } else if kind.is_symlink() {
+            let target = fs::read_link(&path)?;
+            entry(&mut archive, inode, &name, LINK, (0, 0), target.as_os_str().as_bytes());
+        } else if kind.is_file() {
+            let mode = if kind.permissions().mode() & 0o111 == 0 { FILE } else { PROGRAM };
+            entry(&mut archive, inode, &name, mode, (0, 0), &fs::read(&path)?);
+        }
+    }
+    entry(&mut archive, 0, "TRAILER!!!", 0, (0, 0), &[]);
+    Ok(archive)
+}
+
 fn entry(archive: &mut Vec<u8>, inode: u32, name: &str, mode: u32, (major, minor): (u32, u32), data: &[u8]) {
     archive.extend_from_slice(b"070701");
     // Inode, mode, uid, gid, links, mtime, size, device of the file, device that it is, length of the name, checksum.
@@ -73,6 +112,22 @@ mod tests {
         GzDecoder::new(build(b"", &[file]).unwrap().as_slice()).read_to_string(&mut archive).unwrap();
         let (folder, file) = (archive.find("modules\0").unwrap(), archive.find("modules/dummy.ko\0").unwrap());
         assert!(folder < file && archive[file..].contains("text"));
+    }
+
+    #[test]
+    fn a_tree_keeps_folders_modes_and_links() {
+        let folder = std::env::temp_dir().join(format!("icsan-initramfs-{}", std::process::id()));
+        fs::create_dir_all(folder.join("usr/bin")).unwrap();
+        fs::write(folder.join("usr/bin/tool"), "program").unwrap();
+        fs::set_permissions(folder.join("usr/bin/tool"), fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink("usr/bin", folder.join("bin")).unwrap();
+        let archive = tree(&folder, "work").unwrap();
+        fs::remove_dir_all(folder).unwrap();
+        let text = String::from_utf8_lossy(&archive);
+        let places =
+            ["work\0", "work/bin\0", "work/usr\0", "work/usr/bin\0", "work/usr/bin/tool\0", "TRAILER!!!\0"].map(|name| text.find(name));
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}");
+        assert!(text.contains(&format!("{LINK:08x}")) && text.contains(&format!("{PROGRAM:08x}")) && text.contains("program"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What it takes to be /init: mounts, parameters from the kernel's command line, and the power switch.
 
+use crate::command;
 use crate::ktap;
 use crate::litmus;
 use crate::pace;
@@ -38,6 +39,7 @@ pub fn run() -> ! {
         pace::set_injected();
     }
     match (parameter("zoo"), parameter("litmus")) {
+        _ if command::is_there() => command::run(),
         (_, Some(asked)) => _ = litmus::run_asked(&asked),
         (Some(workloads), None) => zoo::run(&workloads),
         (None, None) => _ = ktap::run(Selection { filter: &filter, heavy, without: &without }, &append, repeat),

@@ -10,6 +10,7 @@
 mod bpf_replaced;
 mod child;
 mod code_page;
+mod command;
 mod commit;
 mod cpu;
 mod cross_modify;

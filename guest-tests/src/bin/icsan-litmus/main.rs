@@ -96,6 +96,7 @@ fn machine(arguments: &Arguments, initramfs: &Path, plugin: Option<String>, aske
         kernel: arguments.kernel.clone().context("no kernel")?,
         initramfs: initramfs.to_owned(),
         smp: CPUS,
+        memory: boot::MEMORY,
         thread: "multi".into(),
         plugin,
         append: format!("icsan.litmus={asked}"),

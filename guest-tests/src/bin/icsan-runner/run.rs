@@ -9,7 +9,7 @@ use crate::output::Judged;
 use crate::report::{self, Report};
 use crate::rows::Rows;
 use anyhow::{Context, Result, bail};
-use icsan_guest_tests::host::boot::{Boot, Machine};
+use icsan_guest_tests::host::boot::{Boot, MEMORY, Machine};
 use icsan_guest_tests::skips::ExpectedSkips;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use std::fs;
@@ -68,6 +68,7 @@ pub fn run(context: &Setting, cell: &Cell<'_>) -> Result<Judged> {
         kernel: kernel.path.clone(),
         initramfs: initramfs.to_path_buf(),
         smp: arguments.smp.into(),
+        memory: MEMORY,
         thread: arguments.thread.clone(),
         plugin: profile.map(|profile| plugin(arguments, kernel, profile, &report_path)).transpose()?,
         append: format!(
