@@ -42,6 +42,8 @@ pub struct Evidence {
     pub last_sync: Option<LastSync>,
     /// The vCPU's epoch.
     pub epoch: Epoch,
+    /// In which boot: each has its own place for the kernel.
+    pub boot: usize,
     /// Value of the last marker that any vCPU executed before.
     pub marker: u64,
 }
@@ -98,13 +100,15 @@ pub struct Hazard {
     pub suppressed: Option<String>,
 }
 
-/// Hazards are the same if kind, executing site and writing site are. Markers keep guest tests apart.
+/// Hazards are the same if kind, executing site and writing site are. Markers keep guest tests apart, and in another
+/// boot an address is another place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Key {
     kind: Kind,
     site: Linear,
     writer: Option<Linear>,
     marker: u64,
+    boot: usize,
 }
 
 /// All of them, in the order of their first occurrence.
@@ -118,7 +122,7 @@ pub struct Findings {
 impl Findings {
     /// Adds an occurrence; gives the hazard if it is a new one.
     pub fn add(&mut self, kind: Kind, evidence: Evidence, config: &Config) -> Option<&Hazard> {
-        let key = Key { kind, site: evidence.linear, writer: evidence.writer(), marker: evidence.marker };
+        let key = Key { kind, site: evidence.linear, writer: evidence.writer(), marker: evidence.marker, boot: evidence.boot };
         if let Some(hazard) = self.index.get(&key).and_then(|index| self.hazards.get_mut(*index)) {
             hazard.count += 1;
             if hazard.evidence.injected.is_none() {
@@ -130,7 +134,7 @@ impl Findings {
             self.dropped += 1;
             return None;
         }
-        let symbol = config.symbols.resolve(evidence.linear.0).map(|resolved| resolved.name);
+        let symbol = config.symbols.names_of(evidence.boot).resolve(evidence.linear.0).map(|resolved| resolved.name);
         let suppressed = config.suppressions.reason(kind.name(), symbol).map(str::to_owned);
         self.index.insert(key, self.hazards.len());
         self.hazards.push(Hazard { kind, evidence, count: 1, suppressed });

@@ -10,7 +10,7 @@ use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
 use icsan_model::architecture::Architecture;
 use icsan_model::hazard::Kind;
-use icsan_symbols::Symbolizer;
+use icsan_symbols::Names;
 use std::fmt::Write;
 
 /// Candidates, and stores, that are listed in the text.
@@ -40,7 +40,7 @@ pub fn note(hazard: &Hazard) -> Option<&'static str> {
 #[must_use]
 pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     let evidence = &hazard.evidence;
-    let symbols = &report.config.symbols;
+    let symbols = report.config.symbols.names_of(evidence.boot);
     let name = |address: u64| symbols.resolve(address).map_or_else(|| format!("{address:#x}"), |resolved| resolved.to_string());
     let pc = evidence.linear.0;
     let writer = evidence.writer().map_or_else(|| "writer unknown".to_owned(), |pc| name(pc.0));
@@ -72,7 +72,7 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     text
 }
 
-fn candidates(text: &mut String, evidence: &Evidence, symbols: &Symbolizer) {
+fn candidates(text: &mut String, evidence: &Evidence, symbols: Names<'_>) {
     let width = evidence.candidates.iter().take(SHOWN).map(|shown| shown.bytes.len() * 3).max().unwrap_or(0);
     for shown in evidence.candidates.iter().take(SHOWN) {
         let executed = evidence.injected.as_ref() == Some(&shown.bytes);
@@ -163,7 +163,8 @@ fn writes(text: &mut String, evidence: &Evidence, name: &impl Fn(u64) -> String)
 #[must_use]
 pub fn emulator(report: &Report<'_>, hazard: &Hazard) -> String {
     let pc = hazard.evidence.linear.0;
-    let name = report.config.symbols.resolve(pc).map(|resolved| format!(" in {resolved}")).unwrap_or_default();
+    let names = report.config.symbols.names_of(hazard.evidence.boot);
+    let name = names.resolve(pc).map(|resolved| format!(" in {resolved}")).unwrap_or_default();
     format!(
         "icsan: emulator: vCPU {} runs a block at {pc:#x}{name} although memory has not held its bytes for a while; QEMU's fault, not the guest's (docs/emulator.md)\n",
         hazard.evidence.vcpu
@@ -218,6 +219,9 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
             _ => writeln!(text, "icsan: no commits were seen: where none is known, an executor is `unserialized` at worst"),
         };
     }
+    if counts.restored > 0 {
+        let _ = writeln!(text, "icsan: {} times a state was restored: no vCPU held anything from before", counts.restored);
+    }
     if let Some(widened) = &counts.widened {
         let WidenCounts { waits, time, bound, spared } = widened;
         let _ = writeln!(
@@ -241,6 +245,11 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
     }
     if let Some(trouble) = counts.no_writers {
         let _ = writeln!(text, "icsan: {trouble}");
+    }
+    let offsets = report.config.symbols.offsets();
+    if offsets.len() > 1 {
+        let known = offsets.iter().filter(|offset| offset.is_some()).count();
+        let _ = writeln!(text, "icsan: {} boots, one after the other; where the kernel was is known of {known}", offsets.len());
     }
     let MemoryCounts { held, most, tables } = &counts.memory;
     let tables: Vec<String> = tables.iter().map(|(table, count)| format!("{count} {table}")).collect();

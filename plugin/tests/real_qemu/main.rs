@@ -17,5 +17,6 @@ mod machine;
 mod recording;
 mod refusals;
 mod report;
+mod restored;
 mod symbols;
 mod widen;
