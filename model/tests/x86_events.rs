@@ -94,9 +94,9 @@ fn sets_come_from_the_words() {
             assert_eq!(called_serializing(vendor).contains(SyncEventId(index as u8)), yes, "{}", row.name);
         }
     }
-    // What only Intel's list rests on was read, except for the two inferences.
+    // What only Intel's list rests on was read, except for the three inferences.
     for (index, row) in EVENTS.iter().enumerate().filter(|(_, row)| row.claims[INTEL].word == Word::Yes) {
-        let inferred = [events::MOV_CR3_NOFLUSH, events::RESET].contains(&SyncEventId(index as u8));
+        let inferred = [events::MOV_CR3_NOFLUSH, events::RESET, events::RESTORED].contains(&SyncEventId(index as u8));
         assert_eq!(row.claims[INTEL].sure, if inferred { Sure::Inferred } else { Sure::Confirmed }, "{}", row.name);
     }
     assert!(EVENTS[usize::from(events::MFENCE.0)].claims[AMD].word != Word::Yes);

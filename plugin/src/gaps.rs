@@ -39,6 +39,13 @@ gaps! {
         "this QEMU does not tell where some of the guest's code is in physical memory: that code is judged as in the light mode (no writers, no stale, no torn, no commits); \
          use QEMU 11.1, or Debian's 10.0"
     );
+    /// A kernel runs after the first one that is not the one whose symbols were given, or whose place was not found
+    /// out.
+    UnknownKernel = (
+        "kernels",
+        "another kernel was started (kexec, or a reset) that the symbols are not of: its hazards have no names, and its patches no commits; \
+         watch it in a QEMU of its own, with its own symbols"
+    );
     /// An execution of a block that may be outdated and could not be translated again (`emulator=repair`).
     Unrepaired = (
         "repair",

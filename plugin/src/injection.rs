@@ -83,6 +83,8 @@ pub struct Injected {
     pub kind: Option<Kind>,
     /// The vCPU's epoch.
     pub epoch: Epoch,
+    /// In which boot: each has its own place for the kernel.
+    pub boot: usize,
     /// Value of the last marker that any vCPU executed before.
     pub marker: u64,
 }
@@ -139,6 +141,7 @@ struct Key {
     memory: Vec<u8>,
     chosen: Vec<u8>,
     marker: u64,
+    boot: usize,
 }
 
 /// All injections.
@@ -168,8 +171,8 @@ impl Injections {
     /// Something else is executed. Answers with the number of the record if it is the first of its kind.
     pub fn add(&mut self, injected: Injected) -> Option<usize> {
         self.total += 1;
-        let Injected { linear, marker, .. } = injected;
-        let key = Key { linear, memory: injected.memory.clone(), chosen: injected.chosen.clone(), marker };
+        let Injected { linear, marker, boot, .. } = injected;
+        let key = Key { linear, memory: injected.memory.clone(), chosen: injected.chosen.clone(), marker, boot };
         if let Some(record) = self.index.get(&key).and_then(|index| self.records.get_mut(*index)) {
             record.count += 1;
             return None;

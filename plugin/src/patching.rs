@@ -1,7 +1,9 @@
 //! Patches under way: which task is inside which protocol function, what it stored there, and what its return commits.
 //!
-//! A protocol function is entered and left by a *task*: it may sleep in it, and come back on another vCPU. An entry is known again at its return by the task, by the address it
-//! returns to and by the stack pointer it returns with. In the kernel the stack pointer alone would do, since kernel stacks belong to tasks; programs that were forked have the same one.
+//! A protocol function is entered and left by a *task*: it may sleep in it, and come back on another vCPU. An entry is
+//! known again at its return by the task, by the address it
+//! returns to and by the stack pointer it returns with. In the kernel the stack pointer alone would do, since kernel
+//! stacks belong to tasks; programs that were forked have the same one.
 
 mod tasks;
 
@@ -101,7 +103,8 @@ impl Frame {
         same && self.stack == stack && may_be()
     }
 
-    /// Is it surely a frame of the same thread, further up on its stack, or deeper? (The threads of a process whose tasks are not known cannot be told apart.)
+    /// Is it surely a frame of the same thread, further up on its stack, or deeper? (The threads of a process whose
+    /// tasks are not known cannot be told apart.)
     fn is_on_stack_of(&self, who: Who) -> bool {
         if self.entered == Entered::Kernel { self.who.is_kernel_task(who) } else { self.who.is_thread(who) }
     }
@@ -183,6 +186,14 @@ impl Patching {
         self.commits
     }
 
+    /// A state was restored, or another kernel began: who runs where, and is inside of what, is not known any more.
+    pub fn forget_tasks(&mut self) {
+        self.tasks.forget();
+        self.isolation = Isolation::default();
+        self.frames.clear();
+        self.user_stores.clear();
+    }
+
     /// The vCPU runs the task `to` from now on, and ran `from` so far.
     pub fn switch(&mut self, vcpu: Vcpu, from: Option<u64>, to: u64) {
         self.sees(vcpu, Identity { task: from.filter(|_| self.tasks.who(vcpu).identity.task.is_none()), space: None });
@@ -195,7 +206,8 @@ impl Patching {
         self.tasks.set(vcpu, Identity { task: None, space: Some(to) });
     }
 
-    /// The registers of a vCPU say who runs there. If nobody knew, it is the one who was there all the time: no switch would have gone unnoticed.
+    /// The registers of a vCPU say who runs there. If nobody knew, it is the one who was there all the time: no switch
+    /// would have gone unnoticed.
     pub fn sees(&mut self, vcpu: Vcpu, seen: Identity) {
         let before = self.tasks.who(vcpu);
         self.tasks.set(vcpu, seen);
@@ -260,7 +272,8 @@ impl Patching {
         self.frames.iter().any(|frame| frame.returns_to == returns_to)
     }
 
-    /// A vCPU is at `here` with that stack pointer: if that is a return, the stores that it commits. With `failed` the function says that it did nothing.
+    /// A vCPU is at `here` with that stack pointer: if that is a return, the stores that it commits. With `failed` the
+    /// function says that it did nothing.
     pub fn leave(&mut self, vcpu: Vcpu, here: Linear, stack: u64, failed: bool) -> Vec<Seq> {
         let who = self.tasks.who(vcpu);
         // The latest: a task that died inside may have left another.
@@ -460,7 +473,8 @@ mod tests {
         assert_eq!(patching.leave(Vcpu(0), Linear(0x5000_0050), 0x100, false), [Seq(4)], "translated in another process");
     }
 
-    /// Two processes that were made by fork(): the same code, the same addresses on the stack. Each vCPU has another of them.
+    /// Two processes that were made by fork(): the same code, the same addresses on the stack. Each vCPU has another of
+    /// them.
     fn forked() -> Patching {
         let mut patching = Patching::new(2);
         patching.switch(Vcpu(0), None, 0xffff_8880_0000_1000);

@@ -61,6 +61,11 @@ impl Places {
     pub fn host(&self, page: Phys) -> Option<HostPage> {
         self.by_phys.get(&page).copied()
     }
+
+    /// Every page of code whose place is known.
+    pub fn iter(&self) -> impl Iterator<Item = (HostPage, Phys)> {
+        self.by_phys.iter().map(|(phys, host)| (*host, *phys))
+    }
 }
 
 #[cfg(test)]

@@ -279,6 +279,13 @@ impl Past {
         }
     }
 
+    /// The vCPU was reset, or its state restored: its buffers are empty, whatever the profile counts.
+    pub fn reset(&mut self, vcpu: Vcpu) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.event(Event::Reset { vcpu });
+        }
+    }
+
     /// The vCPU executes a run that lies there; `None`: where is not known.
     pub fn run(&mut self, vcpu: Vcpu, run: &CodeRun, place: Option<Place>) {
         let Some(recorder) = &mut self.recorder else { return };

@@ -2,7 +2,9 @@
 
 mod executions;
 mod injections;
+mod kernels;
 mod patches;
+mod restored;
 mod stores;
 
 use crate::HEAP;
@@ -11,6 +13,7 @@ use crate::gaps::Gap;
 use crate::page_filter::PageFilter;
 use crate::qemu::accelerator::Accelerator;
 use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::current;
 use crate::qemu::divert;
 use crate::qemu::host_code::Contents;
 use crate::qemu::install::{Hooks, Machine};
@@ -36,8 +39,8 @@ use icsan_model::history::Place;
 use icsan_model::memory::PAGE;
 use icsan_model::sync_event::SyncEventId;
 use icsan_model::sync_log::SyncAt;
-use icsan_symbols::OffsetError;
 use injections::Injecting;
+use restored::Restores;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -91,6 +94,8 @@ pub struct Sanitizer {
     watching: AtomicBool,
     /// Is there, at a first execution, nothing else to do than to look at the segment? That is: it watches, and neither records nor repairs.
     looks_at_segments_only: AtomicBool,
+    /// States that were restored.
+    restores: Restores,
     /// This machine was refused after QEMU had started: there is nothing to report.
     refused: AtomicBool,
     /// Was it ever watching?
@@ -168,6 +173,7 @@ impl Sanitizer {
             marker: AtomicU64::new(0),
             looks_at_segments_only: AtomicBool::new(quiet),
             watching,
+            restores: Restores::new(count),
             refused: AtomicBool::new(false),
             started,
             blocks: Line(AtomicU64::new(0)),
@@ -221,6 +227,8 @@ impl Sanitizer {
 
     /// `vcpu` is about to complete an event of the table.
     pub fn synchronizes(&self, vcpu: Vcpu, event: SyncEventId, pc: Linear) {
+        self.begins_anew(vcpu);
+        self.restores.executes(vcpu);
         if x86::may_change_mapping(event) {
             self.filter.forget(vcpu);
         }
@@ -238,6 +246,11 @@ impl Sanitizer {
         let seq = self.next();
         state.serialize(SyncAt { event, pc }, seq);
         self.ends_trail(vcpu, &mut state, Some(SyncAt { event, pc }));
+        self.begins_epoch(vcpu, seq);
+    }
+
+    /// The vCPU, whose thread this is, executed nothing in the epoch that begins.
+    fn begins_epoch(&self, vcpu: Vcpu, seq: Seq) {
         if let Some(slots) = self.slots.of(vcpu) {
             slots.clear();
         }
@@ -280,26 +293,6 @@ impl Sanitizer {
         self.watching.store(on, Ordering::Relaxed);
         self.looks_at_segments_only.store(on && self.repair.is_none() && self.config.record.is_none(), Ordering::Relaxed);
         self.started.fetch_or(on, Ordering::Relaxed);
-    }
-
-    /// The kernel's `symbol` was seen at a runtime address.
-    pub fn kernel_symbol_at(&self, symbol: &str, runtime: u64) {
-        if self.config.symbols.kernel_table().is_some() {
-            self.symbol_evidence(self.config.symbols.learn_offset(symbol, runtime).map(drop));
-        }
-    }
-
-    /// One of these symbols was seen at a runtime address, if the kernel has any of them.
-    pub fn kernel_symbol_among(&self, symbols: &[&str], runtime: u64) {
-        self.symbol_evidence(self.config.symbols.confirm(symbols, runtime));
-    }
-
-    fn symbol_evidence(&self, evidence: Result<(), OffsetError>) {
-        if let Err(error) = evidence
-            && self.sink.lock().first_symbol_error()
-        {
-            process::say(&format!("{error}; no kernel symbols in this report"));
-        }
     }
 
     fn watch_segments(&'static self, block: &Translation<'_>, instructions: &[Instruction<'_>]) {
@@ -396,11 +389,26 @@ impl Hooks for &'static Sanitizer {
     }
 
     fn vcpu_runs(&self, vcpu: Vcpu, runs: bool) {
+        // What it remembers of pages goes by how it mapped them: INIT, or an interrupt into system management mode, may
+        // have come while it slept.
+        self.filter.forget(vcpu);
+        self.restores.runs(vcpu, runs);
+        if runs {
+            self.wakes(vcpu);
+        }
         self.slots.runs(vcpu, runs);
+    }
+
+    fn flushed(&self) {
+        Sanitizer::flushed(self);
     }
 
     fn translate(&self, block: &Translation<'_>) {
         self.blocks.fetch_add(1, Ordering::Relaxed);
+        if let Some(vcpu) = current::vcpu() {
+            self.begins_anew(vcpu);
+            self.restores.executes(vcpu);
+        }
         if let Some(widening) = &self.widening {
             block.count(widening.blocks());
         }
@@ -438,11 +446,12 @@ impl Hooks for &'static Sanitizer {
                 counts.memory.tables.insert("segments", code.table.segments());
                 if let Some(side) = &mut code.side {
                     counts.drop(&[("recording", u64::from(!side.past().finish()))]);
-                    counts.add_stores(side);
+                    counts.add_stores(side, self.config.symbols.boot());
                 }
             }
             None => counts.drop(&[("code", 1)]),
         }
+        counts.restored = self.restores.count();
         counts.emulator = self.repair.map(Repair::counts);
         if let Some(widening) = &self.widening {
             let (widened, whole) = widening.counts(EXIT_PATIENCE);

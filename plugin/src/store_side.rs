@@ -109,6 +109,8 @@ pub struct StoreSide {
     /// Reads a task's name from guest memory.
     task_name: TaskNameReader,
     ledger: Ledger,
+    /// Those of the kernels that ended, by boot.
+    ended: Vec<(usize, Ledger)>,
     patching: Patching,
     counts: StoreCounts,
     /// How many changes there will have been when the next forgetting is due.
@@ -136,6 +138,7 @@ impl StoreSide {
             own_pc: vec![None; vcpus],
             task_name,
             ledger: Ledger::default(),
+            ended: Vec::new(),
             patching: Patching::new(vcpus),
             counts: StoreCounts::default(),
             forget_at: FORGET_EVERY,
@@ -149,10 +152,18 @@ impl StoreSide {
         self.counts
     }
 
-    /// The ledger.
-    #[must_use]
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
+    /// The ledgers, by boot; `boot` is the one that runs.
+    pub fn ledgers(&self, boot: usize) -> impl Iterator<Item = (usize, &Ledger)> {
+        self.ended.iter().map(|(boot, ledger)| (*boot, ledger)).chain([(boot, &self.ledger)])
+    }
+
+    /// The kernel of this boot has ended: its tasks and patches are gone, and its addresses mean something else.
+    pub fn kernel_ended(&mut self, boot: usize) {
+        self.patching.forget_tasks();
+        let ledger = std::mem::take(&mut self.ledger);
+        if ledger.rows().next().is_some() {
+            self.ended.push((boot, ledger));
+        }
     }
 
     /// Patches under way.
@@ -256,14 +267,31 @@ impl StoreSide {
             return Vec::new();
         }
         let now = contents.whole();
-        let mut spans: Vec<std::ops::Range<usize>> = Vec::new();
-        for at in (0..PAGE as usize).filter(|at| known[*at] != now[*at]) {
-            match spans.last_mut() {
-                Some(span) if at - span.end < APART => span.end = at + 1,
-                _ => spans.push(at..at + 1),
+        let spans = changed_spans(known, &now);
+        spans.into_iter().map(|span| self.notice(page.offset(span.start as u64), &now[span], next())).collect()
+    }
+
+    /// A state was restored, and nobody executes. What is known of memory becomes what memory holds now; who was about
+    /// to store what, and who was inside of what, is forgotten.
+    pub fn restored(&mut self, mut next: impl FnMut() -> Seq) -> Vec<Touched> {
+        self.patching.forget_tasks();
+        self.noticed.clear();
+        self.own_pc.fill(None);
+        let mut touched = Vec::new();
+        for (host, phys) in self.places.iter().collect::<Vec<_>>() {
+            let Some(known) = self.history.memory().page(phys) else { continue };
+            if host.holds(0, known) {
+                continue;
+            }
+            let (known, now) = (known.to_vec(), host.read(0, PAGE as usize));
+            for span in changed_spans(&known, &now) {
+                let (seq, at) = (next(), phys.offset(span.start as u64));
+                let store = Store { vcpu: None, pc: None, linear: None, phys: at, bytes: now[span.clone()].to_vec() };
+                self.history.store(seq, store, Epoch::default());
+                touched.push(Touched { segments: self.reached(at, span.len() as u64), seq: Some(seq) });
             }
         }
-        spans.into_iter().map(|span| self.notice(page.offset(span.start as u64), &now[span], next())).collect()
+        touched
     }
 
     /// A change of memory that no store explains so far.
@@ -479,7 +507,7 @@ impl StoreSide {
                     && other.place().and_then(|place| place.phys(linear)) == phys(0)
             });
             let last = here.map(|other| slots.since(other.slot)).max().unwrap_or(Seq(0));
-            if last == Seq(0) || last >= changed {
+            if last == Seq(0) || last >= changed || last < state.reset_at {
                 continue;
             }
             let events = state.sync_log.since(last);
@@ -552,6 +580,18 @@ impl StoreSide {
         let unknown = pages.filter(|page| self.history.memory().page(*page).is_none());
         unknown.filter_map(|page| Some((page, self.places.host(page)?))).collect()
     }
+}
+
+/// Where the bytes of a page differ: one span for each run of changes that lies [`APART`] from the next.
+fn changed_spans(known: &[u8], now: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let mut spans: Vec<std::ops::Range<usize>> = Vec::new();
+    for (at, _) in known.iter().zip(now).enumerate().filter(|(_, (known, now))| known != now) {
+        match spans.last_mut() {
+            Some(span) if at - span.end < APART => span.end = at + 1,
+            _ => spans.push(at..at + 1),
+        }
+    }
+    spans
 }
 
 fn reached(by_phys: &FxHashMap<u64, Vec<&'static Segment>>, window: u64, phys: Phys, len: u64) -> Vec<&'static Segment> {

@@ -3,7 +3,7 @@
 use crate::injection::{Injected, Trail};
 use crate::segment::Segment;
 use icsan_model::addr::{Epoch, Seq};
-use icsan_model::sync_event::SyncEventSet;
+use icsan_model::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::sync_log::{SyncAt, SyncLog};
 use icsan_model::vcpu::LastSync;
 use std::collections::HashSet;
@@ -20,6 +20,8 @@ pub struct VcpuState {
     pub last_sync: Option<LastSync>,
     /// What emptied its buffers lately.
     pub sync_log: SyncLog,
+    /// When it was reset, or its state restored: what it executed before says nothing of what it holds.
+    pub reset_at: Seq,
     /// How often it met each event that the profile counts.
     pub syncs: Vec<u64>,
     /// Differences that an exemption covered.
@@ -57,6 +59,7 @@ impl VcpuState {
             epoch: Epoch(1),
             last_sync: None,
             sync_log: SyncLog::default(),
+            reset_at: Seq(0),
             syncs: vec![0; SyncEventSet::CAPACITY],
             exempt: 0,
             incomplete: 0,
@@ -72,6 +75,18 @@ impl VcpuState {
         self.last_sync = Some(LastSync { event: Some(at.event), pc: Some(at.pc), seq });
         self.sync_log.push(seq, at);
         if let Some(count) = self.syncs.get_mut(usize::from(at.event.0)) {
+            *count += 1;
+        }
+    }
+
+    /// The next epoch, and nothing that came before counts: the vCPU was reset, or its state restored.
+    pub fn reset(&mut self, event: SyncEventId, seq: Seq) {
+        self.epoch = self.epoch.next();
+        self.last_sync = Some(LastSync { event: Some(event), pc: None, seq });
+        self.reset_at = seq;
+        self.pending = None;
+        self.suspects.clear();
+        if let Some(count) = self.syncs.get_mut(usize::from(event.0)) {
             *count += 1;
         }
     }

@@ -50,5 +50,5 @@ pub mod table;
 pub use btf::KernelLayout;
 pub use compression::Compression;
 pub use error::{OffsetError, SymbolError};
-pub use symbolizer::{KaslrRange, Location, Symbolizer};
+pub use symbolizer::{KaslrRange, Location, MAX_BOOTS, Names, Symbolizer};
 pub use table::{Origin, Resolved, Symbol, SymbolTable};

@@ -6,9 +6,14 @@
 //! the one of the symbol file nearly never ends up at an aligned offset.
 //!
 //! Before that, kernel addresses have no names.
+//!
+//! A machine may run one kernel after the other: it is reset, or boots the next one by kexec. Each is a *boot*,
+//! numbered from 1, and has an offset of its own
+//! ([`Symbolizer::next_boot`]); what was seen in one is named by that one's offset ([`Symbolizer::names_of`]).
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use crate::btf::KernelLayout;
 use crate::error::OffsetError;
@@ -47,6 +52,30 @@ const UNKNOWN: u64 = u64::MAX;
 /// Evidence contradicted itself: there are no names any more.
 const FORGOTTEN: u64 = u64::MAX - 1;
 
+/// Kernels, one after the other, that are told apart.
+pub const MAX_BOOTS: usize = 1024;
+
+/// Names as they are in one boot.
+#[derive(Clone, Copy, Debug)]
+pub struct Names<'a> {
+    symbols: &'a Symbolizer,
+    offset: Option<u64>,
+}
+
+impl<'a> Names<'a> {
+    /// The name of a runtime address. One in the kernel's half of the address space has a name
+    /// only if the boot's offset is known; a program's is taken as linked (`ET_EXEC`).
+    #[must_use]
+    pub fn resolve(self, runtime: u64) -> Option<Resolved<'a>> {
+        if runtime >= KERNEL_HALF {
+            let link = runtime.wrapping_sub(self.offset?);
+            self.symbols.kernel.as_ref()?.resolve(link)
+        } else {
+            self.symbols.programs.iter().filter(|table| !table.is_position_independent()).find_map(|table| table.resolve(runtime))
+        }
+    }
+}
+
 /// Several tables and the kernel's KASLR offset.
 ///
 /// It may be shared between threads: the offset is learned through `&self`.
@@ -58,6 +87,10 @@ pub struct Symbolizer {
     text: Range<u64>,
     range: KaslrRange,
     offset: AtomicU64,
+    /// Was there any evidence of a kernel in the boot that runs?
+    seen: AtomicBool,
+    /// The offsets of earlier boots, the first one first.
+    earlier: RwLock<Vec<Option<u64>>>,
 }
 
 impl Symbolizer {
@@ -74,19 +107,68 @@ impl Symbolizer {
         let (kernels, programs): (Vec<_>, _) = tables.into_iter().partition(|t| t.is_kernel());
         let kernel = kernels.into_iter().next();
         let text = kernel.as_ref().and_then(|table| Some(table.address_of("_stext")?..table.address_of("_etext")?)).unwrap_or(0..0);
-        Symbolizer { kernel, programs, text, range, offset: AtomicU64::new(UNKNOWN) }
+        Symbolizer {
+            kernel,
+            programs,
+            text,
+            range,
+            offset: AtomicU64::new(UNKNOWN),
+            seen: AtomicBool::new(false),
+            earlier: RwLock::default(),
+        }
     }
 
-    /// The name of a runtime address. One in the kernel's half of the address space has a name
-    /// only once the offset is known; a program's is taken as linked (`ET_EXEC`).
+    /// The name of a runtime address in the boot that runs: [`Names::resolve`].
     #[must_use]
     pub fn resolve(&self, runtime: u64) -> Option<Resolved<'_>> {
-        if runtime >= KERNEL_HALF {
-            let link = runtime.wrapping_sub(self.offset()?);
-            self.kernel.as_ref()?.resolve(link)
-        } else {
-            self.programs.iter().filter(|table| !table.is_position_independent()).find_map(|table| table.resolve(runtime))
+        self.names().resolve(runtime)
+    }
+
+    /// The names of the boot that runs.
+    #[must_use]
+    pub fn names(&self) -> Names<'_> {
+        Names { symbols: self, offset: self.offset() }
+    }
+
+    /// The names of a boot. Of one that has not come there are none in the kernel.
+    #[must_use]
+    pub fn names_of(&self, boot: usize) -> Names<'_> {
+        Names { symbols: self, offset: self.offsets().get(boot.wrapping_sub(1)).copied().flatten() }
+    }
+
+    fn earlier(&self) -> RwLockReadGuard<'_, Vec<Option<u64>>> {
+        self.earlier.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of the boot that runs, from 1.
+    #[must_use]
+    pub fn boot(&self) -> usize {
+        self.earlier().len() + 1
+    }
+
+    /// The offset of each boot so far, as far as it is known.
+    #[must_use]
+    pub fn offsets(&self) -> Vec<Option<u64>> {
+        let mut offsets = self.earlier().clone();
+        offsets.push(self.offset());
+        offsets
+    }
+
+    /// Another kernel begins, or the same one anew: its offset has to be learned. Answers with its number; `None`:
+    /// there were too many. A boot in which no kernel has been seen
+    /// goes on: firmware resets the machine, too, before it boots one.
+    pub fn next_boot(&self) -> Option<usize> {
+        let mut earlier = self.earlier.write().unwrap_or_else(PoisonError::into_inner);
+        if !self.seen.swap(false, Ordering::AcqRel) {
+            return Some(earlier.len() + 1);
         }
+        if earlier.len() + 1 >= MAX_BOOTS {
+            self.offset.store(FORGOTTEN, Ordering::Release);
+            return None;
+        }
+        earlier.push(self.offset());
+        self.offset.store(UNKNOWN, Ordering::Release);
+        Some(earlier.len() + 1)
     }
 
     /// Is this runtime address in the kernel's text, from `_stext` up to `_etext`? Never before the offset is known. Modules, BPF
@@ -170,6 +252,7 @@ impl Symbolizer {
     pub fn learn_offset(&self, symbol: &str, runtime: u64) -> Result<u64, OffsetError> {
         let table = self.kernel.as_ref().ok_or(OffsetError::NoKernelTable)?;
         let link = table.address_of(symbol).ok_or_else(|| OffsetError::UnknownSymbol { symbol: symbol.to_owned() })?;
+        self.seen.store(true, Ordering::Release);
         let found = self.offset_between(link, runtime, table.origin()).map_err(|reason| OffsetError::WrongKernel {
             symbol: symbol.to_owned(),
             link,
@@ -279,6 +362,40 @@ mod tests {
             Err(OffsetError::Contradiction { symbol: "entry_SYSCALL_64".to_owned(), known: 0, found: STEP })
         );
         assert_eq!(symbols.offset(), Some(0));
+    }
+
+    #[test]
+    fn each_boot_has_an_offset_of_its_own() {
+        let symbols = Symbolizer::new(tables());
+        symbols.learn_offset("entry_SYSCALL_64", ENTRY + STEP).unwrap();
+        assert_eq!((symbols.boot(), symbols.next_boot()), (1, Some(2)));
+        assert_eq!((symbols.offset(), symbols.resolve(ENTRY + STEP)), (None, None));
+        assert!(symbols.names_of(1).resolve(ENTRY + STEP).is_some());
+        symbols.learn_offset("entry_SYSCALL_64", ENTRY + 3 * STEP).unwrap();
+        let name = |boot, runtime| symbols.names_of(boot).resolve(runtime).map(|name| name.to_string());
+        assert_eq!(name(2, ENTRY + 3 * STEP).as_deref(), Some("entry_SYSCALL_64+0x0/0x100"));
+        assert_eq!(name(1, ENTRY + STEP), name(2, ENTRY + 3 * STEP));
+        assert_eq!([name(0, ENTRY), name(1, ENTRY + 3 * STEP), name(2, ENTRY + STEP), name(3, ENTRY)], [const { None }; 4]);
+        assert_eq!(name(1, 0x40_1041), name(7, 0x40_1041), "programs are where they are linked");
+        // A kernel whose evidence contradicts itself has no names; the next one has.
+        let other = b"ffffffff81000000 T _text\nffffffff82000080 T entry_SYSCALL_64\nffffffff82000180 T entry_SYSENTER_compat\n";
+        let symbols = Symbolizer::new(vec![SymbolTable::parse(other).unwrap()]);
+        symbols.learn_offset("entry_SYSCALL_64", ENTRY).unwrap();
+        symbols.confirm(&["entry_SYSENTER_compat"], ENTRY + 0x40).unwrap_err();
+        symbols.next_boot();
+        assert_eq!(symbols.learn_offset("entry_SYSCALL_64", ENTRY + STEP), Ok(STEP));
+        assert_eq!(symbols.offsets(), [None, Some(STEP)]);
+    }
+
+    #[test]
+    fn the_number_of_boots_is_bounded() {
+        let symbols = Symbolizer::new(tables());
+        assert_eq!((symbols.next_boot(), symbols.next_boot()), (Some(1), Some(1)), "no kernel has been seen");
+        let boot = |_: &usize| symbols.learn_offset("entry_SYSCALL_64", ENTRY).is_ok() && symbols.next_boot().is_some();
+        assert_eq!((0..2 * MAX_BOOTS).filter(boot).count(), MAX_BOOTS - 1);
+        assert_eq!(symbols.boot(), MAX_BOOTS);
+        symbols.learn_offset("entry_SYSCALL_64", ENTRY).unwrap();
+        assert_eq!(symbols.offset(), None);
     }
 
     #[test]

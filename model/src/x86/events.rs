@@ -244,6 +244,9 @@ events! {
     RESET, "reset", Callback, "no instruction",
         [Yes Inferred RESET_SOURCE], [Yes Inferred RESET_SOURCE],
         "RESET, INIT and start-up IPI. The model empties the buffers of a vCPU that is reset whatever the profile says.";
+    RESTORED, "restored", Callback, "no instruction",
+        [Yes Inferred "our inference: a state that comes from a file has no buffers"], [Yes Inferred "our inference: a state that comes from a file has no buffers"],
+        "`loadvm`. As `reset`, of all vCPUs at once; memory becomes another one, too, by no store.";
 
     // Branches.
     FAR_BRANCH, "far-branch", Instruction, "`9A`, `EA`, `FF /3`, `FF /5` memory; `CA`, `CB`",

@@ -1,7 +1,9 @@
 //! Who runs: which task is on which vCPU, and when two sightings are of the same one.
 //!
-//! Three things are known of a task, not all of them always: its `task_struct` (from `__switch_to`, and from the per-CPU pointer at entries of the kernel), the page table that its
-//! vCPU uses, and the vCPU. After `fork()` two processes have the same code at the same addresses on the same stack addresses: only these tell them apart.
+//! Three things are known of a task, not all of them always: its `task_struct` (from `__switch_to`, and from the
+//! per-CPU pointer at entries of the kernel), the page table that its
+//! vCPU uses, and the vCPU. After `fork()` two processes have the same code at the same addresses on the same stack
+//! addresses: only these tell them apart.
 
 use crate::x86::page_table::Isolation;
 use icsan_model::addr::Vcpu;
@@ -58,7 +60,8 @@ impl Who {
         self.identity.space.map_or(Task::Vcpu(self.vcpu), Task::Space)
     }
 
-    /// Are both surely the same task of the kernel's, in the kernel? Without a `task_struct` it is the one that its vCPU runs from the start: what it is called is learned no later
+    /// Are both surely the same task of the kernel's, in the kernel? Without a `task_struct` it is the one that its
+    /// vCPU runs from the start: what it is called is learned no later
     /// than when it makes place for another.
     #[must_use]
     pub fn is_kernel_task(self, other: Self) -> bool {
@@ -118,6 +121,11 @@ impl Tasks {
     #[must_use]
     pub fn new(vcpus: usize) -> Self {
         Self(vec![Running::default(); vcpus])
+    }
+
+    /// Nothing is known any more.
+    pub fn forget(&mut self) {
+        self.0.fill(Running::default());
     }
 
     /// Who runs on a vCPU.

@@ -151,6 +151,7 @@ api! {
     fn qemu_plugin_register_vcpu_idle_cb(u64, *const c_void, *mut c_void);
     fn qemu_plugin_register_vcpu_resume_cb(u64, *const c_void, *mut c_void);
     fn qemu_plugin_register_vcpu_tb_trans_cb(u64, *const c_void, *mut c_void);
+    fn qemu_plugin_register_flush_cb(u64, *const c_void, *mut c_void);
     fn qemu_plugin_register_atexit_cb(u64, *const c_void, *mut c_void);
 
     fn qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(*mut sys::qemu_plugin_tb, sys::qemu_plugin_op, sys::qemu_plugin_u64, u64);

@@ -34,6 +34,9 @@ pub trait Hooks: Sync + Send {
     fn vcpu_start(&self, vcpu: Vcpu);
     /// A vCPU that has started is about to sleep (`false`), or to run again. Told on its own host thread, which executes nothing in between.
     fn vcpu_runs(&self, vcpu: Vcpu, runs: bool);
+    /// QEMU has dropped all translations: on a vCPU's thread that executes nothing, or on another one while no vCPU
+    /// does.
+    fn flushed(&self);
     /// A block is being translated.
     fn translate(&self, block: &Translation<'_>);
     /// QEMU is about to exit: the last call, made once. Answers with the exit code that QEMU's own gives way to, if one does.
@@ -108,12 +111,14 @@ fn start(id: u64, machine: Machine, arguments: &[String]) -> Result<(), String> 
             (api.qemu_plugin_register_vcpu_idle_cb)(id, vcpu_runs_v7::<false> as *const c_void, none);
             (api.qemu_plugin_register_vcpu_resume_cb)(id, vcpu_runs_v7::<true> as *const c_void, none);
             (api.qemu_plugin_register_vcpu_tb_trans_cb)(id, translate_v7 as *const c_void, none);
+            (api.qemu_plugin_register_flush_cb)(id, flushed_v7 as *const c_void, none);
             (api.qemu_plugin_register_atexit_cb)(id, exit_v7 as *const c_void, none);
         } else {
             (api.qemu_plugin_register_vcpu_init_cb)(id, vcpu_init_v4 as *const c_void, none);
             (api.qemu_plugin_register_vcpu_idle_cb)(id, vcpu_runs_v4::<false> as *const c_void, none);
             (api.qemu_plugin_register_vcpu_resume_cb)(id, vcpu_runs_v4::<true> as *const c_void, none);
             (api.qemu_plugin_register_vcpu_tb_trans_cb)(id, translate_v4 as *const c_void, none);
+            (api.qemu_plugin_register_flush_cb)(id, flushed_v4 as *const c_void, none);
             (api.qemu_plugin_register_atexit_cb)(id, exit_v4 as *const c_void, none);
         }
     }
@@ -144,6 +149,14 @@ unsafe extern "C" fn translate_v7(tb: *mut sys::qemu_plugin_tb, _userdata: *mut 
     translate(tb);
 }
 
+unsafe extern "C" fn flushed_v4(_id: u64) {
+    flushed();
+}
+
+unsafe extern "C" fn flushed_v7(_userdata: *mut c_void) {
+    flushed();
+}
+
 unsafe extern "C" fn exit_v4(_id: u64, _userdata: *mut c_void) {
     exit();
 }
@@ -154,6 +167,7 @@ unsafe extern "C" fn exit_v7(_userdata: *mut c_void) {
 
 fn vcpu_init(vcpu: c_uint) {
     guard(|| {
+        super::current::set_vcpu(Vcpu(vcpu as u16));
         learn_registers();
         if let Some(hooks) = HOOKS.get() {
             hooks.vcpu_start(Vcpu(vcpu as u16));
@@ -165,6 +179,14 @@ fn vcpu_runs(vcpu: c_uint, runs: bool) {
     guard(|| {
         if let Some(hooks) = HOOKS.get() {
             hooks.vcpu_runs(Vcpu(vcpu as u16), runs);
+        }
+    });
+}
+
+fn flushed() {
+    guard(|| {
+        if let Some(hooks) = HOOKS.get() {
+            hooks.flushed();
         }
     });
 }

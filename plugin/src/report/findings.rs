@@ -44,6 +44,8 @@ pub struct Evidence {
     pub last_sync: Option<LastSync>,
     /// The vCPU's epoch.
     pub epoch: Epoch,
+    /// In which boot: each has its own place for the kernel.
+    pub boot: usize,
     /// Value of the last marker that any vCPU executed before.
     pub marker: u64,
 }
@@ -116,13 +118,15 @@ impl Hazard {
     }
 }
 
-/// Hazards are the same if kind, executing site and writing site are. Markers keep guest tests apart.
+/// Hazards are the same if kind, executing site and writing site are. Markers keep guest tests apart, and in another
+/// boot an address is another place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Key {
     kind: Kind,
     site: Linear,
     writer: Option<Linear>,
     marker: u64,
+    boot: usize,
 }
 
 /// All of them, in the order of their first occurrence.
@@ -137,7 +141,7 @@ pub struct Findings {
 impl Findings {
     /// Adds an occurrence; gives the hazard if it is a new one.
     pub fn add(&mut self, kind: Kind, evidence: Evidence, config: &Config) -> Option<&Hazard> {
-        let key = Key { kind, site: evidence.linear, writer: evidence.writer(), marker: evidence.marker };
+        let key = Key { kind, site: evidence.linear, writer: evidence.writer(), marker: evidence.marker, boot: evidence.boot };
         if let Some(hazard) = self.index.get(&key).and_then(|index| self.hazards.get_mut(*index)) {
             hazard.count += 1;
             if hazard.evidence.injected.is_none() {
@@ -149,12 +153,13 @@ impl Findings {
             self.dropped += 1;
             return None;
         }
-        let symbol = config.symbols.resolve(evidence.linear.0).map(|resolved| resolved.name);
+        let symbols = config.symbols.names_of(evidence.boot);
+        let symbol = symbols.resolve(evidence.linear.0).map(|resolved| resolved.name);
         let suppressed = config.suppressions.reason(kind.name(), symbol).map(str::to_owned);
-        let known = suppressed.is_none().then(|| known_finding(kind, &evidence, &config.symbols)).flatten();
+        let known = suppressed.is_none().then(|| known_finding(kind, &evidence, symbols)).flatten();
         let counts = suppressed.is_none() && (known.is_none() || config.known);
         let at = self.hazards.len();
-        let grouped = (counts && kind != Kind::Emulator).then(|| self.groups.add(Cause::of(kind, &evidence, &config.symbols), at));
+        let grouped = (counts && kind != Kind::Emulator).then(|| self.groups.add(Cause::of(kind, &evidence, symbols), at));
         self.index.insert(key, at);
         let (group, leads) = (grouped.map(|(group, _)| group), grouped.is_some_and(|(_, leads)| leads));
         self.hazards.push(Hazard { kind, evidence, count: 1, suppressed, known, counts, group, leads });

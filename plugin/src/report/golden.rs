@@ -53,7 +53,7 @@ fn counts() -> Counts {
         serializing: met,
         exempt: 3,
         stores: Some(StoreCounts { stores: 1200, unseen: 4, retired: 2 }),
-        ledger: Some(icsan_model::ledger::Ledger::default()),
+        ledger: Some(vec![(1, icsan_model::ledger::Ledger::default())]),
         commits: Some((5, 17)),
         ..Counts::default()
     }
@@ -151,6 +151,7 @@ fn injected() {
         kind: Some(Kind::Stale),
         epoch: Epoch(41),
         marker: 0,
+        boot: 1,
     };
     let record = known.add(first).unwrap();
     let mut trail = Trail::default();

@@ -4,7 +4,7 @@ use super::findings::Evidence;
 use icsan_model::addr::Linear;
 use icsan_model::hazard::Kind;
 use icsan_model::memory::PAGE;
-use icsan_symbols::Symbolizer;
+use icsan_symbols::Names;
 use std::collections::HashMap;
 
 /// Number of a group, from 1 on.
@@ -24,6 +24,8 @@ pub struct Cause {
     pub page: CodePage,
     /// What the guest was at.
     pub marker: u64,
+    /// In which boot.
+    pub boot: usize,
 }
 
 /// A page of code.
@@ -36,9 +38,9 @@ pub enum CodePage {
 }
 
 impl Cause {
-    /// The cause of a hazard.
+    /// The cause of a hazard; `symbols`: those of its boot.
     #[must_use]
-    pub fn of(kind: Kind, evidence: &Evidence, symbols: &Symbolizer) -> Self {
+    pub fn of(kind: Kind, evidence: &Evidence, symbols: Names<'_>) -> Self {
         let writes = evidence.writes.as_deref().unwrap_or_default();
         let last = writes.iter().enumerate().rev().find_map(|(index, write)| Some((index, write.pc?)));
         let function = |pc: Linear| symbols.resolve(pc.0).map_or(pc, |resolved| Linear(pc.0.wrapping_sub(resolved.offset)));
@@ -51,6 +53,7 @@ impl Cause {
                 None => CodePage::Linear(evidence.linear.0 & !(PAGE - 1)),
             },
             marker: evidence.marker,
+            boot: evidence.boot,
         }
     }
 }

@@ -4,6 +4,7 @@ use super::Report;
 use super::json::{hex, hex_bytes};
 use crate::injection::{Injections, Record, Trail};
 use crate::x86::text::disassemble;
+use icsan_symbols::Names;
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -92,12 +93,12 @@ pub struct RefusalObject {
     pub count: u64,
 }
 
-fn symbol(report: &Report<'_>, address: u64) -> Option<String> {
-    report.config.symbols.resolve(address).map(|resolved| resolved.to_string())
+fn symbol(names: Names<'_>, address: u64) -> Option<String> {
+    names.resolve(address).map(|resolved| resolved.to_string())
 }
 
-fn name(report: &Report<'_>, address: u64) -> String {
-    symbol(report, address).unwrap_or_else(|| hex(address))
+fn name(names: Names<'_>, address: u64) -> String {
+    symbol(names, address).unwrap_or_else(|| hex(address))
 }
 
 /// One of them, with the count as it stands.
@@ -105,32 +106,33 @@ fn name(report: &Report<'_>, address: u64) -> String {
 pub fn object(report: &Report<'_>, record: &Record) -> InjectionObject {
     let first = &record.first;
     let pc = first.linear.0;
-    let text = |bytes: &[u8]| disassemble(bytes, pc, &report.config.symbols);
+    let names = report.config.symbols.names_of(first.boot);
+    let text = |bytes: &[u8]| disassemble(bytes, pc, names);
     InjectionObject {
         injected: true,
         vcpu: first.vcpu.0,
         pc: hex(pc),
-        symbol: symbol(report, pc),
+        symbol: symbol(names, pc),
         memory: hex_bytes(&first.memory),
         memory_text: text(&first.memory),
         bytes: hex_bytes(&first.chosen),
         text: text(&first.chosen),
         kind: first.kind.map(|kind| kind.name()),
         count: record.count,
-        trail: (record.trail != Trail::default()).then(|| trail(report, &record.trail)),
+        trail: (record.trail != Trail::default()).then(|| trail(report, names, &record.trail)),
         epoch: first.epoch.0,
         marker: hex(first.marker),
     }
 }
 
-fn trail(report: &Report<'_>, trail: &Trail) -> TrailObject {
+fn trail(report: &Report<'_>, names: Names<'_>, trail: &Trail) -> TrailObject {
     TrailObject {
-        blocks: trail.blocks.iter().map(|block| BlockObject { pc: hex(block.0), symbol: symbol(report, block.0) }).collect(),
+        blocks: trail.blocks.iter().map(|block| BlockObject { pc: hex(block.0), symbol: symbol(names, block.0) }).collect(),
         more: trail.more,
         ended_by: trail.end.map(|end| EndObject {
             event: report.arch.event_name(end.event),
             pc: hex(end.pc.0),
-            symbol: symbol(report, end.pc.0),
+            symbol: symbol(names, end.pc.0),
         }),
     }
 }
@@ -140,7 +142,7 @@ fn trail(report: &Report<'_>, trail: &Trail) -> TrailObject {
 pub fn counts(report: &Report<'_>, known: &Injections) -> InjectionCounts {
     let refusal = |(refusal, count): (&crate::injection::Refusal, &u64)| RefusalObject {
         bytes: hex_bytes(&refusal.bytes),
-        text: disassemble(&refusal.bytes, 0, &report.config.symbols),
+        text: disassemble(&refusal.bytes, 0, report.config.symbols.names()),
         why: refusal.why.clone(),
         count: *count,
     };
@@ -160,23 +162,24 @@ pub fn counts(report: &Report<'_>, known: &Injections) -> InjectionCounts {
 pub fn text(report: &Report<'_>, record: &Record) -> String {
     let first = &record.first;
     let pc = first.linear.0;
-    let instruction = |bytes: &[u8]| disassemble(bytes, pc, &report.config.symbols);
+    let names = report.config.symbols.names_of(first.boot);
+    let instruction = |bytes: &[u8]| disassemble(bytes, pc, names);
     let kind = first.kind.map_or("exempt", |kind| kind.name());
     let mut text = format!(
         "icsan: injected: vCPU {} executed `{}` ({kind}) in {}, where memory has `{}`\n",
         first.vcpu,
         instruction(&first.chosen),
-        name(report, pc),
+        name(names, pc),
         instruction(&first.memory),
     );
     let Trail { blocks, more, end, .. } = &record.trail;
-    let mut steps: Vec<String> = blocks.iter().take(BLOCKS_SHOWN).map(|block| name(report, block.0)).collect();
+    let mut steps: Vec<String> = blocks.iter().take(BLOCKS_SHOWN).map(|block| name(names, block.0)).collect();
     let left_out = blocks.len().saturating_sub(BLOCKS_SHOWN) as u64 + more;
     if left_out > 0 {
         steps.push(format!("{left_out} more blocks"));
     }
     if let Some(end) = end {
-        steps.push(format!("until {} in {}", report.arch.event_name(end.event), name(report, end.pc.0)));
+        steps.push(format!("until {} in {}", report.arch.event_name(end.event), name(names, end.pc.0)));
     }
     if !steps.is_empty() {
         // Writing to a String cannot fail.

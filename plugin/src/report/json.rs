@@ -91,6 +91,9 @@ pub struct HazardObject<'a> {
     pub context: Option<ContextObject>,
     pub last_sync: Option<LastSyncObject>,
     pub epoch: u64,
+    /// In which boot, from 1, if there were several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot: Option<usize>,
     pub marker: String,
     pub count: u64,
     pub suppressed: bool,
@@ -187,6 +190,9 @@ pub struct Summary<'a> {
     pub stores: Option<u64>,
     /// Changes of code that nobody was seen to make.
     pub unseen: Option<u64>,
+    /// How many states were restored (`loadvm`), if any.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub restored: u64,
     /// How writers waited; `null` without `widen`.
     pub widened: Option<Widened>,
     /// What was executed instead of what is in memory, with `inject`.
@@ -206,6 +212,9 @@ pub struct Summary<'a> {
     /// The guest's kernel panicked: on this vCPU. That makes no report incomplete.
     pub guest_panic: Option<GuestPanic>,
     pub kaslr: Option<String>,
+    /// The same of each boot, if there were several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boots: Option<Vec<Option<String>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -260,6 +269,10 @@ pub struct Widened {
     pub spared: u64,
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl<'a> Object<'a> {
     /// The first line.
     #[must_use]
@@ -288,7 +301,7 @@ impl<'a> Object<'a> {
     #[must_use]
     pub fn hazard(report: &Report<'_>, hazard: &'a Hazard) -> Self {
         let evidence = &hazard.evidence;
-        let symbols = &report.config.symbols;
+        let symbols = report.config.symbols.names_of(evidence.boot);
         let symbol = |address: u64| symbols.resolve(address).map(|resolved| resolved.to_string());
         let text = |bytes: &[u8]| disassemble(bytes, evidence.linear.0, symbols);
         Self::Hazard(HazardObject {
@@ -321,6 +334,7 @@ impl<'a> Object<'a> {
                 seq: sync.seq.0,
             }),
             epoch: evidence.epoch.0,
+            boot: (report.config.symbols.boot() > 1).then_some(evidence.boot),
             marker: hex(evidence.marker),
             count: hazard.count,
             suppressed: hazard.suppressed.is_some(),
@@ -357,6 +371,7 @@ impl<'a> Object<'a> {
             serializing: super::text::events_met(report, counts).into_iter().collect(),
             stores: counts.stores.map(|stores| stores.stores),
             unseen: counts.stores.map(|stores| stores.unseen),
+            restored: counts.restored,
             widened: counts.widened.map(|widened| Widened {
                 waits: widened.waits,
                 microseconds: widened.time.as_micros() as u64,
@@ -373,6 +388,8 @@ impl<'a> Object<'a> {
             complete: counts.complete,
             guest_panic: counts.panicked.map(|vcpu| GuestPanic { vcpu: vcpu.0 }),
             kaslr: report.config.symbols.offset().map(hex),
+            boots: (report.config.symbols.boot() > 1)
+                .then(|| report.config.symbols.offsets().into_iter().map(|offset| offset.map(hex)).collect()),
             fault,
             note: counts.nothing_watched.clone(),
         })

@@ -30,13 +30,13 @@ pub struct ReliedOn {
 
 type Key = (Option<String>, &'static str, String, SyncEventSet);
 
-/// The ledger, the most frequent first.
+/// The ledgers of all boots, the most frequent first.
 #[must_use]
-pub fn rows(report: &Report<'_>, ledger: &Ledger) -> Vec<ReliedOn> {
-    let function =
-        |address: u64| report.config.symbols.resolve(address).map_or_else(|| format!("{address:#x}"), |resolved| resolved.name.to_owned());
+pub fn rows(report: &Report<'_>, ledgers: &[(usize, Ledger)]) -> Vec<ReliedOn> {
     let mut sums: BTreeMap<Key, (u64, usize)> = BTreeMap::new();
-    for (reliance, tally) in ledger.rows() {
+    for (boot, (reliance, tally)) in ledgers.iter().flat_map(|(boot, ledger)| ledger.rows().map(move |row| (*boot, row))) {
+        let names = report.config.symbols.names_of(boot);
+        let function = |address: u64| names.resolve(address).map_or_else(|| format!("{address:#x}"), |resolved| resolved.name.to_owned());
         let key = (
             reliance.writer.map(|pc| function(pc.0)),
             report.arch.event_name(reliance.by.event),
@@ -60,8 +60,8 @@ pub fn rows(report: &Report<'_>, ledger: &Ledger) -> Vec<ReliedOn> {
 
 /// The table for people.
 #[must_use]
-pub fn text(report: &Report<'_>, ledger: &Ledger) -> String {
-    let rows = rows(report, ledger);
+pub fn text(report: &Report<'_>, ledgers: &[(usize, Ledger)]) -> String {
+    let rows = rows(report, ledgers);
     if rows.is_empty() {
         return "icsan: reliance: no vCPU ran code again after it had changed\n".to_owned();
     }

@@ -65,9 +65,11 @@ pub struct Counts {
     /// Of the store side; `None` in the light mode.
     pub stores: Option<StoreCounts>,
     /// What safe executions of changed code relied on.
-    pub ledger: Option<Ledger>,
+    pub ledger: Option<Vec<(usize, Ledger)>>,
     /// Commits, and stores in them; `None` in the light mode.
     pub commits: Option<(u64, u64)>,
+    /// How many states were restored.
+    pub restored: u64,
     /// How writers waited; `None` without `widen`.
     pub widened: Option<WidenCounts>,
     /// What was done about QEMU's own outdated blocks; `None` without `emulator=repair`.
@@ -102,6 +104,7 @@ impl Default for Counts {
             stores: None,
             ledger: None,
             commits: None,
+            restored: 0,
             widened: None,
             emulator: None,
             memory: MemoryCounts::default(),
@@ -136,9 +139,10 @@ impl Counts {
     }
 
     /// Adds what the store side has.
-    pub fn add_stores(&mut self, side: &mut StoreSide) {
+    pub fn add_stores(&mut self, side: &mut StoreSide, boot: usize) {
         let counts = side.counts();
-        self.drop(&[("ledger", side.ledger().dropped())]);
+        let ledgers: Vec<_> = side.ledgers(boot).map(|(boot, ledger)| (boot, ledger.clone())).collect();
+        self.drop(&[("ledger", ledgers.iter().map(|(_, ledger)| ledger.dropped()).sum())]);
         let (pages, records) = side.past().memory().size();
         self.memory.tables.extend([
             ("pages", pages),
@@ -147,7 +151,7 @@ impl Counts {
             ("versions", side.past().memory().versions()),
         ]);
         self.stores = Some(counts);
-        self.ledger = Some(side.ledger().clone());
+        self.ledger = Some(ledgers);
         let patching = side.patching_known();
         self.commits = Some(patching.commits());
         self.drop(&[("patches", patching.dropped())]);

@@ -11,7 +11,7 @@ use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
 use icsan_model::architecture::Architecture;
 use icsan_model::hazard::Kind;
-use icsan_symbols::Symbolizer;
+use icsan_symbols::Names;
 use std::fmt::Write;
 
 /// Candidates, stores, and groups of several hazards, that are listed in the text.
@@ -46,7 +46,7 @@ pub fn note(report: &Report<'_>, hazard: &Hazard) -> Option<&'static str> {
 #[must_use]
 pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     let evidence = &hazard.evidence;
-    let symbols = &report.config.symbols;
+    let symbols = report.config.symbols.names_of(evidence.boot);
     let (site, writer) = sides(symbols, evidence);
     let name = |address: u64| name(symbols, address);
     let pc = evidence.linear.0;
@@ -78,7 +78,7 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     text
 }
 
-fn candidates(text: &mut String, evidence: &Evidence, symbols: &Symbolizer) {
+fn candidates(text: &mut String, evidence: &Evidence, symbols: Names<'_>) {
     let width = evidence.candidates.iter().take(SHOWN).map(|shown| shown.bytes.len() * 3).max().unwrap_or(0);
     for shown in evidence.candidates.iter().take(SHOWN) {
         let executed = evidence.injected.as_ref() == Some(&shown.bytes);
@@ -182,7 +182,8 @@ fn writes(text: &mut String, watched: bool, evidence: &Evidence, name: &impl Fn(
 #[must_use]
 pub fn emulator(report: &Report<'_>, hazard: &Hazard) -> String {
     let pc = hazard.evidence.linear.0;
-    let name = report.config.symbols.resolve(pc).map(|resolved| format!(" in {resolved}")).unwrap_or_default();
+    let names = report.config.symbols.names_of(hazard.evidence.boot);
+    let name = names.resolve(pc).map(|resolved| format!(" in {resolved}")).unwrap_or_default();
     format!(
         "icsan: emulator: vCPU {} runs a block at {pc:#x}{name} although memory has not held its bytes for a while; QEMU's fault, not the guest's (docs/emulator.md)\n",
         hazard.evidence.vcpu
@@ -192,23 +193,22 @@ pub fn emulator(report: &Report<'_>, hazard: &Hazard) -> String {
 /// One line for a finding that is understood.
 #[must_use]
 pub fn known(report: &Report<'_>, hazard: &Hazard, known: &KnownFinding) -> String {
-    let (site, writer) = sides(&report.config.symbols, &hazard.evidence);
+    let (site, writer) = sides(report.config.symbols.names_of(hazard.evidence.boot), &hazard.evidence);
     format!("icsan: known: {} in {site} / {writer}: {} ({})\n", hazard.kind.name(), known.what, known.page)
 }
 
 /// Executing and writing site.
-fn sides(symbols: &Symbolizer, evidence: &Evidence) -> (String, String) {
+fn sides(symbols: Names<'_>, evidence: &Evidence) -> (String, String) {
     let writer = evidence.writer().map_or_else(|| "writer unknown".to_owned(), |pc| name(symbols, pc.0));
     (name(symbols, evidence.linear.0), writer)
 }
 
-fn name(symbols: &Symbolizer, address: u64) -> String {
+fn name(symbols: Names<'_>, address: u64) -> String {
     symbols.resolve(address).map_or_else(|| format!("{address:#x}"), |resolved| resolved.to_string())
 }
 
 /// The groups with more sites than the one that was told of.
 fn groups(text: &mut String, report: &Report<'_>, findings: &Findings) {
-    let symbols = &report.config.symbols;
     let mut left_out = (0, 0);
     let floods = findings.groups().filter(|(_, _, hazards)| hazards.len() > 1);
     for (number, (_, cause, hazards)) in floods.enumerate() {
@@ -219,6 +219,7 @@ fn groups(text: &mut String, report: &Report<'_>, findings: &Findings) {
             continue;
         }
         let Some(first) = hazards.first() else { continue };
+        let symbols = report.config.symbols.names_of(cause.boot);
         let by = cause.stores.map_or_else(|| "writer unknown".to_owned(), |stores| format!("written by {}", name(symbols, stores.0)));
         let behalf = cause.behalf.map(|function| format!(" on behalf of {}", name(symbols, function.0))).unwrap_or_default();
         let sites: Vec<String> = hazards.iter().skip(1).take(SITES_SHOWN).map(|hazard| name(symbols, hazard.evidence.linear.0)).collect();
@@ -287,6 +288,9 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
             _ => writeln!(text, "icsan: no commits were seen: without one nothing is `stale`"),
         };
     }
+    if counts.restored > 0 {
+        let _ = writeln!(text, "icsan: {} times a state was restored: no vCPU held anything from before", counts.restored);
+    }
     if let Some(widened) = &counts.widened {
         let WidenCounts { waits, time, bound, spared } = widened;
         let _ = writeln!(
@@ -307,6 +311,11 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
     }
     if let Some(ledger) = &counts.ledger {
         text.push_str(&super::ledger::text(report, ledger));
+    }
+    let offsets = report.config.symbols.offsets();
+    if offsets.len() > 1 {
+        let known = offsets.iter().filter(|offset| offset.is_some()).count();
+        let _ = writeln!(text, "icsan: {} boots, one after the other; where the kernel was is known of {known}", offsets.len());
     }
     let MemoryCounts { held, most, tables } = &counts.memory;
     let tables: Vec<String> = tables.iter().map(|(table, count)| format!("{count} {table}")).collect();

@@ -26,6 +26,7 @@ impl Sanitizer {
     /// `vcpu` is about to execute `segment`, for the first time in its epoch, or again after something happened to its bytes, or memory disagreed the last time.
     /// With `inject`, answers with what shall be executed instead.
     pub fn executes(&'static self, segment: &'static Segment, vcpu: Vcpu, cpu: &CurrentCpu) -> Option<Divert> {
+        self.begins_anew(vcpu);
         let (state, slots) = (self.vcpus.get(usize::from(vcpu.0))?, self.slots.of(vcpu)?);
         if !self.watching.load(Ordering::Relaxed) {
             return None;
@@ -209,6 +210,7 @@ impl Sanitizer {
             moved: false,
             last_sync: state.last_sync,
             epoch: state.epoch,
+            boot: self.config.symbols.boot(),
             marker: self.marker.load(Ordering::Relaxed),
         }
     }
@@ -237,6 +239,7 @@ impl Sanitizer {
             moved: hazard.remapped.is_some(),
             last_sync: hazard.last_sync,
             epoch: hazard.epoch,
+            boot: self.config.symbols.boot(),
             marker: self.marker.load(Ordering::Relaxed),
         };
         (kind, evidence)

@@ -52,6 +52,7 @@ impl Sanitizer {
                     chosen: chosen.bytes.clone(),
                     kind: chosen.kind.filter(|_| !chosen.exempt),
                     epoch: state.epoch,
+                    boot: self.config.symbols.boot(),
                     marker: self.marker.load(Ordering::Relaxed),
                 });
                 Some(divert)

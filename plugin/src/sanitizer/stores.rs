@@ -67,6 +67,7 @@ impl Sanitizer {
 
     /// `vcpu` stored to pages of which at least one may hold code: the one that the store begins in, or the one that it crosses into. Answers with whom that may concern, if `widen` asks.
     fn stores_to_code(&self, vcpu: Vcpu, pc: Linear, linear: Linear, pages: [Option<Phys>; 2], bytes: &[u8], cpu: &CurrentCpu) -> Concern {
+        self.begins_anew(vcpu);
         let mut concern = Concern::default();
         let (Some(state), Some(slots)) = (self.vcpus.get(usize::from(vcpu.0)), self.slots.of(vcpu)) else { return concern };
         let mut code = self.code.lock();

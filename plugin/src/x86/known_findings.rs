@@ -3,7 +3,7 @@
 use crate::report::findings::{Evidence, Shown};
 use icsan_model::addr::Linear;
 use icsan_model::hazard::Kind;
-use icsan_symbols::Symbolizer;
+use icsan_symbols::Names;
 
 /// A finding. All that is said here must hold of a hazard, so that another one at the same place is not taken for it.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ static KNOWN: &[KnownFinding] = &[
 ];
 
 impl KnownFinding {
-    fn is(&self, kind: Kind, evidence: &Evidence, symbols: &Symbolizer) -> bool {
+    fn is(&self, kind: Kind, evidence: &Evidence, symbols: Names<'_>) -> bool {
         let function = |address: Linear| symbols.resolve(address.0).map(|resolved| resolved.name);
         let instead =
             |shown: &Shown| jump_target(&shown.bytes, evidence.linear).is_some_and(|target| begins(target, self.instead, symbols));
@@ -85,12 +85,12 @@ fn jump_target(bytes: &[u8], at: Linear) -> Option<u64> {
     Some(at.0.wrapping_add(JMP_LEN as u64).wrapping_add(displacement as i64 as u64))
 }
 
-fn begins(address: u64, function: &str, symbols: &Symbolizer) -> bool {
+fn begins(address: u64, function: &str, symbols: Names<'_>) -> bool {
     symbols.resolve(address).is_some_and(|resolved| resolved.name == function && resolved.offset == 0)
 }
 
-/// The finding that a hazard is, if it is a known one.
+/// The finding that a hazard is, if it is a known one; `symbols`: those of its boot.
 #[must_use]
-pub fn known_finding(kind: Kind, evidence: &Evidence, symbols: &Symbolizer) -> Option<&'static KnownFinding> {
+pub fn known_finding(kind: Kind, evidence: &Evidence, symbols: Names<'_>) -> Option<&'static KnownFinding> {
     KNOWN.iter().find(|known| known.is(kind, evidence, symbols))
 }

@@ -8,6 +8,7 @@ pub mod page_table;
 mod page_walk;
 mod protocol_point;
 mod registers;
+mod reset_point;
 pub mod stack;
 pub mod straight;
 mod sync_point;
@@ -34,14 +35,16 @@ pub struct Points {
     sync: sync_point::SyncPoints,
     marker: marker::MarkerPoint,
     gates: watch_gate::Gates,
+    reset: reset_point::ResetPoint,
     protocol: protocol_point::ProtocolPoints,
     deaths: death_point::DeathPoints,
 }
 
-/// Does the plugin learn of the event at all? It watches instructions; resets, interrupt delivery and system management mode show in none.
+/// Does the plugin learn of the event at all? It watches instructions, resets, and restored states; interrupt delivery
+/// and system management mode show in none.
 #[must_use]
 pub fn can_see(event: SyncEventId) -> bool {
-    matches!(events::seen(event), Seen::Instruction | Seen::Resolved | Seen::Hot)
+    matches!(events::seen(event), Seen::Instruction | Seen::Resolved | Seen::Hot) || [events::RESET, events::RESTORED].contains(&event)
 }
 
 /// May this instruction serialize under that profile? Cheap: it is asked for every translated instruction.
@@ -86,7 +89,8 @@ pub fn may_change_mapping(event: SyncEventId) -> bool {
     .contains(&event)
 }
 
-/// Does the store side have to know of this instruction, whatever the profile counts? It may change the mapping, enter an address space, or return from an interrupt, which is a branch.
+/// Does the store side have to know of this instruction, whatever the profile counts? It may change the mapping, enter
+/// an address space, or return from an interrupt, which is a branch.
 #[must_use]
 pub fn concerns_stores(bytes: &[u8]) -> bool {
     match classify(bytes) {
@@ -96,7 +100,8 @@ pub fn concerns_stores(bytes: &[u8]) -> bool {
     }
 }
 
-/// Is it a return from an interrupt, a fault or the like? Then what runs next is not the next instruction, although no branch leads there.
+/// Is it a return from an interrupt, a fault or the like? Then what runs next is not the next instruction, although no
+/// branch leads there.
 #[must_use]
 pub fn returns(event: SyncEventId) -> bool {
     [events::IRET, events::RSM].contains(&event)
@@ -141,6 +146,7 @@ impl Points {
         self.marker.instrument(instruction, sanitizer);
         self.gates.instrument(instruction, sanitizer);
         self.deaths.instrument(instruction, sanitizer);
+        self.reset.instrument(instruction, sanitizer);
         if config.writers {
             self.protocol.instrument(instruction, before, sanitizer);
         }

@@ -3,7 +3,8 @@
 /// The part of CR3 that is an address: the rest is PCID and flags (SDM vol. 3A, "Use of CR3 with 4-Level Paging").
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// The bit by which page-table isolation tells the user's half of a pair of tables from the kernel's; the pair is 8 KiB, aligned (arch/x86/entry/calling.h,
+/// The bit by which page-table isolation tells the user's half of a pair of tables from the kernel's; the pair is 8
+/// KiB, aligned (arch/x86/entry/calling.h,
 /// `PTI_USER_PGTABLE_BIT`).
 const USER_HALF: u64 = 1 << 12;
 
@@ -13,7 +14,8 @@ pub const fn of_cr3(cr3: u64) -> u64 {
     cr3 & ADDRESS
 }
 
-/// Does the kernel isolate its page tables from the user's? With isolation a process has two tables, and user mode runs on the user's half only. Without, a process has one, of one
+/// Does the kernel isolate its page tables from the user's? With isolation a process has two tables, and user mode runs
+/// on the user's half only. Without, a process has one, of one
 /// page, and two neighbours are two processes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Isolation {

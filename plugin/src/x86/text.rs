@@ -1,13 +1,13 @@
 //! Instructions as text, in the AT&T syntax that kernel developers read, with symbols.
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter, Instruction};
-use icsan_symbols::Symbolizer;
+use icsan_symbols::Names;
 
 /// The text of the instruction that `bytes` start with at the linear address `at`; `(bad)` if they are none.
 ///
 /// The mode is not known when a report is made: 64-bit is tried first, and the one in which the instruction has the length that QEMU decoded wins.
 #[must_use]
-pub fn disassemble(bytes: &[u8], at: u64, symbols: &Symbolizer) -> String {
+pub fn disassemble(bytes: &[u8], at: u64, symbols: Names<'_>) -> String {
     let decoded = [64, 32, 16]
         .into_iter()
         .map(|bits| Decoder::with_ip(bits, bytes, at, DecoderOptions::NONE).decode())

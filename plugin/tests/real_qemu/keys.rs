@@ -263,7 +263,8 @@ fn start_and_stop_at_a_kernels_symbols() {
     }
 }
 
-/// 16-bit code that stores into an instruction ahead of it on the same line, which it executed before. `fault`: in between a division fails; its handler returns to it by IRET.
+/// 16-bit code that stores into an instruction ahead of it on the same line, which it executed before. `fault`: in
+/// between a division fails; its handler returns to it by IRET.
 fn own_store_ahead(fault: bool) -> BootSector {
     let assemble = |site: i32, handler: i32| {
         let mut a = CodeAssembler::new(16)?;
@@ -311,7 +312,8 @@ fn own_store_ahead(fault: bool) -> BootSector {
     BootSector::of(code, Ending::PowerOff)
 }
 
-/// A return from a fault's handler makes an own store visible, whatever the profile counts; without the fault nothing does.
+/// A return from a fault's handler makes an own store visible, whatever the profile counts; without the fault nothing
+/// does.
 #[test]
 fn a_return_is_a_branch_whatever_serializes() {
     let Some(lab) = Lab::open() else { return };

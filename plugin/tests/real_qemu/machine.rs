@@ -214,9 +214,15 @@ impl Guest {
         self.wait_until("the monitor", SOON, |_| UnixStream::connect(&path).is_ok());
         let mut monitor = UnixStream::connect(path).unwrap();
         writeln!(monitor, "{command}").unwrap();
-        // The connection must stay until the command was carried out; its prompt or its end says so.
-        monitor.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        let _ = monitor.read_to_end(&mut Vec::new());
+        // The connection must stay until the command was carried out; the prompt after the first, or the end, says so.
+        monitor.set_read_timeout(Some(SOON)).unwrap();
+        let (mut said, mut part) = (String::new(), [0; 4096]);
+        while said.matches("(qemu) ").count() < 2
+            && let Ok(len @ 1..) = monitor.read(&mut part)
+        {
+            said.push_str(&String::from_utf8_lossy(&part[..len]));
+        }
+        assert!(!said.contains("Error"), "{said}");
     }
 
     /// Sends a signal.

@@ -18,5 +18,6 @@ mod places;
 mod recording;
 mod refusals;
 mod report;
+mod restored;
 mod symbols;
 mod widen;

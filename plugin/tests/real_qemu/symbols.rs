@@ -1,9 +1,10 @@
 //! Names are right wherever KASLR puts the kernel, whatever file they come from, and absent when the file is of another kernel.
 
-use crate::boot_sector::{BootSector, Ending};
+use crate::boot_sector::{BootSector, DONE, Ending};
 use crate::lab::Lab;
 use crate::machine::{BOOT, Guest, Machine, SOON};
 use crate::report::Report;
+use iced_x86::code_asm::*;
 use icsan_symbols::SymbolTable;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -162,5 +163,56 @@ fn from_several_files() {
         assert!(report.hazards[0]["symbol"].as_str().is_some_and(|name| name.starts_with("whole+0x0/")), "{}", guest.outputs());
         // The kernel of that file never ran, and that is said.
         assert!(guest.stderr().contains("icsan: no kernel symbols"), "{}", guest.outputs());
+    }
+}
+
+/// Kernels that are nothing but their system-call entry: each writes where that is, one after the other; then a full
+/// stop.
+fn kernels(entries: &[u64]) -> BootSector {
+    let mut a = CodeAssembler::new(16).unwrap();
+    a.cli().unwrap();
+    for entry in entries {
+        a.mov(ecx, 0xc000_0082u32).unwrap();
+        a.mov(eax, *entry as u32).unwrap();
+        a.mov(edx, (entry >> 32) as u32).unwrap();
+        a.wrmsr().unwrap();
+    }
+    BootSector::of(a.assemble(0x7c00).unwrap(), Ending::Spin)
+}
+
+const ENTRY: u64 = 0xffff_ffff_8200_0080;
+
+/// The same kernel elsewhere, as kexec or a reset boots it, has names there; another one has none, and that is said.
+#[test]
+fn of_each_kernel_that_runs() {
+    let Some(lab) = Lab::open() else { return };
+    let (first, second) = (ENTRY + 0x20_0000, ENTRY + 0x600_0000);
+    for qemu in &lab.qemus {
+        for (entries, boots, complete) in [
+            (&[first, first][..], &[][..], true),
+            (&[first, second], &[Some("0x200000"), Some("0x6000000")], true),
+            (&[first, ENTRY + 0x1000], &[Some("0x200000"), None], false),
+        ] {
+            let machine = Machine::pc(&lab, qemu).arguments(&["-action", "reboot=reset"]);
+            let map = machine.file("System.map");
+            std::fs::write(&map, "ffffffff81000000 T _text\nffffffff82000080 T entry_SYSCALL_64\nffffffff82000180 T _etext\n").unwrap();
+            let disk = machine.file("disk");
+            kernels(entries).write_disk(&disk);
+            let drive = format!("file={},format=raw", disk.display());
+            let mut guest = machine.arguments(&["-drive", &drive]).path_key("symbols", &map).report().launch();
+            guest.wait_until("the first round", SOON, |guest| guest.serial().contains(DONE));
+            guest.monitor("system_reset");
+            guest.wait_until("the round after the reset", SOON, |guest| guest.serial().matches(DONE).count() == 2);
+            guest.monitor("quit");
+            assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
+            let report = guest.report();
+            // The machine was reset, and it all came again.
+            let once = if boots.is_empty() { &[Some("0x200000")][..] } else { boots };
+            let expected: Vec<_> = once.iter().chain(once).map(|offset| offset.map(str::to_owned)).collect();
+            assert_eq!(report.summary()["boots"], serde_json::to_value(&expected).unwrap(), "{}", guest.outputs());
+            assert_eq!((&report.summary()["complete"], report.summary()["dropped_by"]["kernels"].is_u64()), (&complete.into(), !complete));
+            assert_eq!(guest.stderr().matches("icsan: boot ").count(), expected.len() - 1, "{}", guest.outputs());
+            assert!(report.events("reset") >= 1, "{}", guest.outputs());
+        }
     }
 }

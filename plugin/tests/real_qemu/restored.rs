@@ -1,0 +1,144 @@
+//! States that come from a snapshot or a file: no vCPU holds anything from before, and what happens after is judged as
+//! ever.
+
+use crate::boot_sector::{BootSector, Ending, KIND};
+use crate::lab::{Lab, Qemu};
+use crate::machine::{Guest, Machine, SOON};
+use iced_x86::code_asm::*;
+use iced_x86::{BlockEncoderOptions, IcedError};
+
+/// A byte of the clock's memory that the guest looks at, and that the monitor sets.
+const BYTE: i32 = 0x40;
+
+/// 16-bit code, with interrupts off and without a serializing instruction: it changes a function over and over, and
+/// calls it after a jump, which is legal; a full stop on the serial
+/// port says that it does. Once the byte is set, it changes the very next instruction, which is not, and ends.
+fn sector() -> BootSector {
+    // `pads`: bytes before the site and before the function.
+    let assemble = |function: i32, site: i32, pads: [usize; 2]| {
+        let mut a = CodeAssembler::new(16)?;
+        let (mut top, mut spin, mut bad, mut over) = (a.create_label(), a.create_label(), a.create_label(), a.create_label());
+        let (mut at_function, mut at_site, mut end) = (a.create_label(), a.create_label(), a.create_label());
+        a.cli()?;
+        a.xor(ax, ax)?;
+        a.mov(ds, ax)?;
+        a.mov(ss, ax)?;
+        a.mov(sp, 0x7c00)?;
+        a.mov(si, 2)?;
+        a.set_label(&mut top)?;
+        a.call(at_function)?;
+        a.add(dword_ptr((function + 2) as u64), 0x0101_0101)?;
+        a.mov(dx, 0x3f8)?;
+        a.mov(al, i32::from(b'.'))?;
+        a.out(dx, al)?;
+        a.mov(al, BYTE)?;
+        a.out(0x70, al)?;
+        a.in_(al, 0x71)?;
+        a.cmp(al, 1)?;
+        a.je(bad)?;
+        a.mov(ecx, 200_000)?;
+        a.set_label(&mut spin)?;
+        a.dec(ecx)?;
+        a.jne(spin)?;
+        a.jmp(top)?;
+        a.set_label(&mut bad)?;
+        a.cmp(si, 1)?;
+        a.jne(over)?;
+        a.mov(dword_ptr((site + 2) as u64), 0x2222_2222)?;
+        a.set_label(&mut over)?;
+        a.nops_with_size(pads[0])?;
+        a.set_label(&mut at_site)?;
+        a.mov(eax, 0x1111_1111)?;
+        a.dec(si)?;
+        a.jne(bad)?;
+        a.jmp(end)?;
+        a.nops_with_size(pads[1])?;
+        a.set_label(&mut at_function)?;
+        a.mov(eax, 0)?;
+        a.ret()?;
+        a.set_label(&mut end)?;
+        a.nop()?;
+        let done = a.assemble_options(0x7c00, BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS)?;
+        let address = |label| done.label_ip(label).map(|ip| ip as i32);
+        Ok::<_, IcedError>((address(&at_function)?, address(&at_site)?, done.inner.code_buffer))
+    };
+    // Each is to lie at the beginning of a chunk.
+    let to_chunk = |at: i32| 16 - at.rem_euclid(16) as usize;
+    let (_, site, _) = assemble(0x7c40, 0x7c40, [16, 16]).unwrap();
+    let before_site = 16 + to_chunk(site);
+    let (function, _, _) = assemble(0x7c40, 0x7c40, [before_site, 16]).unwrap();
+    let pads = [before_site, 16 + to_chunk(function)];
+    let (function, site, _) = assemble(0x7c40, 0x7c40, pads).unwrap();
+    let (same, again, code) = assemble(function, site, pads).unwrap();
+    assert_eq!((same, again, function % 16, site % 16), (function, site, 0, 0));
+    BootSector::of(code, Ending::PowerOff)
+}
+
+/// The machine, whose disk can keep snapshots.
+fn machine(lab: &Lab, qemu: &Qemu) -> Machine {
+    let machine = Machine::pc(lab, qemu);
+    let disk = machine.file("disk");
+    sector().write_disk(&disk);
+    let drive = format!("file={},format=raw,snapshot=on", disk.display());
+    machine.arguments(&["-drive", &drive]).report()
+}
+
+/// Waits until the guest has changed its code again.
+fn changes(guest: &mut Guest) {
+    let before = guest.serial().len();
+    guest.wait_until("changes", SOON * 2, |guest| guest.serial().len() > before + 1);
+}
+
+/// The monitor has the guest do what is not legal; the guest ends.
+fn goes_wrong(guest: &mut Guest) {
+    guest.monitor(&format!("o/b 0x70 {BYTE}"));
+    guest.monitor("o/b 0x71 1");
+    assert_eq!(guest.exit_code(SOON * 2), 0, "{}", guest.outputs());
+}
+
+#[test]
+fn a_snapshot_that_is_restored_six_times_is_no_hazard() {
+    let Some(lab) = Lab::open() else { return };
+    for qemu in &lab.qemus {
+        let mut guest = machine(&lab, qemu).launch();
+        changes(&mut guest);
+        guest.monitor("savevm a");
+        for _ in 0..6 {
+            changes(&mut guest);
+            guest.monitor("loadvm a");
+        }
+        changes(&mut guest);
+        assert!(!guest.stderr().contains("BUG"), "QEMU {}: {}", qemu.version, guest.outputs());
+        goes_wrong(&mut guest);
+        let report = guest.report();
+        let kinds: Vec<_> = report.hazards.iter().map(|hazard| hazard["kind"].as_str().unwrap()).collect();
+        assert_eq!(kinds, [KIND], "QEMU {}: what comes after is judged\n{}", qemu.version, guest.outputs());
+        assert_eq!((&report.summary()["restored"], &report.summary()["complete"]), (&6.into(), &true.into()), "{}", guest.outputs());
+        assert!(report.events("restored") >= 6, "{}", guest.outputs());
+        assert_eq!(report.hazards[0]["last_sync"]["event"], "restored", "{}", guest.outputs());
+    }
+}
+
+#[test]
+fn a_guest_goes_on_where_it_migrated_to_and_where_it_came_from() {
+    let Some(lab) = Lab::open() else { return };
+    for qemu in &lab.qemus {
+        let mut guest = machine(&lab, qemu).launch();
+        changes(&mut guest);
+        let file = guest.file("state");
+        guest.monitor(&format!("migrate file:{}", file.display()));
+        let mut there = machine(&lab, qemu).arguments(&["-incoming", &format!("file:{}", file.display())]).launch();
+        changes(&mut there);
+        guest.monitor("cont");
+        changes(&mut guest);
+        // Where QEMU does not say where memory is, stores prove it, and this guest makes too few after it came.
+        let judged = if qemu.physical { vec![&mut guest, &mut there] } else { vec![&mut guest] };
+        for guest in judged {
+            assert!(!guest.stderr().contains("BUG"), "QEMU {}: {}", qemu.version, guest.outputs());
+            goes_wrong(guest);
+            let report = guest.report();
+            assert_eq!(report.hazards.len(), 1, "QEMU {}\n{}", qemu.version, guest.outputs());
+            assert_eq!((&report.hazards[0]["kind"], &report.summary()["complete"]), (&KIND.into(), &true.into()), "{}", guest.outputs());
+        }
+    }
+}
