@@ -11,6 +11,7 @@ mod ram;
 mod sites;
 
 use crate::qemu::api::Generation;
+use crate::qemu::cpu::CurrentVcpu;
 use crate::qemu::host_code::{mapping_holds, mapping_of};
 use crate::qemu::repair::{self as ways, CPUID, Checked, Leave, MayLeave, REWRITTEN};
 use crate::qemu::translation::{Instruction, Translation};
@@ -116,17 +117,17 @@ struct Block;
 struct AfterCpuid;
 
 impl MayLeave for AfterCpuid {
-    fn decide(word: u64, _vcpu: Vcpu) -> Option<Leave> {
+    fn decide(word: u64, _vcpu: &CurrentVcpu) -> Option<Leave> {
         THE_ONE.get()?.several().then_some(Leave::Next(Linear(word)))
     }
 }
 
 impl MayLeave for Block {
-    fn decide(word: u64, vcpu: Vcpu) -> Option<Leave> {
+    fn decide(word: u64, vcpu: &CurrentVcpu) -> Option<Leave> {
         let (repair, word) = (THE_ONE.get()?, Word::from_bits(word));
         let site = repair.sites.get(word.site())?;
         BOUND.set(repair.numbers.now());
-        let turn = repair.turns.get(usize::from(vcpu.0))?;
+        let turn = repair.turns.get(usize::from(vcpu.id().0))?;
         // A vCPU that is alone has made every store itself, in order with its own decoding.
         if word.version() == newest(&site.parts) || !repair.several() {
             turn.fresh();
@@ -259,10 +260,10 @@ impl Repair {
         self.ram.prove(phys, bytes, |range| mapping_holds(range, phys.0, bytes));
     }
 
-    /// `vcpu` begins an epoch.
-    pub fn next_epoch(&self, vcpu: Vcpu) {
+    /// The vCPU begins an epoch.
+    pub fn next_epoch(&self, vcpu: &CurrentVcpu) {
         BOUND.set(self.numbers.now());
-        if let Some(turn) = self.turns.get(usize::from(vcpu.0)) {
+        if let Some(turn) = self.turns.get(usize::from(vcpu.id().0)) {
             turn.fresh();
         }
         self.checked.clear(vcpu);

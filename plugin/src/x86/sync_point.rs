@@ -2,12 +2,12 @@
 
 use super::carry_out::prepare;
 use super::registers::Registers;
-use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert::{Divert, MayDivert};
 use crate::qemu::locks::Mutex;
 use crate::qemu::translation::{Instruction, Payload};
 use crate::sanitizer::Sanitizer;
-use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::addr::Linear;
 use icsan_model::sync_event::SyncEventId;
 use icsan_model::x86::classify::{Class, classify};
 use icsan_model::x86::{events, resolve};
@@ -43,7 +43,7 @@ struct FixedPoint {
 }
 
 impl Payload for FixedPoint {
-    fn fire(&'static self, vcpu: Vcpu, _cpu: &CurrentCpu) {
+    fn fire(&'static self, vcpu: &CurrentVcpu, _cpu: &CurrentCpu) {
         self.sanitizer.synchronizes(vcpu, self.event, self.pc);
     }
 }
@@ -58,7 +58,7 @@ struct ResolvedPoint {
 }
 
 impl Payload for ResolvedPoint {
-    fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
+    fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
         let event = match self.class {
             Class::Fixed(event) => event,
             Class::Iret { operand_bytes } => self.iret(cpu, operand_bytes),
@@ -66,7 +66,7 @@ impl Payload for ResolvedPoint {
             Class::MovCr3 { register } => {
                 let event = mov_cr3(cpu, register);
                 if let Some(new) = Registers::get().general(cpu, register) {
-                    self.sanitizer.enters_space(vcpu, new & PAGE_TABLE);
+                    self.sanitizer.enters_space(vcpu.id(), new & PAGE_TABLE);
                 }
                 event
             }
@@ -85,12 +85,12 @@ struct EmulatedPoint {
 const INSTEAD_OF_SERIALIZE: [u8; 3] = [0x0f, 0x1f, 0x00];
 
 impl MayDivert for EmulatedPoint {
-    fn decide(&'static self, _vcpu: Vcpu, cpu: &CurrentCpu) -> Option<Divert> {
+    fn decide(&'static self, _vcpu: &CurrentVcpu, cpu: &CurrentCpu) -> Option<Divert> {
         prepare(cpu, &INSTEAD_OF_SERIALIZE, self.pc).ok()
     }
 
     /// What could not be carried out ends in #UD, as it does without us.
-    fn decided(&'static self, _vcpu: Vcpu, _carried_out: Result<(), &'static str>) {}
+    fn decided(&'static self, _vcpu: &CurrentVcpu, _carried_out: Result<(), &'static str>) {}
 }
 
 impl ResolvedPoint {
