@@ -75,6 +75,18 @@ pub struct CurrentVcpu {
     _not_send: PhantomData<*mut ()>,
 }
 
+/// Compiles only while a token can neither be sent, nor shared, nor copied: the type of the one below is known only if none of the others fits.
+const _: fn() = || {
+    trait Never<Way> {
+        fn holds() {}
+    }
+    impl<T> Never<()> for T {}
+    impl<T: Send> Never<[(); 1]> for T {}
+    impl<T: Sync> Never<[(); 2]> for T {}
+    impl<T: Clone> Never<[(); 3]> for T {}
+    <CurrentVcpu as Never<_>>::holds();
+};
+
 impl CurrentVcpu {
     /// # Safety
     /// Called by QEMU's callback of this vCPU, on its thread, once, for a value that does not outlive the callback.
