@@ -11,6 +11,7 @@ macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty), $format:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        #[repr(transparent)]
         #[serde(transparent)]
         pub struct $name(pub $inner);
 

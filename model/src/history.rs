@@ -66,7 +66,7 @@ impl Place {
     }
 
     /// Where `len` bytes from `start` on are in memory: an address and a number of bytes for each page, as far as that is known.
-    pub fn ranges(&self, start: Linear, len: u64) -> impl Iterator<Item = (Phys, u64)> {
+    pub fn ranges(&self, start: Linear, len: u64) -> impl Iterator<Item = (Phys, u64)> + use<> {
         let from = start.0.wrapping_sub(self.page.0);
         let pages = [(0, Some(self.first)), (PAGE, self.second)];
         pages.into_iter().filter_map(move |(page, phys)| {

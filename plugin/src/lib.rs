@@ -20,6 +20,7 @@ pub mod repair;
 pub mod report;
 pub mod sanitizer;
 pub mod segment;
+pub mod skipped;
 pub mod store_side;
 pub mod suppress;
 pub mod vcpu;

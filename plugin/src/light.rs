@@ -5,6 +5,7 @@ use crate::report::findings::{Origin, Shown};
 use crate::segment::Segment;
 use crate::x86::text::first_instruction;
 use icsan_model::addr::Linear;
+use icsan_model::detector::flags::OwnBoard;
 use icsan_model::exemption::Exemption;
 use icsan_model::light::{self, Conflict};
 

@@ -1,12 +1,12 @@
 //! The event recording (`record=PATH`): what the store side is told, and what it answers, in a file that `icsan-replay` feeds to the plain model.
 //!
 //! [`Past`] is the store side's history with a recorder beside it: whatever changes the one is written by the other, under the lock that protects both, so the order
-//! in the file is the order in which it was judged. To that end every callback takes that lock while a recording is made, even where nothing is looked at more
-//! closely: it is slower, and it changes no verdict.
+//! in the file is the order in which it was judged. To that end every callback takes that lock while a recording is made, even where the fast path decides that there is nothing to judge: it is
+//! slower, and it changes no verdict.
 //!
 //! What is in the file, and what is not:
-//! - A run is recorded when its callback fires: the first time in an epoch of the vCPU, and again after something happened to its bytes. What is executed again
-//!   in between is not. For unbounded buffers that makes no difference (a chunk is held since its first execution); a replay with bounded ones sees less than happened.
+//! - A run is recorded the first time in an epoch of the vCPU, and again after something happened to its bytes, whether or not its flag has it called for ([`crate::skipped`]): so the model judges what flags
+//!   and fast path say no to. What is executed again in between is not. For unbounded buffers that makes no difference (a chunk is held since its first execution); a replay with bounded ones sees less than happened.
 //! - A translation is recorded when the vCPU first executes something in the page, or finds it elsewhere ([`Recorder::remap`]).
 //!   The history with `speculation=on` takes a page to have been mapped since the epoch began; to the model it was unmapped before that record. So a replay may lack
 //!   `speculative` hazards in pages that changed in an epoch before the vCPU first executed anything in them: recorded, and called `extra` by `icsan-replay --check`.
@@ -17,9 +17,11 @@
 use crate::config::Config;
 use crate::output_file::{OutputError, OutputFile};
 use crate::qemu::process::say;
+use crate::skipped::{Happened, Recorded};
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::architecture::Architecture;
 use icsan_model::candidates::Candidates;
+use icsan_model::detector::changes;
 use icsan_model::event::{Event, Store};
 use icsan_model::hazard::Hazard;
 use icsan_model::history::{History, Holding, Judged, Place, Question};
@@ -29,6 +31,8 @@ use icsan_model::sync_event::SyncEventId;
 use icsan_recording::{Header, Record, RecordingError, Writer};
 use rustc_hash::FxHashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use thiserror::Error;
 
 /// Pages that are remembered for each vCPU. If there are more, all are forgotten and recorded again, which the model takes for no change.
@@ -58,6 +62,7 @@ pub struct Recorder {
     /// By vCPU: where its linear pages are, as far as the file says.
     pages: Vec<FxHashMap<Linear, Option<Phys>>>,
     dropped: u64,
+    happened: Happened,
 }
 
 impl Recorder {
@@ -91,7 +96,21 @@ impl Recorder {
             prune_at: FIRST_PRUNE,
             pages: vec![FxHashMap::default(); vcpus],
             dropped: 0,
+            happened: Happened::default(),
         }))
+    }
+
+    /// How many changes it was told of, to be looked at without a lock.
+    #[must_use]
+    pub fn changes(&self) -> Arc<AtomicU64> {
+        Arc::clone(self.happened.count())
+    }
+
+    /// What is known of this store changes.
+    fn known_better(&mut self, store: Seq, memory: &Memory) {
+        if let Some(record) = memory.record(store) {
+            self.happened.known_better(record.store.phys, record.store.bytes.len() as u64);
+        }
     }
 
     /// Writes a record and answers with its place in the file. `None`: it is not in the file.
@@ -121,6 +140,7 @@ impl Recorder {
     }
 
     fn store(&mut self, seq: Seq, store: &Store) {
+        self.happened.stored();
         if let Some(place) = self.event(Event::Store(store.clone())) {
             self.stores.insert(seq, place);
         }
@@ -201,6 +221,44 @@ pub struct Past {
     recorder: Option<Recorder>,
 }
 
+impl changes::Past for Past {
+    fn memory(&self) -> &Memory {
+        self.history.memory()
+    }
+
+    fn store(&mut self, seq: Seq, store: Store, epoch: Epoch) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.store(seq, &store);
+        }
+        self.history.store(seq, store, epoch);
+    }
+
+    fn attribute(&mut self, store: Seq, vcpu: Vcpu, pc: Option<Linear>, linear: Option<Linear>, epoch: Epoch) {
+        let unknown = self.memory().record(store).is_some_and(|record| record.store.vcpu.is_none());
+        if unknown
+            && let Some(recorder) = &mut self.recorder
+            && let Some(store) = recorder.stores.get(&store).copied()
+        {
+            recorder.event(Event::Attribute { store, vcpu, pc, linear });
+        }
+        self.history.attribute(store, vcpu, pc, linear, epoch);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.known_better(store, self.history.memory());
+        }
+    }
+
+    fn commit(&mut self, stores: &[Seq]) {
+        stores.iter().for_each(|store| self.history.memory_mut().commit(*store));
+        if let Some(recorder) = &mut self.recorder {
+            stores.iter().for_each(|store| recorder.known_better(*store, self.history.memory()));
+            let stores: Vec<Seq> = stores.iter().filter_map(|store| recorder.stores.get(store).copied()).collect();
+            if !stores.is_empty() {
+                recorder.event(Event::Commit { stores });
+            }
+        }
+    }
+}
+
 impl Past {
     /// A past of which nothing is known.
     #[must_use]
@@ -225,37 +283,6 @@ impl Past {
         self.history.memory_mut().contents(phys, bytes);
         if let Some(recorder) = &mut self.recorder {
             recorder.event(Event::Contents { phys, bytes: bytes.to_vec() });
-        }
-    }
-
-    /// See [`History::store`].
-    pub fn store(&mut self, seq: Seq, store: Store, epoch: Epoch) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.store(seq, &store);
-        }
-        self.history.store(seq, store, epoch);
-    }
-
-    /// See [`History::attribute`].
-    pub fn attribute(&mut self, store: Seq, vcpu: Vcpu, pc: Option<Linear>, linear: Option<Linear>, epoch: Epoch) {
-        let unknown = self.memory().record(store).is_some_and(|record| record.store.vcpu.is_none());
-        if unknown
-            && let Some(recorder) = &mut self.recorder
-            && let Some(store) = recorder.stores.get(&store).copied()
-        {
-            recorder.event(Event::Attribute { store, vcpu, pc, linear });
-        }
-        self.history.attribute(store, vcpu, pc, linear, epoch);
-    }
-
-    /// The author of this store takes it for done.
-    pub fn commit(&mut self, stores: &[Seq]) {
-        stores.iter().for_each(|store| self.history.memory_mut().commit(*store));
-        if let Some(recorder) = &mut self.recorder {
-            let stores: Vec<Seq> = stores.iter().filter_map(|store| recorder.stores.get(store).copied()).collect();
-            if !stores.is_empty() {
-                recorder.event(Event::Commit { stores });
-            }
         }
     }
 
@@ -293,6 +320,13 @@ impl Past {
             Some(place) => recorder.run(vcpu, run, place, self.history.memory()),
             None => recorder.dropped += 1,
         }
+    }
+
+    /// Does an execution of this run, which the vCPU is not asked about, matter to whoever reads the recording? `last`: its last one that was recorded, in this epoch.
+    #[must_use]
+    pub fn may_matter(&self, run: &CodeRun, place: Place, last: Option<&Recorded>) -> bool {
+        let (Some(recorder), Some(last)) = (&self.recorder, last) else { return true };
+        recorder.happened.since(last, run, place, self.window(), self.history.memory())
     }
 
     /// Where the vCPU's page is, as far as the recording says.

@@ -12,6 +12,7 @@ mod sites;
 
 use crate::gaps::Gap;
 use crate::qemu::api::Generation;
+use crate::qemu::cpu::CurrentVcpu;
 use crate::qemu::host_address;
 use crate::qemu::host_code::{mapping_holds, mapping_of};
 use crate::qemu::repair::{self as ways, CPUID, Checked, Leave, MayLeave, REWRITTEN};
@@ -118,17 +119,17 @@ struct Block;
 struct AfterCpuid;
 
 impl MayLeave for AfterCpuid {
-    fn decide(word: u64, _vcpu: Vcpu) -> Option<Leave> {
+    fn decide(word: u64, _vcpu: &CurrentVcpu) -> Option<Leave> {
         THE_ONE.get()?.several().then_some(Leave::Next(Linear(word)))
     }
 }
 
 impl MayLeave for Block {
-    fn decide(word: u64, vcpu: Vcpu) -> Option<Leave> {
+    fn decide(word: u64, vcpu: &CurrentVcpu) -> Option<Leave> {
         let (repair, word) = (THE_ONE.get()?, Word::from_bits(word));
         let site = repair.sites.get(word.site())?;
         BOUND.set(repair.numbers.now());
-        let turn = repair.turns.get(usize::from(vcpu.0))?;
+        let turn = repair.turns.get(usize::from(vcpu.id().0))?;
         // A vCPU that is alone has made every store itself, in order with its own decoding.
         if word.version() == newest(&site.parts) || !repair.several() {
             turn.fresh();
@@ -273,10 +274,10 @@ impl Repair {
         self.ram.prove(phys, bytes, |mapping, offset| mapping_holds(mapping, offset, bytes));
     }
 
-    /// `vcpu` begins an epoch.
-    pub fn next_epoch(&self, vcpu: Vcpu) {
+    /// The vCPU begins an epoch.
+    pub fn next_epoch(&self, vcpu: &CurrentVcpu) {
         BOUND.set(self.numbers.now());
-        if let Some(turn) = self.turns.get(usize::from(vcpu.0)) {
+        if let Some(turn) = self.turns.get(usize::from(vcpu.id().0)) {
             turn.fresh();
         }
         self.checked.clear(vcpu);

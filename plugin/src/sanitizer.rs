@@ -12,8 +12,7 @@ use crate::config::Config;
 use crate::gaps::Gap;
 use crate::page_filter::PageFilter;
 use crate::qemu::accelerator::Accelerator;
-use crate::qemu::cpu::CurrentCpu;
-use crate::qemu::current;
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert;
 use crate::qemu::host_code::Contents;
 use crate::qemu::install::{Hooks, Machine};
@@ -34,6 +33,7 @@ use crate::widen::Widening;
 use crate::x86;
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::architecture::Architecture;
+use icsan_model::detector::flags::{Flags, Rules, Segment as _};
 use icsan_model::hazard::Kind;
 use icsan_model::history::Place;
 use icsan_model::memory::PAGE;
@@ -41,8 +41,8 @@ use icsan_model::sync_event::SyncEventId;
 use icsan_model::sync_log::SyncAt;
 use injections::Injecting;
 use restored::Restores;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The longest instruction that ends where a return goes to, in bytes.
@@ -50,9 +50,6 @@ const LONGEST_CALL: usize = 7;
 
 /// How long the report waits for a vCPU that is still inside a callback when QEMU exits.
 const EXIT_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Beginning of the epoch of a vCPU that has not started.
-const NOT_STARTED: u64 = u64::MAX;
 
 /// All code, and what is known of its past.
 #[derive(Debug)]
@@ -69,7 +66,7 @@ pub struct Sanitizer {
     arch: &'static Architecture,
     config: Config,
     machine: Machine,
-    slots: Slots,
+    flags: Flags<Slots>,
     pub(crate) code: Mutex<Code>,
     pub(crate) filter: PageFilter,
     points: x86::Points,
@@ -77,18 +74,16 @@ pub struct Sanitizer {
     repair: Option<&'static Repair>,
     injecting: Option<Injecting>,
     vcpus: Box<[Mutex<VcpuState>]>,
-    /// When each vCPU's epoch began; `NOT_STARTED` before the vCPU did.
-    epoch_starts: Box<[AtomicU64]>,
     /// Host thread of each vCPU that started.
     threads: Mutex<Vec<(Vcpu, i32)>>,
     findings: Mutex<Findings>,
     sink: Mutex<Sink>,
-    /// The place of the last event in the order of all stores to code and all serializing events.
-    seq: Line<AtomicU64>,
     /// Did the vCPU store to code since it last left its line by an event that the profile does not count? Touched by its own thread only.
     own_stores: Box<[AtomicBool]>,
     /// Where those return to that are in a protocol function.
     awaited: AtomicU64,
+    /// With a recording: how many changes it was told of.
+    recorded: Option<Arc<AtomicU64>>,
     /// Value of the guest's last marker.
     marker: AtomicU64,
     watching: AtomicBool,
@@ -131,6 +126,7 @@ impl Sanitizer {
         fence::prepare();
         page_walk::prepare(machine.generation);
         let slots = Slots::new(count, config.writers).ok_or("QEMU gave no scoreboard")?;
+        let flags = Flags::new(slots, count, Rules { writers: config.writers, snoop: config.profile.snoop });
         let vcpus = (0..count).map(|_| Mutex::default()).collect();
         let layout = config.symbols.kernel_table().and_then(|table| table.layout().copied());
         let name = move |cpu: &CurrentCpu, task: u64| x86::task_name(cpu, layout.as_ref()?, task);
@@ -147,6 +143,7 @@ impl Sanitizer {
         // Last, since what stood in these files is lost from here on: a command line that is refused leaves them alone.
         let recorder = Recorder::open(&config, arch, count).map_err(|error| error.to_string())?;
         sink.start(&Report { arch, config: &config, machine: &machine }).map_err(|error| error.to_string())?;
+        let recorded = recorder.as_ref().map(Recorder::changes);
         let side = config.writers.then(|| StoreSide::new(config.profile, count, recorder, Box::new(name)));
         let watching = AtomicBool::new(config.start.is_none());
         let started = AtomicBool::new(config.start.is_none());
@@ -155,10 +152,9 @@ impl Sanitizer {
             arch,
             config,
             machine,
-            slots,
+            flags,
             code: Mutex::new(Code { table: CodeTable::default(), side }),
             filter: PageFilter::new(count),
-            epoch_starts: (0..count).map(|_| AtomicU64::new(NOT_STARTED)).collect(),
             points: x86::Points::default(),
             widening,
             repair,
@@ -167,9 +163,9 @@ impl Sanitizer {
             threads: Mutex::default(),
             findings: Mutex::default(),
             sink: Mutex::new(sink),
-            seq: Line(AtomicU64::new(0)),
             own_stores: (0..count).map(|_| AtomicBool::new(false)).collect(),
             awaited: AtomicU64::new(0),
+            recorded,
             marker: AtomicU64::new(0),
             looks_at_segments_only: AtomicBool::new(quiet),
             watching,
@@ -203,22 +199,6 @@ impl Sanitizer {
         Report { arch: self.arch, config: &self.config, machine: &self.machine }
     }
 
-    /// The last place in the order that was given.
-    #[inline(always)]
-    fn now(&self) -> Seq {
-        Seq(self.seq.load(Ordering::SeqCst))
-    }
-
-    /// The next place in the order.
-    fn next(&self) -> Seq {
-        Seq(self.seq.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-
-    /// The vCPUs that have started.
-    fn started_vcpus(&self) -> impl Iterator<Item = Vcpu> {
-        (0..).map(Vcpu).zip(&self.epoch_starts).filter(|(_, start)| start.load(Ordering::Relaxed) != NOT_STARTED).map(|(vcpu, _)| vcpu)
-    }
-
     fn found(&self, kind: Kind, evidence: Evidence) {
         let mut findings = self.findings.lock();
         let Some(hazard) = findings.add(kind, evidence, &self.config) else { return };
@@ -226,8 +206,9 @@ impl Sanitizer {
     }
 
     /// `vcpu` is about to complete an event of the table.
-    pub fn synchronizes(&self, vcpu: Vcpu, event: SyncEventId, pc: Linear) {
-        self.begins_anew(vcpu);
+    pub fn synchronizes(&self, current: &CurrentVcpu, event: SyncEventId, pc: Linear) {
+        self.begins_anew(current);
+        let vcpu = current.id();
         self.restores.executes(vcpu);
         if x86::may_change_mapping(event) {
             self.filter.forget(vcpu);
@@ -241,24 +222,13 @@ impl Sanitizer {
             self.leaves_line(vcpu, event);
             return;
         }
-        let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return };
+        let Some((state, slots)) = self.vcpus.get(usize::from(vcpu.0)).zip(self.flags.board().of(current)) else { return };
         let mut state = state.lock();
-        let seq = self.next();
+        let seq = self.flags.begin_epoch(&slots);
         state.serialize(SyncAt { event, pc }, seq);
-        self.ends_trail(vcpu, &mut state, Some(SyncAt { event, pc }));
-        self.begins_epoch(vcpu, seq);
-    }
-
-    /// The vCPU, whose thread this is, executed nothing in the epoch that begins.
-    fn begins_epoch(&self, vcpu: Vcpu, seq: Seq) {
-        if let Some(slots) = self.slots.of(vcpu) {
-            slots.clear();
-        }
+        self.ends_trail(&mut state, Some((current, SyncAt { event, pc })));
         if let Some(repair) = self.repair {
-            repair.next_epoch(vcpu);
-        }
-        if let Some(start) = self.epoch_starts.get(usize::from(vcpu.0)) {
-            start.store(seq.0, Ordering::Relaxed);
+            repair.next_epoch(current);
         }
     }
 
@@ -322,15 +292,17 @@ impl Sanitizer {
             });
             let run = code_run(part);
             let host = host_code(part, &run, x86::PAGE);
-            if let Some((segment, new)) = table.intern(run, host, place, |slot| self.slots.reserve(slot)) {
+            if let Some((segment, new)) = table.intern(run, host, place, |slot| self.flags.board().reserve(slot)) {
                 if let Some(side) = side.as_mut().filter(|_| new) {
                     side.add(segment);
                 }
-                let registers = segment.may_run_elsewhere() || self.config.writers && segment.last_change() != Seq(0);
-                if self.injecting.is_some() {
-                    part[0].may_divert_unless_done(&self.slots, segment.slot, segment);
-                } else {
-                    part[0].on_execute_unless_done(&self.slots, segment.slot, segment, registers);
+                let registers = segment.may_run_elsewhere() || self.config.writers && segment.last_change().get() != Seq(0);
+                // With a recording those executions are looked at as well that a flag says no to.
+                match (self.injecting.is_some(), self.recorded.is_some()) {
+                    (false, false) => part[0].on_execute_unless_done(self.flags.board(), segment.slot, segment, registers),
+                    (false, true) => part[0].on_execute(segment, registers),
+                    (true, false) => part[0].may_divert_unless_done(self.flags.board(), segment.slot, segment),
+                    (true, true) => part[0].may_divert(segment),
                 }
             }
             start = end;
@@ -363,7 +335,7 @@ impl Sanitizer {
     fn learn(&self, side: &mut StoreSide, phys: Phys, len: u64, contents: &impl Contents) {
         self.filter.mark(phys);
         side.learn_page(phys, contents);
-        for touched in side.compare(phys, len, contents, || self.next()) {
+        for touched in side.compare(phys, len, contents, || self.flags.next()) {
             self.touch(&touched);
         }
     }
@@ -371,10 +343,7 @@ impl Sanitizer {
 
 impl Hooks for &'static Sanitizer {
     fn vcpu_start(&self, vcpu: Vcpu) {
-        if let Some(start) = self.epoch_starts.get(usize::from(vcpu.0)) {
-            let _ = start.compare_exchange(NOT_STARTED, 0, Ordering::Relaxed, Ordering::Relaxed);
-        }
-        self.slots.runs(vcpu, true);
+        self.flags.start(vcpu);
         let thread = process::thread_id();
         let mut threads = self.threads.lock();
         threads.push((vcpu, thread));
@@ -388,26 +357,26 @@ impl Hooks for &'static Sanitizer {
         }
     }
 
-    fn vcpu_runs(&self, vcpu: Vcpu, runs: bool) {
+    fn vcpu_runs(&self, vcpu: &CurrentVcpu, runs: bool) {
         // What it remembers of pages goes by how it mapped them: INIT, or an interrupt into system management mode, may
         // have come while it slept.
-        self.filter.forget(vcpu);
-        self.restores.runs(vcpu, runs);
+        self.filter.forget(vcpu.id());
+        self.restores.runs(vcpu.id(), runs);
         if runs {
             self.wakes(vcpu);
         }
-        self.slots.runs(vcpu, runs);
+        self.flags.runs(vcpu.id(), runs);
     }
 
     fn flushed(&self) {
         Sanitizer::flushed(self);
     }
 
-    fn translate(&self, block: &Translation<'_>) {
+    fn translate(&self, block: &Translation<'_>, vcpu: Option<&CurrentVcpu>) {
         self.blocks.fetch_add(1, Ordering::Relaxed);
-        if let Some(vcpu) = current::vcpu() {
+        if let Some(vcpu) = vcpu {
             self.begins_anew(vcpu);
-            self.restores.executes(vcpu);
+            self.restores.executes(vcpu.id());
         }
         if let Some(widening) = &self.widening {
             block.count(widening.blocks());
@@ -458,10 +427,10 @@ impl Hooks for &'static Sanitizer {
             counts.widened = Some(widened);
             counts.drop(&[("widened", u64::from(!whole))]);
         }
-        for (vcpu, state) in (0..).map(Vcpu).zip(&self.vcpus) {
+        for state in &self.vcpus {
             match state.try_lock_for(EXIT_PATIENCE) {
                 Some(mut state) => {
-                    self.ends_trail(vcpu, &mut state, None);
+                    self.ends_trail(&mut state, None);
                     counts.add(&state);
                 }
                 None => counts.drop(&[("vcpus", 1)]),

@@ -8,15 +8,15 @@
 //! others contradict (**rivals**: other bytes at the same linear address). With the store side rivals are those that lie elsewhere in memory: the page was
 //! remapped. In the light mode they are all that is known.
 
-use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert::{Divert, MayDivert};
 use crate::qemu::host_code::HostCode;
 use crate::qemu::locks::Mutex;
-use crate::qemu::scoreboard::SlotId;
 use crate::qemu::translation::Payload;
 use crate::sanitizer::Sanitizer;
 use crate::views::Views;
-use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
+use icsan_model::addr::Linear;
+use icsan_model::detector::flags::{self, LastChange, SlotId};
 use icsan_model::history::Place;
 use icsan_model::light::CodeRun;
 use rustc_hash::{FxBuildHasher, FxHashMap};
@@ -34,7 +34,7 @@ pub struct Segment {
     /// What memory must hold, and where.
     pub host: HostCode,
     /// The last store that changed a byte of it, or one behind it that an older and longer instruction might reach.
-    last_change: AtomicU64,
+    last_change: LastChange<AtomicU64>,
     /// The slot that says, for each vCPU, whether it executed the segment in its current epoch.
     pub slot: SlotId,
     /// Bits of [`traits`].
@@ -103,11 +103,11 @@ struct Neighbours(Mutex<Vec<&'static Segment>>);
 
 impl Payload for Segment {
     #[inline(always)]
-    fn passes(&'static self, vcpu: Vcpu) -> bool {
+    fn passes(&'static self, vcpu: &CurrentVcpu) -> bool {
         Sanitizer::the_one().is_some_and(|sanitizer| sanitizer.executes_quietly(self, vcpu))
     }
 
-    fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
+    fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
         if let Some(sanitizer) = Sanitizer::the_one() {
             sanitizer.executes(self, vcpu, cpu);
         }
@@ -115,14 +115,36 @@ impl Payload for Segment {
 }
 
 impl MayDivert for Segment {
-    fn decide(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) -> Option<Divert> {
+    fn decide(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) -> Option<Divert> {
         Sanitizer::the_one()?.executes(self, vcpu, cpu)
     }
 
-    fn decided(&'static self, vcpu: Vcpu, carried_out: Result<(), &'static str>) {
+    fn decided(&'static self, vcpu: &CurrentVcpu, carried_out: Result<(), &'static str>) {
         if let Some(sanitizer) = Sanitizer::the_one() {
             sanitizer.injected(vcpu, carried_out);
         }
+    }
+}
+
+impl flags::Segment for Segment {
+    type Word = AtomicU64;
+
+    #[inline(always)]
+    fn slot(&self) -> SlotId {
+        self.slot
+    }
+
+    #[inline(always)]
+    fn last_change(&self) -> &LastChange<AtomicU64> {
+        &self.last_change
+    }
+
+    fn run(&self) -> &CodeRun {
+        &self.rest.run
+    }
+
+    fn place(&self) -> Option<Place> {
+        self.rest.place
     }
 }
 
@@ -137,18 +159,6 @@ impl Segment {
     #[must_use]
     pub fn place(&self) -> Option<Place> {
         self.rest.place
-    }
-
-    /// The last store that changed it, or what is right behind it. 0: none.
-    #[inline]
-    #[must_use]
-    pub fn last_change(&self) -> Seq {
-        Seq(self.last_change.load(Ordering::SeqCst))
-    }
-
-    /// A store changed it, or what is right behind it.
-    pub fn changed_at(&self, seq: Seq) {
-        self.last_change.fetch_max(seq.0, Ordering::SeqCst);
     }
 
     fn has(&self, trait_: u8) -> bool {
@@ -166,22 +176,6 @@ impl Segment {
     #[must_use]
     pub fn contested(&self) -> bool {
         self.has(traits::CONTESTED)
-    }
-
-    /// Does it, with `window` bytes from its last instruction's first on, touch these bytes?
-    #[must_use]
-    pub fn reaches(&self, phys: Phys, len: u64, window: u64) -> bool {
-        let start = self.run().linear();
-        let end = self.run().last().offset(window);
-        let Some(place) = self.rest.place else { return false };
-        // At most two pages, each a range.
-        [Some((place.page, place.first)), place.second.map(|second| (place.page.offset(PAGE), second))].into_iter().flatten().any(
-            |(page, at)| {
-                let from = start.0.max(page.0);
-                let to = end.0.min(page.0 + PAGE);
-                from < to && at.0 + (from - page.0) < phys.0 + len && phys.0 < at.0 + (to - page.0)
-            },
-        )
     }
 
     /// May it run at other linear addresses than the one where it was translated, so that the vCPU must be asked?
@@ -250,11 +244,6 @@ const PIECE: u64 = 64;
 fn pieces(linear: Linear, len: usize) -> impl Iterator<Item = u64> {
     let last = linear.0.saturating_add(len.max(1) as u64 - 1) / PIECE;
     linear.0 / PIECE..=last
-}
-
-/// The pieces of physical memory that `len` bytes touch.
-pub fn phys_pieces(phys: Phys, len: u64) -> impl Iterator<Item = u64> {
-    phys.0 / PIECE..=(phys.0 + len.max(1) - 1) / PIECE
 }
 
 /// What segments have held in one piece of the host's memory.
@@ -420,7 +409,7 @@ impl CodeTable {
             .collect();
         let segment = Segment {
             host,
-            last_change: AtomicU64::new(0),
+            last_change: LastChange::default(),
             slot: SlotId(self.len),
             traits: AtomicU8::new(0),
             rest: Rest { run, place, neighbours, rivals: Rivals::default() },
@@ -452,9 +441,9 @@ fn contest(segment: &'static Segment) {
 #[cfg(test)]
 mod tests {
     use super::{CodeTable, KNOWN_RIVALS, PIECE, Rivals, Seen, by_piece};
-    use crate::qemu::scoreboard::SlotId;
     use crate::qemu::translation::host_code;
     use icsan_model::addr::Linear;
+    use icsan_model::detector::flags::SlotId;
     use icsan_model::light::CodeRun;
 
     #[test]

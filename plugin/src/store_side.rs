@@ -11,11 +11,13 @@ use crate::qemu::page_walk;
 use crate::qemu::scoreboard::VcpuSlots;
 use crate::qemu::translation::Instruction;
 use crate::recorder::{Past, Recorder};
-use crate::segment::{CodeTable, Segment, phys_pieces};
+use crate::segment::{CodeTable, Segment};
 use crate::vcpu::VcpuState;
 use crate::x86::straight::is_straight;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::candidates::Candidates;
+use icsan_model::detector::changes::{Changes, Told};
+use icsan_model::detector::flags::OwnBoard;
 use icsan_model::event::Store;
 use icsan_model::history::{History, Holding, Judged, Place, Question, Ran};
 use icsan_model::ledger::{Ledger, Reliance};
@@ -23,17 +25,7 @@ use icsan_model::memory::PAGE;
 use icsan_model::profile::Profile;
 use icsan_model::x86::length::X86Length;
 use rustc_hash::FxHashMap;
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
-
-/// Changes that were noticed in memory before their store was told of: how many are remembered, and for how long. A store is told of right after it was made; only the
-/// host's scheduler can come in between.
-const NOTICED: usize = 64;
-const NOTICED_FOR: Duration = Duration::from_secs(1);
-
-/// How long an execution waits for the store behind a change that was noticed: without its writer the verdict may be another one (AMD promises that one
-/// store inside a quadword is never seen in part, but not that several are not).
-const LATE: Duration = Duration::from_millis(20);
+use std::time::Instant;
 
 /// Changed bytes with at least so many unchanged ones between them are taken for different stores.
 const APART: usize = 16;
@@ -47,15 +39,6 @@ const FORGET_EVERY: u64 = 4096;
 
 /// Stores to a page, since code in it was last translated, at whose multiples it is asked whether it holds any code still. As many as clear a page by eight bytes each.
 const RETIRE_EVERY: u32 = 512;
-
-/// A change whose store has not been told of.
-#[derive(Debug)]
-struct Noticed {
-    seq: Seq,
-    phys: Phys,
-    len: u64,
-    at: Instant,
-}
 
 /// A store to code, as it was told of.
 #[derive(Clone, Copy, Debug)]
@@ -75,13 +58,7 @@ pub struct CodeStore<'a> {
 }
 
 /// What a change of code means for the segments that it may concern.
-#[derive(Debug, Default)]
-pub struct Touched {
-    /// They were changed, or what is right behind them was.
-    pub segments: Vec<&'static Segment>,
-    /// At this place in the order. `None`: nothing changed, but what is known of the change did.
-    pub seq: Option<Seq>,
-}
+pub type Touched = icsan_model::detector::changes::Touched<&'static Segment>;
 
 /// The numbers of the store side.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -101,9 +78,10 @@ pub type TaskNameReader = Box<dyn Fn(&CurrentCpu, u64) -> Option<TaskName> + Sen
 pub struct StoreSide {
     history: Past,
     profile: Profile,
-    by_phys: FxHashMap<u64, Vec<&'static Segment>>,
+    changes: Changes<&'static Segment>,
+    /// What times are counted from.
+    began: Instant,
     places: Places,
-    noticed: VecDeque<Noticed>,
     /// The last own store of each vCPU that a branch would make visible.
     own_pc: Vec<Option<Linear>>,
     /// Reads a task's name from guest memory.
@@ -129,12 +107,13 @@ impl StoreSide {
     /// A store side that has seen nothing.
     #[must_use]
     pub fn new(profile: Profile, vcpus: usize, recorder: Option<Recorder>, task_name: TaskNameReader) -> Self {
+        let history = Past::new(History::new(profile, X86Length, vcpus), recorder);
         Self {
-            history: Past::new(History::new(profile, X86Length, vcpus), recorder),
+            changes: Changes::new(history.window()),
+            began: Instant::now(),
+            history,
             profile,
-            by_phys: FxHashMap::default(),
             places: Places::default(),
-            noticed: VecDeque::new(),
             own_pc: vec![None; vcpus],
             task_name,
             ledger: Ledger::default(),
@@ -179,16 +158,7 @@ impl StoreSide {
 
     /// The author of these stores takes them for done. Answers with the segments that they changed.
     pub fn commit(&mut self, stores: &[Seq]) -> Touched {
-        let mut touched = Touched::default();
-        self.history.commit(stores);
-        for store in stores {
-            if let Some(record) = self.history.memory().record(*store) {
-                touched.segments.extend(self.reached(record.store.phys, record.store.bytes.len() as u64));
-            }
-        }
-        touched.segments.sort_by_key(|segment| segment.slot.0);
-        touched.segments.dedup_by_key(|segment| segment.slot.0);
-        touched
+        self.changes.commit(&mut self.history, stores)
     }
 
     /// Where the vCPU of a hazard is.
@@ -246,13 +216,6 @@ impl StoreSide {
         true
     }
 
-    /// Does what is known of memory differ from these bytes of one page?
-    fn differs(&self, phys: Phys, bytes: &[u8]) -> bool {
-        let start = (phys.0 % PAGE) as usize;
-        let Some(page) = self.history.memory().page(phys) else { return false };
-        page[start..].iter().zip(bytes).any(|(known, byte)| known != byte)
-    }
-
     /// Compares what is known of memory with what its page holds, from the byte at `phys` on, and everything that the chunks of these `len` bytes and an older instruction
     /// in them may reach. If they differ, the whole page is looked through: what changed becomes stores that nobody was seen to make. `next` gives the next
     /// place in the order.
@@ -275,7 +238,7 @@ impl StoreSide {
     /// to store what, and who was inside of what, is forgotten.
     pub fn restored(&mut self, mut next: impl FnMut() -> Seq) -> Vec<Touched> {
         self.patching.forget_tasks();
-        self.noticed.clear();
+        self.changes.expect_no_stores();
         self.own_pc.fill(None);
         let mut touched = Vec::new();
         for (host, phys) in self.places.iter().collect::<Vec<_>>() {
@@ -287,8 +250,7 @@ impl StoreSide {
             for span in changed_spans(&known, &now) {
                 let (seq, at) = (next(), phys.offset(span.start as u64));
                 let store = Store { vcpu: None, pc: None, linear: None, phys: at, bytes: now[span.clone()].to_vec() };
-                self.history.store(seq, store, Epoch::default());
-                touched.push(Touched { segments: self.reached(at, span.len() as u64), seq: Some(seq) });
+                touched.push(self.changes.store(&mut self.history, seq, store, Epoch::default()));
             }
         }
         touched
@@ -296,39 +258,19 @@ impl StoreSide {
 
     /// A change of memory that no store explains so far.
     fn notice(&mut self, phys: Phys, bytes: &[u8], seq: Seq) -> Touched {
-        let len = bytes.len() as u64;
-        let store = Store { vcpu: None, pc: None, linear: None, phys, bytes: bytes.to_vec() };
-        self.history.store(seq, store, Epoch::default());
         self.counts.unseen += 1;
-        if self.noticed.len() == NOTICED {
-            self.noticed.pop_front();
-        }
-        self.noticed.push_back(Noticed { seq, phys, len, at: Instant::now() });
-        Touched { segments: self.reached(phys, len), seq: Some(seq) }
+        self.changes.notice(&mut self.history, phys, bytes, seq, self.began.elapsed())
     }
 
     /// Was a change of the segment just noticed, so that its store will be told of any moment?
     #[must_use]
-    pub fn awaits_store(&self, segment: &Segment) -> bool {
-        let window = self.history.window();
-        self.noticed.iter().any(|noticed| noticed.at.elapsed() < LATE && segment.reaches(noticed.phys, noticed.len, window))
-    }
-
-    /// The segments that a change of these bytes may concern.
-    fn reached(&self, phys: Phys, len: u64) -> Vec<&'static Segment> {
-        reached(&self.by_phys, self.history.window(), phys, len)
+    pub fn awaits_store(&self, segment: &'static Segment) -> bool {
+        self.changes.awaits_store(&segment, self.began.elapsed())
     }
 
     /// A new segment: stores to it find it from now on, and it knows of the last one before.
     pub fn add(&mut self, segment: &'static Segment) {
-        let Some(place) = segment.place() else { return };
-        let (start, end) = (segment.run().linear(), segment.run().last().offset(self.history.window()));
-        for (phys, len) in place.ranges(start, end.0.wrapping_sub(start.0)) {
-            segment.changed_at(self.history.memory().last_change(phys, len));
-            for piece in phys_pieces(phys, len) {
-                self.by_phys.entry(piece).or_default().push(segment);
-            }
-        }
+        self.changes.add(&segment, self.history.memory());
     }
 
     /// A store to a page that holds code. `next` gives the next place in the order.
@@ -345,43 +287,28 @@ impl StoreSide {
         if self.history.memory().page(phys).is_none() {
             return Touched::default();
         }
-        let len = bytes.len() as u64;
-        let (pc, linear) = (Some(pc), Some(linear));
-        if !self.differs(phys, bytes) {
-            // It changed nothing, or its change was noticed before it was told of.
-            let Some(seq) = self.take_noticed(phys, len) else { return Touched::default() };
-            if !continued {
-                self.branch_before(vcpu, state, slots, store.pc, table);
-            }
-            let offset =
-                |linear: Linear| Linear(linear.0.wrapping_add(self.first_changed(seq).map_or(0, |first| first.0.wrapping_sub(phys.0))));
-            self.history.attribute(seq, vcpu, pc, linear.map(offset), state.epoch);
-            self.counts.unseen = self.counts.unseen.saturating_sub(1);
-            self.counts.stores += 1;
-            self.note_own(vcpu, store.pc);
-            self.note_writer(seq, store, cpu);
-            return Touched { segments: self.reached(phys, len), seq: None };
+        let told = self.changes.tell(self.history.memory(), phys, bytes, self.began.elapsed());
+        if told == Told::Nothing {
+            return Touched::default();
         }
         if !continued {
-            self.branch_before(vcpu, state, slots, store.pc, table);
+            self.branch_before(vcpu, state, slots, pc, table);
         }
-        let seq = next();
-        self.history.store(seq, Store { vcpu: Some(vcpu), pc, linear, phys, bytes: bytes.to_vec() }, state.epoch);
+        let made = Store { vcpu: Some(vcpu), pc: Some(pc), linear: Some(linear), phys, bytes: bytes.to_vec() };
+        let (seq, touched) = match told {
+            Told::Late(seq) => {
+                self.counts.unseen = self.counts.unseen.saturating_sub(1);
+                (seq, self.changes.attribute(&mut self.history, seq, &made, state.epoch))
+            }
+            _ => {
+                let seq = next();
+                (seq, self.changes.store(&mut self.history, seq, made, state.epoch))
+            }
+        };
         self.counts.stores += 1;
-        self.note_own(vcpu, store.pc);
+        self.note_own(vcpu, pc);
         self.note_writer(seq, store, cpu);
-        Touched { segments: self.reached(phys, len), seq: Some(seq) }
-    }
-
-    fn first_changed(&self, seq: Seq) -> Option<Phys> {
-        self.history.memory().record(seq).map(|record| record.store.phys)
-    }
-
-    fn take_noticed(&mut self, phys: Phys, len: u64) -> Option<Seq> {
-        self.noticed.retain(|noticed| noticed.at.elapsed() < NOTICED_FOR);
-        let inside = |noticed: &Noticed| phys <= noticed.phys && noticed.phys.0 + noticed.len <= phys.0 + len;
-        let index = self.noticed.iter().rposition(inside)?;
-        self.noticed.remove(index).map(|noticed| noticed.seq)
+        touched
     }
 
     fn note_own(&mut self, vcpu: Vcpu, pc: Linear) {
@@ -414,29 +341,18 @@ impl StoreSide {
         &mut self.history
     }
 
-    /// With a recording: a vCPU is about to execute a segment whose bytes memory holds. Answers with the changes that nobody has told of yet.
-    pub fn record_run(
-        &mut self,
-        table: &CodeTable,
-        segment: &'static Segment,
-        looked: &Looked<'_>,
-        cpu: &CurrentCpu,
-        next: impl FnMut() -> Seq,
-    ) -> Vec<Touched> {
+    /// With a recording: a vCPU is about to execute a segment whose bytes memory holds.
+    pub fn record_run(&mut self, table: &CodeTable, segment: &'static Segment, looked: &Looked<'_>, cpu: &CurrentCpu) {
         let Looked { vcpu, state, slots, .. } = *looked;
-        let Some(place) = segment.place() else {
-            self.history.run(vcpu, segment.run(), None);
-            return Vec::new();
-        };
-        let touched = self.catch_up(segment, place, next);
+        let Some(place) = segment.place() else { return self.history.run(vcpu, segment.run(), None) };
         self.branch_before(vcpu, state, slots, segment.run().linear(), table);
         let place = self.window_place(segment, place, vcpu, cpu);
         self.history.run(vcpu, segment.run(), Some(place));
-        touched
     }
 
     /// Memory holds the segment's bytes: what is known of memory and is something else has been changed, and the store has not been told of.
-    fn catch_up(&mut self, segment: &Segment, place: Place, mut next: impl FnMut() -> Seq) -> Vec<Touched> {
+    pub fn catch_up(&mut self, segment: &Segment, mut next: impl FnMut() -> Seq) -> Vec<Touched> {
+        let Some(place) = segment.place() else { return Vec::new() };
         let run = segment.run();
         let bytes: Vec<(Phys, u8)> =
             (0..).zip(run.bytes()).filter_map(|(i, byte)| Some((place.phys(run.linear().offset(i))?, *byte))).collect();
@@ -478,7 +394,7 @@ impl StoreSide {
         let ran: Vec<Ran<'_>> = near
             .iter()
             .filter(|other| slots.flag(other.slot).executed())
-            .filter_map(|other| Some(Ran { run: other.run(), place: other.place()?, since: slots.since(other.slot) }))
+            .filter_map(|other| Some(Ran { run: other.run(), place: other.place()?, since: slots.first_fetch(other.slot) }))
             .collect();
         let question = Question { vcpu, run: segment.run(), place, ran: &ran, last_sync: state.last_sync, epoch: state.epoch, now };
         let judged = self.history.judge(&question);
@@ -506,7 +422,7 @@ impl StoreSide {
                     && start.offset(other.run().bytes().len() as u64) > linear
                     && other.place().and_then(|place| place.phys(linear)) == phys(0)
             });
-            let last = here.map(|other| slots.since(other.slot)).max().unwrap_or(Seq(0));
+            let last = here.map(|other| slots.first_fetch(other.slot)).max().unwrap_or(Seq(0));
             if last == Seq(0) || last >= changed || last < state.reset_at {
                 continue;
             }
@@ -544,10 +460,9 @@ impl StoreSide {
     }
 
     fn forget_cell(&mut self, at: Phys, horizon: Seq, held: impl Fn(&Segment) -> Option<Seq>) {
-        let Self { history, by_phys, .. } = self;
-        let window = history.window();
+        let Self { history, changes, .. } = self;
         history.forget_unheld(at, horizon, LATEST, |first, len| {
-            let there = reached(by_phys, window, first, len);
+            let there = changes.reached(first, len);
             let since = there.iter().filter_map(|segment| held(segment)).min();
             since.map_or(if there.is_empty() { Holding::NeverRan } else { Holding::Nobody }, Holding::Since)
         });
@@ -563,7 +478,7 @@ impl StoreSide {
         if !count.is_multiple_of(RETIRE_EVERY) {
             return None;
         }
-        let there = self.reached(page, PAGE);
+        let there = self.changes.reached(page, PAGE);
         (!there.iter().any(|segment| segment.host.is_there_still() || held(segment).is_some())).then_some(there)
     }
 
@@ -592,15 +507,6 @@ fn changed_spans(known: &[u8], now: &[u8]) -> Vec<std::ops::Range<usize>> {
         }
     }
     spans
-}
-
-fn reached(by_phys: &FxHashMap<u64, Vec<&'static Segment>>, window: u64, phys: Phys, len: u64) -> Vec<&'static Segment> {
-    let pieces = phys_pieces(phys, len);
-    let mut found: Vec<&'static Segment> =
-        pieces.filter_map(|piece| by_phys.get(&piece)).flatten().filter(|segment| segment.reaches(phys, len, window)).copied().collect();
-    found.sort_by_key(|segment| segment.slot.0);
-    found.dedup_by_key(|segment| segment.slot.0);
-    found
 }
 
 /// Who looks closer, and when.

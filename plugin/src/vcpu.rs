@@ -2,6 +2,7 @@
 
 use crate::injection::{Injected, Trail};
 use crate::segment::Segment;
+use crate::skipped::Executions;
 use icsan_model::addr::{Epoch, Seq};
 use icsan_model::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::sync_log::{SyncAt, SyncLog};
@@ -32,6 +33,8 @@ pub struct VcpuState {
     pub pending: Option<Injected>,
     /// What the vCPU does after the first injection of its kind: the number of its record, and so far.
     pub trail: Option<(usize, Trail)>,
+    /// With a recording: what of its executions is in it.
+    pub recorded: Executions,
     /// Segments that ran although memory had other bytes, by address of the segment.
     suspects: HashSet<usize>,
 }
@@ -65,6 +68,7 @@ impl VcpuState {
             incomplete: 0,
             pending: None,
             trail: None,
+            recorded: Executions::default(),
             suspects: HashSet::new(),
         }
     }

@@ -14,6 +14,7 @@
 //! read section, and counts as running: whoever wants all vCPUs to stop, or a grace period, waits for the bound at most. Nor may the plugin hold a lock of its own.
 
 use crate::qemu::blocks::BlockCounts;
+use crate::qemu::cpu::CurrentVcpu;
 use crate::qemu::locks::Mutex;
 use icsan_model::addr::{Seq, Vcpu};
 use std::time::{Duration, Instant};
@@ -204,13 +205,14 @@ impl Widening {
         &self.blocks
     }
 
-    /// `vcpu` has stored to code: waits if it is to. To be called in the callback of that store, holding no lock.
-    pub fn after_store(&self, vcpu: Vcpu, concern: &Concern) {
+    /// The vCPU has stored to code: waits if it is to. To be called in the callback of that store, holding no lock.
+    pub fn after_store(&self, current: &CurrentVcpu, concern: &Concern) {
+        let vcpu = current.id();
         let Some(writer) = self.writers.get(usize::from(vcpu.0)) else { return };
         let start = Instant::now();
         let waits = writer.lock().waits(&self.widen, vcpu, concern, start);
         if waits {
-            let bound = wait(concern.others.iter().map(|other| || self.blocks.of(*other)).collect(), self.widen.blocks, start);
+            let bound = wait(concern.others.iter().map(|other| || self.blocks.of(current, *other)).collect(), self.widen.blocks, start);
             writer.lock().waited(start.elapsed(), bound);
         }
     }

@@ -129,6 +129,11 @@ impl<S: Deref<Target: Segment> + Clone> Changes<S> {
         Touched { segments: self.reached(phys, len), seq: Some(seq) }
     }
 
+    /// A state was restored: stores that were not told of never will be.
+    pub fn expect_no_stores(&mut self) {
+        self.noticed.clear();
+    }
+
     /// Was a change of the segment just noticed, so that its store will be told of any moment?
     #[must_use]
     pub fn awaits_store(&self, segment: &S, clock: Duration) -> bool {

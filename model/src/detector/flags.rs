@@ -199,22 +199,21 @@ pub trait OwnBoard {
     fn slot(&self, id: SlotId) -> Option<Slot<'_, Self::Word>>;
     /// A slot, if nothing has to be found or made for it.
     fn known(&self, id: SlotId) -> Option<Slot<'_, Self::Word>>;
-    /// What is done with the list of the slots that are set.
-    fn list<R>(&self, body: impl FnOnce(&mut SetSlots) -> R) -> R;
+    /// Adds a slot to the list of those that are set, if there is room.
+    fn push(&self, id: SlotId) -> bool;
+    /// Makes room in the list for one more.
+    fn reserve(&self);
+    /// Takes the list, and puts another one in its place.
+    fn swap_list(&self, list: SetSlots) -> SetSlots;
     /// The frequent half of the asymmetric fence, between a write and a look.
     fn light(&self);
-
-    /// Makes room in the list for one more.
-    fn reserve(&self) {
-        self.list(SetSlots::reserve);
-    }
 
     /// Sets a flag. The first one in an epoch is the first fetch, at `now`. `false`: there is no room in the list
     /// ([`OwnBoard::reserve`]), and nothing was done.
     #[inline(always)]
     fn set(&self, slot: &Slot<'_, Self::Word>, value: Flag, now: Seq) -> bool {
         if slot.flag.load(Ordering::Relaxed) == Flag::Clear as u64 {
-            if !self.list(|list| list.push(slot.id)) {
+            if !self.push(slot.id) {
                 return false;
             }
             if let Some(first) = slot.first_fetch {
@@ -247,7 +246,7 @@ pub struct SetSlots {
 impl SetSlots {
     /// Adds one, if there is room.
     #[inline(always)]
-    fn push(&mut self, id: SlotId) -> bool {
+    pub fn push(&mut self, id: SlotId) -> bool {
         let Some(place) = self.room.get_mut(self.used) else { return false };
         *place = id;
         self.used += 1;
@@ -255,7 +254,7 @@ impl SetSlots {
     }
 
     /// Makes room for one more.
-    fn reserve(&mut self) {
+    pub fn reserve(&mut self) {
         if self.used == self.room.len() {
             self.room.resize((2 * self.used).max(64), SlotId(0));
         }
@@ -406,11 +405,11 @@ impl<B: Board> Flags<B> {
     /// The vCPU completes a serializing event: nothing that it executed counts any more.
     pub fn begin_epoch(&self, own: &impl OwnBoard<Word = B::Word>) -> Seq {
         let seq = self.next();
-        let mut set = own.list(std::mem::take);
+        let mut set = own.swap_list(SetSlots::default());
         for slot in set.drain().filter_map(|id| own.slot(id)) {
             slot.flag.store(Flag::Clear as u64, Ordering::Release);
         }
-        own.list(|list| *list = set);
+        own.swap_list(set);
         if let Some(epoch) = self.epochs.get(usize::from(own.vcpu().0)) {
             epoch.store(seq.0, Ordering::Relaxed);
         }
@@ -443,6 +442,16 @@ impl<B: Board> Flags<B> {
         self.fence();
         for id in ran {
             for slot in self.started().filter_map(|vcpu| self.board.slot(vcpu, id)) {
+                slot.flag.replace(Flag::Executed as u64, Flag::Recheck as u64);
+            }
+        }
+    }
+
+    /// Whoever executed one of these segments in its epoch is looked at again when it executes it the next time. Called
+    /// while no vCPU executes anything.
+    pub fn recheck(&self, segments: impl Iterator<Item = SlotId> + Clone) {
+        for vcpu in self.started() {
+            for slot in segments.clone().filter_map(|id| self.board.slot(vcpu, id)) {
                 slot.flag.replace(Flag::Executed as u64, Flag::Recheck as u64);
             }
         }

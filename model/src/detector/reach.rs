@@ -32,7 +32,7 @@ impl<S: Deref<Target: Segment> + Clone> Reach<S> {
     /// The physical ranges that matter to a segment.
     fn ranges(&self, segment: &S) -> impl Iterator<Item = (Phys, u64)> + use<S> {
         let (start, end) = (segment.run().linear(), segment.run().last().offset(self.window));
-        segment.place().into_iter().flat_map(move |place| place.ranges(start, end.0.wrapping_sub(start.0)).collect::<Vec<_>>())
+        segment.place().into_iter().flat_map(move |place| place.ranges(start, end.0.wrapping_sub(start.0)))
     }
 
     /// Does a change of these bytes concern the segment?

@@ -92,8 +92,16 @@ impl<W: Word, F: Fences> OwnBoard for Own<W, F> {
         self.board.at(self.vcpu, id)
     }
 
-    fn list<R>(&self, body: impl FnOnce(&mut SetSlots) -> R) -> R {
-        body(&mut self.list.borrow_mut())
+    fn push(&self, id: SlotId) -> bool {
+        self.list.borrow_mut().push(id)
+    }
+
+    fn reserve(&self) {
+        self.list.borrow_mut().reserve();
+    }
+
+    fn swap_list(&self, list: SetSlots) -> SetSlots {
+        self.list.replace(list)
     }
 
     fn light(&self) {

@@ -1,6 +1,7 @@
 //! How many blocks each vCPU has run: counted by QEMU's generated code, without a callback.
 
 use super::api::api;
+use super::cpu::CurrentVcpu;
 use super::translation::Translation;
 use icsan_model::addr::Vcpu;
 use qemu_plugin_sys as sys;
@@ -24,9 +25,9 @@ impl BlockCounts {
         (!score.is_null()).then_some(Self(score))
     }
 
-    /// How many blocks `vcpu`, which has started, has begun. To be called in a callback of any vCPU: QEMU moves the table only while none runs.
+    /// How many blocks `vcpu`, which has started, has begun. Told in a callback of any vCPU: QEMU moves the table only while none runs.
     #[must_use]
-    pub fn of(&self, vcpu: Vcpu) -> u64 {
+    pub fn of(&self, _in_callback: &CurrentVcpu, vcpu: Vcpu) -> u64 {
         let Some(api) = api() else { return 0 };
         // SAFETY: the scoreboard is live, and the vCPU exists; its part is one aligned u64, which only generated code writes.
         unsafe {

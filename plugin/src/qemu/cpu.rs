@@ -3,10 +3,13 @@
 use super::api::{Api, api};
 use super::locks::Mutex;
 use super::page_walk;
+use icsan_model::addr::Vcpu;
+use libc::c_uint;
 use qemu_plugin_sys as sys;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::CStr;
+use std::marker::PhantomData;
 
 /// Register handles by name. QEMU numbers registers alike on all vCPUs of a machine, so the first vCPU's list serves all.
 static HANDLES: Mutex<Option<HashMap<String, Handle>>> = Mutex::new(None);
@@ -65,17 +68,56 @@ impl Register {
     }
 }
 
-/// Access to the vCPU whose callback runs now. Exists only within one.
+/// That a callback of this vCPU runs on this thread: the one key to what belongs to a vCPU's thread alone. It exists within the callback only, once, and stays on the thread.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct CurrentVcpu {
+    vcpu: Vcpu,
+    _not_send: PhantomData<*mut ()>,
+}
+
+/// Compiles only while a token can neither be sent, nor shared, nor copied: the type of the one below is known only if none of the others fits.
+const _: fn() = || {
+    trait Never<Way> {
+        fn holds() {}
+    }
+    impl<T> Never<()> for T {}
+    impl<T: Send> Never<[(); 1]> for T {}
+    impl<T: Sync> Never<[(); 2]> for T {}
+    impl<T: Clone> Never<[(); 3]> for T {}
+    <CurrentVcpu as Never<_>>::holds();
+};
+
+impl CurrentVcpu {
+    /// # Safety
+    /// Called by QEMU's callback of this vCPU, on its thread, once, for a value that does not outlive the callback.
+    #[inline(always)]
+    pub(super) unsafe fn new(vcpu: c_uint) -> Self {
+        Self { vcpu: Vcpu(vcpu as u16), _not_send: PhantomData }
+    }
+
+    /// Which it is.
+    #[inline(always)]
+    #[must_use]
+    pub fn id(&self) -> Vcpu {
+        self.vcpu
+    }
+}
+
+/// Access to registers and memory of the vCPU whose callback runs now. Exists only within one.
 #[derive(Debug)]
 pub struct CurrentCpu {
     readable: bool,
-    _not_send: std::marker::PhantomData<*mut ()>,
+    _not_send: PhantomData<*mut ()>,
 }
 
 impl CurrentCpu {
     /// `readable`: the callback was registered as one that reads registers.
-    pub(super) fn new(readable: bool) -> Self {
-        Self { readable, _not_send: std::marker::PhantomData }
+    ///
+    /// # Safety
+    /// Called within a callback of a vCPU, on its thread, for a value that does not outlive it; `readable` is true.
+    pub(super) unsafe fn new(readable: bool) -> Self {
+        Self { readable, _not_send: PhantomData }
     }
 
     /// The value of a register, up to 64 bits.

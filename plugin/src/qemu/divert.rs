@@ -14,12 +14,13 @@
 //! [`guard`], where no function of QEMU leaves, and came out as a plain [`Leave`].
 
 use super::api::{Generation, api, find};
-use super::cpu::{CurrentCpu, Register};
+use super::cpu::{CurrentCpu, CurrentVcpu, Register};
 use super::guard::guard;
 use super::locks::none_is_held;
-use super::scoreboard::{DONE, SlotId, Slots};
+use super::scoreboard::Slots;
 use super::translation::{Instruction, Translation};
-use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::addr::Linear;
+use icsan_model::detector::flags::{DONE, SlotId};
 use icsan_model::x86::interpret::{Effects, Next, Plan, Registers};
 use libc::{c_int, c_uint, c_void};
 use qemu_plugin_sys as sys;
@@ -173,9 +174,9 @@ pub struct Divert {
 /// A callback that may execute something else.
 pub trait MayDivert: Sync + 'static {
     /// `vcpu` is about to execute an instruction. An answer must be possible: what it loads and stores was looked at.
-    fn decide(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) -> Option<Divert>;
+    fn decide(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) -> Option<Divert>;
     /// It was carried out, or could not be, and then memory's instruction is executed.
-    fn decided(&'static self, vcpu: Vcpu, carried_out: Result<(), &'static str>);
+    fn decided(&'static self, vcpu: &CurrentVcpu, carried_out: Result<(), &'static str>);
 }
 
 /// How the callback ends.
@@ -233,10 +234,11 @@ unsafe extern "C" fn fire<P: MayDivert>(vcpu: c_uint, userdata: *mut c_void, bac
     guard(|| {
         // SAFETY: `userdata` is the `&'static P` that was given at the registration of this very instance of the function.
         let payload: &'static P = unsafe { &*userdata.cast_const().cast::<P>() };
-        let (vcpu, cpu) = (Vcpu(vcpu as u16), CurrentCpu::new(true));
-        let (Some(divert), Some(functions)) = (payload.decide(vcpu, &cpu), FUNCTIONS.get()) else { return };
+        // SAFETY: QEMU calls, on the thread of this vCPU, and the callback was registered as one that reads registers; the one value of each in it.
+        let (vcpu, cpu) = unsafe { (CurrentVcpu::new(vcpu), CurrentCpu::new(true)) };
+        let (Some(divert), Some(functions)) = (payload.decide(&vcpu, &cpu), FUNCTIONS.get()) else { return };
         let carried_out = carry_out(functions, &divert, &cpu, back, &mut leaving);
-        payload.decided(vcpu, carried_out);
+        payload.decided(&vcpu, carried_out);
     });
     if let Some(functions) = FUNCTIONS.get() {
         // SAFETY: in a callback that was registered as one that changes the program counter. This frame holds plain values.
@@ -330,7 +332,7 @@ pub trait FollowsTrail: Sync + 'static {
     /// The one of this process, if there is one.
     fn get() -> Option<&'static Self>;
     /// `vcpu` runs a block.
-    fn runs_block(&'static self, vcpu: Vcpu, block: Linear);
+    fn runs_block(&'static self, vcpu: &CurrentVcpu, block: Linear);
 }
 
 impl Trailing {
@@ -342,12 +344,12 @@ impl Trailing {
         (!score.is_null()).then_some(Self(score))
     }
 
-    /// `vcpu`, whose callback runs, follows a trail from now on, or no longer.
-    pub fn set(&self, vcpu: Vcpu, follows: bool) {
+    /// The vCPU follows a trail from now on, or no longer.
+    pub fn set(&self, current: &CurrentVcpu, follows: bool) {
         let Some(api) = api() else { return };
-        // SAFETY: the scoreboard is live, and the vCPU exists; its part is one aligned u64.
+        // SAFETY: the scoreboard is live, and the vCPU exists and is in a callback; its part is one aligned u64, which only its own thread touches.
         unsafe {
-            let flag: *mut u64 = (api.qemu_plugin_scoreboard_find)(self.0, u32::from(vcpu.0)).cast();
+            let flag: *mut u64 = (api.qemu_plugin_scoreboard_find)(self.0, u32::from(current.id().0)).cast();
             if !flag.is_null() {
                 flag.write(u64::from(follows));
             }
@@ -377,7 +379,8 @@ impl Translation<'_> {
 unsafe extern "C" fn step<F: FollowsTrail>(vcpu: c_uint, linear: *mut c_void) {
     guard(|| {
         if let Some(follower) = F::get() {
-            follower.runs_block(Vcpu(vcpu as u16), Linear(linear as u64));
+            // SAFETY: QEMU calls, on the thread of this vCPU; the one value of this callback.
+            follower.runs_block(&unsafe { CurrentVcpu::new(vcpu) }, Linear(linear as u64));
         }
     });
 }

@@ -1,7 +1,7 @@
 //! The entry that QEMU calls, and the cold callbacks, whose form depends on the version of the API.
 
 use super::api::{Generation, api};
-use super::cpu::learn_registers;
+use super::cpu::{CurrentVcpu, learn_registers};
 use super::guard::{guard, guard_always};
 use super::process::{exit_now, say};
 use super::translation::Translation;
@@ -33,12 +33,12 @@ pub trait Hooks: Sync + Send {
     /// A vCPU starts, on its own host thread.
     fn vcpu_start(&self, vcpu: Vcpu);
     /// A vCPU that has started is about to sleep (`false`), or to run again. Told on its own host thread, which executes nothing in between.
-    fn vcpu_runs(&self, vcpu: Vcpu, runs: bool);
+    fn vcpu_runs(&self, vcpu: &CurrentVcpu, runs: bool);
     /// QEMU has dropped all translations: on a vCPU's thread that executes nothing, or on another one while no vCPU
     /// does.
     fn flushed(&self);
-    /// A block is being translated.
-    fn translate(&self, block: &Translation<'_>);
+    /// A block is being translated, by the vCPU whose thread this is.
+    fn translate(&self, block: &Translation<'_>, vcpu: Option<&CurrentVcpu>);
     /// QEMU is about to exit: the last call, made once. Answers with the exit code that QEMU's own gives way to, if one does.
     fn exit(&self) -> Option<u8>;
     /// The same if [`Hooks::exit`] does not come to its end.
@@ -178,7 +178,8 @@ fn vcpu_init(vcpu: c_uint) {
 fn vcpu_runs(vcpu: c_uint, runs: bool) {
     guard(|| {
         if let Some(hooks) = HOOKS.get() {
-            hooks.vcpu_runs(Vcpu(vcpu as u16), runs);
+            // SAFETY: QEMU calls on the vCPU's thread, and the token does not outlive the callback.
+            hooks.vcpu_runs(&unsafe { CurrentVcpu::new(vcpu) }, runs);
         }
     });
 }
@@ -194,8 +195,10 @@ fn flushed() {
 fn translate(tb: *mut sys::qemu_plugin_tb) {
     guard(|| {
         if let Some(hooks) = HOOKS.get() {
+            // SAFETY: the thread is the vCPU's since its init callback, it is in no other callback of it, and the token does not outlive this one.
+            let vcpu = super::current::vcpu().map(|vcpu| unsafe { CurrentVcpu::new(vcpu.0.into()) });
             // SAFETY: QEMU's handle, valid within the callback that is running.
-            hooks.translate(&unsafe { Translation::new(tb) });
+            hooks.translate(&unsafe { Translation::new(tb) }, vcpu.as_ref());
         }
     });
 }

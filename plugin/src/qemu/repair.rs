@@ -9,12 +9,12 @@
 //! decision is made inside of [`guard`] and comes out as plain numbers. `catch_unwind` keeps no state in its thread while nothing panics, and has returned by then.
 
 use super::api::{Generation, api, find, find_internal};
-use super::cpu::{CurrentCpu, Register};
+use super::cpu::{CurrentCpu, CurrentVcpu, Register};
 use super::guard::guard;
 use super::locks::none_is_held;
 use super::process::qemu_version;
 use super::translation::{Instruction, Translation};
-use icsan_model::addr::{Linear, Phys, Vcpu};
+use icsan_model::addr::{Linear, Phys};
 use libc::{c_int, c_uint, c_void};
 use qemu_plugin_sys as sys;
 use std::ffi::CStr;
@@ -85,7 +85,7 @@ pub enum Leave {
 /// A callback that may leave its block.
 pub trait MayLeave: 'static {
     /// `vcpu` is about to execute a block's first instruction, or one after a CPUID, with which `word` was registered. When it leaves, nothing else of this callback happens.
-    fn decide(word: u64, vcpu: Vcpu) -> Option<Leave>;
+    fn decide(word: u64, vcpu: &CurrentVcpu) -> Option<Leave>;
 }
 
 /// Does [`Leave::Again`] need the place in memory?
@@ -264,17 +264,17 @@ impl Checked {
         (!score.is_null()).then_some(Self { score, len })
     }
 
-    fn part(&self, vcpu: Vcpu) -> Option<*mut AtomicU64> {
+    fn part(&self, current: &CurrentVcpu) -> Option<*mut AtomicU64> {
         // SAFETY: `score` is a live scoreboard, and the vCPU exists.
-        let part = unsafe { (api()?.qemu_plugin_scoreboard_find)(self.score, u32::from(vcpu.0)) };
+        let part = unsafe { (api()?.qemu_plugin_scoreboard_find)(self.score, u32::from(current.id().0)) };
         (!part.is_null()).then_some(part.cast())
     }
 
-    /// `vcpu`, whose callback runs, checked this version of a block.
-    pub fn set(&self, vcpu: Vcpu, slot: u32, version: u64) {
-        let Some(part) = self.part(vcpu).filter(|_| slot < self.len) else { return };
+    /// The vCPU checked this version of a block.
+    pub fn set(&self, current: &CurrentVcpu, slot: u32, version: u64) {
+        let Some(part) = self.part(current).filter(|_| slot < self.len) else { return };
         // SAFETY: the part has `len` words, then the length of the list, then room for `len` numbers of 32 bits. A number comes into the list only when its word was 0, so once
-        // at most. Only this vCPU's thread is here.
+        // at most. Only this vCPU's thread is here: it has the token.
         unsafe {
             let word = &*part.add(slot as usize);
             if word.load(Ordering::Relaxed) == 0 {
@@ -287,9 +287,9 @@ impl Checked {
         }
     }
 
-    /// `vcpu`, whose callback runs, begins an epoch.
-    pub fn clear(&self, vcpu: Vcpu) {
-        let Some(part) = self.part(vcpu) else { return };
+    /// The vCPU begins an epoch.
+    pub fn clear(&self, current: &CurrentVcpu) {
+        let Some(part) = self.part(current) else { return };
         // SAFETY: as above; what is in the list is below `len`.
         unsafe {
             let length: *mut u64 = part.add(self.len as usize).cast();
@@ -348,10 +348,12 @@ static RIP: OnceLock<Option<Register>> = OnceLock::new();
 unsafe extern "C" fn fire<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void) {
     let mut decision: Option<(Leave, u64)> = None;
     guard(|| {
-        if let Some(leave) = P::decide(userdata as usize as u64, Vcpu(vcpu as u16)) {
+        // SAFETY: QEMU calls, on the thread of this vCPU, and the callback was registered as one that reads registers; the one value of each in it.
+        let (vcpu, cpu) = unsafe { (CurrentVcpu::new(vcpu), CurrentCpu::new(true)) };
+        if let Some(leave) = P::decide(userdata as usize as u64, &vcpu) {
             // Not the linear address: QEMU wants the segment's offset. At a block's start, and after CPUID, the register is exact; after CPUID it is CPUID's own.
             let rip = RIP.get_or_init(|| Register::find("rip"));
-            decision = rip.and_then(|rip| CurrentCpu::new(true).read(rip)).map(|pc| (leave, pc));
+            decision = rip.and_then(|rip| cpu.read(rip)).map(|pc| (leave, pc));
         }
     });
     if let (Some((decision, pc)), Some((_, Way::Rewrite(way)))) = (decision, WAY.get()) {
@@ -394,7 +396,8 @@ unsafe extern "C" fn entry_v4<P: MayLeave>(_vcpu: c_uint, _userdata: *mut c_void
 unsafe extern "C" fn fire_v4<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void, back: usize) {
     let mut decision: Option<Leave> = None;
     guard(|| {
-        decision = P::decide(userdata as usize as u64, Vcpu(vcpu as u16));
+        // SAFETY: QEMU calls, on the thread of this vCPU; the one value of this callback.
+        decision = P::decide(userdata as usize as u64, &unsafe { CurrentVcpu::new(vcpu) });
     });
     if let (Some(decision), Some((_, Way::Internal(way)))) = (decision, WAY.get()) {
         none_is_held();

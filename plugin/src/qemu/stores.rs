@@ -1,7 +1,7 @@
 //! Stores of the guest, as QEMU tells of them: after each access, by the vCPU that made it.
 
 use super::api::{StoreCallback, api};
-use super::cpu::CurrentCpu;
+use super::cpu::{CurrentCpu, CurrentVcpu};
 use super::guard::guard;
 use super::translation::Instruction;
 use icsan_model::addr::{Linear, Phys, Vcpu};
@@ -26,6 +26,7 @@ pub trait StoreWatch: Sync + 'static {
 pub struct Access<'a> {
     info: sys::qemu_plugin_meminfo_t,
     linear: Linear,
+    vcpu: CurrentVcpu,
     _callback: PhantomData<&'a ()>,
 }
 
@@ -71,10 +72,17 @@ impl Access<'_> {
         }
     }
 
+    /// The vCPU that stored: the key to what is its own.
+    #[must_use]
+    pub fn vcpu(&self) -> &CurrentVcpu {
+        &self.vcpu
+    }
+
     /// The vCPU that stored. Its registers cannot be read.
     #[must_use]
     pub fn cpu(&self) -> CurrentCpu {
-        CurrentCpu::new(false)
+        // SAFETY: within the callback, which this value does not outlive, on its thread.
+        unsafe { CurrentCpu::new(false) }
     }
 
     /// What was stored.
@@ -109,7 +117,9 @@ extern "C" fn looked_at<W: StoreWatch>(vcpu: c_uint, info: sys::qemu_plugin_memi
     guard(|| {
         if let Some(watch) = W::get() {
             let linear = Linear(linear);
-            watch.stored(Vcpu(vcpu as u16), Linear(pc as u64), linear, &Access { info, linear, _callback: PhantomData });
+            // SAFETY: QEMU calls, on the thread of this vCPU; the one value of this callback.
+            let access = Access { info, linear, vcpu: unsafe { CurrentVcpu::new(vcpu) }, _callback: PhantomData };
+            watch.stored(access.vcpu.id(), Linear(pc as u64), linear, &access);
         }
     });
 }

@@ -1,11 +1,12 @@
 //! A block that QEMU is translating: its instructions, and the callbacks that shall fire when it runs.
 
 use super::api::{VcpuCallback, api};
-use super::cpu::CurrentCpu;
+use super::cpu::{CurrentCpu, CurrentVcpu};
 use super::guard::guard;
 use super::host_code::{HostCode, HostPage};
-use super::scoreboard::{SlotId, Slots};
-use icsan_model::addr::{Linear, Vcpu};
+use super::scoreboard::Slots;
+use icsan_model::addr::Linear;
+use icsan_model::detector::flags::{DONE, SlotId};
 use icsan_model::light::CodeRun;
 use libc::{c_uint, c_void};
 use qemu_plugin_sys as sys;
@@ -17,27 +18,29 @@ const MAX_LEN: usize = 16;
 /// What a callback carries: it lives for ever, and knows what to do when its instruction is about to execute.
 pub trait Payload: Sync + 'static {
     /// Asked first: is there nothing more to do? It must not panic, and is best without a call.
-    fn passes(&'static self, _vcpu: Vcpu) -> bool {
+    fn passes(&'static self, _vcpu: &CurrentVcpu) -> bool {
         false
     }
 
     /// The instruction is about to execute on `vcpu` (and may still fault).
-    fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu);
+    fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu);
 }
 
 unsafe extern "C" fn fire<P: Payload + 'static, const REGISTERS: bool>(vcpu: c_uint, userdata: *mut c_void) {
     // SAFETY: `userdata` is the `&'static P` that was given at the registration of this very instance of the function.
     let payload: &'static P = unsafe { &*userdata.cast_const().cast::<P>() };
-    let vcpu = vcpu as u16;
-    if !payload.passes(Vcpu(vcpu)) {
+    // SAFETY: QEMU calls, on the thread of this vCPU; the one value of this callback.
+    let vcpu = unsafe { CurrentVcpu::new(vcpu) };
+    if !payload.passes(&vcpu) {
         fire_guarded::<P, REGISTERS>(payload, vcpu);
     }
 }
 
 /// Apart, and never unwinding, so that what passes has a short way.
 #[inline(never)]
-extern "C" fn fire_guarded<P: Payload, const REGISTERS: bool>(payload: &'static P, vcpu: u16) {
-    guard(|| payload.fire(Vcpu(vcpu), &CurrentCpu::new(REGISTERS)));
+extern "C" fn fire_guarded<P: Payload, const REGISTERS: bool>(payload: &'static P, vcpu: CurrentVcpu) {
+    // SAFETY: in the callback, which was registered with R_REGS if REGISTERS says so.
+    guard(|| payload.fire(&vcpu, &unsafe { CurrentCpu::new(REGISTERS) }));
 }
 
 /// A block under translation. Exists only within the translation callback.
@@ -74,7 +77,8 @@ impl Translation<'_> {
     /// The vCPU that translates. Its registers cannot be read.
     #[must_use]
     pub fn cpu(&self) -> CurrentCpu {
-        CurrentCpu::new(false)
+        // SAFETY: a block under translation exists only within the translation callback of a vCPU.
+        unsafe { CurrentCpu::new(false) }
     }
 
     /// The block's instructions in order.
@@ -135,7 +139,7 @@ impl Instruction<'_> {
         self.insn
     }
 
-    /// Calls `payload` before every execution of this instruction on which the flag of `slot` of the executing vCPU is below [`DONE`](super::scoreboard::DONE).
+    /// Calls `payload` before every execution of this instruction on which the flag of `slot` of the executing vCPU is below [`DONE`].
     ///
     /// `registers`: it reads registers. If not, the guest's registers may stay in the host's.
     pub fn on_execute_unless_done<P: Payload>(&self, slots: &Slots, slot: SlotId, payload: &'static P, registers: bool) {
@@ -149,7 +153,7 @@ impl Instruction<'_> {
                 flags,
                 sys::qemu_plugin_cond::QEMU_PLUGIN_COND_LT,
                 flag,
-                super::scoreboard::DONE,
+                DONE,
                 std::ptr::from_ref(payload).cast_mut().cast(),
             );
         }

@@ -2,17 +2,19 @@
 
 use super::{Code, Sanitizer};
 use crate::patching::Context;
-use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert::Divert;
 use crate::qemu::locks::{Mutex, MutexGuard};
-use crate::qemu::scoreboard::{Flag, VcpuSlot, VcpuSlots};
+use crate::qemu::scoreboard::VcpuSlots;
 use crate::report::findings::{Evidence, Origin, Shown};
 use crate::segment::Segment;
+use crate::skipped::Recorded;
 use crate::store_side::{Looked, StoreSide};
 use crate::vcpu::{Mismatch, VcpuState};
 use crate::{light, views, x86};
 use icsan_model::addr::{Phys, Seq, Vcpu};
 use icsan_model::candidates::Candidates;
+use icsan_model::detector::flags::{DONE, Flag, OwnBoard};
 use icsan_model::hazard::{Hazard, Kind};
 use icsan_model::history::Judged;
 use icsan_model::light::Conflict;
@@ -25,9 +27,11 @@ const A_MOMENT: Duration = Duration::from_micros(50);
 impl Sanitizer {
     /// `vcpu` is about to execute `segment`, for the first time in its epoch, or again after something happened to its bytes, or memory disagreed the last time.
     /// With `inject`, answers with what shall be executed instead.
-    pub fn executes(&'static self, segment: &'static Segment, vcpu: Vcpu, cpu: &CurrentCpu) -> Option<Divert> {
-        self.begins_anew(vcpu);
-        let (state, slots) = (self.vcpus.get(usize::from(vcpu.0))?, self.slots.of(vcpu)?);
+    pub fn executes(&'static self, segment: &'static Segment, current: &CurrentVcpu, cpu: &CurrentCpu) -> Option<Divert> {
+        self.begins_anew(current);
+        let vcpu = current.id();
+        let (state, slots) = (self.vcpus.get(usize::from(vcpu.0))?, self.flags.board().of(current)?);
+        slots.reserve();
         if !self.watching.load(Ordering::Relaxed) {
             return None;
         }
@@ -35,12 +39,19 @@ impl Sanitizer {
             return None;
         }
         let segment = if segment.may_run_elsewhere() { self.where_it_runs(segment, cpu) } else { segment };
+        let skips = || slots.flag(segment.slot) as u64 >= DONE;
+        if self.recorded.is_some() && skips() && !self.skipped_may_matter(segment, state, &slots) {
+            return None;
+        }
         // A recording must have the order in which things were seen.
-        let mut recorded = self.config.record.is_some().then(|| self.code.lock());
+        let mut recorded = self.recorded.is_some().then(|| self.code.lock());
         // Before memory is looked at: a store in between counts as later.
-        let now = self.now();
+        let now = self.flags.now();
         if !segment.host.holds() {
-            self.outlives(segment, vcpu, state, &slots, cpu);
+            // Who was told of in this epoch is not asked about again.
+            if !skips() {
+                self.outlives(segment, vcpu, state, &slots, cpu);
+            }
             return None;
         }
         // From here on nearly every call leaves without a lock.
@@ -48,34 +59,53 @@ impl Sanitizer {
             state.lock().agrees(segment);
         }
         if let Some(Code { table, side: Some(side) }) = recorded.as_deref_mut() {
-            let looked = Looked { vcpu, state: &state.lock(), slots: &slots, now: self.now() };
-            side.record_run(table, segment, &looked, cpu, || self.next()).iter().for_each(|touched| self.touch(touched));
+            side.catch_up(segment, || self.flags.next()).iter().for_each(|touched| self.touch(touched));
+            let mut state = state.lock();
+            let last = state.recorded.last(segment.slot, state.epoch);
+            let mut matters = || segment.place().is_some_and(|place| side.past().may_matter(segment.run(), place, last.as_ref()));
+            if !skips() || matters() {
+                let looked = Looked { vcpu, state: &state, slots: &slots, now: self.flags.now() };
+                side.record_run(table, segment, &looked, cpu);
+            }
+            let count = self.recorded.as_ref().map_or(0, |changes| changes.load(Ordering::Relaxed));
+            let noted = Recorded { epoch: state.epoch, count, seq: self.flags.now() };
+            state.recorded.note(segment.slot, noted);
+            if skips() {
+                return None;
+            }
         }
-        let settles = |slot: VcpuSlot<'_>| self.settles(segment, &slot, now);
-        if self.is_uncontested(segment, &slots) && slots.slot(segment.slot).is_some_and(settles) {
+        let slot = slots.slot(segment.slot)?;
+        if self.is_uncontested(segment, &slots) && self.flags.settles(&slots, segment, &slot, now) {
             return None;
         }
         if self.config.writers && segment.place().is_some() {
             let code = recorded.unwrap_or_else(|| self.code.lock());
             self.looks_closer(code, segment, vcpu, state, &slots, cpu)
         } else {
-            slots.set(segment.slot, Flag::Executed, now);
+            slots.set(&slot, Flag::Executed, now);
             self.looks_at_rivals(segment, vcpu, state, &slots, cpu);
             None
         }
     }
 
+    /// With a recording: may an execution matter to its reader that the flag says no to? Without the lock; yes if anything happened since it was recorded.
+    fn skipped_may_matter(&self, segment: &Segment, state: &Mutex<VcpuState>, slots: &VcpuSlots<'_>) -> bool {
+        let Some(changes) = &self.recorded else { return false };
+        let state = state.lock();
+        let last = state.recorded.last(segment.slot, state.epoch);
+        let happened = last.is_none_or(|last| last.count != changes.load(Ordering::Relaxed));
+        happened && slots.flag(segment.slot) == Flag::Executed
+    }
+
     /// [`Sanitizer::executes`] for most calls: memory holds the code, and nothing happened to it. `false`: it did nothing, and that is to be called. Without a lock, a call, and
     /// anything that could panic: no guard is around it.
     #[inline(always)]
-    pub fn executes_quietly(&self, segment: &'static Segment, vcpu: Vcpu) -> bool {
+    pub fn executes_quietly(&self, segment: &'static Segment, current: &CurrentVcpu) -> bool {
         if !self.looks_at_segments_only.load(Ordering::Relaxed) || !segment.is_ordinary() {
             return false;
         }
-        let Some(slots) = self.slots.of(vcpu) else { return false };
-        let Some(slot) = slots.known(segment.slot) else { return false };
-        let now = self.now();
-        segment.host.surely_holds() && self.settles(segment, &slot, now)
+        let Some(slots) = self.flags.board().of(current) else { return false };
+        self.flags.fast_path(&slots, segment, || segment.host.surely_holds())
     }
 
     /// Does nobody contest the segment in a way that needs a closer look? With the store side who does lies in a page that moved, and anything near it may have been fetched from the
@@ -83,25 +113,6 @@ impl Sanitizer {
     fn is_uncontested(&self, segment: &Segment, slots: &VcpuSlots<'_>) -> bool {
         let rivals_run = || segment.may_have_rivals(|slot| slots.flag(slot).executed());
         !segment.contested() || self.config.profile.snoop || !self.config.writers && !rivals_run()
-    }
-
-    /// Is there nothing to judge about a segment that is uncontested? Then the vCPU of its slot executed it from `now` on, a moment before memory was found to hold it.
-    #[inline(always)]
-    fn settles(&self, segment: &Segment, slot: &VcpuSlot<'_>, now: Seq) -> bool {
-        if !self.config.writers {
-            slot.set(Flag::Executed, now);
-            return true;
-        }
-        let changed = slot.flag() == Flag::LookAgain || segment.last_change() > slot.since();
-        if changed && !self.config.profile.snoop {
-            return false;
-        }
-        // A store that was told of while this was decided makes it fire again, by whichever side comes second.
-        slot.publish(Flag::Executed, now);
-        if segment.last_change() > now {
-            slot.set(Flag::LookAgain, now);
-        }
-        true
     }
 
     /// The segment's code at the linear address that the vCPU executes it at. Where that cannot be told it is the one that it was translated at.
@@ -113,7 +124,7 @@ impl Sanitizer {
         }
         let mut code = self.code.lock();
         let Code { table, side } = &mut *code;
-        let Some((there, new)) = table.shifted(segment, shift, |slot| self.slots.reserve(slot)) else { return segment };
+        let Some((there, new)) = table.shifted(segment, shift, |slot| self.flags.board().reserve(slot)) else { return segment };
         if let Some(side) = side.as_mut().filter(|_| new) {
             side.add(there);
         }
@@ -126,7 +137,9 @@ impl Sanitizer {
         segment.suspect();
         let mut state = state.lock();
         if state.mismatch(segment) == Mismatch::Outlived {
-            slots.set(segment.slot, Flag::Outlived, Seq(0));
+            if let Some(slot) = slots.slot(segment.slot) {
+                slots.set(&slot, Flag::Outlived, Seq(0));
+            }
             let evidence = self.evidence_of_light(&state, vcpu, cpu, light::found(&outlived(segment), self.config.profile.buffers.chunk));
             drop(state);
             self.found(Kind::Emulator, evidence);
@@ -157,7 +170,7 @@ impl Sanitizer {
         cpu: &CurrentCpu,
     ) -> Option<Divert> {
         // A recording has the order in which things were seen: it may not wait for what happened before.
-        while self.config.record.is_none() && code.side.as_ref().is_some_and(|side| side.awaits_store(segment)) {
+        while self.recorded.is_none() && code.side.as_ref().is_some_and(|side| side.awaits_store(segment)) {
             MutexGuard::unlocked(&mut code, || std::thread::sleep(A_MOMENT));
         }
         let Code { table, side } = &mut *code;
@@ -168,13 +181,13 @@ impl Sanitizer {
         }
         let moved = segment.contested() && !segment.rivals(|slot| slots.flag(slot).executed()).is_empty();
         // A page that moved did so after whatever was executed at its old place.
-        let now = if moved { self.next() } else { self.now() };
+        let now = if moved { self.flags.next() } else { self.flags.now() };
         let mut state = state.lock();
         let looked = Looked { vcpu, state: &state, slots, now };
         let (judged, candidates) = side.judge(table, segment, place, &looked, cpu, self.injecting.is_some());
         let others = candidates.as_ref().map_or(&[][..], Candidates::others);
         // Set before the lock is let go of: whatever happens to these bytes from now on finds the flag. Who has a choice has it every time.
-        slots.set(segment.slot, if others.is_empty() { Flag::Executed } else { Flag::LookAgain }, now);
+        slots.set(&slots.slot(segment.slot)?, if others.is_empty() { Flag::Executed } else { Flag::Recheck }, now);
         let divert = self.chooses(segment, others, vcpu, &mut state, cpu);
         let mut hazards = Vec::new();
         for Judged { linear, verdict } in judged {

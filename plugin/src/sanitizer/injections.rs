@@ -2,7 +2,7 @@
 
 use super::Sanitizer;
 use crate::injection::{Inject, Injected, Injections, Trail};
-use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert::{Divert, FollowsTrail, Trailing};
 use crate::qemu::locks::Mutex;
 use crate::segment::Segment;
@@ -65,8 +65,8 @@ impl Sanitizer {
     }
 
     /// What `vcpu` chose was carried out, or was not.
-    pub fn injected(&self, vcpu: Vcpu, carried_out: Result<(), &'static str>) {
-        let (Some(injecting), Some(state)) = (&self.injecting, self.vcpus.get(usize::from(vcpu.0))) else { return };
+    pub fn injected(&self, vcpu: &CurrentVcpu, carried_out: Result<(), &'static str>) {
+        let (Some(injecting), Some(state)) = (&self.injecting, self.vcpus.get(usize::from(vcpu.id().0))) else { return };
         let mut state = state.lock();
         let Some(injected) = state.pending.take() else { return };
         let mut known = injecting.known.lock();
@@ -84,15 +84,15 @@ impl Sanitizer {
         }
     }
 
-    /// `vcpu` serializes, or QEMU ends: that is the end of its trail, if it follows one.
-    pub(super) fn ends_trail(&self, vcpu: Vcpu, state: &mut VcpuState, end: Option<SyncAt>) {
+    /// A vCPU serializes, or QEMU ends: that is the end of its trail, if it follows one.
+    pub(super) fn ends_trail(&self, state: &mut VcpuState, end: Option<(&CurrentVcpu, SyncAt)>) {
         let (Some(injecting), Some((record, mut trail))) = (&self.injecting, state.trail.take()) else { return };
         // When QEMU ends this is not the vCPU's own thread, and nobody looks at the flag any more.
-        if end.is_some() {
+        if let Some((vcpu, _)) = end {
             injecting.trailing.set(vcpu, false);
         }
         let mut known = injecting.known.lock();
-        trail.end = end;
+        trail.end = end.map(|(_, at)| at);
         if let Some(record) = known.trail(record, trail) {
             self.sink.lock().injection(&self.report(), record);
         }
@@ -104,8 +104,8 @@ impl FollowsTrail for Sanitizer {
         Sanitizer::the_one()
     }
 
-    fn runs_block(&'static self, vcpu: Vcpu, block: Linear) {
-        let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return };
+    fn runs_block(&'static self, vcpu: &CurrentVcpu, block: Linear) {
+        let Some(state) = self.vcpus.get(usize::from(vcpu.id().0)) else { return };
         if let Some((_, trail)) = &mut state.lock().trail {
             trail.push(block);
         }

@@ -2,8 +2,8 @@
 
 use super::Sanitizer;
 use crate::gaps::Gap;
+use crate::qemu::cpu::CurrentVcpu;
 use crate::qemu::process::say;
-use icsan_model::addr::Vcpu;
 use icsan_model::x86::events;
 use icsan_symbols::OffsetError;
 use std::sync::atomic::Ordering;
@@ -43,10 +43,10 @@ impl Sanitizer {
     }
 
     /// The boot processor, whose thread this is, begins at its reset vector.
-    pub fn was_reset(&self, vcpu: Vcpu) {
+    pub fn was_reset(&self, vcpu: &CurrentVcpu) {
         // The first time is when the machine is switched on: that is the first block.
         if self.blocks.load(Ordering::Relaxed) > 1 {
-            self.filter.forget(vcpu);
+            self.filter.forget(vcpu.id());
             self.holds_nothing(vcpu, events::RESET);
             self.kernel_begins("the machine was reset");
         }

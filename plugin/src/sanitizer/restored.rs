@@ -10,10 +10,11 @@
 //! begins a new epoch before the first thing that it does.
 
 use super::Sanitizer;
+use crate::qemu::cpu::CurrentVcpu;
 use crate::qemu::current;
 use crate::qemu::process::say;
-use crate::qemu::scoreboard::SlotId;
 use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::detector::flags::SlotId;
 use icsan_model::sync_event::SyncEventId;
 use icsan_model::sync_log::SyncAt;
 use icsan_model::x86::events;
@@ -127,10 +128,10 @@ impl Restores {
 impl Sanitizer {
     /// QEMU dropped all translations.
     pub(super) fn flushed(&self) {
-        if self.started_vcpus().next().is_none() || self.blocks.load(Ordering::Relaxed) == 0 {
+        if self.flags.started().next().is_none() || self.blocks.load(Ordering::Relaxed) == 0 {
             return;
         }
-        if !self.restores.is_one(current::vcpu(), self.started_vcpus()) {
+        if !self.restores.is_one(current::vcpu(), self.flags.started()) {
             return;
         }
         if self.restores.count() == 0 {
@@ -144,36 +145,34 @@ impl Sanitizer {
 
     /// Before a vCPU does anything: if a state was restored, it begins anew.
     #[inline]
-    pub(super) fn begins_anew(&self, vcpu: Vcpu) {
+    pub(super) fn begins_anew(&self, vcpu: &CurrentVcpu) {
         if self.restores.any.load(Ordering::Acquire) {
             self.deals_with_restored(vcpu);
         }
     }
 
     #[cold]
-    fn deals_with_restored(&self, vcpu: Vcpu) {
+    fn deals_with_restored(&self, current: &CurrentVcpu) {
         if self.restores.memory.load(Ordering::SeqCst) {
             let mut code = self.code.lock();
             if self.restores.memory.swap(false, Ordering::SeqCst) {
                 // Nobody executes: there is no block but those that are translated from now on, and that waits for the
                 // lock.
                 let slots = u32::try_from(code.table.segments()).unwrap_or(u32::MAX);
-                for vcpu in self.started_vcpus() {
-                    (0..slots).for_each(|slot| self.slots.look_again(vcpu, SlotId(slot)));
-                    self.filter.forget(vcpu);
-                }
+                self.flags.recheck((0..slots).map(SlotId));
+                self.flags.started().for_each(|vcpu| self.filter.forget(vcpu));
                 if let Some(side) = &mut code.side {
-                    let touched = side.restored(|| self.next());
+                    let touched = side.restored(|| self.flags.next());
                     touched.iter().for_each(|touched| self.touch(touched));
                     self.awaited.store(0, Ordering::Relaxed);
                 }
             }
         }
-        if self.restores.takes(vcpu) {
-            self.holds_nothing(vcpu, events::RESTORED);
+        if self.restores.takes(current.id()) {
+            self.holds_nothing(current, events::RESTORED);
         }
         // One that sleeps begins anew when it wakes up.
-        let (awake, any) = self.restores.pending(self.started_vcpus());
+        let (awake, any) = self.restores.pending(self.flags.started());
         if !awake {
             self.watch(self.watching.load(Ordering::Relaxed));
         }
@@ -182,7 +181,7 @@ impl Sanitizer {
 
     /// A vCPU was woken up. While memory has still to be compared it waits with that: what woke it up may be the
     /// restoring itself.
-    pub(super) fn wakes(&self, vcpu: Vcpu) {
+    pub(super) fn wakes(&self, vcpu: &CurrentVcpu) {
         if !self.restores.memory.load(Ordering::SeqCst) {
             self.begins_anew(vcpu);
         }
@@ -190,16 +189,19 @@ impl Sanitizer {
 
     /// The vCPU, whose thread this is, begins a new epoch whatever the profile counts: nothing of what it executed so
     /// far is held.
-    pub(super) fn holds_nothing(&self, vcpu: Vcpu, event: SyncEventId) {
-        let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return };
+    pub(super) fn holds_nothing(&self, current: &CurrentVcpu, event: SyncEventId) {
+        let vcpu = current.id();
+        let Some((state, slots)) = self.vcpus.get(usize::from(vcpu.0)).zip(self.flags.board().of(current)) else { return };
         if let Some(side) = &mut self.code.lock().side {
             side.past().reset(vcpu);
         }
         let mut state = state.lock();
-        let seq = self.next();
+        let seq = self.flags.begin_epoch(&slots);
         state.reset(event, seq);
-        self.ends_trail(vcpu, &mut state, Some(SyncAt { event, pc: Linear(0) }));
-        self.begins_epoch(vcpu, seq);
+        self.ends_trail(&mut state, Some((current, SyncAt { event, pc: Linear(0) })));
+        if let Some(repair) = self.repair {
+            repair.next_epoch(current);
+        }
         if let Some(own) = self.own_stores.get(usize::from(vcpu.0)) {
             own.store(false, Ordering::Relaxed);
         }

@@ -2,13 +2,12 @@
 
 use super::{Code, Sanitizer};
 use crate::page_filter;
-use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::page_walk;
 use crate::qemu::stores::{Access, StoreWatch};
-use crate::segment::Segment;
 use crate::store_side::{CodeStore, StoreSide, Touched};
 use crate::widen::Concern;
-use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
+use icsan_model::addr::{Linear, Phys, Vcpu};
 use icsan_model::memory::PAGE;
 use icsan_model::x86::atomicity;
 use std::cell::Cell;
@@ -17,37 +16,17 @@ use std::sync::atomic::Ordering;
 impl Sanitizer {
     /// Something happened to the bytes of these segments: whoever executed them in its epoch looks again when it executes them the next time. To be called with the code locked.
     pub(super) fn touch(&self, touched: &Touched) {
-        let ran_since = |segment: &Segment, before: Seq| {
-            before == Seq(0) || self.started_vcpus().any(|vcpu| self.slots.last_ran(vcpu, segment.slot) >= before)
-        };
-        let mut ran: Vec<&Segment> = Vec::new();
-        for segment in &touched.segments {
-            let before = segment.last_change();
-            touched.seq.into_iter().for_each(|seq| segment.changed_at(seq));
-            // Whoever has not executed it since its last change looks again as it is, and that with the code locked. (A page that is overwritten byte by byte changes each of its segments
-            // many times in a row.)
-            if ran_since(segment, before) {
-                ran.push(segment);
-            }
-        }
-        if ran.is_empty() {
-            return;
-        }
-        // Whoever is just about to execute one of them finds that it changed, or is found here to execute it.
-        self.slots.fence();
-        for segment in ran {
-            self.started_vcpus().for_each(|vcpu| self.slots.look_again(vcpu, segment.slot));
-        }
+        self.flags.invalidate(&touched.segments, touched.seq);
     }
 
     /// Whom the change of these segments by `writer` may concern, for `widen`.
     pub(super) fn concerns(&self, touched: &Touched, writer: Vcpu, concern: &mut Concern) {
-        let now = Seq(self.seq.load(Ordering::Relaxed));
+        let now = self.flags.now();
         for segment in &touched.segments {
             concern.changed();
-            for vcpu in self.started_vcpus().filter(|vcpu| *vcpu != writer) {
-                let held = self.slots.held_since(vcpu, segment.slot).is_some();
-                concern.ran(vcpu, if held { now } else { self.slots.last_ran(vcpu, segment.slot) }, now);
+            for vcpu in self.flags.started().filter(|vcpu| *vcpu != writer) {
+                let held = self.flags.holds_since(vcpu, segment.slot).is_some();
+                concern.ran(vcpu, if held { now } else { self.flags.last_ran(vcpu, segment.slot) }, now);
             }
         }
     }
@@ -66,10 +45,19 @@ impl Sanitizer {
     }
 
     /// `vcpu` stored to pages of which at least one may hold code: the one that the store begins in, or the one that it crosses into. Answers with whom that may concern, if `widen` asks.
-    fn stores_to_code(&self, vcpu: Vcpu, pc: Linear, linear: Linear, pages: [Option<Phys>; 2], bytes: &[u8], cpu: &CurrentCpu) -> Concern {
-        self.begins_anew(vcpu);
+    fn stores_to_code(
+        &self,
+        current: &CurrentVcpu,
+        pc: Linear,
+        linear: Linear,
+        pages: [Option<Phys>; 2],
+        bytes: &[u8],
+        cpu: &CurrentCpu,
+    ) -> Concern {
+        self.begins_anew(current);
+        let vcpu = current.id();
         let mut concern = Concern::default();
-        let (Some(state), Some(slots)) = (self.vcpus.get(usize::from(vcpu.0)), self.slots.of(vcpu)) else { return concern };
+        let (Some(state), Some(slots)) = (self.vcpus.get(usize::from(vcpu.0)), self.flags.board().of(current)) else { return concern };
         let mut code = self.code.lock();
         let Code { table, side } = &mut *code;
         let Some(side) = side else { return concern };
@@ -93,21 +81,20 @@ impl Sanitizer {
                 &state,
                 &slots,
                 cpu,
-                || self.next(),
+                || self.flags.next(),
             );
             self.touch(&touched);
             table.stored_to(&touched.segments);
             if self.widening.is_some() && self.watching.load(Ordering::Relaxed) {
                 self.concerns(&touched, vcpu, &mut concern);
             }
-            let horizon = self.epoch_starts.iter().map(|start| start.load(Ordering::Relaxed)).min().unwrap_or(0);
             // What others began to execute may not be visible here; that matters only if something is to be forgotten.
             let fenced = Cell::new(false);
-            side.forget(&touched, Seq(horizon), |segment| {
+            side.forget(&touched, self.flags.horizon(), |segment| {
                 if !fenced.replace(true) {
-                    self.slots.fence();
+                    self.flags.fence();
                 }
-                self.held_since(segment)
+                self.flags.held_since(segment.slot)
             });
             self.retires(side, to);
         }
@@ -120,12 +107,8 @@ impl Sanitizer {
         if self.config.record.is_some() {
             return;
         }
-        let held = |segment: &Segment| self.held_since(segment);
-        let Some(segments) = side.looks_dead(phys, held) else { return };
-        // Whoever is just about to execute one of them after all finds that it changed, or is found here to execute it.
-        segments.iter().for_each(|segment| segment.changed_at(self.next()));
-        self.slots.fence();
-        if segments.iter().any(|segment| held(segment).is_some()) || !self.filter.unmark(phys) {
+        let Some(segments) = side.looks_dead(phys, |segment| self.flags.held_since(segment.slot)) else { return };
+        if !self.flags.lets_go(&segments) || !self.filter.unmark(phys) {
             return;
         }
         if let Some(repair) = self.repair {
@@ -148,11 +131,6 @@ impl Sanitizer {
         if let (Some(repair), Some(value)) = (repairs, access.value()) {
             repair.proves_ram(phys, value.bytes());
         }
-    }
-
-    /// Since when any vCPU holds a segment in its epoch, as of the last [`Slots::fence`](crate::qemu::scoreboard::Slots::fence).
-    pub(super) fn held_since(&self, segment: &Segment) -> Option<Seq> {
-        self.started_vcpus().filter_map(|vcpu| self.slots.held_since(vcpu, segment.slot)).min()
     }
 }
 
@@ -182,9 +160,9 @@ impl StoreWatch for Sanitizer {
             second.into_iter().for_each(|second| repair.stored(second, access.len() - here));
         }
         let Some(value) = access.value() else { return };
-        let concern = self.stores_to_code(vcpu, pc, linear, [first, second], value.bytes(), &access.cpu());
+        let concern = self.stores_to_code(access.vcpu(), pc, linear, [first, second], value.bytes(), &access.cpu());
         if let Some(widening) = &self.widening {
-            widening.after_store(vcpu, &concern);
+            widening.after_store(access.vcpu(), &concern);
         }
     }
 }

@@ -1,9 +1,8 @@
 //! Where a kernel dies: the entry of the function by which Linux says so.
 
-use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::translation::{Instruction, Payload};
 use crate::sanitizer::Sanitizer;
-use icsan_model::addr::Vcpu;
 use std::sync::OnceLock;
 
 /// The function (kernel/panic.c). It does not return.
@@ -16,9 +15,9 @@ static POINT: DeathPoint = DeathPoint;
 struct DeathPoint;
 
 impl Payload for DeathPoint {
-    fn fire(&'static self, vcpu: Vcpu, _cpu: &CurrentCpu) {
+    fn fire(&'static self, vcpu: &CurrentVcpu, _cpu: &CurrentCpu) {
         if let Some(sanitizer) = Sanitizer::the_one() {
-            sanitizer.panics(vcpu);
+            sanitizer.panics(vcpu.id());
         }
     }
 }

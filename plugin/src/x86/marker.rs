@@ -3,10 +3,9 @@
 //! `0F 1F 84 00 49 43 53 4E`, a NOP with the memory operand `[rax+rax+0x4E534349]` that no compiler makes; real CPUs ignore it. RAX holds the value.
 
 use super::registers::Registers;
-use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::translation::{Instruction, Payload};
 use crate::sanitizer::Sanitizer;
-use icsan_model::addr::Vcpu;
 use std::sync::OnceLock;
 
 const MARKER: [u8; 8] = [0x0f, 0x1f, 0x84, 0x00, 0x49, 0x43, 0x53, 0x4e];
@@ -23,9 +22,9 @@ struct Marker {
 }
 
 impl Payload for Marker {
-    fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
+    fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
         if let Some(value) = Registers::get().rax(cpu) {
-            self.sanitizer.mark(vcpu, value);
+            self.sanitizer.mark(vcpu.id(), value);
         }
     }
 }

@@ -4,11 +4,11 @@ use super::page_table;
 use super::registers::Registers;
 use super::stack::callers;
 use crate::patching::{Entry, Identity};
-use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::locks::RwLock;
 use crate::qemu::translation::{Instruction, Payload};
 use crate::sanitizer::Sanitizer;
-use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::addr::Linear;
 use icsan_symbols::calls::{CallKind, calls_ending};
 use icsan_symbols::protocol::{self, Effect};
 use rustc_hash::FxHashMap;
@@ -73,12 +73,12 @@ struct EntryPoint {
 }
 
 impl Payload for EntryPoint {
-    fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
+    fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
         let registers = Registers::get();
         match self.role {
             Role::Switch => {
                 if let Some(next) = registers.rsi(cpu) {
-                    self.sanitizer.runs_task(vcpu, registers.rdi(cpu), next);
+                    self.sanitizer.runs_task(vcpu.id(), registers.rdi(cpu), next);
                 }
             }
             Role::Function { commits, chain } => {
@@ -87,7 +87,14 @@ impl Payload for EntryPoint {
                 let symbols = &self.sanitizer.config().symbols;
                 let seen = who_runs(cpu, self.entry);
                 let chain = if chain { callers(cpu, symbols, stack, true) } else { Vec::new() };
-                let entry = Entry { vcpu, entry: self.entry, returns_to: Linear(returns_to), stack: stack.wrapping_add(8), commits, chain };
+                let entry = Entry {
+                    vcpu: vcpu.id(),
+                    entry: self.entry,
+                    returns_to: Linear(returns_to),
+                    stack: stack.wrapping_add(8),
+                    commits,
+                    chain,
+                };
                 self.sanitizer.enters_function(entry, seen);
             }
         }
@@ -104,16 +111,16 @@ struct ReturnPoint {
 
 impl Payload for ReturnPoint {
     #[inline]
-    fn passes(&'static self, _vcpu: Vcpu) -> bool {
+    fn passes(&'static self, _vcpu: &CurrentVcpu) -> bool {
         !self.sanitizer.may_await_return(self.here)
     }
 
-    fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
+    fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
         let registers = Registers::get();
         let failed = self.system_call && registers.rax(cpu) != Some(0);
         if let Some(stack) = registers.rsp(cpu) {
             let seen = who_runs(cpu, self.here);
-            self.sanitizer.returns_to(vcpu, seen, self.here, stack, failed);
+            self.sanitizer.returns_to(vcpu.id(), seen, self.here, stack, failed);
         }
     }
 }
@@ -125,13 +132,13 @@ struct SyscallPoint {
 }
 
 impl Payload for SyscallPoint {
-    fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
+    fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
         let registers = Registers::get();
         if registers.rax(cpu) == Some(MEMBARRIER)
             && registers.rdi(cpu) == Some(SYNC_CORE)
             && let Some(stack) = registers.rsp(cpu)
         {
-            self.sanitizer.calls_membarrier(vcpu, who_runs(cpu, self.pc), self.pc.offset(SYSCALL.len() as u64), stack);
+            self.sanitizer.calls_membarrier(vcpu.id(), who_runs(cpu, self.pc), self.pc.offset(SYSCALL.len() as u64), stack);
         }
     }
 }

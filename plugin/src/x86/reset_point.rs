@@ -1,10 +1,9 @@
 //! Where a processor begins that was reset.
 
 use super::registers::Registers;
-use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::translation::{Instruction, Payload};
 use crate::sanitizer::Sanitizer;
-use icsan_model::addr::Vcpu;
 use std::sync::OnceLock;
 
 /// The linear address of the first instruction after RESET, and after INIT on the boot processor (SDM vol. 3A, "First
@@ -27,7 +26,7 @@ struct Vector {
 }
 
 impl Payload for Vector {
-    fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
+    fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
         // In real mode nothing else leads there: the code segment's base is one that only a reset gives it.
         if Registers::get().cr0(cpu).is_some_and(|cr0| cr0 & PE == 0) {
             self.sanitizer.was_reset(vcpu);

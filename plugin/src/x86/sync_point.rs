@@ -3,12 +3,12 @@
 use super::carry_out::prepare;
 use super::page_table;
 use super::registers::Registers;
-use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert::{Divert, MayDivert};
 use crate::qemu::locks::Mutex;
 use crate::qemu::translation::{Instruction, Payload};
 use crate::sanitizer::Sanitizer;
-use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::addr::Linear;
 use icsan_model::sync_event::SyncEventId;
 use icsan_model::x86::classify::{Class, classify};
 use icsan_model::x86::{events, resolve};
@@ -40,7 +40,7 @@ struct FixedPoint {
 }
 
 impl Payload for FixedPoint {
-    fn fire(&'static self, vcpu: Vcpu, _cpu: &CurrentCpu) {
+    fn fire(&'static self, vcpu: &CurrentVcpu, _cpu: &CurrentCpu) {
         self.sanitizer.synchronizes(vcpu, self.event, self.pc);
     }
 }
@@ -55,7 +55,7 @@ struct ResolvedPoint {
 }
 
 impl Payload for ResolvedPoint {
-    fn fire(&'static self, vcpu: Vcpu, cpu: &CurrentCpu) {
+    fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
         let event = match self.class {
             Class::Fixed(event) => event,
             Class::Iret { operand_bytes } => self.iret(cpu, operand_bytes),
@@ -64,7 +64,7 @@ impl Payload for ResolvedPoint {
                 let event = mov_cr3(cpu, register);
                 if let Some(new) = Registers::get().general(cpu, register) {
                     let from = Registers::get().cr3(cpu).map(page_table::of_cr3);
-                    self.sanitizer.enters_space(vcpu, from, page_table::of_cr3(new));
+                    self.sanitizer.enters_space(vcpu.id(), from, page_table::of_cr3(new));
                 }
                 event
             }
@@ -83,12 +83,12 @@ struct EmulatedPoint {
 const INSTEAD_OF_SERIALIZE: [u8; 3] = [0x0f, 0x1f, 0x00];
 
 impl MayDivert for EmulatedPoint {
-    fn decide(&'static self, _vcpu: Vcpu, cpu: &CurrentCpu) -> Option<Divert> {
+    fn decide(&'static self, _vcpu: &CurrentVcpu, cpu: &CurrentCpu) -> Option<Divert> {
         prepare(cpu, &INSTEAD_OF_SERIALIZE, self.pc).ok()
     }
 
     /// What could not be carried out ends in #UD, as it does without us.
-    fn decided(&'static self, _vcpu: Vcpu, _carried_out: Result<(), &'static str>) {}
+    fn decided(&'static self, _vcpu: &CurrentVcpu, _carried_out: Result<(), &'static str>) {}
 }
 
 impl ResolvedPoint {

@@ -1,10 +1,10 @@
 //! `start=` and `stop=`: watching begins and ends when a symbol executes.
 
-use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::locks::Mutex;
 use crate::qemu::translation::{Instruction, Payload};
 use crate::sanitizer::Sanitizer;
-use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::addr::Linear;
 use icsan_symbols::KaslrRange;
 use std::collections::HashMap;
 
@@ -23,7 +23,7 @@ struct Gate {
 }
 
 impl Payload for Gate {
-    fn fire(&'static self, _vcpu: Vcpu, _cpu: &CurrentCpu) {
+    fn fire(&'static self, _vcpu: &CurrentVcpu, _cpu: &CurrentCpu) {
         let config = self.sanitizer.config();
         let symbol = if self.start { &config.start } else { &config.stop };
         if symbol.as_deref().and_then(|symbol| config.symbols.runtime_address_of(symbol)) == Some(self.at.0) {

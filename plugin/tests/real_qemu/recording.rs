@@ -68,6 +68,37 @@ fn the_model_agrees_with_every_verdict() {
     }
 }
 
+/// So often the site of [`there_and_back`] is executed.
+const ROUNDS: u8 = 6;
+
+/// A guest that changes an instruction right before it, there and back, and executes it: with the same bytes each time, in one epoch.
+fn there_and_back() -> BootSector {
+    // cli; xor %ax,%ax; mov %ax,%ds; mov %ax,%ss; mov $0x7c00,%sp; mov $ROUNDS,%si
+    let mut code = vec![0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xbe, ROUNDS, 0x00];
+    // 0x7c0d: movl $0x22222222,0x7c21; movl $0x11111111,0x7c21
+    code.extend([0x66, 0xc7, 0x06, 0x21, 0x7c, 0x22, 0x22, 0x22, 0x22, 0x66, 0xc7, 0x06, 0x21, 0x7c, 0x11, 0x11, 0x11, 0x11]);
+    // 0x7c1f: mov $0x11111111,%eax; dec %si; jne 0x7c0d
+    code.extend([0x66, 0xb8, 0x11, 0x11, 0x11, 0x11, 0x4e, 0x75, 0xe5]);
+    BootSector::of(code, Ending::PowerOff)
+}
+
+/// A segment that was executed in the epoch, and whose bytes changed since, is called for again: else the recording would have an execution that the model judges and the plugin did not.
+#[test]
+fn what_changes_again_and_again_is_judged_each_time() {
+    let Some(lab) = Lab::open() else { return };
+    for qemu in lab.qemus.iter().filter(|qemu| qemu.physical) {
+        let machine = Machine::pc(&lab, qemu).sector(&there_and_back()).report();
+        let path = recording(&machine);
+        let mut guest = machine.path_key("record", &path).launch();
+        assert_eq!(guest.exit_code(SOON), 0, "QEMU {}\n{}", qemu.version, guest.outputs());
+        prove(&guest);
+        let report = guest.report();
+        let site = report.hazards.iter().filter(|hazard| hazard["pc"] == "0x7c1f");
+        let found: u64 = site.map(|hazard| hazard["count"].as_u64().unwrap()).sum();
+        assert_eq!(found, u64::from(ROUNDS), "{}", guest.outputs());
+    }
+}
+
 /// A way to end a QEMU that runs.
 type EndIt = fn(&mut Guest);
 
