@@ -147,6 +147,19 @@ pub trait Segment {
     fn place(&self) -> Option<Place>;
 }
 
+/// Whether memory holds a segment's bytes, to be asked at the right moment. (A closure would do, and does in tests, but
+/// cannot be told to be inlined.)
+pub trait Holds {
+    /// Does it now?
+    fn holds(self) -> bool;
+}
+
+impl<F: FnOnce() -> bool> Holds for F {
+    fn holds(self) -> bool {
+        self()
+    }
+}
+
 /// A segment's flag and first fetch, of one vCPU.
 #[derive(Debug)]
 pub struct Slot<'a, W> {
@@ -366,16 +379,11 @@ impl<B: Board> Flags<B> {
     /// execution is to be looked at more closely. `holds`: does memory hold the segment's bytes? Without a lock, and
     /// where [`OwnBoard::known`] is enough, without a call.
     #[inline(always)]
-    pub fn fast_path<S: Segment<Word = B::Word>>(
-        &self,
-        own: &impl OwnBoard<Word = B::Word>,
-        segment: &S,
-        holds: impl FnOnce() -> bool,
-    ) -> bool {
+    pub fn fast_path<S: Segment<Word = B::Word>>(&self, own: &impl OwnBoard<Word = B::Word>, segment: &S, holds: impl Holds) -> bool {
         let Some(slot) = own.known(segment.slot()) else { return false };
         // Before memory is looked at: a store in between counts as later.
         let now = self.now();
-        holds() && self.settles(own, segment, &slot, now)
+        holds.holds() && self.settles(own, segment, &slot, now)
     }
 
     /// [`Flags::fast_path`] once memory was found to hold the segment, a moment after `now`.

@@ -3,6 +3,8 @@
 //! At translation QEMU gives a host pointer for each instruction. Through it the plugin can see later whether memory still holds what was translated, without
 //! asking QEMU, at the price of a few loads.
 
+use icsan_model::detector::flags::Holds;
+
 /// Bytes that are kept beside the pointer, so that most comparisons touch one cache line of ours: as many as leave room in it for what a segment is asked at the same time.
 const INLINE: usize = 31;
 
@@ -79,6 +81,13 @@ impl HostCode {
         self.rest.as_ref().map_or(&[], |rest| &rest.0)
     }
 
+    /// The question [`HostCode::surely_holds`], to be asked later.
+    #[inline(always)]
+    #[must_use]
+    pub fn surely(&self) -> Surely<'_> {
+        Surely(self)
+    }
+
     /// [`HostCode::holds`] for most code, without a call: this is asked at nearly every first execution in an epoch. `false`: ask that.
     #[inline(always)]
     #[must_use]
@@ -135,6 +144,17 @@ impl HostCode {
             }
         }
         now
+    }
+}
+
+/// See [`HostCode::surely`].
+#[derive(Clone, Copy, Debug)]
+pub struct Surely<'a>(&'a HostCode);
+
+impl Holds for Surely<'_> {
+    #[inline(always)]
+    fn holds(self) -> bool {
+        self.0.surely_holds()
     }
 }
 

@@ -105,7 +105,7 @@ impl Sanitizer {
             return false;
         }
         let Some(slots) = self.flags.board().of(current) else { return false };
-        self.flags.fast_path(&slots, segment, || segment.host.surely_holds())
+        self.flags.fast_path(&slots, segment, segment.host.surely())
     }
 
     /// Does nobody contest the segment in a way that needs a closer look? With the store side who does lies in a page that moved, and anything near it may have been fetched from the
