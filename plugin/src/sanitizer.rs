@@ -434,6 +434,7 @@ impl Hooks for &'static Sanitizer {
             None => counts.drop(&[("code", 1)]),
         }
         counts.emulator = self.repair.map(Repair::counts);
+        counts.drop(&self.points.dropped());
         if let Some(widening) = &self.widening {
             let (widened, whole) = widening.counts(EXIT_PATIENCE);
             counts.widened = Some(widened);

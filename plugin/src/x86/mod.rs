@@ -5,6 +5,7 @@ mod death_point;
 pub mod known_findings;
 mod marker;
 mod page_walk;
+mod point_word;
 mod protocol_point;
 mod registers;
 pub mod stack;
@@ -30,9 +31,7 @@ pub const PAGE: u64 = 4096;
 /// The callbacks on single instructions that exist so far.
 #[derive(Debug, Default)]
 pub struct Points {
-    sync: sync_point::SyncPoints,
     marker: marker::MarkerPoint,
-    gates: watch_gate::Gates,
     protocol: protocol_point::ProtocolPoints,
     deaths: death_point::DeathPoints,
 }
@@ -114,6 +113,12 @@ pub fn callers_now(cpu: &CurrentCpu, symbols: &icsan_symbols::Symbolizer) -> Vec
 }
 
 impl Points {
+    /// What found no room, by table.
+    #[must_use]
+    pub fn dropped(&self) -> [(&'static str, u64); 1] {
+        [("returns", self.protocol.dropped())]
+    }
+
     /// Puts the callbacks on an instruction that it needs besides its segment's.
     ///
     /// `before`: the bytes right before it in memory, if it is the first of its block.
@@ -126,9 +131,9 @@ impl Points {
                 Some(Class::MovCr3 { .. } | Class::Wrmsr) => true,
                 Some(Class::Iret { .. }) | None => false,
             };
-        self.sync.instrument(instruction, sanitizer, maps || may_synchronize(bytes, &config.profile));
+        sync_point::instrument(instruction, sanitizer, maps || may_synchronize(bytes, &config.profile));
         self.marker.instrument(instruction, sanitizer);
-        self.gates.instrument(instruction, sanitizer);
+        watch_gate::instrument(instruction, sanitizer);
         self.deaths.instrument(instruction, sanitizer);
         if config.writers {
             self.protocol.instrument(instruction, before, sanitizer);
