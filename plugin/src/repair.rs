@@ -20,7 +20,7 @@ use crate::qemu::translation::{Instruction, Translation};
 use icsan_model::addr::{Linear, Phys, Vcpu};
 use icsan_model::history::Place;
 use icsan_model::memory::PAGE;
-use numbers::{Numbers, Part, lines, newest, version};
+use numbers::{MAX_PAGES, Numbers, Part, lines, newest, version};
 use ram::Ram;
 use sites::{SUSPECT, Site, Sites, Word};
 use std::cell::Cell;
@@ -161,7 +161,7 @@ impl Repair {
         host_address::prepare();
         let checked = Checked::new(MAX_SLOTS).ok_or("QEMU gave no scoreboard")?;
         let repair: &'static Self = Box::leak(Box::new(Self {
-            numbers: Numbers::default(),
+            numbers: Numbers::new(MAX_PAGES),
             ram: Ram::default(),
             checked,
             sites: Sites::new(sites::MAX_SITES),
@@ -239,16 +239,24 @@ impl Repair {
         let len: u64 = instructions.iter().map(|instruction| instruction.bytes().len() as u64).sum();
         let here = len.min(PAGE - block.0 % PAGE);
         let spans = [Some((phys, here)), place.second.filter(|_| len > here).map(|second| (second, len - here))];
-        let parts = spans.map(|span| {
-            let (phys, len) = span?;
-            let page = self.numbers.page(phys, ways::barrier_of_all_threads);
+        let part = |(phys, len): (Phys, u64)| {
+            let page = self.numbers.page(phys, ways::barrier_of_all_threads)?;
             let lines = lines(phys.0 % PAGE, len);
             Some(Part { page, first: lines.start as u16, end: lines.end as u16 })
-        });
+        };
+        let parts = spans.map(|span| span.and_then(part));
+        if parts.iter().flatten().count() != spans.iter().flatten().count() {
+            return None;
+        }
         let newest = newest(&parts);
         // Asked after the numbers were read: a vCPU that starts later stores later, and its store makes the version another one.
         let version = if self.several() { version(newest, bound) } else { newest };
-        let site = self.sites.number((block, spans), || Site { block, len, parts, at: (phys, host) })?;
+        let site = self.sites.number((block, spans, parts.map(|part| part.map(|part| part.page.id()))), || Site {
+            block,
+            len,
+            parts,
+            at: (phys, host),
+        })?;
         Some(Word::new(site, version))
     }
 

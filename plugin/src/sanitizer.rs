@@ -422,6 +422,7 @@ impl Hooks for &'static Sanitizer {
         }
         counts.restored = self.restores.count();
         counts.emulator = self.repair.map(Repair::counts);
+        counts.drop(&self.points.dropped());
         if let Some(widening) = &self.widening {
             let (widened, whole) = widening.counts(EXIT_PATIENCE);
             counts.widened = Some(widened);

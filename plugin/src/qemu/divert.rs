@@ -24,6 +24,7 @@ use icsan_model::detector::flags::{DONE, SlotId};
 use icsan_model::x86::interpret::{Effects, Next, Plan, Registers};
 use libc::{c_int, c_uint, c_void};
 use qemu_plugin_sys as sys;
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -179,6 +180,48 @@ pub trait MayDivert: Sync + 'static {
     fn decided(&'static self, vcpu: &CurrentVcpu, carried_out: Result<(), &'static str>);
 }
 
+/// The same, carrying a word instead of a payload, so that nothing is kept for it.
+pub trait MayDivertWord: 'static {
+    /// See [`MayDivert::decide`].
+    fn decide(word: u64, vcpu: &CurrentVcpu, cpu: &CurrentCpu) -> Option<Divert>;
+}
+
+/// What a callback's user data is, and who is asked about it.
+trait Carried {
+    /// # Safety
+    /// `userdata` was given with the registration of this type's [`entry`].
+    unsafe fn decide(userdata: *mut c_void, vcpu: &CurrentVcpu, cpu: &CurrentCpu) -> Option<Divert>;
+    /// # Safety
+    /// The same.
+    unsafe fn decided(userdata: *mut c_void, vcpu: &CurrentVcpu, carried_out: Result<(), &'static str>);
+}
+
+/// A `&'static P`.
+struct Payload<P>(PhantomData<P>);
+
+impl<P: MayDivert> Carried for Payload<P> {
+    unsafe fn decide(userdata: *mut c_void, vcpu: &CurrentVcpu, cpu: &CurrentCpu) -> Option<Divert> {
+        // SAFETY: the caller's promise; it lives for ever.
+        unsafe { &*userdata.cast_const().cast::<P>() }.decide(vcpu, cpu)
+    }
+
+    unsafe fn decided(userdata: *mut c_void, vcpu: &CurrentVcpu, carried_out: Result<(), &'static str>) {
+        // SAFETY: as above.
+        unsafe { &*userdata.cast_const().cast::<P>() }.decided(vcpu, carried_out);
+    }
+}
+
+/// A number, never followed.
+struct Word<P>(PhantomData<P>);
+
+impl<P: MayDivertWord> Carried for Word<P> {
+    unsafe fn decide(userdata: *mut c_void, vcpu: &CurrentVcpu, cpu: &CurrentCpu) -> Option<Divert> {
+        P::decide(userdata as u64, vcpu, cpu)
+    }
+
+    unsafe fn decided(_userdata: *mut c_void, _vcpu: &CurrentVcpu, _carried_out: Result<(), &'static str>) {}
+}
+
 /// How the callback ends.
 #[derive(Clone, Copy, Debug)]
 enum Leave {
@@ -200,7 +243,7 @@ impl Instruction<'_> {
         unsafe {
             (functions.instruction_cond)(
                 self.handle(),
-                entry::<P>,
+                entry::<Payload<P>>,
                 RW_REGS_PC,
                 sys::qemu_plugin_cond::QEMU_PLUGIN_COND_LT,
                 flag,
@@ -214,31 +257,41 @@ impl Instruction<'_> {
     pub fn may_divert<P: MayDivert>(&self, payload: &'static P) {
         let Some(functions) = FUNCTIONS.get() else { return };
         // SAFETY: as above.
-        unsafe { (functions.instruction)(self.handle(), entry::<P>, RW_REGS_PC, std::ptr::from_ref(payload).cast_mut().cast()) }
+        unsafe {
+            (functions.instruction)(self.handle(), entry::<Payload<P>>, RW_REGS_PC, std::ptr::from_ref(payload).cast_mut().cast());
+        }
+    }
+
+    /// Asks `P` about `word` before every execution of this instruction.
+    pub fn may_divert_word<P: MayDivertWord>(&self, word: u64) {
+        let Some(functions) = FUNCTIONS.get() else { return };
+        // SAFETY: the instruction handle is live within the translation callback, and the callback takes its user data for a number.
+        unsafe { (functions.instruction)(self.handle(), entry::<Word<P>>, RW_REGS_PC, word as *mut c_void) }
     }
 }
 
 /// Passes on where QEMU's generated code goes on after the callback, which tells the instruction.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
-unsafe extern "C" fn entry<P: MayDivert>(vcpu: c_uint, userdata: *mut c_void) {
+unsafe extern "C" fn entry<P: Carried>(vcpu: c_uint, userdata: *mut c_void) {
     core::arch::naked_asm!("mov rdx, qword ptr [rsp]", "jmp {fire}", fire = sym fire::<P>)
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-unsafe extern "C" fn entry<P: MayDivert>(_vcpu: c_uint, _userdata: *mut c_void) {}
+unsafe extern "C" fn entry<P: Carried>(_vcpu: c_uint, _userdata: *mut c_void) {}
 
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
-unsafe extern "C" fn fire<P: MayDivert>(vcpu: c_uint, userdata: *mut c_void, back: usize) {
+unsafe extern "C" fn fire<P: Carried>(vcpu: c_uint, userdata: *mut c_void, back: usize) {
     let mut leaving = Leave::Stay;
     guard(|| {
-        // SAFETY: `userdata` is the `&'static P` that was given at the registration of this very instance of the function.
-        let payload: &'static P = unsafe { &*userdata.cast_const().cast::<P>() };
         // SAFETY: QEMU calls, on the thread of this vCPU, and the callback was registered as one that reads registers; the one value of each in it.
         let (vcpu, cpu) = unsafe { (CurrentVcpu::new(vcpu), CurrentCpu::new(true)) };
-        let (Some(divert), Some(functions)) = (payload.decide(&vcpu, &cpu), FUNCTIONS.get()) else { return };
+        // SAFETY: `userdata` was given at the registration of this very instance of the function.
+        let decision = unsafe { P::decide(userdata, &vcpu, &cpu) };
+        let (Some(divert), Some(functions)) = (decision, FUNCTIONS.get()) else { return };
         let carried_out = carry_out(functions, &divert, &cpu, back, &mut leaving);
-        payload.decided(&vcpu, carried_out);
+        // SAFETY: as above.
+        unsafe { P::decided(userdata, &vcpu, carried_out) }
     });
     if let Some(functions) = FUNCTIONS.get() {
         // SAFETY: in a callback that was registered as one that changes the program counter. This frame holds plain values.

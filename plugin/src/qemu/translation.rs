@@ -43,6 +43,30 @@ extern "C" fn fire_guarded<P: Payload, const REGISTERS: bool>(payload: &'static 
     guard(|| payload.fire(&vcpu, &unsafe { CurrentCpu::new(REGISTERS) }));
 }
 
+/// What a callback does that carries a word, so that nothing is kept for it.
+pub trait WordPayload: 'static {
+    /// Asked first: is there nothing more to do? It must not panic.
+    #[inline]
+    fn passes(_word: u64) -> bool {
+        false
+    }
+
+    /// The instruction that the word was given for is about to execute on `vcpu` (and may still fault).
+    fn fire(word: u64, vcpu: &CurrentVcpu, cpu: &CurrentCpu);
+}
+
+unsafe extern "C" fn fire_word<P: WordPayload, const REGISTERS: bool>(vcpu: c_uint, userdata: *mut c_void) {
+    // The user data is a number and never followed.
+    let word = userdata as u64;
+    if !P::passes(word) {
+        guard(|| {
+            // SAFETY: QEMU calls, on the thread of this vCPU, and the callback was registered with R_REGS if REGISTERS says so; the one value of each in it.
+            let (vcpu, cpu) = unsafe { (CurrentVcpu::new(vcpu), CurrentCpu::new(REGISTERS)) };
+            P::fire(word, &vcpu, &cpu);
+        });
+    }
+}
+
 /// A block under translation. Exists only within the translation callback.
 #[derive(Debug)]
 pub struct Translation<'a> {
@@ -165,6 +189,20 @@ impl Instruction<'_> {
         let (callback, flags) = callback::<P>(registers);
         // SAFETY: as above.
         unsafe { (api.qemu_plugin_register_vcpu_insn_exec_cb)(self.insn, callback, flags, std::ptr::from_ref(payload).cast_mut().cast()) }
+    }
+}
+
+impl Instruction<'_> {
+    /// Calls `P` with `word` before every execution of this instruction; `registers` as above.
+    pub fn on_execute_word<P: WordPayload>(&self, word: u64, registers: bool) {
+        let Some(api) = api() else { return };
+        let (callback, flags): (VcpuCallback, _) = if registers {
+            (fire_word::<P, true>, sys::qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS)
+        } else {
+            (fire_word::<P, false>, sys::qemu_plugin_cb_flags::QEMU_PLUGIN_CB_NO_REGS)
+        };
+        // SAFETY: the instruction handle is live within the translation callback, and the callback takes its user data for a number.
+        unsafe { (api.qemu_plugin_register_vcpu_insn_exec_cb)(self.insn, callback, flags, word as *mut c_void) }
     }
 }
 

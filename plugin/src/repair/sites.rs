@@ -16,8 +16,8 @@ pub const MAX_SITES: u32 = 1 << (u64::BITS - VERSION_BITS);
 /// Version of a suspect block: no block has it when it is asked.
 pub const SUSPECT: u64 = (1 << VERSION_BITS) - 1;
 
-/// What tells sites apart: where the block begins, and where its parts are in memory, with their lengths in bytes.
-pub type Key = (Linear, [Option<(Phys, u64)>; 2]);
+/// What tells sites apart: where the block begins, where its parts are in memory, with their lengths in bytes, and the lines of which page they have ([`super::numbers::Lines::id`]).
+pub type Key = (Linear, [Option<(Phys, u64)>; 2], [Option<usize>; 2]);
 
 /// The place of a block.
 #[derive(Debug)]
@@ -132,11 +132,13 @@ mod tests {
     #[test]
     fn a_site_has_one_number_and_there_are_so_many() {
         let sites = Sites::new(PIECE as u32 + 2);
-        let key = |block: u64| (Linear(block), [Some((Phys(block), 4)), None]);
+        let key = |block: u64| (Linear(block), [Some((Phys(block), 4)), None], [Some(0), None]);
         for block in 0..PIECE as u64 + 2 {
             assert_eq!(sites.number(key(block), || site(block)), Some(SiteId(block as u32)));
         }
         assert_eq!(sites.number(key(3), || site(99)), Some(SiteId(3)));
+        let (block, spans, _) = key(3);
+        assert_eq!(sites.number((block, spans, [Some(1), None]), || site(3)), None, "the page has other lines now: another one");
         assert_eq!(sites.get(SiteId(PIECE as u32)).map(|site| site.block), Some(Linear(PIECE as u64)));
         assert_eq!(sites.number(key(1 << 20), || site(0)), None, "full");
         assert!(sites.get(SiteId(PIECE as u32 + 2)).is_none() && sites.get(SiteId(MAX_SITES)).is_none());

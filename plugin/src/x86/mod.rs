@@ -6,6 +6,7 @@ pub mod known_findings;
 mod marker;
 pub mod page_table;
 mod page_walk;
+mod point_word;
 mod protocol_point;
 mod registers;
 mod reset_point;
@@ -32,9 +33,7 @@ pub const PAGE: u64 = 4096;
 /// The callbacks on single instructions that exist so far.
 #[derive(Debug, Default)]
 pub struct Points {
-    sync: sync_point::SyncPoints,
     marker: marker::MarkerPoint,
-    gates: watch_gate::Gates,
     reset: reset_point::ResetPoint,
     protocol: protocol_point::ProtocolPoints,
     deaths: death_point::DeathPoints,
@@ -136,15 +135,21 @@ pub fn callers_now(cpu: &CurrentCpu, symbols: &icsan_symbols::Symbolizer) -> Vec
 }
 
 impl Points {
+    /// What found no room, by table.
+    #[must_use]
+    pub fn dropped(&self) -> [(&'static str, u64); 1] {
+        [("returns", self.protocol.dropped())]
+    }
+
     /// Puts the callbacks on an instruction that it needs besides its segment's.
     ///
     /// `before`: the bytes right before it in memory, if it is the first of its block.
     pub fn instrument(&self, instruction: &Instruction<'_>, before: Option<&[u8]>, sanitizer: &'static Sanitizer) {
         let bytes = instruction.bytes();
         let config = sanitizer.config();
-        self.sync.instrument(instruction, sanitizer, may_synchronize(bytes, &config.profile) || config.writers && concerns_stores(bytes));
+        sync_point::instrument(instruction, sanitizer, may_synchronize(bytes, &config.profile) || config.writers && concerns_stores(bytes));
         self.marker.instrument(instruction, sanitizer);
-        self.gates.instrument(instruction, sanitizer);
+        watch_gate::instrument(instruction, sanitizer);
         self.deaths.instrument(instruction, sanitizer);
         self.reset.instrument(instruction, sanitizer);
         if config.writers {

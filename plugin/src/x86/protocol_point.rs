@@ -1,17 +1,18 @@
 //! Where patches begin and end: entries of protocol functions, the addresses that they return to, `__switch_to`, and the membarrier system call.
 
 use super::page_table;
+use super::point_word::PointWord;
 use super::registers::Registers;
 use super::stack::callers;
 use crate::patching::{Entry, Identity};
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::locks::RwLock;
-use crate::qemu::translation::{Instruction, Payload};
+use crate::qemu::translation::{Instruction, Payload, WordPayload};
 use crate::sanitizer::Sanitizer;
 use icsan_model::addr::Linear;
 use icsan_symbols::calls::{CallKind, calls_ending};
 use icsan_symbols::protocol::{self, Effect};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The function that makes a vCPU run another task: (previous task, next task), pointers to `task_struct` (arch/x86/kernel/process_64.c).
@@ -28,9 +29,13 @@ const SYNC_CORE: u64 = 1 << 5;
 #[derive(Debug, Default)]
 pub struct ProtocolPoints {
     entries: RwLock<Entries>,
-    returns: RwLock<FxHashMap<u64, &'static ReturnPoint>>,
-    syscalls: RwLock<FxHashMap<u64, &'static SyscallPoint>>,
+    /// Where calls return to that nothing but a return in waiting told of, when the code there was translated.
+    returns: RwLock<FxHashSet<u64>>,
+    dropped: AtomicU64,
 }
+
+/// Returns that are remembered. A call through a register has one; guests have some dozens that enter a protocol function.
+const MAX_RETURNS: usize = 1 << 16;
 
 /// The entries of the kernel that runs, by runtime address; empty until its place is known.
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,44 +106,38 @@ impl Payload for EntryPoint {
     }
 }
 
-/// The instruction after a call of a protocol function, or after a system call.
+/// The instruction after a call of a protocol function, or after a system call: then the tag of its word is 1.
 #[derive(Debug)]
-struct ReturnPoint {
-    sanitizer: &'static Sanitizer,
-    here: Linear,
-    system_call: bool,
-}
+struct ReturnPoint;
 
-impl Payload for ReturnPoint {
+impl WordPayload for ReturnPoint {
     #[inline]
-    fn passes(&'static self, _vcpu: &CurrentVcpu) -> bool {
-        !self.sanitizer.may_await_return(self.here)
+    fn passes(word: u64) -> bool {
+        Sanitizer::the_one().is_none_or(|sanitizer| !sanitizer.may_await_return(PointWord::from_bits(word).at))
     }
 
-    fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
-        let registers = Registers::get();
-        let failed = self.system_call && registers.rax(cpu) != Some(0);
-        if let Some(stack) = registers.rsp(cpu) {
-            let seen = who_runs(cpu, self.here);
-            self.sanitizer.returns_to(vcpu.id(), seen, self.here, stack, failed);
+    fn fire(word: u64, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
+        let (PointWord { at, tag }, registers) = (PointWord::from_bits(word), Registers::get());
+        let failed = tag != 0 && registers.rax(cpu) != Some(0);
+        if let (Some(stack), Some(sanitizer)) = (registers.rsp(cpu), Sanitizer::the_one()) {
+            sanitizer.returns_to(vcpu.id(), who_runs(cpu, at), at, stack, failed);
         }
     }
 }
 
+/// A system call; the word is its linear address.
 #[derive(Debug)]
-struct SyscallPoint {
-    sanitizer: &'static Sanitizer,
-    pc: Linear,
-}
+struct SyscallPoint;
 
-impl Payload for SyscallPoint {
-    fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
+impl WordPayload for SyscallPoint {
+    fn fire(word: u64, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
         let registers = Registers::get();
         if registers.rax(cpu) == Some(MEMBARRIER)
             && registers.rdi(cpu) == Some(SYNC_CORE)
-            && let Some(stack) = registers.rsp(cpu)
+            && let (Some(stack), Some(sanitizer)) = (registers.rsp(cpu), Sanitizer::the_one())
         {
-            self.sanitizer.calls_membarrier(vcpu.id(), who_runs(cpu, self.pc), self.pc.offset(SYSCALL.len() as u64), stack);
+            let pc = Linear(word);
+            sanitizer.calls_membarrier(vcpu.id(), who_runs(cpu, pc), pc.offset(SYSCALL.len() as u64), stack);
         }
     }
 }
@@ -180,9 +179,7 @@ impl ProtocolPoints {
             instruction.on_execute(*point, true);
         }
         if instruction.bytes() == SYSCALL {
-            let make = || -> &'static SyscallPoint { Box::leak(Box::new(SyscallPoint { sanitizer, pc: here })) };
-            let point = *self.syscalls.write().entry(here.0).or_insert_with(make);
-            instruction.on_execute(point, true);
+            instruction.on_execute_word::<SyscallPoint>(here.0, true);
         }
         let Some(before) = before else { return };
         let system_call = before.ends_with(&SYSCALL);
@@ -190,11 +187,26 @@ impl ProtocolPoints {
             (Some(target), Some(entries)) => entries.get(&target).is_some_and(|point| point.role != Role::Switch),
             _ => false,
         };
-        let known = self.returns.read().get(&here.0).copied();
-        if known.is_some() || system_call || calls_ending(before).any(calls) || sanitizer.awaits_return(here) {
-            let make = || -> &'static ReturnPoint { Box::leak(Box::new(ReturnPoint { sanitizer, here, system_call })) };
-            let point = known.unwrap_or_else(|| *self.returns.write().entry(here.0).or_insert_with(make));
-            instruction.on_execute(point, true);
+        let told = system_call || calls_ending(before).any(calls) || self.returns.read().contains(&here.0);
+        if !told && !sanitizer.awaits_return(here) {
+            return;
         }
+        // Nobody may wait when the code is translated again.
+        if !told {
+            let mut returns = self.returns.write();
+            if returns.len() < MAX_RETURNS {
+                returns.insert(here.0);
+            } else {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if let Some(word) = (PointWord { at: here, tag: system_call.into() }).bits() {
+            instruction.on_execute_word::<ReturnPoint>(word, true);
+        }
+    }
+
+    /// How many returns found no room: a commit may be missing.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 }

@@ -2,17 +2,16 @@
 
 use super::carry_out::prepare;
 use super::page_table;
+use super::point_word::PointWord;
 use super::registers::Registers;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
-use crate::qemu::divert::{Divert, MayDivert};
-use crate::qemu::locks::Mutex;
-use crate::qemu::translation::{Instruction, Payload};
+use crate::qemu::divert::{Divert, MayDivertWord};
+use crate::qemu::translation::{Instruction, WordPayload};
 use crate::sanitizer::Sanitizer;
 use icsan_model::addr::Linear;
 use icsan_model::sync_event::SyncEventId;
 use icsan_model::x86::classify::{Class, classify};
 use icsan_model::x86::{events, resolve};
-use std::collections::HashMap;
 
 /// The MSR that holds the address of the kernel's system-call entry (SDM vol. 4, IA32_LSTAR), and Linux's name for what is there.
 const LSTAR: u32 = 0xc000_0082;
@@ -23,103 +22,133 @@ const LSTAR_SYMBOL: &str = "entry_SYSCALL_64";
 const MORE_ENTRIES: [(u32, &[&str]); 2] =
     [(0xc000_0083, &["entry_SYSCALL_compat", "entry_SYSCALL32_ignore", "ignore_sysret"]), (0x176, &["entry_SYSENTER_compat"])];
 
-/// The instructions that have a callback so far: retranslation uses them again.
-#[derive(Debug, Default)]
-pub struct SyncPoints {
-    fixed: Mutex<HashMap<(Linear, SyncEventId), &'static FixedPoint>>,
-    resolved: Mutex<HashMap<(Linear, Class), &'static ResolvedPoint>>,
-    emulated: Mutex<HashMap<Linear, &'static EmulatedPoint>>,
-}
-
-/// An instruction whose event is known from its bytes.
+/// An instruction whose event is known from its bytes: the tag of its word.
 #[derive(Debug)]
-struct FixedPoint {
-    sanitizer: &'static Sanitizer,
-    pc: Linear,
-    event: SyncEventId,
-}
+struct FixedPoint;
 
-impl Payload for FixedPoint {
-    fn fire(&'static self, vcpu: &CurrentVcpu, _cpu: &CurrentCpu) {
-        self.sanitizer.synchronizes(vcpu, self.event, self.pc);
+impl WordPayload for FixedPoint {
+    fn fire(word: u64, vcpu: &CurrentVcpu, _cpu: &CurrentCpu) {
+        let PointWord { at, tag } = PointWord::from_bits(word);
+        if let Some(sanitizer) = Sanitizer::the_one() {
+            sanitizer.synchronizes(vcpu, SyncEventId(tag), at);
+        }
     }
 }
 
 /// An instruction whose event depends on registers or memory.
-#[derive(Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct ResolvedPoint {
-    sanitizer: &'static Sanitizer,
     pc: Linear,
-    len: u8,
-    class: Class,
+    /// What matters of it: its length where it may be an IRET-to-self.
+    form: Form,
 }
 
-impl Payload for ResolvedPoint {
-    fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
-        let event = match self.class {
-            Class::Fixed(event) => event,
-            Class::Iret { operand_bytes } => self.iret(cpu, operand_bytes),
-            Class::Wrmsr => self.wrmsr(cpu),
-            Class::MovCr3 { register } => {
+/// The instructions that are told apart when they run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Form {
+    /// With the length of the instruction, in bytes.
+    Iret64 {
+        len: u8,
+    },
+    IretOlder,
+    Wrmsr,
+    MovCr3 {
+        register: u8,
+    },
+}
+
+impl Form {
+    fn of(class: Class, len: usize) -> Option<Self> {
+        match class {
+            Class::Fixed(_) => None,
+            Class::Iret { operand_bytes: 8 } => Some(Self::Iret64 { len: len as u8 & 15 }),
+            Class::Iret { .. } => Some(Self::IretOlder),
+            Class::Wrmsr => Some(Self::Wrmsr),
+            Class::MovCr3 { register } => Some(Self::MovCr3 { register: register & 15 }),
+        }
+    }
+
+    fn tag(self) -> u8 {
+        match self {
+            Self::Iret64 { len } => len,
+            Self::MovCr3 { register } => 16 + register,
+            Self::Wrmsr => 32,
+            Self::IretOlder => 33,
+        }
+    }
+
+    fn from_tag(tag: u8) -> Self {
+        match tag {
+            len @ ..16 => Self::Iret64 { len },
+            register @ 16..32 => Self::MovCr3 { register: register - 16 },
+            32 => Self::Wrmsr,
+            _ => Self::IretOlder,
+        }
+    }
+}
+
+impl WordPayload for ResolvedPoint {
+    fn fire(word: u64, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
+        let Some(sanitizer) = Sanitizer::the_one() else { return };
+        let PointWord { at, tag } = PointWord::from_bits(word);
+        let point = Self { pc: at, form: Form::from_tag(tag) };
+        let event = match point.form {
+            Form::Iret64 { len } => point.iret(cpu, len),
+            // Only the 64-bit form is told apart: its frame lies at RSP, while older modes add a segment base that QEMU does not show.
+            Form::IretOlder => events::IRET,
+            Form::Wrmsr => wrmsr(cpu, sanitizer),
+            Form::MovCr3 { register } => {
                 let event = mov_cr3(cpu, register);
                 if let Some(new) = Registers::get().general(cpu, register) {
                     let from = Registers::get().cr3(cpu).map(page_table::of_cr3);
-                    self.sanitizer.enters_space(vcpu.id(), from, page_table::of_cr3(new));
+                    sanitizer.enters_space(vcpu.id(), from, page_table::of_cr3(new));
                 }
                 event
             }
         };
-        self.sanitizer.synchronizes(vcpu, event, self.pc);
+        sanitizer.synchronizes(vcpu, event, point.pc);
     }
 }
 
-/// A SERIALIZE that TCG does not know: what comes before #UD is carried out, so that it does not come (`serialize=emulate`).
+/// A SERIALIZE that TCG does not know: what comes before #UD is carried out, so that it does not come (`serialize=emulate`). The word is its linear address.
 #[derive(Debug)]
-struct EmulatedPoint {
-    pc: Linear,
-}
+struct EmulatedPoint;
 
 /// What is carried out in place of SERIALIZE, which only does what the sync point was told of: a NOP of the same length.
 const INSTEAD_OF_SERIALIZE: [u8; 3] = [0x0f, 0x1f, 0x00];
 
-impl MayDivert for EmulatedPoint {
-    fn decide(&'static self, _vcpu: &CurrentVcpu, cpu: &CurrentCpu) -> Option<Divert> {
-        prepare(cpu, &INSTEAD_OF_SERIALIZE, self.pc).ok()
+impl MayDivertWord for EmulatedPoint {
+    /// What cannot be carried out ends in #UD, as it does without us.
+    fn decide(word: u64, _vcpu: &CurrentVcpu, cpu: &CurrentCpu) -> Option<Divert> {
+        prepare(cpu, &INSTEAD_OF_SERIALIZE, Linear(word)).ok()
     }
-
-    /// What could not be carried out ends in #UD, as it does without us.
-    fn decided(&'static self, _vcpu: &CurrentVcpu, _carried_out: Result<(), &'static str>) {}
 }
 
 impl ResolvedPoint {
-    /// Only the 64-bit form is told apart: its frame lies at RSP, while older modes add a segment base that QEMU does not show.
-    fn iret(&self, cpu: &CurrentCpu, operand_bytes: u8) -> SyncEventId {
+    fn iret(self, cpu: &CurrentCpu, len: u8) -> SyncEventId {
         let registers = Registers::get();
         let frame = || {
             let frame = u128::from_le_bytes(cpu.bytes(registers.rsp(cpu)?)?);
             Some((frame as u64, (frame >> 64) as u64, registers.cs(cpu)?))
         };
-        if operand_bytes != 8 {
-            return events::IRET;
-        }
         match frame() {
-            Some((target, new_cs, cs)) => resolve::iret(self.pc, self.len, target, (new_cs ^ cs) & 3 == 0),
+            Some((target, new_cs, cs)) => resolve::iret(self.pc, len, target, (new_cs ^ cs) & 3 == 0),
             // Not readable: the IRET will fault. `iret` is what the stricter profiles do not count.
             None => events::IRET,
         }
     }
+}
 
-    fn wrmsr(&self, cpu: &CurrentCpu) -> SyncEventId {
-        let registers = Registers::get();
-        let Some(msr) = registers.rcx(cpu).map(|rcx| rcx as u32) else { return events::WRMSR_NONSERIALIZING };
-        let value = || Some(registers.rdx(cpu)? << 32 | registers.rax(cpu)? & 0xffff_ffff);
-        if msr == LSTAR {
-            value().into_iter().for_each(|value| self.sanitizer.kernel_symbol_at(LSTAR_SYMBOL, value));
-        } else if let Some((_, symbols)) = MORE_ENTRIES.iter().find(|(entry, _)| *entry == msr) {
-            value().into_iter().for_each(|value| self.sanitizer.kernel_symbol_among(symbols, value));
-        }
-        resolve::wrmsr(msr)
+fn wrmsr(cpu: &CurrentCpu, sanitizer: &Sanitizer) -> SyncEventId {
+    let registers = Registers::get();
+    let Some(msr) = registers.rcx(cpu).map(|rcx| rcx as u32) else { return events::WRMSR_NONSERIALIZING };
+    let value = || Some(registers.rdx(cpu)? << 32 | registers.rax(cpu)? & 0xffff_ffff);
+    if msr == LSTAR {
+        value().into_iter().for_each(|value| sanitizer.kernel_symbol_at(LSTAR_SYMBOL, value));
+    } else if let Some((_, symbols)) = MORE_ENTRIES.iter().find(|(entry, _)| *entry == msr) {
+        value().into_iter().for_each(|value| sanitizer.kernel_symbol_among(symbols, value));
     }
+    resolve::wrmsr(msr)
 }
 
 fn mov_cr3(cpu: &CurrentCpu, register: u8) -> SyncEventId {
@@ -130,32 +159,47 @@ fn mov_cr3(cpu: &CurrentCpu, register: u8) -> SyncEventId {
     }
 }
 
-impl SyncPoints {
-    /// Puts a callback on the instruction if it `may_synchronize`, or tells where the kernel is.
-    pub fn instrument(&self, instruction: &Instruction<'_>, sanitizer: &'static Sanitizer, may_synchronize: bool) {
-        let pc = instruction.linear;
-        let class = classify(instruction.bytes());
-        match class {
-            Some(Class::Fixed(event)) if may_synchronize => {
-                let make = || -> &'static FixedPoint { Box::leak(Box::new(FixedPoint { sanitizer, pc, event })) };
-                let point = *self.fixed.lock().entry((pc, event)).or_insert_with(make);
-                instruction.on_execute(point, false);
+/// Puts a callback on the instruction if it `may_synchronize`, or tells where the kernel is.
+pub fn instrument(instruction: &Instruction<'_>, sanitizer: &'static Sanitizer, may_synchronize: bool) {
+    let at = instruction.linear;
+    let class = classify(instruction.bytes());
+    match class {
+        Some(Class::Fixed(event)) if may_synchronize => {
+            if let Some(word) = (PointWord { at, tag: event.0 }).bits() {
+                instruction.on_execute_word::<FixedPoint>(word, false);
             }
-            None | Some(Class::Fixed(_)) => {}
-            Some(class) if may_synchronize || class == Class::Wrmsr => {
-                let len = instruction.bytes().len() as u8;
-                let make = || -> &'static ResolvedPoint { Box::leak(Box::new(ResolvedPoint { sanitizer, pc, len, class })) };
-                let point = *self.resolved.lock().entry((pc, class)).or_insert_with(make);
-                instruction.on_execute(point, true);
+        }
+        None | Some(Class::Fixed(_)) => {}
+        Some(class) if may_synchronize || class == Class::Wrmsr => {
+            let form = Form::of(class, instruction.bytes().len());
+            if let Some(word) = form.and_then(|form| PointWord { at, tag: form.tag() }.bits()) {
+                instruction.on_execute_word::<ResolvedPoint>(word, true);
             }
-            Some(_) => {}
         }
-        // After the callback that ends the epoch: this one does not come back.
-        let serialize = class == Some(Class::Fixed(events::SERIALIZE)) && instruction.bytes().len() == INSTEAD_OF_SERIALIZE.len();
-        if serialize && sanitizer.config().serialize {
-            let make = || -> &'static EmulatedPoint { Box::leak(Box::new(EmulatedPoint { pc })) };
-            let point = *self.emulated.lock().entry(pc).or_insert_with(make);
-            instruction.may_divert(point);
+        Some(_) => {}
+    }
+    // After the callback that ends the epoch: this one does not come back.
+    let serialize = class == Some(Class::Fixed(events::SERIALIZE)) && instruction.bytes().len() == INSTEAD_OF_SERIALIZE.len();
+    if serialize && sanitizer.config().serialize {
+        instruction.may_divert_word::<EmulatedPoint>(at.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Class, Form};
+    use crate::x86::point_word::TAGS;
+
+    #[test]
+    fn every_form_has_a_tag_of_its_own() {
+        let iret = |operand_bytes, len| Form::of(Class::Iret { operand_bytes }, len);
+        let forms = (1..16).map(|len| iret(8, len)).chain((0..16).map(|register| Form::of(Class::MovCr3 { register }, 3)));
+        let forms: Vec<Form> = forms.chain([iret(4, 1), Form::of(Class::Wrmsr, 2)]).flatten().collect();
+        assert_eq!(forms.len(), 33);
+        for form in forms {
+            assert!(form.tag() < TAGS);
+            assert_eq!(Form::from_tag(form.tag()), form);
         }
+        assert_eq!(iret(4, 1), iret(2, 2));
     }
 }

@@ -54,3 +54,40 @@ fn when_slots_run_out_the_report_says_so() {
         }
     }
 }
+
+/// Addresses at which [`returns`] runs.
+const ADDRESSES: u64 = 0x7000;
+
+/// 16-bit code with interrupts off: runs `instruction`, which must be `lret` or `iret`, once at each paragraph from 64 to 512 KiB.
+fn returns(instruction: u8) -> BootSector {
+    const IRET: u8 = 0xcf;
+    // cli; xor %ax,%ax; mov %ax,%ds; mov %ax,%ss; mov $0x7c00,%sp; mov $0x1000,%bp
+    let mut code = vec![0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xbd, 0x00, 0x10];
+    let inner = code.len();
+    code.extend([0x8e, 0xc5]); // mov %bp,%es
+    code.extend([0x26, 0xc6, 0x06, 0x00, 0x00, instruction]); // movb $instruction,%es:0
+    code.push(if instruction == IRET { 0x9c } else { 0x90 }); // pushf; or nop
+    let [low, high] = (0x7c00 + code.len() as u16 + 8).to_le_bytes();
+    code.extend([0x0e, 0x68, low, high, 0x55, 0x6a, 0x00, 0xcb]); // push %cs; push $next; push %bp; push $0; lret
+    code.extend([0x45, 0x81, 0xfd, 0x00, 0x80]); // inc %bp; cmp $0x8000,%bp
+    code.extend([0x72, (inner as i64 - code.len() as i64 - 2) as u8]); // jb inner
+    BootSector::of(code, Ending::PowerOff)
+}
+
+/// An instruction that has a callback of its own costs no memory for each address that it ran at.
+#[test]
+fn nothing_is_kept_for_each_address_of_a_watched_instruction() {
+    let Some(lab) = Lab::open() else { return };
+    for qemu in &lab.qemus {
+        let held = |instruction, irets: std::ops::Range<u64>| {
+            let mut guest = Machine::pc(&lab, qemu).sector(&returns(instruction)).report().keys("writers=off").launch();
+            assert_eq!(guest.exit_code(BOOT), 0, "{}", guest.outputs());
+            let report = guest.report();
+            assert!(irets.contains(&report.events("iret")), "{}", guest.outputs());
+            assert!(report.summary()["memory"]["tables"]["segments"].as_u64() > Some(ADDRESSES), "{}", guest.outputs());
+            report.summary()["memory"]["held"].as_u64().unwrap()
+        };
+        let (lret, iret) = (held(0xcb, 0..ADDRESSES), held(0xcf, ADDRESSES..2 * ADDRESSES));
+        assert!(iret.saturating_sub(lret) < 16 * ADDRESSES, "QEMU {}: {lret} bytes without, {iret} bytes with callbacks", qemu.version);
+    }
+}
