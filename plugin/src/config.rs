@@ -44,6 +44,8 @@ pub struct Config {
     pub repair: bool,
     /// Where the event recording goes.
     pub record: Option<PathBuf>,
+    /// Is memory compared after each store with what is noted of it?
+    pub check: bool,
 }
 
 /// Why a command line is refused.
@@ -97,6 +99,7 @@ const KEYS: &[(&str, bool)] = &[
     ("commit", true),
     ("emulator", true),
     ("record", true),
+    ("check", true),
 ];
 
 fn known_keys() -> String {
@@ -217,6 +220,13 @@ impl Config {
             Some("repair") => return Err(ConfigError::NeedsWriters { key: "emulator", value: "repair".to_owned() }),
             Some(value) => return Err(bad("emulator", value, "report or repair is expected")),
         };
+        let check = match pairs.get("check") {
+            None => false,
+            Some("stores") if writers => true,
+            Some("stores") => return Err(ConfigError::NeedsWriters { key: "check", value: "stores".to_owned() }),
+            Some(value) if switch(value) == Some(false) => false,
+            Some(value) => return Err(bad("check", value, "off or stores is expected")),
+        };
         let exitcode = match pairs.get("exitcode") {
             None => 0,
             Some(value) => value.parse().map_err(|_| bad("exitcode", value, "a number from 0 to 255 is expected"))?,
@@ -251,6 +261,7 @@ impl Config {
             serialize,
             repair,
             record,
+            check,
         })
     }
 }
@@ -363,6 +374,9 @@ mod tests {
             (&["widen=100", "writers=off"][..], "needs the store side"),
             (&["record=/tmp/x", "writers=off"][..], "needs the store side"),
             (&["record=on"][..], "a path is expected"),
+            (&["check=all"][..], "off or stores"),
+            (&["check=on"][..], "off or stores"),
+            (&["check=stores", "writers=off"][..], "needs the store side"),
             (&["widen=0"][..], "a number of blocks"),
             (&["widen=on"][..], "a number of blocks"),
             (&["widen=-5"][..], "a number of blocks"),

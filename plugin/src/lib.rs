@@ -19,6 +19,7 @@ pub mod repair;
 pub mod report;
 pub mod sanitizer;
 pub mod segment;
+pub mod store_check;
 pub mod store_side;
 pub mod suppress;
 pub mod vcpu;

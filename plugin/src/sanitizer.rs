@@ -22,6 +22,7 @@ use crate::report::findings::{Evidence, Findings};
 use crate::report::sink::Sink;
 use crate::report::{Counts, Report};
 use crate::segment::CodeTable;
+use crate::store_check::StoreCheck;
 use crate::store_side::StoreSide;
 use crate::vcpu::VcpuState;
 use crate::widen::Widening;
@@ -70,6 +71,7 @@ pub struct Sanitizer {
     widening: Option<Widening>,
     repair: Option<&'static Repair>,
     injecting: Option<Injecting>,
+    check: Option<StoreCheck>,
     vcpus: Box<[Mutex<VcpuState>]>,
     /// When each vCPU's epoch began; `NOT_STARTED` before the vCPU did.
     epoch_starts: Box<[AtomicU64]>,
@@ -137,6 +139,7 @@ impl Sanitizer {
         }
         let injecting = config.inject.and_then(Injecting::new);
         let widening = config.widen.and_then(|widen| Widening::new(widen, count));
+        let check = config.check.then(StoreCheck::default);
         let watching = AtomicBool::new(config.start.is_none());
         let started = AtomicBool::new(config.start.is_none());
         let quiet = watching.load(Ordering::Relaxed) && repair.is_none() && config.record.is_none();
@@ -146,12 +149,13 @@ impl Sanitizer {
             machine,
             slots,
             code: Mutex::new(Code { table: CodeTable::default(), side }),
-            filter: PageFilter::new(count),
+            filter: if check.is_some() { PageFilter::of_all_stores() } else { PageFilter::new(count) },
             epoch_starts: (0..count).map(|_| AtomicU64::new(NOT_STARTED)).collect(),
             points: x86::Points::default(),
             widening,
             repair,
             injecting,
+            check,
             vcpus,
             threads: Mutex::default(),
             findings: Mutex::default(),
@@ -407,6 +411,7 @@ impl Hooks for &'static Sanitizer {
                 counts.memory.tables.insert("segments", code.table.segments());
                 if let Some(side) = &mut code.side {
                     counts.drop(&[("recording", u64::from(!side.past().finish()))]);
+                    self.finish_check(side, &mut counts);
                     counts.add_stores(side);
                 }
             }

@@ -2,6 +2,10 @@
 //!
 //! Everything here is behind one lock. It is entered at translations, at stores to pages that hold code, and at the executions that need a closer look.
 
+mod settle;
+
+pub use settle::{NOTICED_FOR, ToldOf};
+
 use crate::patching::{Context, Patching, TaskName};
 use crate::places::Places;
 use crate::qemu::cpu::CurrentCpu;
@@ -12,7 +16,7 @@ use crate::recorder::{Past, Recorder};
 use crate::segment::{CodeTable, Segment, phys_pieces};
 use crate::vcpu::VcpuState;
 use crate::x86::straight::is_straight;
-use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
+use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::candidates::Candidates;
 use icsan_model::event::Store;
 use icsan_model::history::{History, Holding, Judged, Place, Question, Ran};
@@ -21,17 +25,13 @@ use icsan_model::memory::PAGE;
 use icsan_model::profile::Profile;
 use icsan_model::x86::length::X86Length;
 use rustc_hash::FxHashMap;
+use settle::Noticed;
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
-
-/// Changes that were noticed in memory before their store was told of: how many are remembered, and for how long. A store is told of right after it was made; only the
-/// host's scheduler can come in between.
-const NOTICED: usize = 64;
-const NOTICED_FOR: Duration = Duration::from_secs(1);
+use std::time::Duration;
 
 /// How long an execution waits for the store behind a change that was noticed: without its writer the verdict may be another one (AMD promises that one
 /// store inside a quadword is never seen in part, but not that several are not).
-const LATE: Duration = Duration::from_millis(20);
+pub const LATE: Duration = Duration::from_millis(20);
 
 /// Changed bytes with at least so many unchanged ones between them are taken for different stores.
 const APART: usize = 16;
@@ -46,15 +46,6 @@ const FORGET_EVERY: u64 = 4096;
 /// Stores to a page, since code in it was last translated, at whose multiples it is asked whether it holds any code still. As many as clear a page by eight bytes each.
 const RETIRE_EVERY: u32 = 512;
 
-/// A change whose store has not been told of.
-#[derive(Debug)]
-struct Noticed {
-    seq: Seq,
-    phys: Phys,
-    len: u64,
-    at: Instant,
-}
-
 /// A store to code, as it was told of.
 #[derive(Clone, Copy, Debug)]
 pub struct CodeStore<'a> {
@@ -68,8 +59,6 @@ pub struct CodeStore<'a> {
     pub phys: Phys,
     /// What; it changes at once, and lies in one page.
     pub bytes: &'a [u8],
-    /// Is it a further part of the same access?
-    pub continued: bool,
 }
 
 /// What a change of code means for the segments that it may concern.
@@ -101,7 +90,11 @@ pub struct StoreSide {
     profile: Profile,
     by_phys: FxHashMap<u64, Vec<&'static Segment>>,
     places: Places,
+    /// Where each page that holds code is in the host's memory, by page number.
+    hosts: FxHashMap<u64, HostPage>,
     noticed: VecDeque<Noticed>,
+    /// Stores after which memory held something else than they were told to store, for good and with nobody who explains it.
+    untrue: Vec<ToldOf>,
     /// The last own store of each vCPU that a branch would make visible.
     own_pc: Vec<Option<Linear>>,
     /// Reads a task's name from guest memory.
@@ -130,7 +123,9 @@ impl StoreSide {
             profile,
             by_phys: FxHashMap::default(),
             places: Places::default(),
+            hosts: FxHashMap::default(),
             noticed: VecDeque::new(),
+            untrue: Vec::new(),
             own_pc: vec![None; vcpus],
             task_name,
             ledger: Ledger::default(),
@@ -186,14 +181,12 @@ impl StoreSide {
 
     /// A vCPU has made a store: who ran there.
     fn note_writer(&mut self, seq: Seq, store: &CodeStore<'_>, cpu: &CurrentCpu) {
-        let Self { patching, task_name, .. } = self;
+        let Self { history, patching, task_name, .. } = self;
         let context = patching.context(store.vcpu, None, |task| task_name(cpu, task));
         // The upper half of the address space is the kernel's. (Firmware and boot loaders run in the lower half, and make no system calls.)
         let user = store.pc.0 >> 63 == 0;
-        if user && self.patching.has_many_tasks() {
-            self.forget_uncommitted();
-        }
-        self.patching.store(seq, store.vcpu, user, context);
+        let memory = history.memory();
+        patching.store(seq, store.vcpu, user, context, |store| memory.record(store).is_some());
     }
 
     /// Patches under way need not remember what the history has forgotten.
@@ -233,6 +226,7 @@ impl StoreSide {
     /// Makes the contents of a page known that holds code; `true` if they were not.
     pub fn learn_page(&mut self, phys: Phys, host: HostPage) -> bool {
         self.stores_since.remove(&(phys.0 / PAGE));
+        self.hosts.insert(phys.0 / PAGE, host);
         if self.history.memory().page(phys).is_some() {
             return false;
         }
@@ -268,20 +262,7 @@ impl StoreSide {
                 _ => spans.push(at..at + 1),
             }
         }
-        spans.into_iter().map(|span| self.notice(page.offset(span.start as u64), &now[span], next())).collect()
-    }
-
-    /// A change of memory that no store explains so far.
-    fn notice(&mut self, phys: Phys, bytes: &[u8], seq: Seq) -> Touched {
-        let len = bytes.len() as u64;
-        let store = Store { vcpu: None, pc: None, linear: None, phys, bytes: bytes.to_vec() };
-        self.history.store(seq, store, Epoch::default());
-        self.counts.unseen += 1;
-        if self.noticed.len() == NOTICED {
-            self.noticed.pop_front();
-        }
-        self.noticed.push_back(Noticed { seq, phys, len, at: Instant::now() });
-        Touched { segments: self.reached(phys, len), seq: Some(seq) }
+        spans.into_iter().map(|span| self.notice(page.offset(span.start as u64), &now[span], None, next())).collect()
     }
 
     /// Was a change of the segment just noticed, so that its store will be told of any moment?
@@ -308,57 +289,48 @@ impl StoreSide {
         }
     }
 
+    /// Before a store to pages that hold code is looked at: it shows whether the vCPU has taken a branch since its last one.
+    pub fn arrives(&mut self, table: &CodeTable, vcpu: Vcpu, pc: Linear, state: &VcpuState, slots: &VcpuSlots<'_>) {
+        self.branch_before(vcpu, state, slots, pc, table);
+    }
+
     /// A store to a page that holds code. `next` gives the next place in the order.
-    pub fn store(
-        &mut self,
-        table: &CodeTable,
-        store: &CodeStore<'_>,
-        state: &VcpuState,
-        slots: &VcpuSlots<'_>,
-        cpu: &CurrentCpu,
-        next: impl FnOnce() -> Seq,
-    ) -> Touched {
-        let CodeStore { vcpu, pc, linear, phys, bytes, continued } = *store;
+    pub fn store(&mut self, store: &CodeStore<'_>, state: &VcpuState, cpu: &CurrentCpu, next: impl FnOnce() -> Seq) -> Touched {
+        let CodeStore { vcpu, pc, linear, phys, bytes } = *store;
         if self.history.memory().page(phys).is_none() {
             return Touched::default();
         }
         let len = bytes.len() as u64;
-        let (pc, linear) = (Some(pc), Some(linear));
-        if !self.differs(phys, bytes) {
-            // It changed nothing, or its change was noticed before it was told of.
-            let Some(seq) = self.take_noticed(phys, len) else { return Touched::default() };
-            if !continued {
-                self.branch_before(vcpu, state, slots, store.pc, table);
-            }
-            let offset =
-                |linear: Linear| Linear(linear.0.wrapping_add(self.first_changed(seq).map_or(0, |first| first.0.wrapping_sub(phys.0))));
-            self.history.attribute(seq, vcpu, pc, linear.map(offset), state.epoch);
+        let mut touched = Touched::default();
+        // Its change may have been noticed before it was told of.
+        for seq in self.take_noticed(phys, bytes) {
+            let offset = self.first_changed(seq).map_or(0, |first| first.0.wrapping_sub(phys.0));
+            self.history.attribute(seq, vcpu, Some(pc), Some(linear.offset(offset)), state.epoch);
             self.counts.unseen = self.counts.unseen.saturating_sub(1);
-            self.counts.stores += 1;
-            self.note_own(vcpu, store.pc);
-            self.note_writer(seq, store, cpu);
-            return Touched { segments: self.reached(phys, len), seq: None };
+            self.noted(seq, store, cpu, &mut touched, len);
         }
-        if !continued {
-            self.branch_before(vcpu, state, slots, store.pc, table);
+        if self.differs(phys, bytes) {
+            let seq = next();
+            let (pc, linear) = (Some(pc), Some(linear));
+            self.history.store(seq, Store { vcpu: Some(vcpu), pc, linear, phys, bytes: bytes.to_vec() }, state.epoch);
+            self.noted(seq, store, cpu, &mut touched, len);
+            touched.seq = Some(seq);
         }
-        let seq = next();
-        self.history.store(seq, Store { vcpu: Some(vcpu), pc, linear, phys, bytes: bytes.to_vec() }, state.epoch);
+        touched
+    }
+
+    /// The store is, or explains, the change at that place in the order.
+    fn noted(&mut self, seq: Seq, store: &CodeStore<'_>, cpu: &CurrentCpu, touched: &mut Touched, len: u64) {
         self.counts.stores += 1;
-        self.note_own(vcpu, store.pc);
+        self.note_own(store.vcpu, store.pc);
         self.note_writer(seq, store, cpu);
-        Touched { segments: self.reached(phys, len), seq: Some(seq) }
+        if touched.segments.is_empty() {
+            touched.segments = self.reached(store.phys, len);
+        }
     }
 
     fn first_changed(&self, seq: Seq) -> Option<Phys> {
         self.history.memory().record(seq).map(|record| record.store.phys)
-    }
-
-    fn take_noticed(&mut self, phys: Phys, len: u64) -> Option<Seq> {
-        self.noticed.retain(|noticed| noticed.at.elapsed() < NOTICED_FOR);
-        let inside = |noticed: &Noticed| phys <= noticed.phys && noticed.phys.0 + noticed.len <= phys.0 + len;
-        let index = self.noticed.iter().rposition(inside)?;
-        self.noticed.remove(index).map(|noticed| noticed.seq)
     }
 
     fn note_own(&mut self, vcpu: Vcpu, pc: Linear) {
@@ -422,7 +394,7 @@ impl StoreSide {
             bytes.into_iter().filter(|(phys, byte)| memory.now(*phys).is_some_and(|known| known != *byte)).collect();
         let adjacent = |a: &(Phys, u8), b: &(Phys, u8)| a.0.offset(1) == b.0 && !b.0.0.is_multiple_of(PAGE);
         let spans = changed.chunk_by(adjacent);
-        spans.map(|span| self.notice(span[0].0, &span.iter().map(|(_, byte)| *byte).collect::<Vec<_>>(), next())).collect()
+        spans.map(|span| self.notice(span[0].0, &span.iter().map(|(_, byte)| *byte).collect::<Vec<_>>(), None, next())).collect()
     }
 
     /// Where a segment lies, with the page that an instruction in it might reach into.
@@ -548,6 +520,7 @@ impl StoreSide {
     pub fn retire(&mut self, phys: Phys) {
         self.history.forget_page(phys);
         self.stores_since.remove(&(phys.0 / PAGE));
+        self.hosts.remove(&(phys.0 / PAGE));
         self.counts.retired += 1;
     }
 

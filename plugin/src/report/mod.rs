@@ -12,6 +12,7 @@ pub mod text;
 use crate::config::Config;
 use crate::qemu::install::Machine;
 use crate::repair::RepairCounts;
+use crate::store_check::CheckCounts;
 use crate::store_side::{StoreCounts, StoreSide};
 use crate::vcpu::VcpuState;
 use crate::widen::WidenCounts;
@@ -63,6 +64,8 @@ pub struct Counts {
     pub widened: Option<WidenCounts>,
     /// What was done about QEMU's own outdated blocks; `None` without `emulator=repair`.
     pub emulator: Option<RepairCounts>,
+    /// How many stores were compared with memory; `None` without `check=stores`.
+    pub checked: Option<CheckCounts>,
     /// Why writers may be unknown, if so.
     pub no_writers: Option<&'static str>,
     /// What the plugin itself holds.
@@ -89,6 +92,7 @@ impl Default for Counts {
             commits: None,
             widened: None,
             emulator: None,
+            checked: None,
             no_writers: None,
             memory: MemoryCounts::default(),
             dropped: 0,

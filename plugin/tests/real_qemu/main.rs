@@ -17,5 +17,6 @@ mod machine;
 mod recording;
 mod refusals;
 mod report;
+mod store_forms;
 mod symbols;
 mod widen;
