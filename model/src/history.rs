@@ -302,12 +302,21 @@ impl History {
         held
     }
 
-    /// The last moment, up to its `since`, at which memory held the run. A vCPU that enters a run while another one's store to it is just being told of may have
-    /// taken its moment from after that store, and yet execute the old bytes.
+    /// A moment at which memory held the run: its `since`, if it did then. A vCPU takes its moment, and then finds in memory what it runs. If memory held something else at that moment, a store has put it there
+    /// since, which was told of later: the first such one. (Bytes A become B, and A again. The vCPU comes while B has its place in the order, but is not noted yet, and the second A has none. It has
+    /// found A, so it came after both, and holds nothing of B.) If there is none, the moment was taken after memory was looked at, as it is where a page moved: then it is the last one before.
     fn stood(&self, ran: &Ran<'_>) -> Option<Seq> {
         let bytes = || (0..).zip(ran.run.bytes()).filter_map(|(i, byte)| Some((ran.place.phys(ran.run.linear().offset(i))?, *byte)));
         let differs = |at: Seq| bytes().any(|(phys, byte)| self.memory.byte(phys, at).is_some_and(|known| known != byte));
         let mut at = ran.since;
+        if !differs(at) {
+            return Some(at);
+        }
+        let mut later: Vec<Seq> = bytes().flat_map(|(phys, _)| self.memory.changes(phys, at).collect::<Vec<_>>()).collect();
+        later.sort_unstable();
+        if let Some(later) = later.into_iter().find(|later| !differs(*later)) {
+            return Some(later);
+        }
         for _ in 0..MAX_WALK {
             if !differs(at) {
                 return Some(at);

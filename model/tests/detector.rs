@@ -5,7 +5,7 @@ mod board;
 use board::{Code, Fences, Own, Shared};
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::decode::Decode;
-use icsan_model::detector::changes::{Changes, Told};
+use icsan_model::detector::changes::{Changes, Settling, Told, ToldOf};
 use icsan_model::detector::flags::{Flag, Flags, OwnBoard, Rules, Segment};
 use icsan_model::event::Store;
 use icsan_model::history::{History, Place};
@@ -183,19 +183,27 @@ fn a_new_segment_knows_of_the_last_change_before_it() {
     }
 }
 
+fn change() -> Told {
+    Told { changes: true, ..Told::default() }
+}
+
+fn late(seq: u64) -> Told {
+    Told { late: vec![Seq(seq)], ..Told::default() }
+}
+
 #[test]
 fn a_store_that_is_told_of_late_explains_what_was_noticed() {
     let (mut history, mut changes, [end, before]) = past();
     let at = Duration::from_millis;
     let told =
         Store { vcpu: Some(Vcpu(1)), pc: Some(Linear(9)), linear: Some(Linear(0x7ffa)), phys: Phys(0x2ffa), bytes: vec![0, 0, 7, 7] };
-    assert_eq!(changes.tell(history.memory(), told.phys, &told.bytes, at(0)), Told::Change);
+    assert_eq!(changes.tell(history.memory(), told.phys, &told.bytes, at(0)), change());
     let touched = changes.notice(&mut history, Phys(0x2ffc), &[7, 7], Seq(1), at(100));
     assert_eq!((touched.segments.len(), touched.seq), (2, Some(Seq(1))));
     assert!(changes.awaits_store(&end, at(119)) && changes.awaits_store(&before, at(119)) && !changes.awaits_store(&end, at(120)));
-    assert_eq!(changes.tell(history.memory(), Phys(0x2ffc), &[7], at(101)), Told::Nothing, "it covers a part of it only");
-    assert_eq!(changes.tell(history.memory(), told.phys, &told.bytes, at(101)), Told::Late(Seq(1)));
-    assert_eq!(changes.tell(history.memory(), told.phys, &told.bytes, at(101)), Told::Nothing, "once");
+    assert_eq!(changes.tell(history.memory(), Phys(0x2ffc), &[7], at(101)), Told::default(), "it covers a part of it only");
+    assert_eq!(changes.tell(history.memory(), told.phys, &told.bytes, at(101)), late(1));
+    assert_eq!(changes.tell(history.memory(), told.phys, &told.bytes, at(101)), Told::default(), "once");
     let touched = changes.attribute(&mut history, Seq(1), &told, Epoch(1));
     assert_eq!((touched.segments.len(), touched.seq), (2, None));
     let known = &history.memory().record(Seq(1)).unwrap().store;
@@ -211,12 +219,64 @@ fn a_store_is_waited_for_a_second_and_the_latest_64_are() {
     changes.notice(&mut history, Phys(0x2000), &[7], Seq(1), Duration::ZERO);
     let tell =
         |changes: &mut Changes<_>, history: &History, at| changes.tell(history.memory(), Phys(0x2000), &[7], Duration::from_millis(at));
-    assert_eq!(tell(&mut changes.clone(), &history, 999), Told::Late(Seq(1)));
-    assert_eq!(tell(&mut changes.clone(), &history, 1000), Told::Nothing);
+    assert_eq!(tell(&mut changes.clone(), &history, 999), late(1));
+    assert_eq!(tell(&mut changes.clone(), &history, 1000), Told::default());
     for more in 1..64 {
         changes.notice(&mut history, Phys(0x2000 + more), &[7], Seq(1 + more), Duration::ZERO);
     }
-    assert_eq!(tell(&mut changes.clone(), &history, 1), Told::Late(Seq(1)));
+    assert_eq!(tell(&mut changes.clone(), &history, 1), late(1));
     changes.notice(&mut history, Phys(0x2100), &[7], Seq(99), Duration::ZERO);
-    assert_eq!(tell(&mut changes, &history, 1), Told::Nothing);
+    assert_eq!(tell(&mut changes, &history, 1), Told::default());
+}
+
+#[test]
+fn a_store_explains_all_that_it_stored_and_nothing_else() {
+    let (mut history, mut changes, _) = past();
+    for (seq, phys, byte) in [(1, 0x2000, 7), (2, 0x2002, 8), (3, 0x2003, 9)] {
+        changes.notice(&mut history, Phys(phys), &[byte], Seq(seq), Duration::ZERO);
+    }
+    // The middle one is another vCPU's, which overwrote it.
+    let told = changes.tell(history.memory(), Phys(0x2000), &[7, 0, 1, 9], Duration::ZERO);
+    assert_eq!(told, Told { late: vec![Seq(1), Seq(3)], changes: true });
+}
+
+/// vCPU 1 stores 7 (told of as `told`), and memory holds `now` when that is told.
+fn settled(earlier: Option<(u16, u8)>, told: u8, now: u8) -> (History, Changes<Rc<Code<AtomicU64>>>, usize) {
+    let (mut history, mut changes, _) = past();
+    let phys = Phys(0x2000);
+    let store = |vcpu, byte| Store { vcpu: Some(Vcpu(vcpu)), pc: Some(Linear(9)), linear: Some(Linear(0x7000)), phys, bytes: vec![byte] };
+    if let Some((vcpu, byte)) = earlier {
+        changes.store(&mut history, Seq(1), store(vcpu, byte), Epoch::default());
+    }
+    let before = [history.memory().now(phys).unwrap()];
+    changes.store(&mut history, Seq(2), store(1, told), Epoch::default());
+    let told = ToldOf { vcpu: Vcpu(1), pc: Linear(9), linear: Linear(0x7000) };
+    let settling = Settling { told, phys, before: &before, now: &[now] };
+    let settled = changes.settle(&mut history, settling, Duration::ZERO, || Seq(3));
+    assert_eq!(history.memory().now(phys), Some(now), "what is known is what memory holds");
+    assert_eq!(settled.touched.len(), usize::from(now != history.memory().byte(phys, Seq(2)).unwrap()));
+    (history, changes, settled.explained)
+}
+
+#[test]
+fn what_memory_holds_is_what_is_known_whatever_was_told() {
+    let second = Duration::from_secs(1);
+    let writer = |history: &History| history.memory().record(Seq(3)).map(|record| record.store.vcpu);
+    // As told.
+    let (history, changes, _) = settled(None, 7, 7);
+    assert_eq!((writer(&history), changes.unsettled()), (None, 0));
+    // Another vCPU's store, which was told of before, came after it.
+    let (history, changes, explained) = settled(Some((0, 5)), 7, 5);
+    assert_eq!((writer(&history), changes.unsettled(), explained), (Some(Some(Vcpu(0))), 0, 1));
+    // Its own does not explain that.
+    let (history, mut changes, explained) = settled(Some((1, 5)), 7, 5);
+    assert_eq!((writer(&history), changes.unsettled(), explained), (Some(None), 1, 0));
+    assert!(changes.untrue(second, Duration::from_millis(999)).is_empty());
+    assert_eq!(changes.untrue(second, second).len(), 1, "nobody stored what memory holds");
+    assert!(changes.untrue(second, second).is_empty(), "once");
+    // Another vCPU's, which is told of later, does.
+    let (history, mut changes, _) = settled(None, 7, 6);
+    assert_eq!((writer(&history), changes.unsettled()), (Some(None), 1));
+    assert_eq!(changes.tell(history.memory(), Phys(0x2000), &[6], Duration::ZERO), late(3));
+    assert!(changes.unsettled() == 0 && changes.untrue(second, second).is_empty());
 }

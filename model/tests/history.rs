@@ -51,8 +51,8 @@ struct Fast {
     cpus: Vec<Cpu>,
     /// Changes that wait for their store, oldest first: place in the order, address, bytes.
     noticed: Vec<(Seq, Phys, Vec<u8>)>,
-    /// A store that was just told of late, and the change that it made.
-    late: Option<(Seq, Store)>,
+    /// Stores that were just told of late, by the change that they made.
+    late: BTreeMap<Seq, Store>,
     slow: u64,
 }
 
@@ -72,7 +72,7 @@ impl Fast {
         let cpus = (0..strategies::VCPUS).map(cpu).collect();
         let flags = board::flags(board, strategies::VCPUS, Rules { writers: true, snoop: profile.snoop });
         let changes = Changes::new(history.window());
-        Self { profile, history, changes, flags, segments: Vec::new(), cpus, noticed: Vec::new(), late: None, slow: 0 }
+        Self { profile, history, changes, flags, segments: Vec::new(), cpus, noticed: Vec::new(), late: BTreeMap::new(), slow: 0 }
     }
 
     fn cpu(&self, vcpu: Vcpu) -> &Cpu {
@@ -81,37 +81,39 @@ impl Fast {
 
     /// A vCPU tells of a store. What becomes of it is found out by brute force as well, and must be the same. Answers
     /// with what happens in the end.
-    fn tell(&mut self, event: &Event) -> Event {
-        let nothing = Event::Commit { stores: Vec::new() };
+    fn tell(&mut self, event: &Event) -> Vec<Event> {
         let late = matches!(event, Event::Attribute { .. });
         let told = match event {
             Event::Store(store) if store.vcpu.is_some() => store.clone(),
             Event::Attribute { store, vcpu, pc, linear } => {
-                let Some((_, phys, bytes)) = self.noticed.iter().find(|(seq, ..)| seq == store) else { return nothing };
+                let Some((_, phys, bytes)) = self.noticed.iter().find(|(seq, ..)| seq == store) else { return Vec::new() };
                 Store { vcpu: Some(*vcpu), pc: *pc, linear: *linear, phys: *phys, bytes: bytes.clone() }
             }
-            _ => return event.clone(),
+            _ => return vec![event.clone()],
         };
         let memory = self.history.memory();
         let end = told.phys.0 + told.bytes.len() as u64;
-        let inside = |(_, phys, bytes): &&(Seq, Phys, Vec<u8>)| *phys >= told.phys && phys.0 + bytes.len() as u64 <= end;
-        let changes = (0..).zip(&told.bytes).any(|(i, byte)| memory.byte(told.phys.offset(i), Seq(u64::MAX)) != Some(*byte));
-        let waits = self.noticed.iter().rfind(inside).map(|(seq, ..)| *seq);
-        let expected = if changes { Told::Change } else { waits.map_or(Told::Nothing, Told::Late) };
+        let byte = |at: Phys| memory.byte(at, Seq(u64::MAX));
+        let stored = |at: Phys| (told.phys.0..end).contains(&at.0).then(|| told.bytes[(at.0 - told.phys.0) as usize]);
+        let explained =
+            |phys: Phys, len: usize| (0..len as u64).map(|i| phys.offset(i)).all(|at| stored(at).is_some() && stored(at) == byte(at));
+        let changes = (0..).zip(&told.bytes).any(|(i, new)| byte(told.phys.offset(i)) != Some(*new));
+        let late_ones: Vec<Seq> =
+            self.noticed.iter().filter(|(_, phys, bytes)| explained(*phys, bytes.len())).map(|(seq, ..)| *seq).collect();
+        let expected = Told { late: late_ones, changes };
         assert_eq!(self.changes.tell(memory, told.phys, &told.bytes, Duration::ZERO), expected);
-        match expected {
-            // It was overwritten before it was told of: the guest did not store it now.
-            Told::Change if late => nothing,
-            Told::Nothing => nothing,
-            Told::Change => event.clone(),
-            Told::Late(seq) => {
-                let (_, phys, _) = self.noticed.remove(self.noticed.iter().position(|(known, ..)| *known == seq).unwrap());
-                let linear = told.linear.map(|linear| linear.offset(phys.0 - told.phys.0));
-                let (vcpu, pc) = (told.vcpu.unwrap(), told.pc);
-                self.late = Some((seq, told));
-                Event::Attribute { store: seq, vcpu, pc, linear }
-            }
+        let mut events = Vec::new();
+        for seq in expected.late {
+            let (_, phys, _) = self.noticed.remove(self.noticed.iter().position(|(known, ..)| *known == seq).unwrap());
+            let linear = told.linear.map(|linear| linear.offset(phys.0 - told.phys.0));
+            events.push(Event::Attribute { store: seq, vcpu: told.vcpu.unwrap(), pc: told.pc, linear });
+            self.late.insert(seq, told.clone());
         }
+        // What was overwritten before it was told of late is nothing that the guest stores now.
+        if changes && !late {
+            events.push(event.clone());
+        }
+        events
     }
 
     fn touch(&mut self, touched: &Touched<Rc<Code<AtomicU64>>>) {
@@ -155,8 +157,7 @@ impl Fast {
                 self.forget(store.phys, store.bytes.len() as u64);
             }
             Event::Attribute { store, vcpu, .. } => {
-                let (late, told) = self.late.take().expect("it was told of");
-                assert_eq!(late, *store);
+                let told = self.late.remove(store).expect("it was told of");
                 let touched = changes.attribute(history, *store, &told, self.cpus[usize::from(vcpu.0)].epoch);
                 self.touch(&touched);
             }
@@ -262,16 +263,15 @@ impl Both {
 
     /// The next event, as the detector takes it. Answers for an execution.
     fn apply(&mut self, event: &Event) -> Option<(Verdict, Seen)> {
-        let event = match self.fast.tell(event) {
-            Event::Commit { mut stores } => {
+        let mut answer = None;
+        for mut event in self.fast.tell(event) {
+            if let Event::Commit { stores } = &mut event {
                 stores.retain(|store| self.model.memory().record(*store).is_some());
-                Event::Commit { stores }
             }
-            event => event,
-        };
-        let verdict = self.model.apply(&event).expect("the guest does what can be");
-        let seen = self.fast.apply(&event, verdict.seq)?;
-        Some((verdict, seen))
+            let verdict = self.model.apply(&event).expect("the guest does what can be");
+            answer = self.fast.apply(&event, verdict.seq).map(|seen| (verdict, seen));
+        }
+        answer
     }
 }
 

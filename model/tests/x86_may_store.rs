@@ -1,7 +1,8 @@
 //! The table of what never stores, against a decoder.
 
-use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, OpAccess};
+use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpAccess};
 use icsan_model::x86::may_store::may_store;
+use icsan_model::x86::store_kind::{StoreKind, store_kind};
 
 const PREFIXES: [&[u8]; 9] = [&[], &[0x66], &[0xf2], &[0xf3], &[0xf0], &[0x67], &[0x48], &[0x66, 0x41], &[0xf3, 0x48]];
 
@@ -71,4 +72,26 @@ fn most_of_what_does_not_store_is_known_not_to() {
     let storing: [&[u8]; 8] =
         [&[0x55], &[0xe8, 0, 0, 0, 0], &[0x48, 0x89, 0x07], &[0xaa], &[0xa4], &[0xff, 0xd0], &[0x01, 0x07], &[0x0f, 0x11, 0x07]];
     assert!(storing.iter().all(|bytes| may_store(bytes)) && may_store(&[]));
+}
+
+/// Every instruction that a decoder lets have a LOCK prefix is in the table of stores whose told value is an operand, and so is every MOVBE; nothing else is.
+#[test]
+fn what_is_locked_has_a_kind() {
+    let (mut locked, mut plain) = (0, 0);
+    every_instruction(|bytes, stores| {
+        let code = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
+        if !stores || code.is_invalid() || code.len() != bytes.len() {
+            return;
+        }
+        let exchange = code.mnemonic() == Mnemonic::Xchg;
+        if code.has_lock_prefix() && !exchange {
+            locked += 1;
+            assert_ne!(store_kind(bytes), StoreKind::Plain, "{bytes:02x?} is {code}");
+        } else {
+            plain += 1;
+            let kind = if code.mnemonic() == Mnemonic::Movbe { StoreKind::Swapped } else { StoreKind::Plain };
+            assert_eq!(store_kind(bytes), kind, "{bytes:02x?} is {code}");
+        }
+    });
+    assert!(locked > 1000 && plain > 100_000, "{locked} and {plain}");
 }

@@ -47,6 +47,8 @@ pub struct Config {
     pub repair: bool,
     /// Where the event recording goes.
     pub record: Option<PathBuf>,
+    /// Is memory compared after each store with what is noted of it?
+    pub check: bool,
 }
 
 /// Why a command line is refused.
@@ -101,6 +103,7 @@ const KEYS: &[(&str, bool)] = &[
     ("commit", true),
     ("emulator", true),
     ("record", true),
+    ("check", true),
 ];
 
 fn known_keys() -> String {
@@ -226,6 +229,13 @@ impl Config {
             Some("report") => true,
             Some(value) => return Err(bad("known", value, "note or report is expected")),
         };
+        let check = match pairs.get("check") {
+            None => false,
+            Some("stores") if writers => true,
+            Some("stores") => return Err(ConfigError::NeedsWriters { key: "check", value: "stores".to_owned() }),
+            Some(value) if switch(value) == Some(false) => false,
+            Some(value) => return Err(bad("check", value, "off or stores is expected")),
+        };
         let exitcode = match pairs.get("exitcode") {
             None => 0,
             Some(value) => match value.parse() {
@@ -265,6 +275,7 @@ impl Config {
             serialize,
             repair,
             record,
+            check,
         })
     }
 }
@@ -379,6 +390,9 @@ mod tests {
             (&["widen=100", "writers=off"][..], "needs the store side"),
             (&["record=/tmp/x", "writers=off"][..], "needs the store side"),
             (&["record=on"][..], "a path is expected"),
+            (&["check=all"][..], "off or stores"),
+            (&["check=on"][..], "off or stores"),
+            (&["check=stores", "writers=off"][..], "needs the store side"),
             (&["widen=0"][..], "a number of blocks"),
             (&["widen=on"][..], "a number of blocks"),
             (&["widen=-5"][..], "a number of blocks"),

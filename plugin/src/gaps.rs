@@ -51,6 +51,11 @@ gaps! {
         "repair",
         "a block that may be outdated could not be translated again: it is executed as it is, and not judged"
     );
+    /// A store after which memory held something else than was noted of it (`check=stores`).
+    UntrueStore = (
+        "untrue_stores",
+        "memory does not hold what was noted of a store: what QEMU told of its value is not true, and verdicts on code that it changed may be wrong; please report the lines above"
+    );
 }
 
 static COUNTS: [AtomicU64; Gap::ALL.len()] = [const { AtomicU64::new(0) }; Gap::ALL.len()];

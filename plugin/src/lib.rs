@@ -21,6 +21,7 @@ pub mod report;
 pub mod sanitizer;
 pub mod segment;
 pub mod skipped;
+pub mod store_check;
 pub mod store_side;
 pub mod suppress;
 pub mod vcpu;

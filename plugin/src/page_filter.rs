@@ -48,6 +48,7 @@ pub struct PageFilter {
     code: Box<[OnceLock<Box<Bits>>]>,
     /// Did code lie above what has bits of its own? Then they may belong to several pages.
     shared: AtomicBool,
+    /// None: all stores are looked at.
     plain: &'static [Plain],
 }
 
@@ -56,6 +57,13 @@ impl PageFilter {
     #[must_use]
     pub fn new(vcpus: usize) -> Self {
         Self::with(&PLAIN[..vcpus.min(VCPUS)])
+    }
+
+    /// The same, but nothing is remembered: every store of the guest is looked at.
+    #[must_use]
+    pub fn of_all_stores() -> Self {
+        PLAIN.iter().for_each(Plain::clear);
+        Self::with(&[])
     }
 
     fn with(plain: &'static [Plain]) -> Self {
@@ -199,6 +207,15 @@ mod tests {
             filter.forget(Vcpu(0));
             assert!(!filter.plain[0].holds(Linear(page * PAGE)), "page {page}");
         }
+    }
+
+    #[test]
+    fn a_filter_of_all_stores_remembers_nothing() {
+        let filter = PageFilter::of_all_stores();
+        filter.note_plain(Vcpu(0), Linear(0x7000), Phys(0x9000));
+        filter.forget(Vcpu(0));
+        filter.mark(Phys(0x5000));
+        assert!(!filter.is_plain(Vcpu(0), Linear(0x7000)) && filter.may_hold_code(Phys(0x5000)));
     }
 
     #[test]

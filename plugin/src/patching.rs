@@ -133,6 +133,9 @@ pub struct Patching {
     frames: Vec<Frame>,
     /// What user tasks stored to code and did not commit, by task.
     user_stores: FxHashMap<Task, VecDeque<Seq>>,
+    /// User stores since all were looked through the last time, and how many were left then.
+    since_sweep: usize,
+    left_by_sweep: usize,
     writers: FxHashMap<Seq, Writer>,
     writer_order: VecDeque<Seq>,
     /// What found no room.
@@ -167,6 +170,8 @@ impl Patching {
             isolation: Isolation::default(),
             frames: Vec::new(),
             user_stores: FxHashMap::default(),
+            since_sweep: 0,
+            left_by_sweep: 0,
             writers: FxHashMap::default(),
             writer_order: VecDeque::new(),
             dropped: 0,
@@ -310,8 +315,8 @@ impl Patching {
         self.push(entry, Entered::SystemCall, stores);
     }
 
-    /// A task stored to code; `user`: with user privileges.
-    pub fn store(&mut self, seq: Seq, vcpu: Vcpu, user: bool, context: Context) {
+    /// A task stored to code; `user`: with user privileges. `remembered`: does the history remember a store? To commit one that it has forgotten changes nothing.
+    pub fn store(&mut self, seq: Seq, vcpu: Vcpu, user: bool, context: Context, remembered: impl Fn(Seq) -> bool) {
         let who = self.tasks.who(vcpu);
         let task = who.best();
         if user {
@@ -330,11 +335,9 @@ impl Patching {
             }
         }
         if user {
-            if self.has_many_tasks() && !self.user_stores.contains_key(&task) {
-                // The one that stored nothing for the longest time.
-                let idle = self.user_stores.iter().min_by_key(|(_, stores)| stores.back().copied()).map(|(idle, _)| *idle);
-                idle.map(|idle| self.user_stores.remove(&idle));
-                self.dropped += 1;
+            self.since_sweep += 1;
+            if self.user_stores.len() >= MAX_TASKS && !self.user_stores.contains_key(&task) {
+                self.make_room(&remembered);
             }
             let stores = self.user_stores.entry(task).or_default();
             if stores.len() >= MAX_STORES {
@@ -351,10 +354,21 @@ impl Patching {
         self.writers.insert(seq, Writer { function, chain, context });
     }
 
-    /// Is there no room for the stores of one more user task?
-    #[must_use]
-    pub fn has_many_tasks(&self) -> bool {
-        self.user_stores.len() >= MAX_TASKS
+    /// Makes room for the stores of one more user task. To look through all stores is put off until as many more have been made as were left the last time, so that a store pays the
+    /// same share whatever is remembered.
+    fn make_room(&mut self, remembered: &impl Fn(Seq) -> bool) {
+        if self.since_sweep >= self.left_by_sweep {
+            self.forget_stores(remembered);
+            self.since_sweep = 0;
+            self.left_by_sweep = self.user_stores.values().map(VecDeque::len).sum();
+        }
+        if self.user_stores.len() < MAX_TASKS {
+            return;
+        }
+        // The one that stored nothing for the longest time.
+        let idle = self.user_stores.iter().min_by_key(|(_, stores)| stores.back().copied()).map(|(idle, _)| *idle);
+        let stores = idle.and_then(|idle| self.user_stores.remove(&idle));
+        self.dropped += u64::from(stores.is_some_and(|stores| stores.into_iter().any(remembered)));
     }
 
     /// Forgets the stores that are not `remembered` by the history any more: to commit them changes nothing.
@@ -383,7 +397,7 @@ mod tests {
     }
 
     fn store(patching: &mut Patching, seq: u64, vcpu: u16) {
-        patching.store(Seq(seq), Vcpu(vcpu), false, Context::default());
+        patching.store(Seq(seq), Vcpu(vcpu), false, Context::default(), |_| true);
     }
 
     #[test]
@@ -433,23 +447,31 @@ mod tests {
     #[test]
     fn tasks_that_stored_long_ago_make_room() {
         let mut patching = Patching::new(1);
-        for task in 0..MAX_TASKS as u64 {
-            patching.switch(Vcpu(0), None, 100 + task);
-            patching.store(Seq(1 + task), Vcpu(0), true, Context::default());
-        }
-        assert!(patching.has_many_tasks());
-        patching.forget_stores(|store| store != Seq(7));
-        assert!(!patching.has_many_tasks(), "what was forgotten needs no commit");
-        for task in [1, 2] {
+        let looked = std::cell::Cell::new(0);
+        let mut store = |seq: u64, task: u64, forgotten: u64| {
             patching.switch(Vcpu(0), None, task);
-            patching.store(Seq(1000 + task), Vcpu(0), true, Context::default());
+            patching.store(Seq(seq), Vcpu(0), true, Context::default(), |store| {
+                looked.set(looked.get() + 1);
+                store.0 > forgotten
+            });
+            (patching.user_stores.len(), patching.dropped())
+        };
+        for task in 0..MAX_TASKS as u64 {
+            store(1 + task, 100 + task, 0);
         }
-        assert_eq!(
-            (patching.user_stores.len(), patching.dropped()),
-            (MAX_TASKS, 1),
-            "and then the one that has been idle for the longest time"
-        );
-        assert!(!patching.user_stores.contains_key(&Task::Struct(100)) && patching.user_stores.contains_key(&Task::Struct(101)));
+        assert_eq!(store(1000, 1, 7), (MAX_TASKS - 6, 0), "what was forgotten needs no commit");
+        for task in 2..8 {
+            store(1000 + task, task, 7);
+        }
+        assert_eq!(looked.get(), MAX_TASKS, "only who needs room looks");
+        assert_eq!(store(2000, 10, 7), (MAX_TASKS, 1), "and then the one that has been idle for the longest time goes");
+        assert_eq!(store(2001, 11, 9), (MAX_TASKS, 1), "which is no loss if its stores were forgotten");
+        // A task after the other, each of which stores once: all are looked through once in as many stores as are left.
+        looked.set(0);
+        for task in 0..10 * MAX_TASKS as u64 {
+            store(3000 + task, 1000 + task, 0);
+        }
+        assert!(looked.get() <= 25 * MAX_TASKS, "{} for {} stores", looked.get(), 10 * MAX_TASKS);
     }
 
     #[test]
@@ -457,14 +479,14 @@ mod tests {
         let mut patching = Patching::new(2);
         patching.enter_space(Vcpu(0), None, 0x1000);
         patching.enter_space(Vcpu(1), None, 0x2000);
-        patching.store(Seq(1), Vcpu(0), true, Context::default());
-        patching.store(Seq(2), Vcpu(1), true, Context::default());
+        patching.store(Seq(1), Vcpu(0), true, Context::default(), |_| true);
+        patching.store(Seq(2), Vcpu(1), true, Context::default(), |_| true);
         patching.enter_membarrier(Vcpu(0), Linear(50), 0x100);
         assert_eq!(patching.leave(Vcpu(0), Linear(50), 0x100, false), [Seq(1)]);
-        patching.store(Seq(3), Vcpu(0), true, Context::default());
+        patching.store(Seq(3), Vcpu(0), true, Context::default(), |_| true);
         patching.enter_membarrier(Vcpu(0), Linear(50), 0x100);
         assert!(patching.leave(Vcpu(0), Linear(50), 0x100, true).is_empty(), "it failed");
-        patching.store(Seq(4), Vcpu(0), true, Context::default());
+        patching.store(Seq(4), Vcpu(0), true, Context::default(), |_| true);
         patching.enter_membarrier(Vcpu(0), Linear(0x7000_0050), 0x100);
         assert!(
             patching.leave(Vcpu(0), Linear(0x5000_0051), 0x100, false).is_empty()
@@ -494,7 +516,7 @@ mod tests {
     const STACK: u64 = 0x7ffe_0000_0100;
 
     fn user_store(patching: &mut Patching, seq: u64, vcpu: u16) {
-        patching.store(Seq(seq), Vcpu(vcpu), true, Context::default());
+        patching.store(Seq(seq), Vcpu(vcpu), true, Context::default(), |_| true);
     }
 
     #[test]
@@ -526,7 +548,7 @@ mod tests {
                 patching.enter(entry(vcpu, 0x40_1000, 0x40_2000, STACK, true));
                 user_store(&mut patching, 10 + u64::from(vcpu), vcpu);
                 // The kernel stores for it.
-                patching.store(Seq(20 + u64::from(vcpu)), Vcpu(vcpu), false, Context::default());
+                patching.store(Seq(20 + u64::from(vcpu)), Vcpu(vcpu), false, Context::default(), |_| true);
             }
             assert_eq!(patching.writer(Seq(21)).unwrap().function, Some(Linear(0x40_1000)));
             assert_eq!(patching.leave(Vcpu(1), Linear(0x40_2000), STACK, false), [Seq(11), Seq(21)]);

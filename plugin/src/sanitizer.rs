@@ -27,6 +27,7 @@ use crate::report::findings::{Evidence, Findings};
 use crate::report::sink::Sink;
 use crate::report::{Counts, Report, panic_text};
 use crate::segment::CodeTable;
+use crate::store_check::StoreCheck;
 use crate::store_side::StoreSide;
 use crate::vcpu::VcpuState;
 use crate::widen::Widening;
@@ -73,6 +74,7 @@ pub struct Sanitizer {
     widening: Option<Widening>,
     repair: Option<&'static Repair>,
     injecting: Option<Injecting>,
+    check: Option<StoreCheck>,
     vcpus: Box<[Mutex<VcpuState>]>,
     /// Host thread of each vCPU that started.
     threads: Mutex<Vec<(Vcpu, i32)>>,
@@ -140,6 +142,7 @@ impl Sanitizer {
         }
         let injecting = config.inject.and_then(Injecting::new);
         let widening = config.widen.and_then(|widen| Widening::new(widen, count));
+        let check = config.check.then(StoreCheck::default);
         // Last, since what stood in these files is lost from here on: a command line that is refused leaves them alone.
         let recorder = Recorder::open(&config, arch, count).map_err(|error| error.to_string())?;
         sink.start(&Report { arch, config: &config, machine: &machine }).map_err(|error| error.to_string())?;
@@ -154,11 +157,12 @@ impl Sanitizer {
             machine,
             flags,
             code: Mutex::new(Code { table: CodeTable::default(), side }),
-            filter: PageFilter::new(count),
+            filter: if check.is_some() { PageFilter::of_all_stores() } else { PageFilter::new(count) },
             points: x86::Points::default(),
             widening,
             repair,
             injecting,
+            check,
             vcpus,
             threads: Mutex::default(),
             findings: Mutex::default(),
@@ -415,6 +419,7 @@ impl Hooks for &'static Sanitizer {
                 counts.memory.tables.insert("segments", code.table.segments());
                 if let Some(side) = &mut code.side {
                     counts.drop(&[("recording", u64::from(!side.past().finish()))]);
+                    self.finish_check(side, &mut counts);
                     counts.add_stores(side, self.config.symbols.boot());
                 }
             }

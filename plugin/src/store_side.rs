@@ -2,6 +2,8 @@
 //!
 //! Everything here is behind one lock. It is entered at translations, at stores to pages that hold code, and at the executions that need a closer look.
 
+mod settle;
+
 use crate::gaps::Gap;
 use crate::patching::{Context, Patching, TaskName};
 use crate::places::Places;
@@ -16,7 +18,7 @@ use crate::vcpu::VcpuState;
 use crate::x86::straight::is_straight;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::candidates::Candidates;
-use icsan_model::detector::changes::{Changes, Told};
+use icsan_model::detector::changes::Changes;
 use icsan_model::detector::flags::OwnBoard;
 use icsan_model::event::Store;
 use icsan_model::history::{History, Holding, Judged, Place, Question, Ran};
@@ -53,8 +55,6 @@ pub struct CodeStore<'a> {
     pub phys: Phys,
     /// What; it changes at once, and lies in one page.
     pub bytes: &'a [u8],
-    /// Is it a further part of the same access?
-    pub continued: bool,
 }
 
 /// What a change of code means for the segments that it may concern.
@@ -169,14 +169,12 @@ impl StoreSide {
 
     /// A vCPU has made a store: who ran there.
     fn note_writer(&mut self, seq: Seq, store: &CodeStore<'_>, cpu: &CurrentCpu) {
-        let Self { patching, task_name, .. } = self;
+        let Self { history, patching, task_name, .. } = self;
         let context = patching.context(store.vcpu, None, |task| task_name(cpu, task));
         // The upper half of the address space is the kernel's. (Firmware and boot loaders run in the lower half, and make no system calls.)
         let user = store.pc.0 >> 63 == 0;
-        if user && self.patching.has_many_tasks() {
-            self.forget_uncommitted();
-        }
-        self.patching.store(seq, store.vcpu, user, context);
+        let memory = history.memory();
+        patching.store(seq, store.vcpu, user, context, |store| memory.record(store).is_some());
     }
 
     /// Patches under way need not remember what the history has forgotten.
@@ -256,12 +254,6 @@ impl StoreSide {
         touched
     }
 
-    /// A change of memory that no store explains so far.
-    fn notice(&mut self, phys: Phys, bytes: &[u8], seq: Seq) -> Touched {
-        self.counts.unseen += 1;
-        self.changes.notice(&mut self.history, phys, bytes, seq, self.began.elapsed())
-    }
-
     /// Was a change of the segment just noticed, so that its store will be told of any moment?
     #[must_use]
     pub fn awaits_store(&self, segment: &'static Segment) -> bool {
@@ -273,42 +265,42 @@ impl StoreSide {
         self.changes.add(&segment, self.history.memory());
     }
 
+    /// Before a store to pages that hold code is looked at: it shows whether the vCPU has taken a branch since its last one.
+    pub fn arrives(&mut self, table: &CodeTable, vcpu: Vcpu, pc: Linear, state: &VcpuState, slots: &VcpuSlots<'_>) {
+        self.branch_before(vcpu, state, slots, pc, table);
+    }
+
     /// A store to a page that holds code. `next` gives the next place in the order.
-    pub fn store(
-        &mut self,
-        table: &CodeTable,
-        store: &CodeStore<'_>,
-        state: &VcpuState,
-        slots: &VcpuSlots<'_>,
-        cpu: &CurrentCpu,
-        next: impl FnOnce() -> Seq,
-    ) -> Touched {
-        let CodeStore { vcpu, pc, linear, phys, bytes, continued } = *store;
+    pub fn store(&mut self, store: &CodeStore<'_>, state: &VcpuState, cpu: &CurrentCpu, next: impl FnOnce() -> Seq) -> Touched {
+        let CodeStore { vcpu, pc, linear, phys, bytes } = *store;
         if self.history.memory().page(phys).is_none() {
             return Touched::default();
         }
         let told = self.changes.tell(self.history.memory(), phys, bytes, self.began.elapsed());
-        if told == Told::Nothing {
-            return Touched::default();
-        }
-        if !continued {
-            self.branch_before(vcpu, state, slots, pc, table);
-        }
         let made = Store { vcpu: Some(vcpu), pc: Some(pc), linear: Some(linear), phys, bytes: bytes.to_vec() };
-        let (seq, touched) = match told {
-            Told::Late(seq) => {
-                self.counts.unseen = self.counts.unseen.saturating_sub(1);
-                (seq, self.changes.attribute(&mut self.history, seq, &made, state.epoch))
-            }
-            _ => {
-                let seq = next();
-                (seq, self.changes.store(&mut self.history, seq, made, state.epoch))
-            }
-        };
-        self.counts.stores += 1;
-        self.note_own(vcpu, pc);
-        self.note_writer(seq, store, cpu);
+        let mut touched = Touched::default();
+        // Its change may have been noticed before it was told of.
+        for seq in told.late {
+            touched.segments.extend(self.changes.attribute(&mut self.history, seq, &made, state.epoch).segments);
+            self.counts.unseen = self.counts.unseen.saturating_sub(1);
+            self.noted(seq, store, cpu);
+        }
+        if told.changes {
+            let seq = next();
+            touched.segments.extend(self.changes.store(&mut self.history, seq, made, state.epoch).segments);
+            touched.seq = Some(seq);
+            self.noted(seq, store, cpu);
+        }
+        touched.segments.sort_by_key(|segment| segment.slot.0);
+        touched.segments.dedup_by_key(|segment| segment.slot.0);
         touched
+    }
+
+    /// The store is, or explains, the change at that place in the order.
+    fn noted(&mut self, seq: Seq, store: &CodeStore<'_>, cpu: &CurrentCpu) {
+        self.counts.stores += 1;
+        self.note_own(store.vcpu, store.pc);
+        self.note_writer(seq, store, cpu);
     }
 
     fn note_own(&mut self, vcpu: Vcpu, pc: Linear) {

@@ -2,9 +2,12 @@
 //! before.
 //!
 //! A store is told of after it was made, so another vCPU may find its bytes first. Such a change becomes a store that
-//! nobody was seen to make; if one is told of within a second that covers it and would change nothing, it is put down
-//! to the vCPU that made it, late: the version keeps its place in the order, and whoever executed it is looked at
+//! nobody was seen to make; if one is told of within a second that covers it and stored these very bytes, it is put
+//! down to the vCPU that made it, late: the version keeps its place in the order, and whoever executed it is looked at
 //! again.
+//!
+//! And another vCPU may have stored there again before the store is told of. So what is known of its bytes is made what
+//! memory holds, whatever was told ([`Changes::settle`]).
 //!
 //! Everything here is called with the lock of all changes held.
 
@@ -21,11 +24,12 @@ use std::time::Duration;
 /// Changes that were noticed in memory before their store was told of: how many are remembered, and for how long. A
 /// store is told of right after it was made; only the host's scheduler can come in between.
 const NOTICED: usize = 64;
-const NOTICED_FOR: Duration = Duration::from_secs(1);
+/// See [`NOTICED`].
+pub const NOTICED_FOR: Duration = Duration::from_secs(1);
 
 /// How long an execution waits for the store behind a change that was noticed: without its writer the verdict may be
 /// another one (AMD promises that one store inside a quadword is never seen in part, but not that several are not).
-const LATE: Duration = Duration::from_millis(20);
+pub const LATE: Duration = Duration::from_millis(20);
 
 /// What remembers changes: a [`History`], or one that is recorded as well.
 pub trait Past {
@@ -73,14 +77,45 @@ impl<S> Default for Touched<S> {
 }
 
 /// What a store that is told of turns out to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Told {
-    /// It changed nothing.
-    Nothing,
-    /// It made the change that was found at this place in the order: to be [attributed](Changes::attribute).
-    Late(Seq),
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Told {
+    /// It made the changes that were found at these places in the order: to be [attributed](Changes::attribute).
+    pub late: Vec<Seq>,
     /// It changes what is known of memory: to be given a place in the order, and [noted](Changes::store).
-    Change,
+    pub changes: bool,
+}
+
+/// A store that was told of: who made it, by which instruction, and through which address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ToldOf {
+    /// Who.
+    pub vcpu: Vcpu,
+    /// The instruction.
+    pub pc: Linear,
+    /// The first byte.
+    pub linear: Linear,
+}
+
+/// A store that was told of and noted, and what memory holds at its bytes, all of one page.
+#[derive(Clone, Copy, Debug)]
+pub struct Settling<'a> {
+    /// The store.
+    pub told: ToldOf,
+    /// Its first byte.
+    pub phys: Phys,
+    /// What was known of its bytes before it was noted.
+    pub before: &'a [u8],
+    /// What memory holds now.
+    pub now: &'a [u8],
+}
+
+/// What became of a store's bytes.
+#[derive(Clone, Debug)]
+pub struct Settled<S> {
+    /// For each run of bytes that memory holds otherwise than noted, in their order: whom that concerns.
+    pub touched: Vec<Touched<S>>,
+    /// How many of them another vCPU's store explains that was told of before.
+    pub explained: usize,
 }
 
 /// A change whose store has not been told of.
@@ -90,6 +125,16 @@ struct Noticed {
     phys: Phys,
     len: u64,
     at: Duration,
+    /// If it was found right after another store to these bytes: that one, and those of the bytes, as bits, that no
+    /// store explains so far.
+    after: Option<(ToldOf, u16)>,
+}
+
+impl Noticed {
+    /// The store after which it was found, if no other vCPU's explains it.
+    fn unexplained(&self) -> Option<ToldOf> {
+        self.after.filter(|(_, open)| *open != 0).map(|(told, _)| told)
+    }
 }
 
 /// Segments by what may change them, and changes that wait for their store.
@@ -97,13 +142,16 @@ struct Noticed {
 pub struct Changes<S> {
     reach: Reach<S>,
     noticed: VecDeque<Noticed>,
+    /// Stores after which memory held something else than was noted of them, and that no other vCPU's store explained in
+    /// time.
+    untrue: Vec<ToldOf>,
 }
 
 impl<S: Deref<Target: Segment> + Clone> Changes<S> {
     /// No segments; no instruction is longer than `window` bytes.
     #[must_use]
     pub fn new(window: u64) -> Self {
-        Self { reach: Reach::new(window), noticed: VecDeque::new() }
+        Self { reach: Reach::new(window), noticed: VecDeque::new(), untrue: Vec::new() }
     }
 
     /// A new segment.
@@ -119,13 +167,26 @@ impl<S: Deref<Target: Segment> + Clone> Changes<S> {
 
     /// A change of memory that no store explains so far. `clock`: the time since some moment.
     pub fn notice(&mut self, past: &mut impl Past, phys: Phys, bytes: &[u8], seq: Seq, clock: Duration) -> Touched<S> {
+        self.notice_after(past, phys, bytes, None, (seq, clock))
+    }
+
+    fn notice_after(
+        &mut self,
+        past: &mut impl Past,
+        phys: Phys,
+        bytes: &[u8],
+        after: Option<ToldOf>,
+        (seq, at): (Seq, Duration),
+    ) -> Touched<S> {
         let store = Store { vcpu: None, pc: None, linear: None, phys, bytes: bytes.to_vec() };
         past.store(seq, store, Epoch::default());
         if self.noticed.len() == NOTICED {
-            self.noticed.pop_front();
+            let oldest = self.noticed.pop_front();
+            self.untrue.extend(oldest.and_then(|oldest| oldest.unexplained()));
         }
         let len = bytes.len() as u64;
-        self.noticed.push_back(Noticed { seq, phys, len, at: clock });
+        let after = after.map(|told| (told, u16::MAX >> (16 - len.clamp(1, 16))));
+        self.noticed.push_back(Noticed { seq, phys, len, at, after });
         Touched { segments: self.reached(phys, len), seq: Some(seq) }
     }
 
@@ -141,16 +202,79 @@ impl<S: Deref<Target: Segment> + Clone> Changes<S> {
         self.noticed.iter().filter(fresh).any(|noticed| self.reach.reaches(segment, noticed.phys, noticed.len))
     }
 
-    /// A store of these bytes, all in one page, is told of.
+    /// A store of these bytes, all in one page, is told of. The changes that it explains lie within it, and what they
+    /// left there is what it stored.
     pub fn tell(&mut self, memory: &Memory, phys: Phys, bytes: &[u8], clock: Duration) -> Told {
-        if (0..).zip(bytes).any(|(i, byte)| memory.now(phys.offset(i)) != Some(*byte)) {
-            return Told::Change;
+        let mut told = Told { late: Vec::new(), changes: (0..).zip(bytes).any(|(i, byte)| memory.now(phys.offset(i)) != Some(*byte)) };
+        if self.noticed.is_empty() {
+            return told;
         }
-        self.noticed.retain(|noticed| clock.saturating_sub(noticed.at) < NOTICED_FOR);
+        self.forget(|noticed| clock.saturating_sub(noticed.at) < NOTICED_FOR);
         let end = phys.0 + bytes.len() as u64;
-        let inside = |noticed: &Noticed| phys <= noticed.phys && noticed.phys.0 + noticed.len <= end;
-        let found = self.noticed.iter().rposition(inside).and_then(|index| self.noticed.remove(index));
-        found.map_or(Told::Nothing, |noticed| Told::Late(noticed.seq))
+        self.noticed.retain_mut(|noticed| {
+            let explained = |i: u64| {
+                let at = noticed.phys.offset(i);
+                (phys.0..end).contains(&at.0) && memory.now(at) == Some(bytes[(at.0 - phys.0) as usize])
+            };
+            let whole = (0..noticed.len).all(explained);
+            if let Some((_, open)) = &mut noticed.after {
+                *open = (0..noticed.len.min(16)).filter(|i| explained(*i)).fold(*open, |open, i| open & !(1 << i));
+            }
+            told.late.extend(whole.then_some(noticed.seq));
+            !whole
+        });
+        told
+    }
+
+    /// After a store was told of and noted: what is known of its bytes becomes what memory holds. Where that is something
+    /// else, another vCPU stored there in between: its store has been told of already (memory holds again what was known
+    /// before), or will be. `next` gives the next place in the order.
+    pub fn settle(&mut self, past: &mut impl Past, settling: Settling<'_>, clock: Duration, mut next: impl FnMut() -> Seq) -> Settled<S> {
+        let Settling { told, phys, before, now } = settling;
+        let mut settled = Settled { touched: Vec::new(), explained: 0 };
+        let differs = |at: &usize| past.memory().now(phys.offset(*at as u64)).is_some_and(|known| known != now[*at]);
+        let differing: Vec<usize> = (0..now.len()).filter(differs).collect();
+        for span in differing.chunk_by(|a, b| a + 1 == *b).map(|span| span[0]..span[span.len() - 1] + 1) {
+            let (at, len) = (phys.offset(span.start as u64), span.len() as u64);
+            let again = now[span.clone()] == before[span.clone()];
+            let earlier = again.then(|| overtaken(past.memory(), at, len, told.vcpu)).flatten();
+            let seq = next();
+            settled.touched.push(match earlier {
+                Some(earlier) => {
+                    settled.explained += 1;
+                    self.store(past, seq, Store { phys: at, bytes: now[span].to_vec(), ..earlier }, Epoch::default())
+                }
+                None => {
+                    let after = ToldOf { linear: told.linear.offset(span.start as u64), ..told };
+                    self.notice_after(past, at, &now[span], Some(after), (seq, clock))
+                }
+            });
+        }
+        settled
+    }
+
+    /// Stores after which memory held something else than is noted of them, and no store of another vCPU that came in
+    /// between has been told of for so long. Each is given once.
+    pub fn untrue(&mut self, patience: Duration, clock: Duration) -> Vec<ToldOf> {
+        if !self.noticed.is_empty() {
+            self.forget(|noticed| noticed.after.is_none() || clock.saturating_sub(noticed.at) < patience);
+        }
+        std::mem::take(&mut self.untrue)
+    }
+
+    /// How many stores wait for that.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        self.noticed.iter().filter_map(Noticed::unexplained).count()
+    }
+
+    fn forget(&mut self, keep: impl Fn(&Noticed) -> bool) {
+        let Self { noticed, untrue, .. } = self;
+        noticed.retain(|noticed| {
+            let kept = keep(noticed);
+            untrue.extend(noticed.unexplained().filter(|_| !kept));
+            kept
+        });
     }
 
     /// A store, at its place in the order; `epoch` is that of the vCPU that made it.
@@ -178,6 +302,16 @@ impl<S: Deref<Target: Segment> + Clone> Changes<S> {
         segments.dedup_by_key(|segment| segment.slot());
         Touched { segments, seq: None }
     }
+}
+
+/// The store of another vCPU than this one that put these bytes there before the last store to them was told of.
+fn overtaken(memory: &Memory, phys: Phys, len: u64, vcpu: Vcpu) -> Option<Store> {
+    let last = memory.last_change(phys, len);
+    let before = memory.record(memory.version(phys, Seq(last.0.checked_sub(1)?)))?;
+    let offset = phys.0.wrapping_sub(before.store.phys.0);
+    let covers = offset.checked_add(len).is_some_and(|end| end <= before.store.bytes.len() as u64);
+    let another = before.store.vcpu.is_some_and(|other| other != vcpu);
+    (covers && another).then(|| Store { linear: before.store.linear.map(|linear| linear.offset(offset)), ..before.store.clone() })
 }
 
 /// Which bytes a store that is remembered stored.

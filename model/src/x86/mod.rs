@@ -26,6 +26,7 @@ pub mod may_store;
 pub mod msr;
 pub mod profiles;
 pub mod resolve;
+pub mod store_kind;
 
 use crate::architecture::Architecture;
 

@@ -165,6 +165,7 @@ api! {
     fn qemu_plugin_get_hwaddr(sys::qemu_plugin_meminfo_t, u64) -> *mut sys::qemu_plugin_hwaddr;
     fn qemu_plugin_hwaddr_is_io(*const sys::qemu_plugin_hwaddr) -> bool;
     fn qemu_plugin_hwaddr_phys_addr(*const sys::qemu_plugin_hwaddr) -> u64;
+    fn qemu_plugin_mem_is_store(sys::qemu_plugin_meminfo_t) -> bool;
     fn qemu_plugin_mem_size_shift(sys::qemu_plugin_meminfo_t) -> c_uint;
     fn qemu_plugin_mem_get_value(sys::qemu_plugin_meminfo_t) -> sys::qemu_plugin_mem_value;
     fn qemu_plugin_tb_n_insns(*const sys::qemu_plugin_tb) -> usize;

@@ -5,8 +5,10 @@ use super::cpu::{CurrentCpu, CurrentVcpu};
 use super::guard::guard;
 use super::translation::Instruction;
 use icsan_model::addr::{Linear, Phys, Vcpu};
+use icsan_model::x86::store_kind::{self, StoreKind};
 use libc::{c_uint, c_void};
 use qemu_plugin_sys as sys;
+use std::cell::Cell;
 use std::marker::PhantomData;
 
 /// Who is told of stores. There is one in a process.
@@ -27,6 +29,9 @@ pub struct Access<'a> {
     info: sys::qemu_plugin_meminfo_t,
     linear: Linear,
     vcpu: CurrentVcpu,
+    kind: StoreKind,
+    /// What the same instruction loaded from there right before, where the kind asks for it.
+    loaded: Option<u128>,
     _callback: PhantomData<&'a ()>,
 }
 
@@ -38,6 +43,10 @@ pub struct Stored {
 }
 
 impl Stored {
+    fn new(value: u128, len: u64) -> Self {
+        Self { bytes: value.to_le_bytes(), len: len as u8 }
+    }
+
     /// The bytes, lowest address first.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -85,56 +94,93 @@ impl Access<'_> {
         unsafe { CurrentCpu::new(false) }
     }
 
-    /// What was stored.
+    /// What was stored, if QEMU's word for it is good ([`StoreKind::Plain`]).
     #[must_use]
     pub fn value(&self) -> Option<Stored> {
-        use sys::qemu_plugin_mem_value_type as types;
-        // SAFETY: the handle is that of the callback that is running, and the type says which member of the union is set.
-        let (value, len) = unsafe {
-            let value = (api()?.qemu_plugin_mem_get_value)(self.info);
-            match value.type_ {
-                types::QEMU_PLUGIN_MEM_VALUE_U8 => (u128::from(value.data.u8_), 1),
-                types::QEMU_PLUGIN_MEM_VALUE_U16 => (u128::from(value.data.u16_), 2),
-                types::QEMU_PLUGIN_MEM_VALUE_U32 => (u128::from(value.data.u32_), 4),
-                types::QEMU_PLUGIN_MEM_VALUE_U64 => (u128::from(value.data.u64_), 8),
-                _ => (u128::from(value.data.u128_.high) << 64 | u128::from(value.data.u128_.low), 16),
-            }
-        };
-        Some(Stored { bytes: value.to_le_bytes(), len })
+        Some(Stored::new(told(self.info)?, self.len())).filter(|_| self.kind == StoreKind::Plain)
+    }
+
+    /// What memory may hold right after the store, if nobody else stored there ([`StoreKind::results`]). `several`: the machine may have more than one vCPU. With one QEMU
+    /// carries out what is locked as a load and a store, and so it does, while all other vCPUs stand still, if it is not aligned (accel/tcg/cputlb.c, `atomic_mmu_lookup`).
+    pub fn results(&self, several: bool) -> impl Iterator<Item = Stored> {
+        let len = self.len();
+        let atomic = several && self.linear.0.is_multiple_of(len);
+        let access = told(self.info).map(|stored| store_kind::Access { stored, loaded: self.loaded, len: len as u8, atomic });
+        access.into_iter().flat_map(|access| self.kind.results(access)).map(move |value| Stored::new(value, len))
     }
 }
 
-unsafe extern "C" fn stored<W: StoreWatch>(vcpu: c_uint, info: sys::qemu_plugin_meminfo_t, linear: u64, pc: *mut c_void) {
+/// What QEMU tells of the value of an access that is being told of.
+fn told(info: sys::qemu_plugin_meminfo_t) -> Option<u128> {
+    use sys::qemu_plugin_mem_value_type as types;
+    // SAFETY: the handle is that of the callback that is running, and the type says which member of the union is set.
+    unsafe {
+        let value = (api()?.qemu_plugin_mem_get_value)(info);
+        Some(match value.type_ {
+            types::QEMU_PLUGIN_MEM_VALUE_U8 => u128::from(value.data.u8_),
+            types::QEMU_PLUGIN_MEM_VALUE_U16 => u128::from(value.data.u16_),
+            types::QEMU_PLUGIN_MEM_VALUE_U32 => u128::from(value.data.u32_),
+            types::QEMU_PLUGIN_MEM_VALUE_U64 => u128::from(value.data.u64_),
+            _ => u128::from(value.data.u128_.high) << 64 | u128::from(value.data.u128_.low),
+        })
+    }
+}
+
+thread_local! {
+    /// What the vCPU of this thread loaded last for a store that needs it, and from where.
+    static LOADED: Cell<Option<(Linear, u128)>> = const { Cell::new(None) };
+}
+
+unsafe extern "C" fn accessed<W: StoreWatch, const KIND: usize>(
+    vcpu: c_uint,
+    info: sys::qemu_plugin_meminfo_t,
+    linear: u64,
+    pc: *mut c_void,
+) {
     if !W::passes(Vcpu(vcpu as u16), Linear(linear)) {
-        looked_at::<W>(vcpu, info, linear, pc);
+        looked_at::<W>(StoreKind::ALL[KIND], vcpu, info, linear, pc);
     }
 }
 
 /// Apart, and never unwinding, so that nearly all stores have a short way without a frame on the stack.
 #[cold]
 #[inline(never)]
-extern "C" fn looked_at<W: StoreWatch>(vcpu: c_uint, info: sys::qemu_plugin_meminfo_t, linear: u64, pc: *mut c_void) {
+extern "C" fn looked_at<W: StoreWatch>(kind: StoreKind, vcpu: c_uint, info: sys::qemu_plugin_meminfo_t, linear: u64, pc: *mut c_void) {
     guard(|| {
-        if let Some(watch) = W::get() {
-            let linear = Linear(linear);
-            // SAFETY: QEMU calls, on the thread of this vCPU; the one value of this callback.
-            let access = Access { info, linear, vcpu: unsafe { CurrentVcpu::new(vcpu) }, _callback: PhantomData };
-            watch.stored(access.vcpu.id(), Linear(pc as u64), linear, &access);
+        let (Some(watch), Some(api)) = (W::get(), api()) else { return };
+        let linear = Linear(linear);
+        // SAFETY: the handle is that of the callback that is running.
+        if kind.needs_load() && !unsafe { (api.qemu_plugin_mem_is_store)(info) } {
+            LOADED.set(told(info).map(|loaded| (linear, loaded)));
+            return;
         }
+        let loaded = if kind.needs_load() { LOADED.take() } else { None };
+        let loaded = loaded.filter(|(from, _)| *from == linear).map(|(_, loaded)| loaded);
+        // SAFETY: QEMU calls, on the thread of this vCPU; the one value of this callback.
+        let vcpu = unsafe { CurrentVcpu::new(vcpu) };
+        let access = Access { info, linear, vcpu, kind, loaded, _callback: PhantomData };
+        watch.stored(access.vcpu.id(), Linear(pc as u64), linear, &access);
     });
+}
+
+/// The callback of each kind, by its number.
+const fn callbacks<W: StoreWatch>() -> [StoreCallback; StoreKind::ALL.len()] {
+    [accessed::<W, 0>, accessed::<W, 1>, accessed::<W, 2>, accessed::<W, 3>, accessed::<W, 4>, accessed::<W, 5>, accessed::<W, 6>]
 }
 
 impl Instruction<'_> {
     /// Tells the watch of every store that this instruction makes.
     pub fn on_store<W: StoreWatch>(&self) {
+        use sys::qemu_plugin_mem_rw::{QEMU_PLUGIN_MEM_RW, QEMU_PLUGIN_MEM_W};
         let Some(api) = api() else { return };
+        let kind = store_kind::store_kind(self.bytes());
         // SAFETY: the instruction handle is live within the translation callback. The user data is a number and never followed.
         unsafe {
             (api.qemu_plugin_register_vcpu_mem_cb)(
                 self.handle(),
-                stored::<W> as StoreCallback,
+                callbacks::<W>()[kind as usize],
                 sys::qemu_plugin_cb_flags::QEMU_PLUGIN_CB_NO_REGS,
-                sys::qemu_plugin_mem_rw::QEMU_PLUGIN_MEM_W,
+                if kind.needs_load() { QEMU_PLUGIN_MEM_RW } else { QEMU_PLUGIN_MEM_W },
                 self.linear.0 as *mut c_void,
             );
         }

@@ -8,6 +8,7 @@ use super::{Counts, MemoryCounts, Report};
 use crate::injection::{Injections, Record};
 use crate::patching::{Context, Writer};
 use crate::repair::RepairCounts;
+use crate::store_check::CheckCounts;
 use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
 use icsan_model::addr::{Linear, Vcpu};
@@ -201,6 +202,9 @@ pub struct Summary<'a> {
     /// What was done about QEMU's own outdated blocks, with `emulator=repair`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub emulator: Option<Emulator>,
+    /// How many stores were compared with memory, with `check=stores`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checked: Option<Checked>,
     /// How often a patching protocol, or a membarrier, committed stores.
     pub commits: Option<u64>,
     pub epochs: u64,
@@ -254,6 +258,19 @@ pub struct Emulator {
     pub repaired: u64,
     /// Executed; such executions are no evidence.
     pub gave_up: u64,
+}
+
+/// What `check=stores` found.
+#[derive(Serialize, Debug)]
+pub struct Checked {
+    /// Stores to pages with code.
+    pub code: u64,
+    /// Other ones.
+    pub data: u64,
+    /// Stores after which memory held something else.
+    pub untrue: u64,
+    /// Other ones of which that may be another vCPU's doing.
+    pub unsettled: u64,
 }
 
 /// What `widen` did.
@@ -380,6 +397,7 @@ impl<'a> Object<'a> {
             }),
             injected: injections.map(|injections| super::injections::counts(report, injections)),
             emulator: counts.emulator.map(|RepairCounts { suspect, repaired, gave_up }| Emulator { suspect, repaired, gave_up }),
+            checked: counts.checked.map(|CheckCounts { code, data, untrue, unsettled }| Checked { code, data, untrue, unsettled }),
             commits: counts.commits.map(|(commits, _)| commits),
             epochs: counts.epochs,
             memory: &counts.memory,

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::qemu::accelerator::Accelerator;
 use crate::qemu::install::Machine;
 use crate::repair::RepairCounts;
+use crate::store_check::CheckCounts;
 use crate::store_side::{StoreCounts, StoreSide};
 use crate::vcpu::VcpuState;
 use crate::widen::WidenCounts;
@@ -74,6 +75,8 @@ pub struct Counts {
     pub widened: Option<WidenCounts>,
     /// What was done about QEMU's own outdated blocks; `None` without `emulator=repair`.
     pub emulator: Option<RepairCounts>,
+    /// How many stores were compared with memory; `None` without `check=stores`.
+    pub checked: Option<CheckCounts>,
     /// What the plugin itself holds.
     pub memory: MemoryCounts,
     /// What was lost: what did not fit into a table, or could not be looked at.
@@ -107,6 +110,7 @@ impl Default for Counts {
             restored: 0,
             widened: None,
             emulator: None,
+            checked: None,
             memory: MemoryCounts::default(),
             dropped: 0,
             dropped_by: BTreeMap::new(),

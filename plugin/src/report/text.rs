@@ -5,6 +5,7 @@ use super::{Counts, MemoryCounts, Report};
 use crate::injection::Injections;
 use crate::patching::{Context, TaskName};
 use crate::repair::RepairCounts;
+use crate::store_check::CheckCounts;
 use crate::widen::{BOUND, WidenCounts};
 use crate::x86::known_findings::KnownFinding;
 use crate::x86::stack::Caller;
@@ -307,6 +308,12 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
         let _ = writeln!(
             text,
             "icsan: emulator=repair: {suspect} blocks of QEMU's may have been older than memory; {repaired} were translated again, {gave_up} executed as they were, and not judged"
+        );
+    }
+    if let Some(CheckCounts { code, data, untrue, unsettled }) = counts.checked {
+        let _ = writeln!(
+            text,
+            "icsan: check=stores: memory was compared after {code} stores to pages with code and {data} other ones: {untrue} differ; {unsettled} other ones may have been overwritten by another vCPU"
         );
     }
     if let Some(ledger) = &counts.ledger {

@@ -80,7 +80,7 @@ impl Sanitizer {
         }
         if self.config.writers && segment.place().is_some() {
             let code = recorded.unwrap_or_else(|| self.code.lock());
-            self.looks_closer(code, segment, vcpu, state, &slots, cpu)
+            self.looks_closer(code, segment, (vcpu, now), state, &slots, cpu)
         } else {
             slots.set(&slot, Flag::Executed, now);
             self.looks_at_rivals(segment, vcpu, state, &slots, cpu);
@@ -159,12 +159,12 @@ impl Sanitizer {
         evidence.into_iter().for_each(|evidence| self.found(Kind::Unserialized, evidence));
     }
 
-    /// The store side's judgement.
+    /// The store side's judgement. The vCPU comes with a moment from before memory was found to hold the segment.
     fn looks_closer(
         &'static self,
         mut code: MutexGuard<'_, Code>,
         segment: &'static Segment,
-        vcpu: Vcpu,
+        (vcpu, before): (Vcpu, Seq),
         state: &Mutex<VcpuState>,
         slots: &VcpuSlots<'_>,
         cpu: &CurrentCpu,
@@ -187,7 +187,8 @@ impl Sanitizer {
         let (judged, candidates) = side.judge(table, segment, place, &looked, cpu, self.injecting.is_some());
         let others = candidates.as_ref().map_or(&[][..], Candidates::others);
         // Set before the lock is let go of: whatever happens to these bytes from now on finds the flag. Who has a choice has it every time.
-        slots.set(&slots.slot(segment.slot)?, if others.is_empty() { Flag::Executed } else { Flag::Recheck }, now);
+        let since = if moved { now } else { before };
+        slots.set(&slots.slot(segment.slot)?, if others.is_empty() { Flag::Executed } else { Flag::Recheck }, since);
         let divert = self.chooses(segment, others, vcpu, &mut state, cpu);
         let mut hazards = Vec::new();
         for Judged { linear, verdict } in judged {

@@ -2,16 +2,19 @@
 
 use super::{Code, Sanitizer};
 use crate::page_filter;
-use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::page_walk;
-use crate::qemu::stores::{Access, StoreWatch};
+use crate::qemu::stores::{Access, StoreWatch, Stored};
+use crate::report::Counts;
+use crate::segment::CodeTable;
 use crate::store_side::{CodeStore, StoreSide, Touched};
 use crate::widen::Concern;
 use icsan_model::addr::{Linear, Phys, Vcpu};
+use icsan_model::detector::changes::{LATE, NOTICED_FOR, ToldOf};
 use icsan_model::memory::PAGE;
 use icsan_model::x86::atomicity;
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 impl Sanitizer {
     /// Something happened to the bytes of these segments: whoever executed them in its epoch looks again when it executes them the next time. To be called with the code locked.
@@ -45,19 +48,18 @@ impl Sanitizer {
     }
 
     /// `vcpu` stored to pages of which at least one may hold code: the one that the store begins in, or the one that it crosses into. Answers with whom that may concern, if `widen` asks.
-    fn stores_to_code(
-        &self,
-        current: &CurrentVcpu,
-        pc: Linear,
-        linear: Linear,
-        pages: [Option<Phys>; 2],
-        bytes: &[u8],
-        cpu: &CurrentCpu,
-    ) -> Concern {
-        self.begins_anew(current);
-        let vcpu = current.id();
+    fn stores_to_code(&self, told: ToldOf, pages: [Option<Phys>; 2], access: &Access<'_>) -> Concern {
+        self.begins_anew(access.vcpu());
         let mut concern = Concern::default();
-        let (Some(state), Some(slots)) = (self.vcpus.get(usize::from(vcpu.0)), self.flags.board().of(current)) else { return concern };
+        let ToldOf { vcpu, pc, linear } = told;
+        let (state, slots) = (self.vcpus.get(usize::from(vcpu.0)), self.flags.board().of(access.vcpu()));
+        let (Some(state), Some(slots)) = (state, slots) else { return concern };
+        let cpu = access.cpu();
+        let len = access.len() as usize;
+        // Where each page's part of the store lies, and which of its bytes that is.
+        let here = len.min((PAGE - linear.0 % PAGE) as usize);
+        let pieces = [(pages[0], 0..here), (pages[1], here..len)];
+        let pieces = || pieces.iter().filter_map(|(phys, range)| Some(((*phys)?, range.clone()))).filter(|(_, range)| !range.is_empty());
         let mut code = self.code.lock();
         let Code { table, side } = &mut *code;
         let Some(side) = side else { return concern };
@@ -65,40 +67,83 @@ impl Sanitizer {
         if let Some(own) = self.own_stores.get(usize::from(vcpu.0)) {
             own.store(true, Ordering::Relaxed);
         }
-        let mut continued = false;
-        for part in atomicity::parts(linear.0, bytes.len() as u64) {
-            let at = linear.offset(part.start as u64);
-            let [first, second] = pages;
-            let to = if at.align_down(PAGE) == linear.align_down(PAGE) {
-                first.map(|first| first.offset(part.start as u64))
-            } else {
-                second.map(|second| second.offset(at.0 % PAGE))
-            };
-            let Some(to) = to else { continue };
-            let touched = side.store(
-                table,
-                &CodeStore { vcpu, pc, linear: at, phys: to, continued: std::mem::replace(&mut continued, true), bytes: &bytes[part] },
-                &state,
-                &slots,
-                cpu,
-                || self.flags.next(),
-            );
-            self.touch(&touched);
+        side.arrives(table, vcpu, pc, &state, &slots);
+        // Its value is what memory holds, if it can have left that. If memory holds something else, and QEMU's word is good, others have stored there since; else the value is not known.
+        let before: Vec<_> = pieces().map(|(phys, range)| side.known(phys, range.len() as u64).map(<[u8]>::to_vec)).collect();
+        let holds = |value: &Stored| {
+            pieces().all(|(phys, range)| side.memory_holds(phys, linear.offset(range.start as u64), &value.bytes()[range], &cpu))
+        };
+        let ignored =
+            || pieces().all(|(phys, range)| side.ignored(phys, linear.offset(range.start as u64), range.len() as u64, vcpu, &cpu));
+        let value = access.results(self.has_several_vcpus()).find(holds).or_else(|| access.value().filter(|_| !ignored()));
+        let mut changes = |touched: &Touched, table: &mut CodeTable| {
+            self.touch(touched);
             table.stored_to(&touched.segments);
             if self.widening.is_some() && self.watching.load(Ordering::Relaxed) {
-                self.concerns(&touched, vcpu, &mut concern);
+                self.concerns(touched, vcpu, &mut concern);
             }
-            // What others began to execute may not be visible here; that matters only if something is to be forgotten.
-            let fenced = Cell::new(false);
-            side.forget(&touched, self.flags.horizon(), |segment| {
-                if !fenced.replace(true) {
-                    self.flags.fence();
-                }
-                self.flags.held_since(segment.slot)
-            });
+        };
+        for part in value.iter().flat_map(|_| atomicity::parts(linear.0, len as u64)) {
+            let Some((phys, range)) = pieces().find(|(_, range)| range.contains(&part.start)) else { continue };
+            let (at, to) = (linear.offset(part.start as u64), phys.offset((part.start - range.start) as u64));
+            let bytes = value.as_ref().map_or(&[][..], |value| &value.bytes()[part]);
+            let touched = side.store(&CodeStore { vcpu, pc, linear: at, phys: to, bytes }, &state, &cpu, || self.flags.next());
+            changes(&touched, table);
+            self.forget(side, &touched);
             self.retires(side, to);
         }
+        for ((phys, range), before) in pieces().zip(before) {
+            let Some(before) = before else { continue };
+            let told = ToldOf { linear: linear.offset(range.start as u64), ..told };
+            for touched in side.settle(told, phys, &before, &cpu, || self.flags.next()) {
+                changes(&touched, table);
+                self.forget(side, &touched);
+            }
+        }
+        if let Some(check) = &self.check {
+            check.code();
+            let patience = if self.has_several_vcpus() { NOTICED_FOR } else { Duration::ZERO };
+            side.untrue(patience).into_iter().for_each(|store| check.untrue(store));
+        }
         concern
+    }
+
+    /// Can more than one vCPU store?
+    fn has_several_vcpus(&self) -> bool {
+        self.machine.max_vcpus > 1
+    }
+
+    /// With `check=stores`: a store that is noted nowhere, since its page holds no code, is compared with memory.
+    fn checks(&self, told: ToldOf, access: &Access<'_>) {
+        let Some(check) = &self.check else { return };
+        let Some(memory) = access.physical().and_then(|_| access.cpu().memory(told.linear.0, access.len() as usize)) else { return };
+        check.data();
+        let mut results = access.results(self.has_several_vcpus()).peekable();
+        // What may have stored nothing says nothing of memory.
+        if results.peek().is_none() || results.any(|value| value.bytes() == memory) {
+            return;
+        }
+        if self.has_several_vcpus() { check.unsettled() } else { check.untrue(told) }
+    }
+
+    /// At the end: what is still to be settled.
+    pub(super) fn finish_check(&self, side: &mut StoreSide, counts: &mut Counts) {
+        let Some(check) = &self.check else { return };
+        side.untrue(LATE).into_iter().for_each(|store| check.untrue(store));
+        (0..side.unsettled()).for_each(|_| check.unsettled());
+        counts.checked = Some(check.counts());
+    }
+
+    /// After a store: forgets what no vCPU can hold.
+    fn forget(&self, side: &mut StoreSide, touched: &Touched) {
+        // What others began to execute may not be visible here; that matters only if something is to be forgotten.
+        let fenced = Cell::new(false);
+        side.forget(touched, self.flags.horizon(), |segment| {
+            if !fenced.replace(true) {
+                self.flags.fence();
+            }
+            self.flags.held_since(segment.slot)
+        });
     }
 
     /// After a store to its page: if that holds no code any more, stores to it are not told of from now on, until code in it is translated again.
@@ -145,6 +190,7 @@ impl StoreWatch for Sanitizer {
     }
 
     fn stored(&'static self, vcpu: Vcpu, pc: Linear, linear: Linear, access: &Access<'_>) {
+        let told = ToldOf { vcpu, pc, linear };
         let here = PAGE - linear.0 % PAGE;
         let crosses = here < access.len();
         let first = self.in_code(vcpu, linear, access);
@@ -153,14 +199,14 @@ impl StoreWatch for Sanitizer {
             if !crosses {
                 self.proves_places(linear, access);
             }
+            self.checks(told, access);
             return;
         }
         if let Some(repair) = self.repair {
             first.into_iter().for_each(|first| repair.stored(first, access.len().min(here)));
             second.into_iter().for_each(|second| repair.stored(second, access.len() - here));
         }
-        let Some(value) = access.value() else { return };
-        let concern = self.stores_to_code(access.vcpu(), pc, linear, [first, second], value.bytes(), &access.cpu());
+        let concern = self.stores_to_code(told, [first, second], access);
         if let Some(widening) = &self.widening {
             widening.after_store(access.vcpu(), &concern);
         }

@@ -19,5 +19,6 @@ mod recording;
 mod refusals;
 mod report;
 mod restored;
+mod store_forms;
 mod symbols;
 mod widen;
