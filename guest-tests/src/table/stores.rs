@@ -87,6 +87,17 @@ pub(super) const ROWS: &[Scenario] = &[
     good("store/cmpxchg8b-cpuid", "the same; the executor executes CPUID"),
     bad("store/cmpxchg16b", "store/cmpxchg16b-cpuid", UNSERIALIZED, "LOCK CMPXCHG16B"),
     good("store/cmpxchg16b-cpuid", "the same; the executor executes CPUID"),
+    bad("store/cmpxchg", "store/cmpxchg-cpuid", QUADWORD, "LOCK CMPXCHG that finds what it expects"),
+    good("store/cmpxchg-cpuid", "the same; the executor executes CPUID"),
+    good("store/cmpxchg-fails", "LOCK CMPXCHG, CMPXCHG8B and CMPXCHG16B that do not find what they expect: code that never changes"),
+    bad("store/lock-add", "store/lock-add-cpuid", QUADWORD, "LOCK ADD: QEMU tells what was added"),
+    good("store/lock-add-cpuid", "the same; the executor executes CPUID"),
+    bad("store/lock-xadd", "store/lock-xadd-cpuid", QUADWORD, "LOCK XADD"),
+    good("store/lock-xadd-cpuid", "the same; the executor executes CPUID"),
+    bad("store/lock-xor", "store/lock-xor-cpuid", QUADWORD, "LOCK XOR"),
+    good("store/lock-xor-cpuid", "the same; the executor executes CPUID"),
+    bad("store/movbe", "store/movbe-cpuid", UNSERIALIZED, "MOVBE: QEMU tells the bytes in the register's order"),
+    good("store/movbe-cpuid", "the same; the executor executes CPUID"),
     bad("store/page-crossing", "store/page-crossing-cpuid", TORN_LATER, "one store into an immediate that straddles two pages")
         .in_light(UNSERIALIZED, NO_MIXES),
     good("store/page-crossing-cpuid", "the same; the executor executes CPUID"),
@@ -108,6 +119,9 @@ pub(super) const ROWS: &[Scenario] = &[
         .in_light(UNSERIALIZED, NO_WRITER),
     good("store/own-rep-movsb-cpuid", "the same with CPUID between").on_one_cpu(),
     good("store/own-jump", "stores into the instruction behind the next jump: the jump is enough")
+        .on_one_cpu()
+        .in_light(UNSERIALIZED, NO_WRITER),
+    good("store/own-movbe", "stores by MOVBE through the address it executes from, then calls the code: legal")
         .on_one_cpu()
         .in_light(UNSERIALIZED, NO_WRITER),
     // Commits.

@@ -27,13 +27,23 @@ pub fn alias_cpuid() -> Attempt {
     alias(cpuid, true)
 }
 
+/// Stores an immediate by other means than MOV, and calls.
+pub fn stores_by(store: fn(&CodePage, usize, u32)) -> Attempt {
+    let shape = Shape::new(Kind::Imm32TwoQuadwords)?;
+    changes_then_calls(&shape, |n| store(shape.page(), shape.site(), shape.expected(n) as u32), || {}, true)
+}
+
 fn stores_then_calls(shape: &Shape, between: fn(), judged: bool) -> Attempt {
+    changes_then_calls(shape, |n| shape.store(n), between, judged)
+}
+
+fn changes_then_calls(shape: &Shape, store: impl Fn(u32), between: fn(), judged: bool) -> Attempt {
     pin(executor(cpus()))?;
     let function = shape.function();
     let mut pace = pace(judged);
     while let Some(n) = pace.next() {
         function(0);
-        shape.store(n);
+        store(n);
         between();
         if let Some(outcome) = pace.ran(shape.expected(n), function(0)) {
             return Ok(outcome);

@@ -5,6 +5,7 @@ use crate::cross_modify::{BARE, CPUID, aliased, hand_over, under_spinner};
 use crate::int3_protocol::Missing;
 use crate::outcome::Attempt;
 use crate::shape::Kind;
+use crate::stores;
 use crate::stores::{Via, store};
 use crate::{bpf_replaced, kernel_bpf, kernel_cpus, kernel_membarrier, kernel_modules, kernel_static_keys, kernel_tracing};
 use crate::{commit, guard_word, int3_protocol, mapping, membarrier, neighbours, own_code, patcher, processes};
@@ -94,6 +95,17 @@ pub fn function(name: &str) -> Option<fn() -> Attempt> {
         "store/cmpxchg8b-cpuid" => || store(Via::Cmpxchg8b, CPUID),
         "store/cmpxchg16b" => || store(Via::Cmpxchg16b, BARE),
         "store/cmpxchg16b-cpuid" => || store(Via::Cmpxchg16b, CPUID),
+        "store/cmpxchg" => || store(Via::Cmpxchg, BARE),
+        "store/cmpxchg-cpuid" => || store(Via::Cmpxchg, CPUID),
+        "store/cmpxchg-fails" => stores::failing,
+        "store/lock-add" => || store(Via::LockAdd, BARE),
+        "store/lock-add-cpuid" => || store(Via::LockAdd, CPUID),
+        "store/lock-xadd" => || store(Via::LockXadd, BARE),
+        "store/lock-xadd-cpuid" => || store(Via::LockXadd, CPUID),
+        "store/lock-xor" => || store(Via::LockXor, BARE),
+        "store/lock-xor-cpuid" => || store(Via::LockXor, CPUID),
+        "store/movbe" => || store(Via::Movbe, BARE),
+        "store/movbe-cpuid" => || store(Via::Movbe, CPUID),
         "store/read" => || store(Via::Read, BARE),
         "store/read-cpuid" => || store(Via::Read, CPUID),
         "store/process-vm" => || store(Via::ProcessVm, BARE),
@@ -104,6 +116,7 @@ pub fn function(name: &str) -> Option<fn() -> Attempt> {
         "store/from-data-cpuid" => || hand_over(Kind::Imm32FromData, CPUID),
         "store/own-rep-movsb" => || own_code::next_by_rep_movsb(false),
         "store/own-rep-movsb-cpuid" => || own_code::next_by_rep_movsb(true),
+        "store/own-movbe" => || own_code::stores_by(stores::movbe),
         "store/own-jump" => own_code::behind_jump,
         "commit/sync-core" => commit::by_sync_core,
         "commit/plain" => commit::by_plain,

@@ -2,9 +2,12 @@
 
 use crate::code_page::CodePage;
 use crate::cross_modify::{HandOver, hand_over_by};
+use crate::executor::Executor;
 use crate::outcome::Attempt;
+use crate::pace::Pace;
 use crate::shape::{Kind, Shape};
-use crate::sys::check;
+use crate::sys::{check, pin};
+use icsan_guest_tests::table::{WRITER, executor};
 use std::arch::asm;
 use std::io;
 use std::sync::Arc;
@@ -28,6 +31,16 @@ pub enum Via {
     Cmpxchg8b,
     /// LOCK CMPXCHG16B on the chunk.
     Cmpxchg16b,
+    /// LOCK CMPXCHG on the word.
+    Cmpxchg,
+    /// LOCK ADD of the difference.
+    LockAdd,
+    /// LOCK XADD of the difference.
+    LockXadd,
+    /// LOCK XOR with the difference.
+    LockXor,
+    /// MOVBE.
+    Movbe,
     /// read(2) from a pipe: the kernel stores through the user's address.
     Read,
     /// process_vm_writev(2): the kernel stores through its own.
@@ -38,7 +51,7 @@ impl Via {
     /// Where the changed bytes lie.
     fn kind(self) -> Kind {
         match self {
-            Self::Xchg | Self::Cmpxchg8b => Kind::Imm32,
+            Self::Xchg | Self::Cmpxchg8b | Self::Cmpxchg | Self::LockAdd | Self::LockXadd | Self::LockXor => Kind::Imm32,
             _ => Kind::Imm32TwoQuadwords,
         }
     }
@@ -59,11 +72,45 @@ pub fn store(via: Via, how: HandOver) -> Attempt {
             Via::Xchg | Via::XchgUnaligned => xchg(page, at, u32::from_le_bytes(bytes)),
             Via::Cmpxchg8b => cmpxchg8b(page, chunk(page), with(chunk(page), at, bytes)),
             Via::Cmpxchg16b => cmpxchg16b(page, chunk(page), with(chunk(page), at, bytes)),
+            Via::Cmpxchg => cmpxchg(page, at, old(&theirs, n), u32::from_le_bytes(bytes)),
+            Via::LockAdd => lock_add(page, at, u32::from_le_bytes(bytes).wrapping_sub(old(&theirs, n))),
+            Via::LockXadd => lock_xadd(page, at, u32::from_le_bytes(bytes).wrapping_sub(old(&theirs, n))),
+            Via::LockXor => lock_xor(page, at, u32::from_le_bytes(bytes) ^ old(&theirs, n)),
+            Via::Movbe => movbe(page, at, u32::from_le_bytes(bytes)),
             Via::Read => pipe.read(page, at, &bytes)?,
             Via::ProcessVm => process_vm(page, at, &bytes)?,
         }
         Ok(())
     })
+}
+
+/// What stands there before version `n`.
+fn old(shape: &Shape, n: u32) -> u32 {
+    u32::from_le_bytes(shape.bytes(n - 1))
+}
+
+/// Compares and exchanges what does not stand there: the code never changes.
+pub fn failing() -> Attempt {
+    pin(WRITER)?;
+    let shape = Shape::new(Kind::Imm32)?;
+    let function = shape.function();
+    let executor = Executor::start(executor(2), move |_| function(0))?;
+    let mut pace = Pace::of_good();
+    while let Some(n) = pace.next() {
+        executor.call(0)?;
+        let (page, at, other) = (shape.page(), shape.site(), [0x5a ^ n as u8; 16]);
+        match n % 3 {
+            0 => cmpxchg(page, at, 0x1234_5678, u32::from_le_bytes([0x5a ^ n as u8; 4])),
+            1 => cmpxchg8b(page, other, [n as u8; 16]),
+            _ => cmpxchg16b(page, other, [n as u8; 16]),
+        }
+        let got = executor.call(1)?;
+        if let Some(outcome) = pace.ran(shape.expected(0), got) {
+            return Ok(outcome);
+        }
+    }
+    drop(executor);
+    Ok(pace.outcome())
 }
 
 type Chunk = [u8; 16];
@@ -106,6 +153,32 @@ fn non_temporal(page: &CodePage, at: usize, value: u32) {
 fn xchg(page: &CodePage, at: usize, value: u32) {
     // SAFETY: the target is within a writable mapping.
     unsafe { asm!("xchg [{}], {:e}", in(reg) page.target(at, 4), inout(reg) value => _, options(nostack, preserves_flags)) }
+}
+
+fn cmpxchg(page: &CodePage, at: usize, old: u32, new: u32) {
+    // SAFETY: the target is within a writable mapping.
+    unsafe { asm!("lock cmpxchg [{}], {:e}", in(reg) page.target(at, 4), in(reg) new, inout("eax") old => _, options(nostack)) }
+}
+
+fn lock_add(page: &CodePage, at: usize, value: u32) {
+    // SAFETY: the target is within a writable mapping.
+    unsafe { asm!("lock add dword ptr [{}], {:e}", in(reg) page.target(at, 4), in(reg) value, options(nostack)) }
+}
+
+fn lock_xadd(page: &CodePage, at: usize, value: u32) {
+    // SAFETY: the target is within a writable mapping.
+    unsafe { asm!("lock xadd [{}], {:e}", in(reg) page.target(at, 4), inout(reg) value => _, options(nostack)) }
+}
+
+fn lock_xor(page: &CodePage, at: usize, value: u32) {
+    // SAFETY: the target is within a writable mapping.
+    unsafe { asm!("lock xor dword ptr [{}], {:e}", in(reg) page.target(at, 4), in(reg) value, options(nostack)) }
+}
+
+/// Stores the value by MOVBE.
+pub fn movbe(page: &CodePage, at: usize, value: u32) {
+    // SAFETY: the target is within a writable mapping.
+    unsafe { asm!("movbe [{}], {:e}", in(reg) page.target(at, 4), in(reg) value.swap_bytes(), options(nostack, preserves_flags)) }
 }
 
 fn halves(chunk: Chunk) -> (u64, u64) {
