@@ -180,10 +180,10 @@ fn each_of_two_executors_is_found() {
     });
 }
 
-/// Only those are looked for that executed since the change before: the others are looked at as they are.
-#[test]
-fn a_second_change_finds_whoever_executed_after_the_first() {
-    explore(Some(2), || {
+/// Only those are looked for that may have executed since the change before: the others are looked at as they are. The executor does so twice after the first change, in one epoch or in
+/// two.
+fn a_second_change(two_epochs: bool) {
+    explore(Some(2), move || {
         let guest = Guest::new(2, BOTH);
         let own = guest.own(0);
         guest.executes(&own);
@@ -194,15 +194,28 @@ fn a_second_change_finds_whoever_executed_after_the_first() {
                 guest.changes();
             }
         });
+        if two_epochs {
+            guest.flags.begin_epoch(&own);
+        }
         guest.executes(&own);
         guest.flags.begin_epoch(&own);
         let judged = guest.executes(&own);
         storing.join().unwrap();
         let (last, slot) = (guest.code.last_change().get(), guest.code.slot());
         if own.flag(slot) == Flag::Executed {
-            assert!(judged.map_or(own.first_fetch(slot), |judged| judged) >= last, "a change after {judged:?} was not found");
+            assert!(judged.unwrap_or(own.first_fetch(slot)) >= last, "a change after {judged:?} was not found");
         }
     });
+}
+
+#[test]
+fn a_second_change_finds_whoever_executed_after_the_first() {
+    a_second_change(false);
+}
+
+#[test]
+fn a_second_change_finds_whoever_executed_without_a_lock() {
+    a_second_change(true);
 }
 
 #[test]
