@@ -2,13 +2,15 @@
 //!
 //! In all of them the executor begins the epoch of each change itself, by CPUID, so that one change is all that the epoch holds.
 
-use super::{NO_COMMIT, NO_MIXES, NO_WRITER, QUADWORD, Scenario, TORN_LATER, UNSERIALIZED, bad, good};
+use super::{NO_COMMIT, NO_MIXES, NO_WRITER, QUADWORD, Scenario, TORN_LATER, UNSERIALIZED, Visible, bad, good};
 use crate::verdict::Kind::{Alias, Smc, Stale, Torn, Unserialized};
 use crate::verdict::Profile::{AmdApm, Fred};
 use crate::verdict::Verdict::{Reported, Unchecked};
 use crate::verdict::Verdicts;
 
 const NO_NEIGHBOURS: &str = "the changed instruction was brought in with its chunk, but not executed, before the change";
+
+const SLOW_CHILD: Visible = Visible::Sometimes("another process must run before the change is executed, and a tick may fall in between");
 
 pub(super) const ROWS: &[Scenario] = &[
     // Torn: an instruction that straddles chunks, changed by two stores while the executor stands aside; no CPUID before it runs again.
@@ -139,6 +141,22 @@ pub(super) const ROWS: &[Scenario] = &[
     )
     .in_light(QUADWORD, NO_COMMIT),
     good("commit/symbol-cpuid", "the same; the executor executes CPUID"),
+    bad(
+        "commit/fork-child",
+        "commit/fork-cpuid",
+        QUADWORD,
+        "the patching function forks and stores; the child returns from it, which commits nothing of the parent's, and the executor runs",
+    )
+    .visible(SLOW_CHILD),
+    bad(
+        "commit/fork-parent",
+        "commit/fork-cpuid",
+        Verdicts::reported(Stale),
+        "the same; the executor runs after the parent, too, has returned: its own return commits",
+    )
+    .in_light(QUADWORD, NO_COMMIT)
+    .visible(SLOW_CHILD),
+    good("commit/fork-cpuid", "the same; the executor executes CPUID"),
     bad(
         "commit/neighbour",
         "commit/symbol-cpuid",

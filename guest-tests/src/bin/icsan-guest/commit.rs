@@ -1,11 +1,17 @@
 //! `commit/`: the moment at which the author of a patch takes it for done.
 
+use crate::code_page::CodePage;
+use crate::cpu::cpuid;
 use crate::cross_modify::{HandOver, hand_over, hand_over_by};
+use crate::executor::Executor;
 use crate::membarrier::sync_core;
 use crate::outcome::Attempt;
+use crate::pace::Pace;
+use crate::processes::wait_for;
 use crate::shape::{Kind, Shape};
-use crate::sys::{Membarrier, membarrier};
-use std::io;
+use crate::sys::{Membarrier, check, membarrier, pin};
+use icsan_guest_tests::table::{WRITER, executor};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 /// What is done inside of [`guest_patch_commit`], and what came of it.
@@ -52,4 +58,71 @@ pub fn by_symbol(how: HandOver) -> Attempt {
             Ok(())
         })
     })
+}
+
+/// Changes of a round of [`by_fork`]: each takes a fork and two switches of processes.
+const CHANGES: u32 = 40;
+
+/// When the executor runs the code of [`by_fork`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Runs {
+    /// After the child came back from the function, while the parent is still inside.
+    BeforeTheParentReturns,
+    /// After both came back.
+    AfterTheParentReturned,
+    /// The same, with CPUID before it.
+    Serialized,
+}
+
+/// The function that commits forks, and then stores: parent and child come back from it on the same stack, to the same
+/// address. Only the parent's return commits what the parent
+/// stored.
+pub fn by_fork(runs: Runs) -> Attempt {
+    pin(WRITER)?;
+    // Memory that a fork shares: nothing is copied on the first store, which would interrupt the executor.
+    let shape = Shape::on(Kind::Imm32, CodePage::aliased()?);
+    let function = shape.function();
+    let thread = Executor::start(executor(2), move |changed| {
+        if changed == 0 || runs == Runs::Serialized {
+            cpuid();
+        }
+        function(0)
+    })?;
+    let mut pace = if runs == Runs::Serialized { Pace::of_few(CHANGES) } else { Pace::of_slow(CHANGES) };
+    loop {
+        let ((mut stored, mut stores), (mut came_back, mut comes_back)) = (io::pipe()?, io::pipe()?);
+        let (mut child, mut change) = (0, None);
+        let run = |pace: &mut Pace, n: u32| Ok::<_, io::Error>(pace.ran(shape.expected(n), thread.call(1)?));
+        let mut outcome = None;
+        committed(|| {
+            // SAFETY: the child calls nothing but read, write and _exit.
+            child = check(unsafe { libc::fork() }.into())? as libc::pid_t;
+            if child == 0 {
+                return stored.read_exact(&mut [0]);
+            }
+            // What the fork does to the executor's page tables is over.
+            change = pace.next();
+            let Some(n) = change else { return stores.write_all(&[0]) };
+            thread.call(0)?;
+            shape.store(n);
+            stores.write_all(&[0])?;
+            came_back.read_exact(&mut [0])?;
+            if runs == Runs::BeforeTheParentReturns {
+                outcome = run(&mut pace, n)?;
+            }
+            Ok(())
+        })?;
+        if child == 0 {
+            let _ = comes_back.write_all(&[0]);
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(0) };
+        }
+        if let Some(n) = change.filter(|_| runs != Runs::BeforeTheParentReturns) {
+            outcome = run(&mut pace, n)?;
+        }
+        wait_for(child)?;
+        if outcome.is_some() || change.is_none() {
+            return Ok(outcome.unwrap_or_else(|| pace.outcome()));
+        }
+    }
 }

@@ -103,6 +103,11 @@ impl Pace {
         Self::new((changes, PATIENT), INJECTED_GOOD, false, true, injected())
     }
 
+    /// For a bad one whose changes take longer than is tight: so many, of which a tick hides some.
+    pub fn of_slow(changes: u32) -> Self {
+        Self::new((changes, PATIENT), (changes, INJECTED_LIMIT), false, false, injected())
+    }
+
     fn new(plain: (u32, Duration), under_injection: (u32, Duration), tight_ones: bool, judged: bool, injected: bool) -> Self {
         let now = Instant::now();
         let (most, limit) = if injected { under_injection } else { plain };

@@ -15,7 +15,8 @@ pub const EXEC_PROBE: &str = "exec-probe";
 
 const FORKS: u32 = 6;
 
-fn wait_for(pid: libc::pid_t) -> io::Result<i32> {
+/// Waits for the end of a child, and gives its exit code.
+pub fn wait_for(pid: libc::pid_t) -> io::Result<i32> {
     let mut status = 0;
     // SAFETY: the status is a local of ours.
     check(unsafe { libc::waitpid(pid, &mut status, 0) }.into())?;

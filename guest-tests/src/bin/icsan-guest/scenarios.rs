@@ -1,5 +1,6 @@
 //! Which function carries a scenario of the table out.
 
+use crate::commit::Runs;
 use crate::cpu::cpuid;
 use crate::cross_modify::{BARE, CPUID, aliased, hand_over, under_spinner};
 use crate::int3_protocol::Missing;
@@ -122,6 +123,9 @@ pub fn function(name: &str) -> Option<fn() -> Attempt> {
         "commit/plain" => commit::by_plain,
         "commit/symbol" => || commit::by_symbol(BARE),
         "commit/symbol-cpuid" => || commit::by_symbol(CPUID),
+        "commit/fork-child" => || commit::by_fork(Runs::BeforeTheParentReturns),
+        "commit/fork-parent" => || commit::by_fork(Runs::AfterTheParentReturned),
+        "commit/fork-cpuid" => || commit::by_fork(Runs::Serialized),
         "commit/neighbour" => neighbours::stale,
         _ => return kernel_scenarios(name),
     })
