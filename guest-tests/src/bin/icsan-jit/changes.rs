@@ -69,7 +69,8 @@ impl Changes {
         Ok(())
     }
 
-    /// What is wrong with them under a profile: what every compiler relies on today serializes by chance or by design, so all must be silent there.
+    /// What is wrong with them under a profile: what every compiler relies on today serializes by chance or by design,
+    /// so all must be silent there.
     pub fn fault(&self, profile: Profile) -> Option<String> {
         match &self.lost {
             Some(why) => Some(format!("the report says of itself that it is not complete: {why}")),

@@ -1,4 +1,5 @@
-//! `icsan-jit`: boots a guest with a just-in-time compiler and a program for it, and tells what ICSAN reports of the code that it makes, by instruction.
+//! `icsan-jit`: boots a guest with a just-in-time compiler and a program for it, and tells what ICSAN reports of the
+//! code that it makes, by instruction.
 
 mod changes;
 
