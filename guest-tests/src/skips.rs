@@ -1,4 +1,5 @@
-//! The skips that a test run may have: the committed list `expected-skips.txt`, with a reason for each. Any other skip is a failure.
+//! The skips that a test run may have: the committed list `expected-skips.txt`, with a reason for each. Any other skip
+//! is a failure.
 
 use crate::glob::matches_any;
 

@@ -1,5 +1,5 @@
-//! Adds up what the steps of a test run say of themselves, so that nothing hides: an unlisted skip, a step that counted nothing or ended badly without counting a
-//! failure, and too many boots that had to be repeated are failures.
+//! Adds up what the steps of a test run say of themselves, so that nothing hides: an unlisted skip, a step that counted
+//! nothing or ended badly without counting a failure, and too many boots that had to be repeated are failures.
 
 use crate::skips::{ExpectedSkips, Skip};
 use std::fmt;
@@ -9,7 +9,8 @@ pub const ENDED: &str = "step ended with ";
 
 /// So many repeated boots are no fault of a small run...
 const REPEATED: usize = 2;
-/// ...and one more in so many boots. Healthy kernels die of an outdated INT3 under multi-threaded TCG once in some dozens of boots (docs/emulator.md).
+/// ...and one more in so many boots. Healthy kernels die of an outdated INT3 under multi-threaded TCG once in some
+/// dozens of boots (docs/emulator.md).
 const ONE_IN: usize = 8;
 
 /// What was counted.

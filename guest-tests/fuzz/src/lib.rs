@@ -1,11 +1,13 @@
 //! What must hold for any bytes.
 //!
-//! A [`Target`] reads bytes as a user's file, as arguments, or as a history of events, and checks what the libraries promise of them; it panics if that does not
-//! hold. The tests run each over its corpus and random changes of it (`tests/corpus.rs`, a second each); `scripts/fuzz` runs the same ones under libFuzzer for as long
-//! as one likes (`libfuzzer/`, one wrapper for all).
+//! A [`Target`] reads bytes as a user's file, as arguments, or as a history of events, and checks what the libraries
+//! promise of them; it panics if that does not hold. The tests run each over its corpus and random changes of it
+//! (`tests/corpus.rs`, a second each); `scripts/fuzz` runs the same ones under libFuzzer for as long as one likes
+//! (`libfuzzer/`, one wrapper for all).
 //!
-//! The corpus (`corpus/TARGET/`) is small, and of the project's own making: the little kernels and programs that `cli/symbols/tests/common` writes, recordings of toy
-//! histories, texts. What a fuzzer finds is mended with a test where the fault is.
+//! The corpus (`corpus/TARGET/`) is small, and of the project's own making: the little kernels and programs that
+//! `cli/symbols/tests/common` writes, recordings of toy histories, texts. What a fuzzer finds is mended with a test
+//! where the fault is.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! `icsan-tally LOG...`: adds up the steps of a test run, each of which is a log whose file name is its name. The last line is the sum; exit code 1 if anything
-//! failed, or was skipped that may not be (see [`icsan_guest_tests::tally`]).
+//! `icsan-tally LOG...`: adds up the steps of a test run, each of which is a log whose file name is its name. The last
+//! line is the sum; exit code 1 if anything failed, or was skipped that may not be (see [`icsan_guest_tests::tally`]).
 
 use icsan_guest_tests::skips::ExpectedSkips;
 use icsan_guest_tests::tally::Tally;

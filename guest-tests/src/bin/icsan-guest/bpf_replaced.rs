@@ -1,7 +1,9 @@
-//! `bpf/replaced`: one CPU replaces the filter of a socket over and over, and another one runs it, making system calls only.
+//! `bpf/replaced`: one CPU replaces the filter of a socket over and over, and another one runs it, making system calls
+//! only.
 //!
-//! The kernel frees a filter after a grace period and puts the next one where an older one stood, by stores through a temporary address space. The CPU that runs
-//! them is told nothing: only the tick that let the grace period end was there, and its return serializes, or does not (FRED).
+//! The kernel frees a filter after a grace period and puts the next one where an older one stood, by stores through a
+//! temporary address space. The CPU that runs them is told nothing: only the tick that let the grace period end was
+//! there, and its return serializes, or does not (FRED).
 
 use crate::executor::{Spinner, wait_until};
 use crate::kernel_patching::lacks;
@@ -37,8 +39,8 @@ fn packet(from: &File, to: &File) -> u64 {
     u64::try_from(received).unwrap_or(0)
 }
 
-/// Puts a filter in the place of the one that is there: it cuts packets to so many bytes, after two instructions that make it differ from its neighbours in more
-/// than that.
+/// Puts a filter in the place of the one that is there: it cuts packets to so many bytes, after two instructions that
+/// make it differ from its neighbours in more than that.
 fn attach(to: &File, cut: u32) -> io::Result<()> {
     const LOAD_HALF: u16 = 0x28;
     const JUMP_IF_EQUAL: u16 = 0x15;

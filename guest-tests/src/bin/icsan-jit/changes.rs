@@ -69,11 +69,13 @@ impl Changes {
         Ok(())
     }
 
-    /// What is wrong with them under a profile: what every compiler relies on today serializes by chance or by design, so all must be silent there.
-    pub fn fault(&self, profile: Profile) -> Option<String> {
+    /// What is wrong with them under a profile: what every compiler relies on today serializes by chance or by design,
+    /// so all must be silent there. With `reported` there must be some.
+    pub fn fault(&self, profile: Profile, reported: bool) -> Option<String> {
         match &self.lost {
             Some(why) => Some(format!("the report says of itself that it is not complete: {why}")),
             None if profile == Profile::LinuxX86 && !self.by_kind.is_empty() => Some("should be silent in user mode".into()),
+            None if reported && self.by_kind.is_empty() => Some("should be reported in user mode".into()),
             None => None,
         }
     }
@@ -109,14 +111,16 @@ mod tests {
             [hazard("unserialized", 3), hazard("unserialized", 3), hazard("torn", 0), hazard("emulator", 3), SUMMARY.into()].join("\n");
         let changes = Changes::read(&report).unwrap();
         assert_eq!(changes.to_string(), "  unserialized call -> call: 2 sites, 6 times; call 0x10 -> call 0x20\n");
-        assert!(changes.fault(Profile::LinuxX86).is_some() && changes.fault(Profile::Fred).is_none());
+        assert!(changes.fault(Profile::LinuxX86, false).is_some() && changes.fault(Profile::Fred, true).is_none());
     }
 
     #[test]
     fn a_report_that_is_cut_off_or_incomplete_is_no_verdict() {
         assert!(Changes::read(&hazard("torn", 3)).is_err());
         let lost = Changes::read(r#"{"type":"summary","complete":false,"dropped_by":{"versions":1}}"#).unwrap();
-        assert!(lost.fault(Profile::Fred).unwrap().contains("versions"));
-        assert_eq!(Changes::read(SUMMARY).unwrap().fault(Profile::LinuxX86), None);
+        assert!(lost.fault(Profile::Fred, false).unwrap().contains("versions"));
+        let silent = Changes::read(SUMMARY).unwrap();
+        assert_eq!(silent.fault(Profile::LinuxX86, false), None);
+        assert!(silent.fault(Profile::Fred, true).is_some());
     }
 }

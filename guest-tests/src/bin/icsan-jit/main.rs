@@ -1,4 +1,5 @@
-//! `icsan-jit`: boots a guest with a just-in-time compiler and a program for it, and tells what ICSAN reports of the code that it makes, by instruction.
+//! `icsan-jit`: boots a guest with a just-in-time compiler and a program for it, and tells what ICSAN reports of the
+//! code that it makes, by instruction.
 
 mod changes;
 
@@ -50,6 +51,9 @@ struct Arguments {
     /// A profile to judge by; repeatable
     #[arg(long, value_name = "NAME", required = true, value_parser = |text: &str| Profile::from_name(text).ok_or("unknown profile"))]
     profile: Vec<Profile>,
+    /// A profile under which something must be reported; repeatable
+    #[arg(long, value_name = "NAME", value_parser = |text: &str| Profile::from_name(text).ok_or("unknown profile"))]
+    reported: Vec<Profile>,
     /// After how many seconds a boot is killed
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     timeout: u64,
@@ -153,6 +157,6 @@ fn run(arguments: &Arguments, folder: &Path, initramfs: &Path, profile: Profile)
         _ if !boot.clean_exit => Some(format!("QEMU: {}", boot.exit)),
         _ if !done => Some("the program did not get to its end".into()),
         Err(why) => Some(format!("the report: {why}")),
-        Ok(changes) => changes.fault(profile),
+        Ok(changes) => changes.fault(profile, arguments.reported.contains(&profile)),
     })
 }
