@@ -10,6 +10,23 @@ use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+/// What the guest runs on, besides its vCPUs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hardware {
+    /// The value of `-machine`.
+    pub board: String,
+    /// The value of `-m`.
+    pub memory: String,
+    /// More of QEMU's command line.
+    pub options: Vec<String>,
+}
+
+impl Default for Hardware {
+    fn default() -> Self {
+        Self { board: "q35".into(), memory: "512".into(), options: Vec::new() }
+    }
+}
+
 /// What to boot, and how.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -19,6 +36,8 @@ pub struct Machine {
     pub kernel: PathBuf,
     /// The packed initramfs.
     pub initramfs: PathBuf,
+    /// The machine.
+    pub hardware: Hardware,
     /// How many vCPUs.
     pub smp: usize,
     /// `multi` or `single`.
@@ -66,7 +85,9 @@ impl Machine {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.qemu);
         command
-            .args(["-machine", "q35", "-cpu", "max", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
+            .args(["-machine", &self.hardware.board, "-cpu", "max", "-m", &self.hardware.memory])
+            .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
+            .args(&self.hardware.options)
             .args(["-accel", &format!("tcg,thread={}", self.thread), "-smp", &self.smp.to_string()])
             .arg("-kernel")
             .arg(&self.kernel)
@@ -196,6 +217,7 @@ mod tests {
             qemu,
             kernel: PathBuf::new(),
             initramfs: PathBuf::new(),
+            hardware: Hardware::default(),
             smp: 1,
             thread: "multi".into(),
             plugin: None,

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use icsan_guest_tests::console::PREFIX;
-use icsan_guest_tests::host::boot::{Machine, write_initramfs};
+use icsan_guest_tests::host::boot::{Hardware, Machine, write_initramfs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -82,6 +82,7 @@ fn boots(arguments: &Arguments, folder: &std::path::Path) -> Result<()> {
             qemu: arguments.qemu.clone(),
             kernel: arguments.kernel.clone(),
             initramfs: initramfs.clone(),
+            hardware: Hardware::default(),
             smp: arguments.smp,
             thread: "multi".into(),
             plugin: Some(format!("{},{}", arguments.plugin.display(), keys.join(","))),
