@@ -1,11 +1,15 @@
 //! Where code is in guest-physical memory.
 //!
-//! QEMU gives a host pointer for code and a physical address for a store. A walk of the page tables ([`crate::qemu::page_walk`]) bridges them, whatever the size of the guest's memory and
-//! however it is laid out. It is asked for when code in a page is first seen, and again and again from then on, since it may be wrong, and does not stay true for ever:
-//! - The page tables may have changed since QEMU looked the code up. (A page that was copied on a write, while another vCPU has not been told yet: its code is still
-//!   the old page's, and the walk says the new one.) The next look is right.
-//! - Memory moves. Firmware's ROM is seen below 1 MiB and below 4 GiB, a device's memory goes where its BAR says, and memory that was unplugged comes back at another
-//!   address. What is plugged in somewhere takes the place of what was there.
+//! QEMU gives a host pointer for code and a physical address for a store. A walk of the page tables
+//! ([`crate::qemu::page_walk`]) bridges them, whatever the size of the guest's memory and however it is laid out. It is
+//! asked for when code in a page is first seen, and again and again from then on, since it may be wrong, and does not
+//! stay true for ever:
+//! - The page tables may have changed since QEMU looked the code up. (A page that was copied on a write, while another
+//!   vCPU has not been told yet: its code is still the old page's, and the walk says the new one.) The next look is
+//!   right.
+//! - Memory moves. Firmware's ROM is seen below 1 MiB and below 4 GiB, a device's memory goes where its BAR says, and
+//!   memory that was unplugged comes back at another address. What is plugged in somewhere takes the place of what was
+//!   there.
 //!
 //! So the latest answer is what counts, and a page whose answer changed is asked about at once again.
 
@@ -31,7 +35,8 @@ pub struct Places {
 }
 
 impl Places {
-    /// The physical page of code that lies in `host` and is being translated. `walk` asks QEMU for it. `None`: it cannot be told.
+    /// The physical page of code that lies in `host` and is being translated. `walk` asks QEMU for it. `None`: it
+    /// cannot be told.
     pub fn find(&mut self, host: HostPage, walk: impl FnOnce() -> Option<Phys>) -> Option<Phys> {
         let known = self.by_host.get_mut(&host);
         if let Some(Known { phys, translations }) = known {

@@ -10,8 +10,22 @@ use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// The RAM that guests have who need no more, in MiB.
-pub const MEMORY: u32 = 512;
+/// What the guest runs on, besides its vCPUs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hardware {
+    /// The value of `-machine`.
+    pub board: String,
+    /// The value of `-m`.
+    pub memory: String,
+    /// More of QEMU's command line.
+    pub options: Vec<String>,
+}
+
+impl Default for Hardware {
+    fn default() -> Self {
+        Self { board: "q35".into(), memory: "512".into(), options: Vec::new() }
+    }
+}
 
 /// What to boot, and how.
 #[derive(Clone, Debug)]
@@ -22,10 +36,10 @@ pub struct Machine {
     pub kernel: PathBuf,
     /// The packed initramfs.
     pub initramfs: PathBuf,
+    /// The machine.
+    pub hardware: Hardware,
     /// How many vCPUs.
     pub smp: usize,
-    /// How much RAM, in MiB: [`MEMORY`] for most.
-    pub memory: u32,
     /// `multi` or `single`.
     pub thread: String,
     /// The value of `-plugin`.
@@ -71,8 +85,10 @@ impl Machine {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.qemu);
         command
-            .args(["-machine", "q35", "-cpu", "max", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
-            .args(["-accel", &format!("tcg,thread={}", self.thread), "-smp", &self.smp.to_string(), "-m", &self.memory.to_string()])
+            .args(["-machine", &self.hardware.board, "-cpu", "max", "-m", &self.hardware.memory])
+            .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
+            .args(&self.hardware.options)
+            .args(["-accel", &format!("tcg,thread={}", self.thread), "-smp", &self.smp.to_string()])
             .arg("-kernel")
             .arg(&self.kernel)
             .arg("-initrd")
@@ -201,8 +217,8 @@ mod tests {
             qemu,
             kernel: PathBuf::new(),
             initramfs: PathBuf::new(),
+            hardware: Hardware::default(),
             smp: 1,
-            memory: MEMORY,
             thread: "multi".into(),
             plugin: None,
             append: String::new(),

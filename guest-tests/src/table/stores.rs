@@ -5,7 +5,7 @@
 use super::{NO_COMMIT, NO_MIXES, NO_WRITER, QUADWORD, Scenario, TORN_LATER, UNSERIALIZED, Visible, bad, good};
 use crate::verdict::Kind::{Alias, Smc, Stale, Torn, Unserialized};
 use crate::verdict::Profile::{AmdApm, Fred};
-use crate::verdict::Verdict::{Reported, Unchecked};
+use crate::verdict::Verdict::{Reported, Silent, Unchecked};
 use crate::verdict::Verdicts;
 
 const NO_NEIGHBOURS: &str = "the changed instruction was brought in with its chunk, but not executed, before the change";
@@ -126,6 +126,24 @@ pub(super) const ROWS: &[Scenario] = &[
     good("store/own-movbe", "stores by MOVBE through the address it executes from, then calls the code: legal")
         .on_one_cpu()
         .in_light(UNSERIALIZED, NO_WRITER),
+    // The end of an instruction that begins in the page before.
+    bad(
+        "tail/other",
+        "tail/other-cpuid",
+        QUADWORD,
+        "one store to the second page of an instruction whose first byte ends the page before it",
+    ),
+    good("tail/other-cpuid", "the same; the executor executes CPUID"),
+    bad(
+        "tail/own-next",
+        "tail/own-next-cpuid",
+        Verdicts::reported(Smc).but(AmdApm, Silent),
+        "stores to the second page of the very next instruction, whose first byte ends the page before it",
+    )
+    .on_one_cpu()
+    .by_itself()
+    .in_light(QUADWORD, NO_WRITER),
+    good("tail/own-next-cpuid", "the same with CPUID between").on_one_cpu(),
     // Commits.
     good("commit/sync-core", "the writer calls membarrier(PRIVATE_EXPEDITED_SYNC_CORE), and its patch of two chunks is done"),
     Scenario {

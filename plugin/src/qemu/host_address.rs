@@ -1,14 +1,18 @@
 //! Where the host has the guest's memory at a physical address, by QEMU's own word.
 //!
-//! No plugin API tells. QEMU's monitor does (`gpa2hva`), by a function of that name, which a QEMU that is built with modules exports with all its global functions.
+//! No plugin API tells. QEMU's monitor does (`gpa2hva`), by a function of that name, which a QEMU that is built with
+//! modules exports with all its global functions.
 //!
-//! **What is relied on** (QEMU 11.1, `monitor/hmp-cmds-target.c`; taken for that version only): it looks the address up in the machine's memory, as everybody sees it outside of system management, and answers
-//! with the host's address of it, and the memory region, which it holds a reference to; or with null, if that is neither RAM nor ROM, or shorter than so many bytes. It
-//! takes no lock that a vCPU's callback could not take, and changes nothing.
+//! **What is relied on** (QEMU 11.1, `monitor/hmp-cmds-target.c`; taken for that version only): it looks the address up
+//! in the machine's memory, as everybody sees it outside of system management, and answers with the host's address of
+//! it, and the memory region, which it holds a reference to; or with null, if that is neither RAM nor ROM, or shorter
+//! than so many bytes. It takes no lock that a vCPU's callback could not take, and changes nothing.
 //!
-//! **How it is proven**: it is asked only whether a host address that QEMU gave for code is the one at a physical address, and its answer counts only if it is that very address.
+//! **How it is proven**: it is asked only whether a host address that QEMU gave for code is the one at a physical
+//! address, and its answer counts only if it is that very address.
 //!
-//! **Without it** `emulator=repair` goes by what stores prove ([`crate::repair`]), and says so where that is not enough.
+//! **Without it** `emulator=repair` goes by what stores prove ([`crate::repair`]), and says so where that is not
+//! enough.
 
 use super::api::find_internal;
 use super::process::qemu_version;
@@ -53,7 +57,8 @@ pub fn is_known() -> bool {
     FUNCTIONS.get().is_some_and(Option::is_some)
 }
 
-/// Is the memory of so many bytes at a physical address the one at that host address? `false`, too, if this QEMU does not tell.
+/// Is the memory of so many bytes at a physical address the one at that host address? `false`, too, if this QEMU does
+/// not tell.
 ///
 /// To be called in a callback of a vCPU.
 #[must_use]

@@ -1,19 +1,24 @@
 //! The physical page behind a linear one, by a walk of the running vCPU's page tables.
 //!
-//! From plugin API 5 on QEMU has `qemu_plugin_translate_vaddr`. API 4 has not; but what that function calls is older than it: `cpu_get_phys_page_debug`, the translation of
-//! QEMU's own debuggers. A QEMU that is built with modules, as distributions build theirs, exports it with all its global functions, and it is taken for that version.
+//! From plugin API 5 on QEMU has `qemu_plugin_translate_vaddr`. API 4 has not; but what that function calls is older
+//! than it: `cpu_get_phys_page_debug`, the translation of QEMU's own debuggers. A QEMU that is built with modules, as
+//! distributions build theirs, exports it with all its global functions, and it is taken for that version.
 //!
-//! **What is relied on** (QEMU 9.2 and 10.0, `hw/core/cpu-system.c` and `target/i386/helper.c`): it takes the vCPU and a linear address, and answers with the
-//! physical address of the page, or all ones. It reads the vCPU's control registers and the page tables, in the address space that the vCPU is in (system management's own, if so), heeds the
-//! A20 gate, and changes nothing: no TLB entry, no accessed bit, no exception. It costs what four loads from guest memory cost in QEMU's way, well below a microsecond. It may be called where
-//! the API's function may: on the vCPU's own thread, whose vCPU QEMU names in the thread-local variable `current_cpu`.
+//! **What is relied on** (QEMU 9.2 and 10.0, `hw/core/cpu-system.c` and `target/i386/helper.c`): it takes the vCPU and
+//! a linear address, and answers with the physical address of the page, or all ones. It reads the vCPU's control
+//! registers and the page tables, in the address space that the vCPU is in (system management's own, if so), heeds the
+//! A20 gate, and changes nothing: no TLB entry, no accessed bit, no exception. It costs what four loads from guest
+//! memory cost in QEMU's way, well below a microsecond. It may be called where the API's function may: on the vCPU's
+//! own thread, whose vCPU QEMU names in the thread-local variable `current_cpu`.
 //!
-//! **How it is proven**: the first stores of the guest to pages that it maps somewhere else than at their own address are looked up in both ways: QEMU tells where they went, out of its TLB. If the
-//! function says something else, it is another one than it was taken for, and is not used any more; that is said, and the place of code is unknown from then on ([`Gap::UnknownPlace`]).
-//! The same goes for a QEMU that does not export it.
+//! **How it is proven**: the first stores of the guest to pages that it maps somewhere else than at their own address
+//! are looked up in both ways: QEMU tells where they went, out of its TLB. If the function says something else, it is
+//! another one than it was taken for, and is not used any more; that is said, and the place of code is unknown from
+//! then on ([`Gap::UnknownPlace`]). The same goes for a QEMU that does not export it.
 //!
-//! **What it cannot do**: it reads the page tables as they are now, and a vCPU may go on using an older translation until it is told to forget it. So an answer may be
-//! about another page than the one that the vCPU executes: see [`crate::places`].
+//! **What it cannot do**: it reads the page tables as they are now, and a vCPU may go on using an older translation
+//! until it is told to forget it. So an answer may be about another page than the one that the vCPU executes: see
+//! [`crate::places`].
 
 use super::api::{Generation, api, find, find_internal};
 use super::process::say;
@@ -24,7 +29,8 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Stores that prove the exported function, and that may contradict it (the guest may be just about to change its page tables).
+/// Stores that prove the exported function, and that may contradict it (the guest may be just about to change its page
+/// tables).
 const PROOFS: u32 = 32;
 const CONTRADICTIONS: u32 = 8;
 
@@ -51,7 +57,8 @@ pub fn prepare(generation: Generation) {
             return None;
         }
         let found = find_internal(c"cpu_get_phys_page_debug").ok()?;
-        // SAFETY: the function of that name, with the type that it has in QEMU 9.2 and 10.0, which are those that speak API 4.
+        // SAFETY: the function of that name, with the type that it has in QEMU 9.2 and 10.0, which are those that speak
+        // API 4.
         Some(unsafe { std::mem::transmute::<*mut c_void, Walk>(found) })
     });
 }
@@ -71,8 +78,9 @@ pub(super) fn physical(linear: u64) -> Option<u64> {
         current = find(c"current_cpu").ok()?.cast_const().cast();
         CURRENT_CPU.set(current);
     }
-    // SAFETY: dlsym gives this thread's instance of the thread-local variable, which lives as long as the thread; it is a pointer. If there is a vCPU in it, it is this thread's, and does
-    // not run guest code while its callback is running.
+    // SAFETY: dlsym gives this thread's instance of the thread-local variable, which lives as long as the thread; it is
+    // a pointer. If there is a vCPU in it, it is this thread's, and does not run guest code while its callback is
+    // running.
     let page = unsafe {
         let cpu = current.read();
         if cpu.is_null() {

@@ -1,9 +1,13 @@
-//! Where the guest's RAM is in the host's memory, for a QEMU that does not tell ([`crate::qemu::host_address`]): what it says of code, believed after stores proved it.
+//! Where the guest's RAM is in the host's memory, for a QEMU that does not tell ([`crate::qemu::host_address`]): what
+//! it says of code, believed after stores proved it.
 //!
-//! A block is dropped by having QEMU write memory over itself, so its host address and its physical address must be certain to be the same memory. QEMU gives the one of what
-//! it translated, and the other by a walk of the page tables, which may be of another moment ([`crate::places`]). What keeps them apart: RAM lies in few **pieces**, in each of which host addresses
-//! and physical addresses differ by one **distance**, however the machine lays them out (below and above 4 GiB, and each memory device). A walk of another moment leads to another
-//! page, and so to another distance: in one piece two pages have two addresses, and from one piece to another only one pair of pages in millions has the distance of either.
+//! A block is dropped by having QEMU write memory over itself, so its host address and its physical address must be
+//! certain to be the same memory. QEMU gives the one of what it translated, and the other by a walk of the page tables,
+//! which may be of another moment ([`crate::places`]). What keeps them apart: RAM lies in few **pieces**, in each of
+//! which host addresses and physical addresses differ by one **distance**, however the machine lays them out (below and
+//! above 4 GiB, and each memory device). A walk of another moment leads to another page, and so to another distance: in
+//! one piece two pages have two addresses, and from one piece to another only one pair of pages in millions has the
+//! distance of either.
 
 use crate::qemu::locks::Mutex;
 use icsan_model::addr::Phys;
@@ -16,14 +20,17 @@ const SMALLEST_RAM: usize = 16 << 20;
 
 /// Display and system management memory.
 const HOLE: Range<u64> = 0xa_0000..0xc_0000;
-/// From there on a PC shows RAM at its place, or firmware, which is elsewhere in the host's memory, and where stores may be lost.
+/// From there on a PC shows RAM at its place, or firmware, which is elsewhere in the host's memory, and where stores
+/// may be lost.
 const FIRMWARE: Range<u64> = HOLE.end..0x10_0000;
 
-/// Stores of at least 4 bytes that have to prove a piece, and that may contradict it (another vCPU can store to the same place in between).
+/// Stores of at least 4 bytes that have to prove a piece, and that may contradict it (another vCPU can store to the
+/// same place in between).
 const PROOFS: u32 = 32;
 const CONTRADICTIONS: u32 = 8;
 
-/// Pieces, and mappings that are too small, that are remembered. A machine has two pieces, and one for each memory device.
+/// Pieces, and mappings that are too small, that are remembered. A machine has two pieces, and one for each memory
+/// device.
 const MOST: usize = 64;
 
 /// Where the guest's RAM is in the host's memory.

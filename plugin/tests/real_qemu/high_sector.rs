@@ -1,7 +1,9 @@
-//! A boot sector in 64-bit code whose functions lie in memory above 4 GiB, some of them across a page end, and are changed by its own stores.
+//! A boot sector in 64-bit code whose functions lie in memory above 4 GiB, some of them across a page end, and are
+//! changed by its own stores.
 //!
-//! The memory at physical 4 GiB is mapped twice. Each function is written, called, changed by a store, and called again; what tells the cases apart is the function's shape,
-//! the address that the store goes through, and whether CPUID comes before the second call.
+//! The memory at physical 4 GiB is mapped twice. Each function is written, called, changed by a store, and called
+//! again; what tells the cases apart is the function's shape, the address that the store goes through, and whether
+//! CPUID comes before the second call.
 
 use crate::long_sector::{ORIGIN, POINTER, assemble_real_mode, write_sector};
 use iced_x86::IcedError;
@@ -65,8 +67,8 @@ impl Case {
     }
 }
 
-/// A function within a page; one of which only the first byte is in its page, and the store goes behind it; and a jump across a page end, behind which no instruction begins: the store changes where
-/// it goes.
+/// A function within a page; one of which only the first byte is in its page, and the store goes behind it; and a jump
+/// across a page end, behind which no instruction begins: the store changes where it goes.
 pub const CASES: [Case; 8] = [
     Case::mov(0x100, 1),
     Case::mov(0x200, 1).then_cpuid(),

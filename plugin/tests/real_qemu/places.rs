@@ -1,4 +1,5 @@
-//! Where code is in physical memory: above 4 GiB, in plugged memory, behind a page end; and what is said where it cannot be told.
+//! Where code is in physical memory: above 4 GiB, in plugged memory, behind a page end; and what is said where it
+//! cannot be told.
 
 use crate::high_sector::{CASES, write_disk};
 use crate::lab::{Lab, Qemu};
@@ -32,7 +33,8 @@ fn boot(lab: &Lab, qemu: &Qemu, machine: &[&str], keys: &str, commands: &'static
     guest
 }
 
-/// Every bad case is reported where it is, and no other, on both QEMUs and whether or not their outdated blocks are repaired.
+/// Every bad case is reported where it is, and no other, on both QEMUs and whether or not their outdated blocks are
+/// repaired.
 #[test]
 fn code_above_4_gib_is_judged_as_any_other() {
     let Some(lab) = Lab::open() else { return };
@@ -59,7 +61,8 @@ fn code_above_4_gib_is_judged_as_any_other() {
     }
 }
 
-/// QEMU 11.1 without what it exports: a block is only translated again where stores proved that it can be, and the rest is said and counted.
+/// QEMU 11.1 without what it exports: a block is only translated again where stores proved that it can be, and the rest
+/// is said and counted.
 #[test]
 fn what_cannot_be_repaired_is_said() {
     let Some(lab) = Lab::open() else { return };

@@ -117,13 +117,24 @@ fn straight_line(page: &CodePage, entry: usize, judged: bool) -> Attempt {
     Ok(pace.outcome())
 }
 
-/// `mov dword ptr [rip + to the immediate], edi`, what stands between, `mov eax, imm32; ret`.
+/// `mov dword ptr [rip + to the immediate], edi`, what stands between, `mov eax, imm32; ret`, so that the last but one begins at `at`.
+fn instruction_at(at: usize, between: &[u8], judged: bool) -> Attempt {
+    let page = CodePage::anonymous(2)?;
+    let entry = at - between.len() - 6;
+    page.store_bytes(entry, &[0x89, 0x3D, between.len() as u8 + 1, 0, 0, 0]);
+    page.store_bytes(entry + 6, between);
+    page.store_bytes(at, &return_value(0));
+    straight_line(&page, entry, judged)
+}
+
+/// The same at the beginning of a page.
 fn next_instruction(between: &[u8], judged: bool) -> Attempt {
-    let page = CodePage::anonymous(1)?;
-    page.store_bytes(0, &[0x89, 0x3D, between.len() as u8 + 1, 0, 0, 0]);
-    page.store_bytes(6, between);
-    page.store_bytes(6 + between.len(), &return_value(0));
-    straight_line(&page, 0, judged)
+    instruction_at(6 + between.len(), between, judged)
+}
+
+/// Stores into the next instruction, or behind a CPUID. Its first byte is the last one of a page, and the store goes to the next page only.
+pub fn next_across_pages(fenced: bool) -> Attempt {
+    instruction_at(PAGE - 1, if fenced { CPUID } else { &[] }, fenced)
 }
 
 /// Stores into an instruction ahead in straight-line code: into the next one, or behind a CPUID.

@@ -86,6 +86,8 @@ pub enum Kind {
     Imm32Page,
     /// Four bytes that straddle two pages, one store.
     Imm32PageOnce,
+    /// Four bytes that begin a page, of an instruction whose first byte ends the page before it; one store.
+    Imm32Tail,
     /// Four bytes near the start of a page, by one store that begins in the page before it, which holds no code.
     Imm32FromData,
     /// Five NOPs of one byte, or one instruction of five, of which the first byte is the last one of a chunk: two stores.
@@ -116,6 +118,7 @@ const fn site(kind: Kind) -> usize {
         Kind::Imm32Split | Kind::Imm32Halves | Kind::Jmp5Bytes => 14,
         Kind::Imm32Line => 62,
         Kind::Imm32Page | Kind::Imm32PageOnce => PAGE - 2,
+        Kind::Imm32Tail => PAGE,
         Kind::Imm32FromData => PAGE + 2,
         Kind::Boundary => 15,
         Kind::Imm64 => 8,
@@ -126,7 +129,7 @@ const fn site(kind: Kind) -> usize {
 /// Where the function begins: with the chunk that holds the changed instruction's first byte.
 const fn entry(kind: Kind) -> usize {
     match kind {
-        Kind::Imm32Line | Kind::Imm32Page | Kind::Imm32PageOnce | Kind::Imm32FromData => (site(kind) - 1) & !15,
+        Kind::Imm32Line | Kind::Imm32Page | Kind::Imm32PageOnce | Kind::Imm32Tail | Kind::Imm32FromData => (site(kind) - 1) & !15,
         _ => 0,
     }
 }
@@ -137,7 +140,7 @@ impl Shape {
         let page = match kind {
             Kind::Jmp5 | Kind::Jmp5Bytes => CodePage::anonymous(JMP_PAGES)?,
             Kind::Imm32Text => CodePage::of_text(text_target())?,
-            Kind::Imm32Page | Kind::Imm32PageOnce | Kind::Imm32FromData => CodePage::anonymous(2)?,
+            Kind::Imm32Page | Kind::Imm32PageOnce | Kind::Imm32Tail | Kind::Imm32FromData => CodePage::anonymous(2)?,
             _ => CodePage::anonymous(1)?,
         };
         Ok(Self::on(kind, page))
@@ -163,6 +166,7 @@ impl Shape {
             | Kind::Imm32Line
             | Kind::Imm32Page
             | Kind::Imm32PageOnce
+            | Kind::Imm32Tail
             | Kind::Imm32FromData => {
                 let (entry, instruction) = (entry(self.kind), site(self.kind) - 1);
                 page.store_bytes(entry, &[0x90].repeat(instruction - entry));
@@ -207,6 +211,7 @@ impl Shape {
             | Kind::Imm32Line
             | Kind::Imm32Page
             | Kind::Imm32PageOnce
+            | Kind::Imm32Tail
             | Kind::Imm32FromData
             | Kind::Imm32Text => byte * 0x0101_0101,
             Kind::Boundary if n % 2 == 1 => 0x0101_0101,
@@ -233,7 +238,7 @@ impl Shape {
         let value = self.expected(n);
         match self.kind {
             Kind::Imm8 => self.page.store8(at, value as u8),
-            Kind::Imm32 | Kind::Imm32TwoQuadwords | Kind::Imm32Split | Kind::Imm32PageOnce | Kind::Imm32Text => {
+            Kind::Imm32 | Kind::Imm32TwoQuadwords | Kind::Imm32Split | Kind::Imm32PageOnce | Kind::Imm32Tail | Kind::Imm32Text => {
                 self.page.store32(at, value as u32);
             }
             Kind::Imm32Halves | Kind::Imm32Line | Kind::Imm32Page => {

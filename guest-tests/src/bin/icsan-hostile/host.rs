@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use icsan_guest_tests::console::PREFIX;
-use icsan_guest_tests::host::boot::{MEMORY, Machine, write_initramfs};
+use icsan_guest_tests::host::boot::{Hardware, Machine, write_initramfs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -82,8 +82,8 @@ fn boots(arguments: &Arguments, folder: &std::path::Path) -> Result<()> {
             qemu: arguments.qemu.clone(),
             kernel: arguments.kernel.clone(),
             initramfs: initramfs.clone(),
+            hardware: Hardware::default(),
             smp: arguments.smp,
-            memory: MEMORY,
             thread: "multi".into(),
             plugin: Some(format!("{},{}", arguments.plugin.display(), keys.join(","))),
             append: format!("icsan.seconds={seconds} icsan.seed={seed}"),

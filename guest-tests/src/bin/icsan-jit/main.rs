@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use changes::Changes;
 use clap::Parser;
 use icsan_guest_tests::console::{COMMAND, DONE, PREFIX};
-use icsan_guest_tests::host::boot::Machine;
+use icsan_guest_tests::host::boot::{Hardware, Machine};
 use icsan_guest_tests::host::initramfs::{self, GuestFile};
 use icsan_guest_tests::verdict::Profile;
 use std::fs;
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// How much RAM the guests have, in MiB. Their packages lie in it, too.
-const MEMORY: u32 = 4096;
+const MEMORY: &str = "4096";
 
 /// One vCPU for each of a program's threads.
 const CPUS: usize = 2;
@@ -137,8 +137,8 @@ fn run(arguments: &Arguments, folder: &Path, initramfs: &Path, profile: Profile)
         qemu: arguments.qemu.1.clone(),
         kernel: arguments.kernel.clone(),
         initramfs: initramfs.to_owned(),
+        hardware: Hardware { memory: MEMORY.into(), ..Hardware::default() },
         smp: CPUS,
-        memory: MEMORY,
         thread: "multi".into(),
         plugin: Some(words.join(",")),
         append: String::new(),

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use arguments::Arguments;
 use clap::Parser;
 use icsan_guest_tests::glob::matches_any;
-use icsan_guest_tests::host::boot::{self, Machine};
+use icsan_guest_tests::host::boot::{self, Hardware, Machine};
 use icsan_guest_tests::litmus::explore::{Allowed, allowed};
 use icsan_guest_tests::litmus::{Litmus, TABLE};
 use seen::Seen;
@@ -95,8 +95,8 @@ fn machine(arguments: &Arguments, initramfs: &Path, plugin: Option<String>, aske
         qemu: arguments.qemu.clone().context("no QEMU")?,
         kernel: arguments.kernel.clone().context("no kernel")?,
         initramfs: initramfs.to_owned(),
+        hardware: Hardware::default(),
         smp: CPUS,
-        memory: boot::MEMORY,
         thread: "multi".into(),
         plugin,
         append: format!("icsan.litmus={asked}"),

@@ -2,6 +2,7 @@
 
 use crate::inject::Inject;
 use clap::Parser;
+use icsan_guest_tests::host::boot::Hardware;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -35,6 +36,15 @@ pub struct Arguments {
     /// How many vCPUs
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub smp: u8,
+    /// The machine: what QEMU's -machine takes
+    #[arg(long, value_name = "NAME", default_value = "q35")]
+    pub machine: String,
+    /// Its memory: what QEMU's -m takes
+    #[arg(long, value_name = "SIZE", default_value = "512")]
+    pub memory: String,
+    /// One more word for QEMU's command line; repeatable
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    pub qemu_word: Vec<String>,
     /// TCG's threads: one for each vCPU, or one for all
     #[arg(long, default_value = "multi", value_parser = ["multi", "single"])]
     pub thread: String,
@@ -71,6 +81,11 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// What the guest runs on.
+    pub fn hardware(&self) -> Hardware {
+        Hardware { board: self.machine.clone(), memory: self.memory.clone(), options: self.qemu_word.clone() }
+    }
+
     /// The patcher for a kernel.
     pub fn patcher_of(&self, kernel: &Named) -> Option<&Named> {
         self.patcher.iter().find(|patcher| patcher.name == kernel.name)

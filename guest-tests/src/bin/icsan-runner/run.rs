@@ -9,7 +9,7 @@ use crate::output::Judged;
 use crate::report::{self, Report};
 use crate::rows::Rows;
 use anyhow::{Context, Result, bail};
-use icsan_guest_tests::host::boot::{Boot, MEMORY, Machine};
+use icsan_guest_tests::host::boot::{Boot, Hardware, Machine};
 use icsan_guest_tests::skips::ExpectedSkips;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use std::fs;
@@ -58,17 +58,21 @@ pub fn run(context: &Setting, cell: &Cell<'_>) -> Result<Judged> {
     let profile_name = profile.map_or("no-plugin", Profile::name);
     let mut machine_name =
         format!("{} {} smp{} {} {append}", qemu.name, kernel.name, arguments.smp, arguments.thread).trim_end().to_owned();
+    let hardware = arguments.hardware();
+    if hardware != Hardware::default() {
+        machine_name = format!("{machine_name} {} {}", hardware.board, hardware.memory);
+    }
     if let Some([key, _]) = arguments.inject.map(Inject::keys) {
         machine_name = format!("{machine_name} {key}");
     }
-    let stem = context.folder.join(format!("{} {profile_name}", machine_name).replace([' ', '/', '=', ':'], "-"));
+    let stem = context.folder.join(format!("{} {profile_name}", machine_name).replace([' ', '/', '=', ':', ','], "-"));
     let report_path = stem.with_added("jsonl");
     let machine = Machine {
         qemu: qemu.path.clone(),
         kernel: kernel.path.clone(),
         initramfs: initramfs.to_path_buf(),
+        hardware,
         smp: arguments.smp.into(),
-        memory: MEMORY,
         thread: arguments.thread.clone(),
         plugin: profile.map(|profile| plugin(arguments, kernel, profile, &report_path)).transpose()?,
         append: format!(

@@ -7,7 +7,7 @@ use crate::judge::{self, Judged};
 use anyhow::{Result, bail};
 use icsan_guest_tests::console::{DONE, PREFIX};
 use icsan_guest_tests::glob::matches_any;
-use icsan_guest_tests::host::boot::{Boot, MEMORY, Machine};
+use icsan_guest_tests::host::boot::{Boot, Hardware, Machine};
 use icsan_guest_tests::marker::Marker;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use icsan_guest_tests::zoo::{self, Inject, Row};
@@ -76,8 +76,8 @@ pub fn run(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16, i
         qemu: arguments.qemu.clone(),
         kernel: kernel.clone(),
         initramfs: setting.initramfs.to_owned(),
+        hardware: Hardware::default(),
         smp: zoo::CPUS,
-        memory: MEMORY,
         thread: "multi".into(),
         plugin: Some(plugin(arguments, &kernel, profile, &report, inject)?),
         append: format!("{asked}icsan.zoo={}", by_program.join(",")),
