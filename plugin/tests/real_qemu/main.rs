@@ -9,6 +9,7 @@ mod boot_sector;
 mod bounds;
 mod emulator;
 mod endings;
+mod golden;
 mod inject;
 mod keys;
 mod lab;

@@ -107,7 +107,7 @@ fn what_is_known_and_what_is_not() {
     let groups = report.summary()["groups"].as_array().unwrap().len();
     assert!(groups > 0 && report.summary()["hazards"]["speculative"].as_u64() > Some(2 * groups as u64), "{context}");
     assert_eq!(guest.stderr().matches("BUG: ICSAN: speculative in ").count(), groups, "each cause is told once\n{context}");
-    assert!(guest.stderr().contains("more sites of the same cause"), "{context}");
+    assert!(guest.stderr().contains("more sites like it in its page"), "{context}");
 }
 
 /// 6.12's symbols for a boot of 6.1: no names rather than wrong ones, and the guest boots on.
