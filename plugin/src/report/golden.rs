@@ -273,6 +273,12 @@ fn groups_have_one_cause() {
         assert_eq!(findings.groups().count(), 2);
     }
     let mut findings = Findings::default();
+    findings.add(Kind::Stale, unwatched(base()), run.config());
+    assert!(findings.add(Kind::Stale, unwatched(near()), run.config()).unwrap().is_one_more(), "one function");
+    let linear = at("target", 0);
+    let elsewhere = Evidence { linear, physical: Some(phys(linear)), ..unwatched(base()) };
+    assert!(findings.add(Kind::Stale, elsewhere, run.config()).unwrap().leads, "another one, in the same page, and nobody knows who wrote");
+    let mut findings = Findings::default();
     findings.add(Kind::Alias, base(), run.config());
     findings.add(Kind::Emulator, base(), run.config());
     assert!(findings.add(Kind::Stale, base(), run.config()).unwrap().leads, "the suppressed one does not");

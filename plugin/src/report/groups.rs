@@ -22,6 +22,8 @@ pub struct Cause {
     pub behalf: Option<Linear>,
     /// The page that is executed.
     pub page: CodePage,
+    /// The function that is executed, if it has a name and no maker is known: that they are in one page does not make one cause of them.
+    pub executes: Option<Linear>,
     /// What the guest was at.
     pub marker: u64,
     /// In which boot.
@@ -43,10 +45,11 @@ impl Cause {
     pub fn of(kind: Kind, evidence: &Evidence, symbols: Names<'_>) -> Self {
         let writes = evidence.writes.as_deref().unwrap_or_default();
         let last = writes.iter().enumerate().rev().find_map(|(index, write)| Some((index, write.pc?)));
-        let function = |pc: Linear| symbols.resolve(pc.0).map_or(pc, |resolved| Linear(pc.0.wrapping_sub(resolved.offset)));
+        let named = |pc: Linear| symbols.resolve(pc.0).map(|resolved| Linear(pc.0.wrapping_sub(resolved.offset)));
         Self {
             kind,
-            stores: last.map(|(_, pc)| function(pc)),
+            stores: last.map(|(_, pc)| named(pc).unwrap_or(pc)),
+            executes: if last.is_none() { named(evidence.linear) } else { None },
             behalf: last.and_then(|(index, _)| evidence.writers.get(index)?.as_ref()?.function),
             page: match evidence.physical {
                 Some(phys) => CodePage::Physical(phys.0 & !(PAGE - 1)),

@@ -228,9 +228,10 @@ fn groups(text: &mut String, report: &Report<'_>, findings: &Findings) {
         let count: u64 = hazards.iter().map(|hazard| hazard.count).sum();
         let _ = writeln!(
             text,
-            "icsan: {} in {}, {by}{behalf}: {others} more sites of the same cause in its page, {count} executions in all: {}{rest}",
+            "icsan: {} in {}, {by}{behalf}: {others} more sites {} in its page, {count} executions in all: {}{rest}",
             cause.kind.name(),
             name(symbols, first.evidence.linear.0),
+            if cause.stores.is_some() { "of the same cause" } else { "like it" },
             sites.join(", ")
         );
     }

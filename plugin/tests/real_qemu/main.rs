@@ -8,6 +8,7 @@ mod boot_sector;
 mod bounds;
 mod emulator;
 mod endings;
+mod golden;
 mod high_sector;
 mod inject;
 mod keys;
