@@ -46,6 +46,12 @@ gaps! {
         "another kernel was started (kexec, or a reset) that the symbols are not of: its hazards have no names, and its patches no commits; \
          watch it in a QEMU of its own, with its own symbols"
     );
+    /// A program's system call, while it is not known where the kernel is whose symbols were given.
+    UnseenKernel = (
+        "names",
+        "programs run, and where the kernel is was not found out (it tells when it boots; one that came by -incoming did so elsewhere; or the symbols are another \
+         kernel's): no names of its functions, no commits of its patches"
+    );
     /// An execution of a block that may be outdated and could not be translated again (`emulator=repair`).
     Unrepaired = (
         "repair",

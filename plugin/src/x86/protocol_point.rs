@@ -4,6 +4,7 @@ use super::page_table;
 use super::point_word::PointWord;
 use super::registers::Registers;
 use super::stack::callers;
+use crate::gaps::Gap;
 use crate::patching::{Entry, Identity};
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::locks::RwLock;
@@ -179,6 +180,11 @@ impl ProtocolPoints {
             instruction.on_execute(*point, true);
         }
         if instruction.bytes() == SYSCALL {
+            // A kernel that boots has told before its first program runs.
+            let symbols = &sanitizer.config().symbols;
+            if here.0 >> 63 == 0 && symbols.kernel_table().is_some() && symbols.offset().is_none() {
+                Gap::UnseenKernel.note();
+            }
             instruction.on_execute_word::<SyscallPoint>(here.0, true);
         }
         let Some(before) = before else { return };

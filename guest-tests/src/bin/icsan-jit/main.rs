@@ -22,7 +22,7 @@ const MEMORY: &str = "4096";
 const CPUS: usize = 2;
 
 /// Where the program lies in the guest.
-const PROGRAM: &str = "work";
+const PROGRAM: &str = "program";
 
 /// The last words of every program that gets to its end.
 const WORK_DONE: &str = "WORK DONE";
@@ -45,7 +45,7 @@ struct Arguments {
     /// The guest's file system: unpacked packages
     #[arg(long, value_name = "FOLDER")]
     tree: PathBuf,
-    /// What is /work in the guest
+    /// What is /program in the guest
     #[arg(long, value_name = "FOLDER")]
     program: PathBuf,
     /// A profile to judge by; repeatable

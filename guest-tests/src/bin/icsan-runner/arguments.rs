@@ -54,6 +54,9 @@ pub struct Arguments {
     /// Only the scenarios that match one of these globs, joined by commas, and none of those with ! before them
     #[arg(long, value_name = "GLOB", default_value = "")]
     pub filter: String,
+    /// No scenario: the kernel boots, and what is judged is what happens outside of any
+    #[arg(long, conflicts_with_all = ["filter", "heavy"])]
+    pub boot_only: bool,
     /// The heavy scenarios, too; some of them get boots of their own
     #[arg(long)]
     pub heavy: bool,
