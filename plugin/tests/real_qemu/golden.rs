@@ -74,8 +74,7 @@ fn the_boot_sector() {
     let lab = Lab::open();
     for qemu in &lab.qemus {
         same(&lab, qemu, "full", "");
-        // Only later APIs tell where code is without the store side.
-        same(&lab, qemu, if qemu.physical { "light" } else { "light-without-places" }, "writers=off");
+        same(&lab, qemu, "light", "writers=off");
         same(&lab, qemu, "without-cpuid", "without=cpuid");
     }
 }
