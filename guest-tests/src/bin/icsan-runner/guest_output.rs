@@ -99,9 +99,6 @@ impl GuestOutput {
         if let Some(line) = self.garbled.first() {
             return Some(format!("garbled line: {line}"));
         }
-        if plan == 0 {
-            return Some("no scenario passes the filter".into());
-        }
         if self.rounds.len() != plan {
             return Some(format!("the guest printed {} results of {plan}", self.rounds.len()));
         }
