@@ -60,7 +60,7 @@ pub fn by_symbol(how: HandOver) -> Attempt {
     })
 }
 
-/// Changes of a round of [`by_fork`]: each takes a fork and two switches of processes.
+/// Changes of a round of [`by_fork`] with CPUID: each takes a fork and two switches of processes.
 const CHANGES: u32 = 40;
 
 /// When the executor runs the code of [`by_fork`].
@@ -88,9 +88,10 @@ pub fn by_fork(runs: Runs) -> Attempt {
         }
         function(0)
     })?;
-    let mut pace = if runs == Runs::Serialized { Pace::of_few(CHANGES) } else { Pace::of_slow(CHANGES) };
+    let mut pace = if runs == Runs::Serialized { Pace::of_few(CHANGES) } else { Pace::of_slow() };
     loop {
         let ((mut stored, mut stores), (mut came_back, mut comes_back)) = (io::pipe()?, io::pipe()?);
+        let (mut is_ready, mut ready) = io::pipe()?;
         let (mut child, mut change) = (0, None);
         let run = |pace: &mut Pace, n: u32| Ok::<_, io::Error>(pace.ran(shape.expected(n), thread.call(1)?));
         let mut outcome = None;
@@ -98,9 +99,12 @@ pub fn by_fork(runs: Runs) -> Attempt {
             // SAFETY: the child calls nothing but read, write and _exit.
             child = check(unsafe { libc::fork() }.into())? as libc::pid_t;
             if child == 0 {
+                ready.write_all(&[0])?;
                 return stored.read_exact(&mut [0]);
             }
-            // What the fork does to the executor's page tables is over.
+            // What the fork does to the executor's page tables is over, and the child has run: its page faults take longer
+            // than a tick, and need not be taken between the change and the execution.
+            is_ready.read_exact(&mut [0])?;
             change = pace.next();
             let Some(n) = change else { return stores.write_all(&[0]) };
             thread.call(0)?;

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// A change that takes no longer, from before the executor runs the old version until it was seen to run the new one, is tight.
 const TIGHT: Duration = Duration::from_micros(800);
 
+/// The same where another process runs in between, which takes longer: half a tick.
+const TIGHT_FOR_SLOW: Duration = Duration::from_millis(2);
+
 /// How many tight changes make a round. (On an idle host QEMU 10.0 runs an outdated block after nearly each change of `cross/jmp5-bytes`, which is then no evidence: of rounds of
 /// 16 tight changes one in forty had nothing else, with an older plugin as well.)
 const ENOUGH: u32 = 32;
@@ -74,6 +77,7 @@ pub struct Pace {
     /// Must each change be seen?
     judged: bool,
     injected: bool,
+    quick: Duration,
     start: Instant,
     change: Instant,
     changes: u32,
@@ -104,15 +108,28 @@ impl Pace {
         Self::new((changes, PATIENT), INJECTED_GOOD, false, true, injected())
     }
 
-    /// For a bad one whose changes take longer than is tight: so many, of which a tick hides some.
-    pub fn of_slow(changes: u32) -> Self {
-        Self::new((changes, PATIENT), (changes, INJECTED_LIMIT), false, false, injected())
+    /// For a bad one whose changes take longer, since another process runs in between.
+    pub fn of_slow() -> Self {
+        Self { quick: TIGHT_FOR_SLOW, ..Self::of_bad() }
     }
 
     fn new(plain: (u32, Duration), under_injection: (u32, Duration), tight_ones: bool, judged: bool, injected: bool) -> Self {
         let now = Instant::now();
         let (most, limit) = if injected { under_injection } else { plain };
-        Self { limit, most, tight_ones, judged, injected, start: now, change: now, changes: 0, tight: 0, seen: 0, wrong: None }
+        Self {
+            limit,
+            most,
+            tight_ones,
+            judged,
+            injected,
+            quick: TIGHT,
+            start: now,
+            change: now,
+            changes: 0,
+            tight: 0,
+            seen: 0,
+            wrong: None,
+        }
     }
 
     /// The number of the next change, from 1, before the executor runs the old version; none if the round is over.
@@ -150,7 +167,7 @@ impl Pace {
     pub fn saw(&mut self, seen: bool, wrong: impl FnOnce() -> String) -> Option<Outcome> {
         if seen {
             self.seen += 1;
-            self.tight += u32::from(self.change.elapsed() < TIGHT);
+            self.tight += u32::from(self.change.elapsed() < self.quick);
             return None;
         }
         let wrong = format!("patch {}: {}", self.changes, wrong());
