@@ -230,6 +230,11 @@ impl Patching {
         }
     }
 
+    /// The same, where to look costs something: `sees` is told what is known already.
+    pub fn looks(&mut self, vcpu: Vcpu, sees: impl FnOnce(Identity) -> Identity) {
+        self.sees(vcpu, sees(self.tasks.who(vcpu).identity));
+    }
+
     /// Where a vCPU is. `name` looks the task's name up.
     pub fn context(&mut self, vcpu: Vcpu, cpl: Option<u8>, name: impl FnOnce(u64) -> Option<TaskName>) -> Context {
         Context { space: self.tasks.who(vcpu).identity.space, cpl, task: self.tasks.name(vcpu, name) }

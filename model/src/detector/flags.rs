@@ -414,7 +414,7 @@ impl<B: Board> Flags<B> {
     pub fn begin_epoch(&self, own: &impl OwnBoard<Word = B::Word>) -> Seq {
         let seq = self.next();
         let mut set = own.swap_list(SetSlots::default());
-        for slot in set.drain().filter_map(|id| own.slot(id)) {
+        for slot in set.drain().filter_map(|id| own.known(id).or_else(|| own.slot(id))) {
             slot.flag.store(Flag::Clear as u64, Ordering::Release);
         }
         own.swap_list(set);

@@ -20,19 +20,19 @@ impl Sanitizer {
         }
     }
 
-    /// A task enters a protocol function; `seen`: what the vCPU's registers say of it.
-    pub fn enters_function(&self, entry: Entry, seen: Identity) {
+    /// A task enters a protocol function. `sees` says what the vCPU's registers say of it, beyond what is known.
+    pub fn enters_function(&self, entry: Entry, sees: impl FnOnce(Identity) -> Identity) {
         if let Some(side) = &mut self.code.lock().side {
-            side.patching().sees(entry.vcpu, seen);
+            side.patching().looks(entry.vcpu, sees);
             side.patching().enter(entry);
             self.awaited.store(side.patching().awaited().0, Ordering::Relaxed);
         }
     }
 
     /// A user task asks for the serialization of all its threads; it goes on at `returns_to`.
-    pub fn calls_membarrier(&self, vcpu: Vcpu, seen: Identity, returns_to: Linear, stack: u64) {
+    pub fn calls_membarrier(&self, vcpu: Vcpu, sees: impl FnOnce(Identity) -> Identity, returns_to: Linear, stack: u64) {
         if let Some(side) = &mut self.code.lock().side {
-            side.patching().sees(vcpu, seen);
+            side.patching().looks(vcpu, sees);
             side.patching().enter_membarrier(vcpu, returns_to, stack);
             self.awaited.store(side.patching().awaited().0, Ordering::Relaxed);
         }
@@ -50,10 +50,10 @@ impl Sanitizer {
     }
 
     /// A vCPU is where a protocol function may return to.
-    pub fn returns_to(&self, vcpu: Vcpu, seen: Identity, here: Linear, stack: u64, failed: bool) {
+    pub fn returns_to(&self, vcpu: Vcpu, sees: impl FnOnce(Identity) -> Identity, here: Linear, stack: u64, failed: bool) {
         let mut code = self.code.lock();
         let Some(side) = &mut code.side else { return };
-        side.patching().sees(vcpu, seen);
+        side.patching().looks(vcpu, sees);
         let committed = side.patching().leave(vcpu, here, stack, failed);
         if !committed.is_empty() {
             let touched = side.commit(&committed);

@@ -69,7 +69,10 @@ impl Sanitizer {
         }
         side.arrives(table, vcpu, pc, &state, &slots);
         // Its value is what memory holds, if it can have left that. If memory holds something else, and QEMU's word is good, others have stored there since; else the value is not known.
-        let before: Vec<_> = pieces().map(|(phys, range)| side.known(phys, range.len() as u64).map(<[u8]>::to_vec)).collect();
+        let mut before = pages.map(|_| None);
+        for (before, (phys, range)) in before.iter_mut().zip(pieces()) {
+            *before = side.known(phys, range.len() as u64).and_then(Stored::of);
+        }
         let holds = |value: &Stored| {
             pieces().all(|(phys, range)| side.memory_holds(phys, linear.offset(range.start as u64), &value.bytes()[range], &cpu))
         };
@@ -95,7 +98,7 @@ impl Sanitizer {
         for ((phys, range), before) in pieces().zip(before) {
             let Some(before) = before else { continue };
             let told = ToldOf { linear: linear.offset(range.start as u64), ..told };
-            for touched in side.settle(told, phys, &before, &cpu, || self.flags.next()) {
+            for touched in side.settle(told, phys, before.bytes(), &cpu, || self.flags.next()) {
                 changes(&touched, table);
                 self.forget(side, &touched);
             }

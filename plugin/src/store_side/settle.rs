@@ -3,6 +3,7 @@
 
 use super::{StoreSide, Touched};
 use crate::qemu::cpu::CurrentCpu;
+use crate::qemu::host_code::Contents;
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::detector::changes::{Settled, Settling, ToldOf};
 use icsan_model::memory::PAGE;
@@ -21,7 +22,10 @@ impl StoreSide {
     /// Does memory hold these bytes of one page now? Where that cannot be told, nothing contradicts it.
     #[must_use]
     pub fn memory_holds(&self, phys: Phys, linear: Linear, bytes: &[u8], cpu: &CurrentCpu) -> bool {
-        self.memory_at(phys, linear, bytes.len(), cpu).is_none_or(|now| now == bytes)
+        match self.places.host(phys.align_down(PAGE)) {
+            Some(host) => host.holds((phys.0 % PAGE) as usize, bytes),
+            None => cpu.memory(linear.0, bytes.len()).is_none_or(|now| now == bytes),
+        }
     }
 
     /// What is known of memory there, up to 16 bytes of one page; `None` if it holds no code.
@@ -48,10 +52,10 @@ impl StoreSide {
     /// After a store was told of: what is known of its bytes, all of one page, becomes what memory holds now; `before` is
     /// what was known before. `next` gives the next place in the order.
     pub fn settle(&mut self, told: ToldOf, phys: Phys, before: &[u8], cpu: &CurrentCpu, next: impl FnMut() -> Seq) -> Vec<Touched> {
-        let Some(now) = self.memory_at(phys, told.linear, before.len(), cpu) else { return Vec::new() };
-        if self.known(phys, before.len() as u64) == Some(&now[..]) {
+        if self.known(phys, before.len() as u64).is_some_and(|known| self.memory_holds(phys, told.linear, known, cpu)) {
             return Vec::new();
         }
+        let Some(now) = self.memory_at(phys, told.linear, before.len(), cpu) else { return Vec::new() };
         let settling = Settling { told, phys, before, now: &now };
         let Settled { touched, explained } = self.changes.settle(&mut self.history, settling, self.began.elapsed(), next);
         self.counts.stores += explained as u64;

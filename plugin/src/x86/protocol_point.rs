@@ -58,13 +58,16 @@ enum Role {
     Function { commits: bool, chain: bool },
 }
 
-/// What the registers say of who runs at `here`. In the kernel that is the task, which its per-CPU variable names; a
-/// program is known by its page
-/// table, since in user mode GS is its own.
-fn who_runs(cpu: &CurrentCpu, here: Linear) -> Identity {
+/// What the registers say of who runs at `here`, beyond what is `known`. In the kernel that is the task, which its
+/// per-CPU variable names: it is read once, since every switch is seen from then on, and a kernel that boots enters
+/// such functions by the ten thousand. A program is known by its page table, since in user mode GS is its own.
+fn who_runs(cpu: &CurrentCpu, here: Linear, known: Identity) -> Identity {
     let registers = Registers::get();
     if here.0 >> 63 == 0 {
         return Identity { task: None, space: registers.cr3(cpu).map(page_table::of_cr3) };
+    }
+    if known.task.is_some() {
+        return Identity::default();
     }
     let offset = Some(CURRENT_TASK.load(Ordering::Relaxed)).filter(|offset| *offset != UNKNOWN);
     let current = offset.and_then(|offset| cpu.bytes(registers.gs_base(cpu)?.wrapping_add(offset)).map(u64::from_le_bytes));
@@ -91,7 +94,7 @@ impl Payload for EntryPoint {
                 let Some(stack) = registers.rsp(cpu) else { return };
                 let Some(returns_to) = cpu.bytes(stack).map(u64::from_le_bytes) else { return };
                 let symbols = &self.sanitizer.config().symbols;
-                let seen = who_runs(cpu, self.entry);
+                let seen = |known| who_runs(cpu, self.entry, known);
                 let chain = if chain { callers(cpu, symbols, stack, true) } else { Vec::new() };
                 let entry = Entry {
                     vcpu: vcpu.id(),
@@ -121,7 +124,7 @@ impl WordPayload for ReturnPoint {
         let (PointWord { at, tag }, registers) = (PointWord::from_bits(word), Registers::get());
         let failed = tag != 0 && registers.rax(cpu) != Some(0);
         if let (Some(stack), Some(sanitizer)) = (registers.rsp(cpu), Sanitizer::the_one()) {
-            sanitizer.returns_to(vcpu.id(), who_runs(cpu, at), at, stack, failed);
+            sanitizer.returns_to(vcpu.id(), |known| who_runs(cpu, at, known), at, stack, failed);
         }
     }
 }
@@ -138,7 +141,7 @@ impl WordPayload for SyscallPoint {
             && let (Some(stack), Some(sanitizer)) = (registers.rsp(cpu), Sanitizer::the_one())
         {
             let pc = Linear(word);
-            sanitizer.calls_membarrier(vcpu.id(), who_runs(cpu, pc), pc.offset(SYSCALL.len() as u64), stack);
+            sanitizer.calls_membarrier(vcpu.id(), |known| who_runs(cpu, pc, known), pc.offset(SYSCALL.len() as u64), stack);
         }
     }
 }
