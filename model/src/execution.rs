@@ -4,7 +4,7 @@ use crate::addr::{Epoch, Linear, Seq, Vcpu};
 use crate::candidates::{self, Candidates, Tracer};
 use crate::decode::Decode;
 use crate::error::ModelError;
-use crate::hazard::{Hazard, Verdict};
+use crate::hazard::{Hazard, Verdict, Write};
 use crate::judge::{self, Judge};
 use crate::mapping::Mapping;
 use crate::memory::{Memory, PAGE};
@@ -162,7 +162,7 @@ impl<'a> Execution<'a> {
             phys: self.mapping.translate(self.linear)?,
             memory,
             candidates: list,
-            writes: separating.into_iter().filter_map(|seq| judge::write(view, seq)).collect(),
+            writes: separating.into_iter().filter_map(|seq| Write::of(view.memory, seq)).collect(),
             remapped: (0..reach).filter_map(|i| self.moved(self.linear.offset(i))).max(),
             last_sync: self.last_sync,
             epoch: self.epoch,

@@ -2,11 +2,14 @@
 
 use crate::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use crate::candidates::Candidate;
+use crate::event::Store;
+use crate::memory::Memory;
 use crate::vcpu::LastSync;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What happened. The order is worst first.
+/// What happened. What an execution shows comes first, worst first; what a commit shows is last, since recordings hold
+/// the numbers of the others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -24,11 +27,16 @@ pub enum Kind {
     Emulator,
     /// Never brought in during this epoch, but it could have been.
     Speculative,
+    /// No execution: a patch was taken for done (or its next step was begun), and the protocol had not made every CPU
+    /// serialize since the last store. Worse than what executions show but for [`Kind::Torn`] and [`Kind::Stale`]. The
+    /// model never says this; a plugin does.
+    Unsynced,
 }
 
 impl Kind {
-    /// Every kind, worst first.
-    pub const ALL: [Self; 7] = [Self::Torn, Self::Stale, Self::Alias, Self::Smc, Self::Unserialized, Self::Emulator, Self::Speculative];
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Self; 8] =
+        [Self::Torn, Self::Stale, Self::Alias, Self::Smc, Self::Unserialized, Self::Emulator, Self::Speculative, Self::Unsynced];
 
     /// The stable name.
     #[must_use]
@@ -41,6 +49,7 @@ impl Kind {
             Self::Unserialized => "unserialized",
             Self::Emulator => "emulator",
             Self::Speculative => "speculative",
+            Self::Unsynced => "unsynced",
         }
     }
 
@@ -74,6 +83,17 @@ pub struct Write {
     pub old: Option<Vec<u8>>,
     /// What was written.
     pub new: Vec<u8>,
+}
+
+impl Write {
+    /// The store at that place in the order, if memory remembers it.
+    #[must_use]
+    pub fn of(memory: &Memory, seq: Seq) -> Option<Self> {
+        let Store { vcpu, pc, linear, phys, bytes } = memory.record(seq)?.store.clone();
+        let before = Seq(seq.0.saturating_sub(1));
+        let old = (0..bytes.len() as u64).map(|i| memory.byte(phys.offset(i), before)).collect();
+        Some(Self { seq, vcpu, pc, linear, phys, old, new: bytes })
+    }
 }
 
 /// An execution with a candidate that is not in memory and that no exemption covers.

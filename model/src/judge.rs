@@ -4,7 +4,7 @@ use crate::addr::{Linear, Seq, Vcpu};
 use crate::candidates::{Candidate, Found};
 use crate::event::Store;
 use crate::exemption::Exemption;
-use crate::hazard::{Kind, Write};
+use crate::hazard::Kind;
 use crate::window::View;
 use std::collections::BTreeSet;
 
@@ -85,14 +85,6 @@ impl Judge<'_> {
         // An own store through an address that was not seen is not known to be through this one.
         if at.zip(record.store.linear).is_some_and(|(at, through)| through.offset(at) == linear) { Kind::Smc } else { Kind::Alias }
     }
-}
-
-/// The store as a report shows it.
-pub(crate) fn write(view: View<'_>, seq: Seq) -> Option<Write> {
-    let Store { vcpu, pc, linear, phys, bytes } = view.memory.record(seq)?.store.clone();
-    let before = Seq(seq.0.saturating_sub(1));
-    let old = (0..bytes.len() as u64).map(|i| view.memory.byte(phys.offset(i), before)).collect();
-    Some(Write { seq, vcpu, pc, linear, phys, old, new: bytes })
 }
 
 fn in_one_block(store: &Store, block: u64) -> bool {

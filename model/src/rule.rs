@@ -39,7 +39,7 @@ const ERRATA: RuleSource = RuleSource {
 };
 const LIST: RuleSource = RuleSource { architecture: "x86_64", section: "SDM vol. 3, \"Serializing Instructions\"", sure: Sure::Confirmed };
 
-/// One row a kind, worst first.
+/// One row a kind, in the order of [`Kind::ALL`].
 pub const RULES: &[Rule] = &[
     Rule {
         kind: Kind::Torn,
@@ -69,6 +69,12 @@ pub const RULES: &[Rule] = &[
         text: "a processor may fetch any mapped code at any time; only a serializing event makes sure that nothing older is left",
         sources: &[LIST],
     },
+    Rule {
+        kind: Kind::Unsynced,
+        text: "whoever changes code that other CPUs may run must himself make each of them serialize after the last store, before he relies on \
+               the change; an interrupt that happens to come is no part of that",
+        sources: &[CROSS],
+    },
 ];
 
 /// The rule that a hazard of this kind breaks.
@@ -97,6 +103,6 @@ mod tests {
             assert_eq!(rule(kind).kind, kind);
             assert_eq!(Kind::by_name(kind.name()), Some(kind));
         }
-        assert!(Kind::ALL.is_sorted(), "worst first");
+        assert!(Kind::ALL.is_sorted());
     }
 }

@@ -27,6 +27,8 @@ pub struct Config {
     pub suppressions: Suppressions,
     /// Are hazards that are known findings reported as any other?
     pub known: bool,
+    /// Is a protocol that only chance made good a hazard? If not it is told of, and does not count.
+    pub luck: bool,
     /// QEMU's exit code if there was an unsuppressed hazard; 0 leaves QEMU's own, whatever there was.
     pub exitcode: u8,
     /// Watch from the first execution of this symbol on.
@@ -90,6 +92,7 @@ const KEYS: &[(&str, bool)] = &[
     ("chunk", true),
     ("suppress", true),
     ("known", true),
+    ("luck", true),
     ("exitcode", true),
     ("start", true),
     ("stop", true),
@@ -229,6 +232,11 @@ impl Config {
             Some("report") => true,
             Some(value) => return Err(bad("known", value, "note or report is expected")),
         };
+        let luck = match pairs.get("luck") {
+            None | Some("report") => true,
+            Some("note") => false,
+            Some(value) => return Err(bad("luck", value, "report or note is expected")),
+        };
         let check = match pairs.get("check") {
             None => false,
             Some("stores") if writers => true,
@@ -265,6 +273,7 @@ impl Config {
             symbols,
             suppressions,
             known,
+            luck,
             exitcode,
             start,
             stop,
@@ -383,6 +392,7 @@ mod tests {
             (&["emulator=repair", "writers=off"][..], "needs the store side"),
             (&["emulator=on"][..], "report or repair"),
             (&["known=off"][..], "note or report"),
+            (&["luck=off"][..], "report or note"),
             (&["inject=old"][..], "off, stale, torn, or random:SEED:PERCENT"),
             (&["inject=random:1:0"][..], "off, stale, torn, or random:SEED:PERCENT"),
             (&["inject=stale", "writers=off"][..], "needs the store side"),

@@ -52,6 +52,12 @@ gaps! {
         "programs run, and where the kernel is was not found out (it tells when it boots; one that came by -incoming did so elsewhere; or the symbols are another \
          kernel's): no names of its functions, no commits of its patches"
     );
+    /// A patching protocol was carried out whose coverage cannot be told ([`crate::coverage`]).
+    UnknownCoverage = (
+        "coverage",
+        "the kernel's symbols do not tell which CPUs are online (`__cpu_online_mask`: CONFIG_KALLSYMS_ALL, or a System.map), or where it makes them serialize \
+         (`do_sync_core`): whether its patching protocols reach every CPU is not judged, so nothing is `unsynced`"
+    );
     /// An execution of a block that may be outdated and could not be translated again (`emulator=repair`).
     Unrepaired = (
         "repair",

@@ -7,6 +7,7 @@
 //! All `unsafe` is in [`qemu`]; all that knows an instruction set is in [`x86`].
 
 pub mod config;
+pub mod coverage;
 pub mod gaps;
 pub mod injection;
 pub mod light;

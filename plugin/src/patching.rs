@@ -5,10 +5,13 @@
 //! returns to and by the stack pointer it returns with. In the kernel the stack pointer alone would do, since kernel
 //! stacks belong to tasks; programs that were forked have the same one.
 
+mod asked;
 mod tasks;
 
 use crate::x86::page_table::Isolation;
 use crate::x86::stack::Caller;
+use asked::Steps;
+pub use asked::{Asked, Missing, Poke, Step};
 use icsan_model::addr::{Linear, Seq, Vcpu};
 use icsan_model::memory::PAGE;
 use rustc_hash::FxHashMap;
@@ -79,6 +82,21 @@ enum Entered {
     SystemCall,
 }
 
+/// What a function does to code, beyond storing.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Meaning {
+    /// Its return commits what was stored inside.
+    pub commits: bool,
+    /// It makes every CPU serialize before it returns, and is asked whether it did ([`Asked`]).
+    pub covers: bool,
+    /// The same after each of several steps.
+    pub steps: bool,
+    /// It only queues a change: what is stored inside nevertheless is committed by the next function that covers.
+    pub queues: bool,
+    /// It is one store of a protocol.
+    pub poke: Option<Poke>,
+}
+
 /// An entry that has not been left.
 #[derive(Debug)]
 struct Frame {
@@ -88,9 +106,30 @@ struct Frame {
     returns_to: Linear,
     /// The stack pointer after the return.
     stack: u64,
-    commits: bool,
+    meaning: Meaning,
     stores: Vec<Seq>,
+    /// Those of them that no question was about, if the function covers; the first address that they patched; and its
+    /// steps, if it has some.
+    unasked: Vec<Seq>,
+    site: Option<Linear>,
+    steps: Steps,
     chain: Arc<[Caller]>,
+}
+
+/// What was stored inside of functions that only queue, by one task.
+#[derive(Default, Debug)]
+struct Pending {
+    stores: Vec<Seq>,
+    site: Option<Linear>,
+}
+
+/// What a return says.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// The stores that it commits.
+    pub committed: Vec<Seq>,
+    /// What its function is asked.
+    pub asked: Option<Asked>,
 }
 
 impl Frame {
@@ -131,6 +170,8 @@ pub struct Patching {
     tasks: Tasks,
     isolation: Isolation,
     frames: Vec<Frame>,
+    /// What the kernel stored inside of functions that only queue.
+    pending: FxHashMap<Task, Pending>,
     /// What user tasks stored to code and did not commit, by task.
     user_stores: FxHashMap<Task, VecDeque<Seq>>,
     /// User stores since all were looked through the last time, and how many were left then.
@@ -155,8 +196,8 @@ pub struct Entry {
     pub returns_to: Linear,
     /// The stack pointer after the return.
     pub stack: u64,
-    /// Does its return commit?
-    pub commits: bool,
+    /// What it does.
+    pub meaning: Meaning,
     /// Who called it.
     pub chain: Vec<Caller>,
 }
@@ -169,6 +210,7 @@ impl Patching {
             tasks: Tasks::new(vcpus),
             isolation: Isolation::default(),
             frames: Vec::new(),
+            pending: FxHashMap::default(),
             user_stores: FxHashMap::default(),
             since_sweep: 0,
             left_by_sweep: 0,
@@ -196,6 +238,7 @@ impl Patching {
         self.tasks.forget();
         self.isolation = Isolation::default();
         self.frames.clear();
+        self.pending.clear();
         self.user_stores.clear();
     }
 
@@ -240,10 +283,52 @@ impl Patching {
         Context { space: self.tasks.who(vcpu).identity.space, cpl, task: self.tasks.name(vcpu, name) }
     }
 
-    /// A task enters a protocol function.
-    pub fn enter(&mut self, entry: Entry) {
+    /// A task enters a protocol function. Answers with what the function around it is asked: if this is the first store
+    /// of its next step.
+    pub fn enter(&mut self, entry: Entry) -> Option<Asked> {
         let entered = if is_user(entry.entry) { Entered::Program } else { Entered::Kernel };
+        let (vcpu, poke) = (entry.vcpu, entry.meaning.poke);
         self.push(entry, entered, Vec::new());
+        self.pokes(vcpu, poke?)
+    }
+
+    /// A task is about to make a store of a protocol.
+    fn pokes(&mut self, vcpu: Vcpu, poke: Poke) -> Option<Asked> {
+        let who = self.tasks.who(vcpu);
+        let theirs = |frame: &Frame| frame.entered == Entered::Kernel && frame.who.is_kernel_task(who);
+        let Some(frame) = self.frames.iter_mut().rfind(|frame| theirs(frame) && frame.meaning.covers) else {
+            if self.frames.iter().any(|frame| theirs(frame) && frame.meaning.queues)
+                && let Some(pending) = self.pending_of(who.best())
+            {
+                pending.site.get_or_insert(poke.at);
+            }
+            return None;
+        };
+        let between = if frame.meaning.steps { frame.steps.next(poke) } else { None };
+        let Some((ended, begun)) = between else {
+            frame.site.get_or_insert(poke.at);
+            return None;
+        };
+        let (function, chain) = (frame.entry, Arc::clone(&frame.chain));
+        let (stores, site) = (std::mem::take(&mut frame.unasked), frame.site.replace(poke.at));
+        self.asks(vcpu, function, Missing::Between(ended, begun), stores, site, chain)
+    }
+
+    /// The question about these stores. No other function is asked about them.
+    fn asks(
+        &mut self,
+        vcpu: Vcpu,
+        function: Linear,
+        missing: Missing,
+        mut stores: Vec<Seq>,
+        site: Option<Linear>,
+        chain: Arc<[Caller]>,
+    ) -> Option<Asked> {
+        stores.sort_unstable();
+        stores.dedup();
+        self.frames.iter_mut().for_each(|frame| frame.unasked.retain(|store| stores.binary_search(store).is_err()));
+        let context = self.tasks.context(vcpu);
+        (!stores.is_empty()).then_some(Asked { vcpu, function, missing, stores, site, chain, context })
     }
 
     fn push(&mut self, entry: Entry, entered: Entered, stores: Vec<Seq>) {
@@ -251,8 +336,9 @@ impl Patching {
         if entered != Entered::Kernel {
             who.identity.space.into_iter().for_each(|space| self.isolation.sees_user_mode(space));
         }
-        let Entry { entry, returns_to, stack, commits, chain, .. } = entry;
-        let new = Frame { who, entered, entry, returns_to, stack, commits, stores, chain: chain.into() };
+        let Entry { entry, returns_to, stack, meaning, chain, .. } = entry;
+        let (unasked, site, steps) = (Vec::new(), None, Steps::default());
+        let new = Frame { who, entered, entry, returns_to, stack, meaning, stores, unasked, site, steps, chain: chain.into() };
         // The same call again, in a loop: its return was not seen (its code was translated before the kernel's place was known).
         let same = |frame: &Frame| frame.entry == entry && frame.is_left(who, returns_to, stack);
         let again = self.frames.iter().position(same).unwrap_or(self.frames.len());
@@ -282,14 +368,15 @@ impl Patching {
         self.frames.iter().any(|frame| frame.returns_to == returns_to)
     }
 
-    /// A vCPU is at `here` with that stack pointer: if that is a return, the stores that it commits. With `failed` the
-    /// function says that it did nothing.
-    pub fn leave(&mut self, vcpu: Vcpu, here: Linear, stack: u64, failed: bool) -> Vec<Seq> {
+    /// A vCPU is at `here` with that stack pointer: if that is a return, the stores that it commits, and what its
+    /// function is asked. With `failed` the function says that it did nothing.
+    pub fn leave(&mut self, vcpu: Vcpu, here: Linear, stack: u64, failed: bool) -> Left {
         let who = self.tasks.who(vcpu);
         // The latest: a task that died inside may have left another.
-        let Some(index) = self.frames.iter().rposition(|frame| frame.is_left(who, here, stack)) else { return Vec::new() };
+        let Some(index) = self.frames.iter().rposition(|frame| frame.is_left(who, here, stack)) else { return Left::default() };
         let last = self.frames[index].who;
-        let mut committed = Vec::new();
+        let (mut committed, mut unasked) = (Vec::new(), Vec::new());
+        let (mut site, mut covers) = (None, None);
         // The function, those that it ended in by a jump, and those that were left some other way.
         let (left, rest) = std::mem::take(&mut self.frames)
             .into_iter()
@@ -298,9 +385,20 @@ impl Patching {
         let left: Vec<Frame> = left;
         for frame in left {
             let theirs = frame.entered != Entered::Kernel || frame.is_on_stack_of(last);
-            if frame.commits && theirs && frame.is_left(who, here, stack) && !failed {
+            if frame.meaning.commits && theirs && frame.is_left(who, here, stack) && !failed {
                 committed.extend(frame.stores);
+                if frame.meaning.covers {
+                    // The innermost is the last one.
+                    covers = Some((frame.entry, frame.chain));
+                    unasked.extend(frame.unasked);
+                    site = frame.site.or(site);
+                }
             }
+        }
+        if let Some(pending) = covers.as_ref().and_then(|_| self.pending.remove(&last.best())) {
+            committed.extend(&pending.stores);
+            unasked.extend(pending.stores);
+            site = pending.site.or(site);
         }
         committed.sort_unstable();
         committed.dedup();
@@ -308,7 +406,8 @@ impl Patching {
             self.commits.0 += 1;
             self.commits.1 += committed.len() as u64;
         }
-        committed
+        let asked = covers.and_then(|(function, chain)| self.asks(vcpu, function, Missing::AtTheEnd, unasked, site, chain));
+        Left { committed, asked }
     }
 
     /// A user task asks the kernel to serialize all threads of its address space: what it stored so far is committed by the return.
@@ -316,7 +415,8 @@ impl Patching {
         let who = self.tasks.who(vcpu);
         // What was stored before its task was known stands under its address space.
         let stores = [who.best(), who.process()].into_iter().filter_map(|task| self.user_stores.remove(&task)).flatten().collect();
-        let entry = Entry { vcpu, entry: returns_to, returns_to, stack, commits: true, chain: Vec::new() };
+        let meaning = Meaning { commits: true, ..Meaning::default() };
+        let entry = Entry { vcpu, entry: returns_to, returns_to, stack, meaning, chain: Vec::new() };
         self.push(entry, Entered::SystemCall, stores);
     }
 
@@ -329,15 +429,26 @@ impl Patching {
         }
         let mut function = None;
         let mut chain: Arc<[Caller]> = Arc::default();
+        let (mut commits, mut queues, mut pokes) = (false, false, false);
         for frame in self.frames.iter_mut().filter(|frame| frame.includes(who, user, self.isolation)) {
-            if frame.commits && frame.stores.len() < MAX_STORES {
+            let Meaning { commits: theirs, covers, queues: only_queues, poke, .. } = frame.meaning;
+            commits |= theirs;
+            queues |= only_queues;
+            pokes |= poke.is_some();
+            if theirs && frame.stores.len() < MAX_STORES {
                 frame.stores.push(seq);
-            } else if frame.commits {
+                if covers {
+                    frame.unasked.push(seq);
+                }
+            } else if theirs {
                 self.dropped += 1;
             }
             if function.is_none() {
                 (function, chain) = (Some(frame.entry), Arc::clone(&frame.chain));
             }
+        }
+        if queues && pokes && !commits && !user {
+            self.queued(task, seq);
         }
         if user {
             self.since_sweep += 1;
@@ -357,6 +468,20 @@ impl Patching {
         }
         self.writer_order.push_back(seq);
         self.writers.insert(seq, Writer { function, chain, context });
+    }
+
+    /// A task stored to code that may be executed, inside of a function that only queues.
+    fn queued(&mut self, task: Task, seq: Seq) {
+        match self.pending_of(task) {
+            Some(pending) if pending.stores.len() < MAX_STORES => pending.stores.push(seq),
+            _ => self.dropped += 1,
+        }
+    }
+
+    /// What a task stored inside of functions that only queue; `None`: there is no room for one more task.
+    fn pending_of(&mut self, task: Task) -> Option<&mut Pending> {
+        let room = self.pending.len() < MAX_TASKS || self.pending.contains_key(&task);
+        room.then(|| self.pending.entry(task).or_default())
     }
 
     /// Makes room for the stores of one more user task. To look through all stores is put off until as many more have been made as were left the last time, so that a store pays the
@@ -398,7 +523,11 @@ mod tests {
     const KERNEL: u64 = 1 << 63;
 
     fn entry(vcpu: u16, entry: u64, returns_to: u64, stack: u64, commits: bool) -> Entry {
-        Entry { vcpu: Vcpu(vcpu), entry: Linear(entry), returns_to: Linear(returns_to), stack, commits, chain: Vec::new() }
+        meaning(vcpu, entry, returns_to, stack, Meaning { commits, ..Meaning::default() })
+    }
+
+    fn meaning(vcpu: u16, entry: u64, returns_to: u64, stack: u64, meaning: Meaning) -> Entry {
+        Entry { vcpu: Vcpu(vcpu), entry: Linear(entry), returns_to: Linear(returns_to), stack, meaning, chain: Vec::new() }
     }
 
     fn store(patching: &mut Patching, seq: u64, vcpu: u16) {
@@ -418,9 +547,9 @@ mod tests {
         store(&mut patching, 3, 1);
         patching.switch(Vcpu(1), None, 100);
         store(&mut patching, 4, 1);
-        assert!(patching.leave(Vcpu(1), Linear(10), 0x9000, false).is_empty(), "another stack");
+        assert!(patching.leave(Vcpu(1), Linear(10), 0x9000, false).committed.is_empty(), "another stack");
         assert!(patching.awaits(Linear(10)));
-        assert_eq!(patching.leave(Vcpu(1), Linear(10), 0x8000, false), [Seq(1), Seq(4)]);
+        assert_eq!(patching.leave(Vcpu(1), Linear(10), 0x8000, false).committed, [Seq(1), Seq(4)]);
         assert!(!patching.awaits(Linear(10)));
         assert_eq!(patching.writer(Seq(4)).unwrap().function, Some(Linear(1)));
         assert_eq!(patching.writer(Seq(2)).unwrap().function, None);
@@ -434,9 +563,9 @@ mod tests {
         patching.enter(entry(0, 3, 30, 0x7f00, false));
         store(&mut patching, 5, 0);
         assert_eq!(patching.writer(Seq(5)).unwrap().function, Some(Linear(1)), "the outermost is named");
-        assert!(patching.leave(Vcpu(0), Linear(30), 0x7f00, false).is_empty(), "it does not commit");
-        assert_eq!(patching.leave(Vcpu(0), Linear(10), 0x8000, false), [Seq(5)]);
-        assert!(patching.leave(Vcpu(0), Linear(10), 0x8000, false).is_empty());
+        assert!(patching.leave(Vcpu(0), Linear(30), 0x7f00, false).committed.is_empty(), "it does not commit");
+        assert_eq!(patching.leave(Vcpu(0), Linear(10), 0x8000, false).committed, [Seq(5)]);
+        assert!(patching.leave(Vcpu(0), Linear(10), 0x8000, false).committed.is_empty());
     }
 
     #[test]
@@ -487,17 +616,17 @@ mod tests {
         patching.store(Seq(1), Vcpu(0), true, Context::default(), |_| true);
         patching.store(Seq(2), Vcpu(1), true, Context::default(), |_| true);
         patching.enter_membarrier(Vcpu(0), Linear(50), 0x100);
-        assert_eq!(patching.leave(Vcpu(0), Linear(50), 0x100, false), [Seq(1)]);
+        assert_eq!(patching.leave(Vcpu(0), Linear(50), 0x100, false).committed, [Seq(1)]);
         patching.store(Seq(3), Vcpu(0), true, Context::default(), |_| true);
         patching.enter_membarrier(Vcpu(0), Linear(50), 0x100);
-        assert!(patching.leave(Vcpu(0), Linear(50), 0x100, true).is_empty(), "it failed");
+        assert!(patching.leave(Vcpu(0), Linear(50), 0x100, true).committed.is_empty(), "it failed");
         patching.store(Seq(4), Vcpu(0), true, Context::default(), |_| true);
         patching.enter_membarrier(Vcpu(0), Linear(0x7000_0050), 0x100);
         assert!(
-            patching.leave(Vcpu(0), Linear(0x5000_0051), 0x100, false).is_empty()
-                && patching.leave(Vcpu(0), Linear(0x5000_0050), 0x108, false).is_empty()
+            patching.leave(Vcpu(0), Linear(0x5000_0051), 0x100, false).committed.is_empty()
+                && patching.leave(Vcpu(0), Linear(0x5000_0050), 0x108, false).committed.is_empty()
         );
-        assert_eq!(patching.leave(Vcpu(0), Linear(0x5000_0050), 0x100, false), [Seq(4)], "translated in another process");
+        assert_eq!(patching.leave(Vcpu(0), Linear(0x5000_0050), 0x100, false).committed, [Seq(4)], "translated in another process");
     }
 
     /// Two processes that were made by fork(): the same code, the same addresses on the stack. Each vCPU has another of
@@ -531,8 +660,8 @@ mod tests {
             user_store(&mut patching, 2, 1);
             patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
             patching.enter_membarrier(Vcpu(1), WRAPPER, STACK);
-            assert_eq!(patching.leave(Vcpu(1), WRAPPER, STACK, false), [Seq(2)], "the child comes back first");
-            assert_eq!(patching.leave(Vcpu(0), WRAPPER, STACK, false), [Seq(1)]);
+            assert_eq!(patching.leave(Vcpu(1), WRAPPER, STACK, false).committed, [Seq(2)], "the child comes back first");
+            assert_eq!(patching.leave(Vcpu(0), WRAPPER, STACK, false).committed, [Seq(1)]);
         }
     }
 
@@ -541,8 +670,8 @@ mod tests {
         for mut patching in [forked(), forked_without_symbols()] {
             user_store(&mut patching, 1, 0);
             patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
-            assert!(patching.leave(Vcpu(1), WRAPPER, STACK, true).is_empty(), "another system call of the child's, which failed");
-            assert_eq!(patching.leave(Vcpu(0), WRAPPER, STACK, false), [Seq(1)]);
+            assert!(patching.leave(Vcpu(1), WRAPPER, STACK, true).committed.is_empty(), "another system call of the child's, which failed");
+            assert_eq!(patching.leave(Vcpu(0), WRAPPER, STACK, false).committed, [Seq(1)]);
         }
     }
 
@@ -556,8 +685,8 @@ mod tests {
                 patching.store(Seq(20 + u64::from(vcpu)), Vcpu(vcpu), false, Context::default(), |_| true);
             }
             assert_eq!(patching.writer(Seq(21)).unwrap().function, Some(Linear(0x40_1000)));
-            assert_eq!(patching.leave(Vcpu(1), Linear(0x40_2000), STACK, false), [Seq(11), Seq(21)]);
-            assert_eq!(patching.leave(Vcpu(0), Linear(0x40_2000), STACK, false), [Seq(10), Seq(20)]);
+            assert_eq!(patching.leave(Vcpu(1), Linear(0x40_2000), STACK, false).committed, [Seq(11), Seq(21)]);
+            assert_eq!(patching.leave(Vcpu(0), Linear(0x40_2000), STACK, false).committed, [Seq(10), Seq(20)]);
         }
     }
 
@@ -570,7 +699,7 @@ mod tests {
             patching.enter_space(Vcpu(0), None, kernel);
             store(&mut patching, 1, 0);
             patching.enter_space(Vcpu(0), None, program);
-            patching.leave(Vcpu(0), Linear(0x40_2000), STACK, false)
+            patching.leave(Vcpu(0), Linear(0x40_2000), STACK, false).committed
         };
         assert_eq!(store_in_kernel(0x8c_9000, 0x8c_8000), [Seq(1)]);
         assert_eq!(store_in_kernel(0x8c_9000, 0x8c_a000), []);
@@ -587,7 +716,7 @@ mod tests {
         user_store(&mut patching, 2, 0);
         patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
         patching.switch(Vcpu(1), None, 0xa000);
-        assert_eq!(patching.leave(Vcpu(1), WRAPPER, STACK, false), [Seq(1), Seq(2)]);
+        assert_eq!(patching.leave(Vcpu(1), WRAPPER, STACK, false).committed, [Seq(1), Seq(2)]);
         // In the kernel: the first switch tells who ran there so far, and it comes back elsewhere.
         let mut patching = Patching::new(2);
         patching.enter(entry(0, KERNEL + 1, KERNEL + 10, KERNEL + 0x8000, true));
@@ -596,16 +725,16 @@ mod tests {
         store(&mut patching, 2, 0);
         patching.switch(Vcpu(1), Some(0xc000), 0xa000);
         store(&mut patching, 3, 1);
-        assert_eq!(patching.leave(Vcpu(1), Linear(KERNEL + 10), KERNEL + 0x8000, false), [Seq(1), Seq(3)]);
+        assert_eq!(patching.leave(Vcpu(1), Linear(KERNEL + 10), KERNEL + 0x8000, false).committed, [Seq(1), Seq(3)]);
         // Its address space, too, may become known by the register that is about to change.
         let mut patching = Patching::new(1);
         user_store(&mut patching, 1, 0);
         patching.enter_space(Vcpu(0), Some(0x1000), 0x2000);
         patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
-        assert!(patching.leave(Vcpu(0), WRAPPER, STACK, false).is_empty(), "another process");
+        assert!(patching.leave(Vcpu(0), WRAPPER, STACK, false).committed.is_empty(), "another process");
         patching.enter_space(Vcpu(0), None, 0x1000);
         patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
-        assert_eq!(patching.leave(Vcpu(0), WRAPPER, STACK, false), [Seq(1)]);
+        assert_eq!(patching.leave(Vcpu(0), WRAPPER, STACK, false).committed, [Seq(1)]);
     }
 
     #[test]
@@ -618,12 +747,12 @@ mod tests {
         patching.switch(Vcpu(0), None, 200);
         patching.enter(entry(0, KERNEL + 1, KERNEL + 10, KERNEL + 0x8000, true));
         store(&mut patching, 2, 0);
-        assert_eq!(patching.leave(Vcpu(0), Linear(KERNEL + 10), KERNEL + 0x8000, false), [Seq(2)]);
-        assert!(patching.leave(Vcpu(0), Linear(KERNEL + 10), KERNEL + 0x8000, false).is_empty());
+        assert_eq!(patching.leave(Vcpu(0), Linear(KERNEL + 10), KERNEL + 0x8000, false).committed, [Seq(2)]);
+        assert!(patching.leave(Vcpu(0), Linear(KERNEL + 10), KERNEL + 0x8000, false).committed.is_empty());
         // Who runs where it returns is not known: the stack tells.
         patching.enter(entry(0, KERNEL + 1, KERNEL + 10, KERNEL + 0x9000, true));
         store(&mut patching, 3, 0);
-        assert_eq!(patching.leave(Vcpu(1), Linear(KERNEL + 10), KERNEL + 0x9000, false), [Seq(3)]);
+        assert_eq!(patching.leave(Vcpu(1), Linear(KERNEL + 10), KERNEL + 0x9000, false).committed, [Seq(3)]);
     }
 
     #[test]
@@ -635,11 +764,105 @@ mod tests {
         patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
         user_store(&mut patching, 2, 1);
         patching.enter_membarrier(Vcpu(1), WRAPPER, STACK + 0x10_0000);
-        assert_eq!(patching.leave(Vcpu(1), WRAPPER, STACK + 0x10_0000, false), [Seq(2)]);
+        assert_eq!(patching.leave(Vcpu(1), WRAPPER, STACK + 0x10_0000, false).committed, [Seq(2)]);
         assert_eq!(
-            patching.leave(Vcpu(0), WRAPPER, STACK, false),
+            patching.leave(Vcpu(0), WRAPPER, STACK, false).committed,
             [Seq(1)],
             "what another thread stores while one is in the kernel is its own"
         );
+    }
+
+    /// A kernel's function.
+    const F: u64 = KERNEL + 0x100;
+    const COVERS: Meaning = Meaning { commits: true, covers: true, steps: false, queues: false, poke: None };
+
+    fn pokes(at: u64, breakpoint: bool) -> Meaning {
+        Meaning { poke: Some(Poke { at: Linear(at), breakpoint }), ..Meaning::default() }
+    }
+
+    /// What was asked: of which function, where, about which stores, and where they are.
+    fn asked(asked: Option<Asked>) -> Option<(u64, Missing, Vec<u64>, Option<u64>)> {
+        asked.map(|asked| {
+            let stores = asked.stores.iter().map(|store| store.0).collect();
+            (asked.function.0 - F, asked.missing, stores, asked.site.map(|site| site.0))
+        })
+    }
+
+    #[test]
+    fn the_innermost_function_that_commits_a_store_is_asked_once() {
+        let mut patching = Patching::new(2);
+        let stack = |depth: u64| KERNEL + 0x8000 - depth * 0x100;
+        patching.switch(Vcpu(0), None, 100);
+        patching.enter(meaning(0, F, F + 0x10, stack(0), COVERS));
+        patching.enter(meaning(0, F + 1, F + 0x11, stack(1), COVERS));
+        patching.enter(meaning(0, F + 2, F + 0x12, stack(2), pokes(0x70, false)));
+        store(&mut patching, 1, 0);
+        assert_eq!(asked(patching.leave(Vcpu(0), Linear(F + 0x12), stack(2), false).asked), None, "it only stores");
+        // A store of another task on the other vCPU is nobody's here.
+        patching.switch(Vcpu(1), None, 200);
+        store(&mut patching, 2, 1);
+        let left = patching.leave(Vcpu(0), Linear(F + 0x11), stack(1), false);
+        assert_eq!(asked(left.asked), Some((1, Missing::AtTheEnd, vec![1], Some(0x70))));
+        store(&mut patching, 3, 0);
+        let left = patching.leave(Vcpu(0), Linear(F + 0x10), stack(0), false);
+        assert_eq!(left.committed, [Seq(1), Seq(3)]);
+        assert_eq!(asked(left.asked), Some((0, Missing::AtTheEnd, vec![3], None)), "of the outer one only what it stored itself");
+        patching.enter(meaning(0, F, F + 0x10, stack(0), COVERS));
+        assert_eq!(asked(patching.leave(Vcpu(0), Linear(F + 0x10), stack(0), false).asked), None, "nothing was stored");
+    }
+
+    #[test]
+    fn functions_that_end_in_each_other_are_one_return() {
+        let mut patching = Patching::new(1);
+        let returns = (F + 0x10, KERNEL + 0x8000);
+        patching.enter(meaning(0, F, returns.0, returns.1, COVERS));
+        patching.enter(meaning(0, F + 1, returns.0, returns.1, COVERS));
+        store(&mut patching, 1, 0);
+        let left = patching.leave(Vcpu(0), Linear(returns.0), returns.1, false);
+        assert_eq!(asked(left.asked), Some((1, Missing::AtTheEnd, vec![1], None)), "the innermost");
+    }
+
+    #[test]
+    fn each_step_is_asked_when_the_next_begins() {
+        let mut patching = Patching::new(1);
+        let (outer, inner) = ((F + 0x10, KERNEL + 0x8000), (F + 0x12, KERNEL + 0x7f00));
+        patching.enter(meaning(0, F, outer.0, outer.1, Meaning { steps: true, ..COVERS }));
+        let mut seq = 0;
+        let mut poke = |patching: &mut Patching, at, breakpoint| {
+            let answer = asked(patching.enter(meaning(0, F + 2, inner.0, inner.1, pokes(at, breakpoint))));
+            seq += 1;
+            store(patching, seq, 0);
+            patching.leave(Vcpu(0), Linear(inner.0), inner.1, false);
+            answer
+        };
+        assert_eq!(poke(&mut patching, 0x70, true), None);
+        assert_eq!(poke(&mut patching, 0x90, true), None);
+        let first = Missing::Between(Step::Breakpoint, Step::Tail);
+        assert_eq!(poke(&mut patching, 0x71, false), Some((0, first, vec![1, 2], Some(0x70))));
+        assert_eq!(poke(&mut patching, 0x91, false), None);
+        let second = Missing::Between(Step::Tail, Step::FirstByte);
+        assert_eq!(poke(&mut patching, 0x70, false), Some((0, second, vec![3, 4], Some(0x71))));
+        assert_eq!(poke(&mut patching, 0x90, false), None);
+        let left = patching.leave(Vcpu(0), Linear(outer.0), outer.1, false);
+        assert_eq!(asked(left.asked), Some((0, Missing::AtTheEnd, vec![5, 6], Some(0x70))));
+        assert_eq!(left.committed.len(), 6);
+    }
+
+    #[test]
+    fn what_a_queue_function_stores_itself_is_asked_about_at_the_next_commit() {
+        let mut patching = Patching::new(1);
+        let (outer, inner) = ((F + 0x10, KERNEL + 0x8000), (F + 0x12, KERNEL + 0x7f00));
+        patching.switch(Vcpu(0), None, 100);
+        patching.enter(meaning(0, F, outer.0, outer.1, Meaning { queues: true, ..Meaning::default() }));
+        store(&mut patching, 1, 0);
+        patching.enter(meaning(0, F + 2, inner.0, inner.1, pokes(0x70, false)));
+        store(&mut patching, 2, 0);
+        patching.leave(Vcpu(0), Linear(inner.0), inner.1, false);
+        assert!(patching.leave(Vcpu(0), Linear(outer.0), outer.1, false).asked.is_none());
+        patching.enter(meaning(0, F + 3, outer.0, outer.1, COVERS));
+        let left = patching.leave(Vcpu(0), Linear(outer.0), outer.1, false);
+        assert_eq!(left.committed, [Seq(2)], "what it stored by its own way is no code yet");
+        assert_eq!(asked(left.asked), Some((3, Missing::AtTheEnd, vec![2], Some(0x70))));
+        assert!(patching.pending.is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! The sanitizer: from translated blocks and executed segments to hazards.
 
+mod coverage;
 mod executions;
 mod injections;
 mod kernels;
@@ -9,6 +10,7 @@ mod stores;
 
 use crate::HEAP;
 use crate::config::Config;
+use crate::coverage::{CoverageTable, IntendedSyncs};
 use crate::gaps::Gap;
 use crate::page_filter::PageFilter;
 use crate::qemu::accelerator::Accelerator;
@@ -40,6 +42,7 @@ use icsan_model::history::Place;
 use icsan_model::memory::PAGE;
 use icsan_model::sync_event::SyncEventId;
 use icsan_model::sync_log::SyncAt;
+use icsan_symbols::protocol::TEXT_POKE_SYNCS;
 use injections::Injecting;
 use restored::Restores;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -71,6 +74,9 @@ pub struct Sanitizer {
     pub(crate) code: Mutex<Code>,
     pub(crate) filter: PageFilter,
     points: x86::Points,
+    /// What patching protocols mean to happen, and what their commits came to.
+    intended: IntendedSyncs,
+    coverage: Mutex<CoverageTable>,
     widening: Option<Widening>,
     repair: Option<&'static Repair>,
     injecting: Option<Injecting>,
@@ -159,6 +165,8 @@ impl Sanitizer {
             code: Mutex::new(Code { table: CodeTable::default(), side }),
             filter: if check.is_some() { PageFilter::of_all_stores() } else { PageFilter::new(count) },
             points: x86::Points::default(),
+            intended: IntendedSyncs::new(arch, TEXT_POKE_SYNCS),
+            coverage: Mutex::default(),
             widening,
             repair,
             injecting,
@@ -230,6 +238,9 @@ impl Sanitizer {
         let mut state = state.lock();
         let seq = self.flags.begin_epoch(&slots);
         state.serialize(SyncAt { event, pc }, seq);
+        if self.intended.include(event, pc) {
+            state.intended = seq;
+        }
         self.ends_trail(&mut state, Some((current, SyncAt { event, pc })));
         if let Some(repair) = self.repair {
             repair.next_epoch(current);
@@ -421,6 +432,7 @@ impl Hooks for &'static Sanitizer {
                     counts.drop(&[("recording", u64::from(!side.past().finish()))]);
                     self.finish_check(side, &mut counts);
                     counts.add_stores(side, self.config.symbols.boot());
+                    counts.coverage = Some(self.coverage.lock().clone());
                 }
             }
             None => counts.drop(&[("code", 1)]),

@@ -21,6 +21,7 @@ use icsan_model::candidates::Candidates;
 use icsan_model::detector::changes::Changes;
 use icsan_model::detector::flags::OwnBoard;
 use icsan_model::event::Store;
+use icsan_model::hazard::Write;
 use icsan_model::history::{History, Holding, Judged, Place, Question, Ran};
 use icsan_model::ledger::{Ledger, Reliance};
 use icsan_model::memory::PAGE;
@@ -159,6 +160,17 @@ impl StoreSide {
     /// The author of these stores takes them for done. Answers with the segments that they changed.
     pub fn commit(&mut self, stores: &[Seq]) -> Touched {
         self.changes.commit(&mut self.history, stores)
+    }
+
+    /// The segments that these stores changed, each once, with the first of its changes.
+    pub fn changed_by(&self, writes: &[Write]) -> Vec<(&'static Segment, Seq)> {
+        let mut changed = Vec::new();
+        for Write { seq, phys, new, .. } in writes {
+            changed.extend(self.changes.reached(*phys, new.len() as u64).into_iter().map(|segment| (segment, *seq)));
+        }
+        changed.sort_by_key(|(segment, seq)| (segment.slot.0, *seq));
+        changed.dedup_by_key(|(segment, _)| segment.slot.0);
+        changed
     }
 
     /// Where the vCPU of a hazard is.

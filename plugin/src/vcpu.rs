@@ -23,6 +23,8 @@ pub struct VcpuState {
     pub sync_log: SyncLog,
     /// When it was reset, or its state restored: what it executed before says nothing of what it holds.
     pub reset_at: Seq,
+    /// Its last event that a patching protocol means to happen ([`crate::coverage`]).
+    pub intended: Seq,
     /// How often it met each event that the profile counts.
     pub syncs: Vec<u64>,
     /// Differences that an exemption covered.
@@ -63,6 +65,7 @@ impl VcpuState {
             last_sync: None,
             sync_log: SyncLog::default(),
             reset_at: Seq(0),
+            intended: Seq(0),
             syncs: vec![0; SyncEventSet::CAPACITY],
             exempt: 0,
             incomplete: 0,

@@ -65,6 +65,12 @@ impl ProtocolFunction {
         matches!(self.effect, Effect::Commits | Effect::CommitsThrough)
     }
 
+    /// Does it change code in steps, with a serialization of every CPU after each?
+    #[must_use]
+    pub fn has_steps(&self) -> bool {
+        STEPS.contains(&self.name)
+    }
+
     /// Is a symbol of this name the function? It may have been specialized by the compiler (`.isra.0`, `.constprop.0`, `.llvm.123`); a part
     /// of it (`.cold`, `.part.0`) is not the function.
     #[must_use]
@@ -76,6 +82,56 @@ impl ProtocolFunction {
                 .all(|word| matches!(word, "isra" | "constprop" | "llvm") || (!word.is_empty() && word.bytes().all(|b| b.is_ascii_digit())))
     }
 }
+
+/// What a protocol does to make a CPU serialize, whatever else may make it do so by chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IntendedSync {
+    /// The function that executes it, on each CPU.
+    pub function: &'static str,
+    /// The events that count there, by their stable names.
+    pub events: &'static [&'static str],
+    /// Where this is to be read, and what stands there.
+    pub source: &'static str,
+}
+
+/// What text poking means to happen on every online CPU, the one that patches included, before it goes on.
+pub const TEXT_POKE_SYNCS: &[IntendedSync] = &[IntendedSync {
+    function: "do_sync_core",
+    events: &["iret-to-self", "serialize", "cpuid"],
+    source: "alternative.c: text_poke_sync(), smp_text_poke_sync_each_cpu(): on_each_cpu(do_sync_core, NULL, 1); \
+             arch/x86/include/asm/sync_core.h: SERIALIZE, or IRET to itself (CPUID before 9998a9832c40 of 2020)",
+}];
+
+/// A function that makes one store of a protocol, through a mapping of its own, which it leaves by a write of CR3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PokeFunction {
+    /// Its name in C.
+    pub name: &'static str,
+    /// Which argument is the address of the code, from 0. The next ones are a pointer to the bytes, and their number.
+    pub address: usize,
+    /// Where this is to be read.
+    pub source: &'static str,
+}
+
+/// These, the better one first: the second one calls (or jumps to) the first, and is inlined in some callers.
+pub const POKES: &[PokeFunction] = &[
+    PokeFunction {
+        name: "__text_poke",
+        address: 1,
+        source: "alternative.c: __text_poke(text_poke_f func, void *addr, const void *src, size_t len)",
+    },
+    PokeFunction { name: "text_poke", address: 0, source: "alternative.c: text_poke(void *addr, const void *opcode, size_t len)" },
+];
+
+/// CPUs that are online: a bit for each, by the kernel's number (kernel/cpu.c; a symbol with `CONFIG_KALLSYMS_ALL`).
+pub const ONLINE_MASK: &str = "__cpu_online_mask";
+
+/// Functions that change code in steps, each followed by a serialization of every CPU. Which step a store belongs to
+/// is in the arguments of [`POKES`]: one byte INT3, more than one byte (the tail), one byte that is not INT3.
+const STEPS: &[&str] =
+    &["text_poke_bp_batch", "smp_text_poke_batch_finish", "arch_unoptimize_kprobe", "int3_update_optimize", "int3_update_unoptimize"];
 
 /// All functions, those that commit first.
 #[must_use]
@@ -191,6 +247,16 @@ mod tests {
             ] {
                 assert!(has(old) != has(new), "{version:?}: {old} {new}");
             }
+        }
+    }
+
+    #[test]
+    fn functions_with_steps_are_in_the_table_and_commit() {
+        for name in STEPS {
+            assert!(committing().any(|function| function.name == *name && function.has_steps()), "{name}");
+        }
+        for poke in POKES {
+            assert!(functions().iter().any(|function| function.name == poke.name && function.effect == StoresOnly), "{poke:?}");
         }
     }
 

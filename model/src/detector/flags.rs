@@ -362,6 +362,11 @@ impl<B: Board> Flags<B> {
         }
     }
 
+    /// Does a vCPU execute anything at present, as far as it said so ([`Flags::runs`])?
+    pub fn is_running(&self, vcpu: Vcpu) -> bool {
+        self.runs.get(usize::from(vcpu.0)).is_some_and(|runs| runs.load(Ordering::SeqCst) != 0)
+    }
+
     /// To be called by a vCPU's thread between something that others shall see when they execute the next time, and a
     /// look at what they executed: a [`Board::heavy`], unless no other vCPU runs. Flags of one that sleeps are visible,
     /// and it sees what was written before it said that it runs. Answers whether others run.

@@ -5,6 +5,7 @@
 //! vCPU uses, and the vCPU. After `fork()` two processes have the same code at the same addresses on the same stack
 //! addresses: only these tell them apart.
 
+use super::Context;
 use crate::x86::page_table::Isolation;
 use icsan_model::addr::Vcpu;
 use std::sync::Arc;
@@ -144,6 +145,13 @@ impl Tasks {
             running.name = None;
         }
         running.identity = now;
+    }
+
+    /// Who runs on a vCPU, as far as it was looked up.
+    #[must_use]
+    pub fn context(&self, vcpu: Vcpu) -> Context {
+        let task = self.0.get(usize::from(vcpu.0)).and_then(|running| running.name.clone().flatten());
+        Context { space: self.who(vcpu).identity.space, cpl: None, task }
     }
 
     /// The name of the task on a vCPU. `look_up` finds it by the address of the `task_struct`.

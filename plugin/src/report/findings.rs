@@ -1,8 +1,9 @@
 //! The hazards so far, each distinct one once.
 
 use super::groups::{Cause, GroupId, Groups};
+use super::unsynced::Unsynced;
 use crate::config::Config;
-use crate::patching::{Context, Writer};
+use crate::patching::{Context, Missing, Writer};
 use crate::x86::known_findings::{KnownFinding, known_finding};
 use crate::x86::stack::Caller;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
@@ -48,6 +49,8 @@ pub struct Evidence {
     pub boot: usize,
     /// Value of the last marker that any vCPU executed before.
     pub marker: u64,
+    /// Of [`Kind::Unsynced`]: it is about no execution, and `linear` is the first address that was patched.
+    pub unsynced: Option<Box<Unsynced>>,
 }
 
 /// One byte string that may be executed.
@@ -118,7 +121,8 @@ impl Hazard {
     }
 }
 
-/// Hazards are the same if kind, executing site and writing site are. Markers keep guest tests apart, and in another
+/// Hazards are the same if kind, executing site and writing site are; of a protocol that did not make a CPU serialize, if
+/// the function, the place where, the first site and the CPU's class are. Markers keep guest tests apart, and in another
 /// boot an address is another place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Key {
@@ -127,6 +131,23 @@ struct Key {
     writer: Option<Linear>,
     marker: u64,
     boot: usize,
+    unsynced: Option<(Linear, Missing, Class)>,
+}
+
+/// What kind of vCPU was not made to serialize.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Class {
+    patches: bool,
+    lucky: bool,
+}
+
+impl Key {
+    fn of(kind: Kind, evidence: &Evidence) -> Self {
+        let class = |unsynced: &Unsynced| Class { patches: evidence.vcpu == unsynced.patcher, lucky: unsynced.luck.is_some() };
+        let unsynced = evidence.unsynced.as_deref().map(|unsynced| (unsynced.function, unsynced.missing, class(unsynced)));
+        let writer = if unsynced.is_none() { evidence.writer() } else { None };
+        Self { kind, site: evidence.linear, writer, marker: evidence.marker, boot: evidence.boot, unsynced }
+    }
 }
 
 /// All of them, in the order of their first occurrence.
@@ -141,7 +162,7 @@ pub struct Findings {
 impl Findings {
     /// Adds an occurrence; gives the hazard if it is a new one.
     pub fn add(&mut self, kind: Kind, evidence: Evidence, config: &Config) -> Option<&Hazard> {
-        let key = Key { kind, site: evidence.linear, writer: evidence.writer(), marker: evidence.marker, boot: evidence.boot };
+        let key = Key::of(kind, &evidence);
         if let Some(hazard) = self.index.get(&key).and_then(|index| self.hazards.get_mut(*index)) {
             hazard.count += 1;
             if hazard.evidence.injected.is_none() {
@@ -157,7 +178,8 @@ impl Findings {
         let symbol = symbols.resolve(evidence.linear.0).map(|resolved| resolved.name);
         let suppressed = config.suppressions.reason(kind.name(), symbol).map(str::to_owned);
         let known = suppressed.is_none().then(|| known_finding(kind, &evidence, symbols)).flatten();
-        let counts = suppressed.is_none() && (known.is_none() || config.known);
+        let is_noted = evidence.unsynced.as_ref().is_some_and(|unsynced| unsynced.luck.is_some()) && !config.luck;
+        let counts = suppressed.is_none() && (known.is_none() || config.known) && !is_noted;
         let at = self.hazards.len();
         let grouped = (counts && kind != Kind::Emulator).then(|| self.groups.add(Cause::of(kind, &evidence, symbols), at));
         self.index.insert(key, at);

@@ -131,6 +131,7 @@ pub fn evidence(kind: Kind) -> Evidence {
         last_sync: Some(LastSync { event: Some(events::IRET), pc: Some(at("asm_sysvec_reschedule_ipi", 0x1a)), seq: Seq(700) }),
         epoch: Epoch(41),
         marker: 0,
+        unsynced: None,
         boot: 1,
     }
 }

@@ -4,6 +4,7 @@ use super::findings::{Evidence, Findings, Hazard, Origin, Shown};
 use super::groups::{Cause, CodePage, GroupId};
 use super::injections::{InjectionCounts, InjectionObject};
 use super::ledger::ReliedOn;
+use super::unsynced::{CoverageObject, UnsyncedObject};
 use super::{Counts, MemoryCounts, Report};
 use crate::injection::{Injections, Record};
 use crate::patching::{Context, Writer};
@@ -107,6 +108,9 @@ pub struct HazardObject<'a> {
     pub group: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<&'static str>,
+    /// Of the kind `unsynced`: the protocol, and what it did not do. `pc` is then the first address that it patched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsynced: Option<UnsyncedObject>,
 }
 
 /// One byte string that the vCPU may execute.
@@ -169,7 +173,8 @@ pub struct LastSyncObject {
     pub event: &'static str,
     pub pc: Option<String>,
     pub symbol: Option<String>,
-    pub seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
 }
 
 /// See [`Object::Summary`].
@@ -207,6 +212,8 @@ pub struct Summary<'a> {
     pub checked: Option<Checked>,
     /// How often a patching protocol, or a membarrier, committed stores.
     pub commits: Option<u64>,
+    /// What made the online CPUs serialize at the commits of patching protocols; `null` in the light mode.
+    pub coverage: Option<Vec<CoverageObject>>,
     pub epochs: u64,
     pub memory: &'a MemoryCounts,
     pub dropped: u64,
@@ -235,8 +242,8 @@ pub struct GroupObject {
     pub writer: Option<String>,
     /// On whose behalf.
     pub function: Option<String>,
-    /// The page that is executed: its physical address, where that is known, else its linear one.
-    pub page: String,
+    /// The page that is executed: its physical address, where that is known, else its linear one; `null`: no execution.
+    pub page: Option<String>,
     pub sites: usize,
     pub executions: u64,
     pub marker: String,
@@ -348,7 +355,7 @@ impl<'a> Object<'a> {
                 event: sync.event.map_or("reset", |event| report.arch.event_name(event)),
                 pc: sync.pc.map(|pc| hex(pc.0)),
                 symbol: sync.pc.and_then(|pc| symbol(pc.0)),
-                seq: sync.seq.0,
+                seq: Some(sync.seq.0),
             }),
             epoch: evidence.epoch.0,
             boot: (report.config.symbols.boot() > 1).then_some(evidence.boot),
@@ -359,6 +366,7 @@ impl<'a> Object<'a> {
             known: hazard.known.map(|known| known.page),
             group: hazard.group.map(|group| group.0),
             note: super::text::note(report, hazard),
+            unsynced: evidence.unsynced.as_ref().map(|unsynced| unsynced.object(report, hazard.is_one_more(), &symbol)),
         })
     }
 
@@ -399,6 +407,7 @@ impl<'a> Object<'a> {
             emulator: counts.emulator.map(|RepairCounts { suspect, repaired, gave_up }| Emulator { suspect, repaired, gave_up }),
             checked: counts.checked.map(|CheckCounts { code, data, untrue, unsettled }| Checked { code, data, untrue, unsettled }),
             commits: counts.commits.map(|(commits, _)| commits),
+            coverage: super::unsynced::rows(report, counts),
             epochs: counts.epochs,
             memory: &counts.memory,
             dropped: counts.dropped,
@@ -435,7 +444,8 @@ fn groups(report: &Report<'_>, findings: &Findings) -> Vec<GroupObject> {
         writer: cause.stores.map(name),
         function: cause.behalf.map(name),
         page: match cause.page {
-            CodePage::Physical(page) | CodePage::Linear(page) => hex(page),
+            CodePage::Physical(page) | CodePage::Linear(page) => Some(hex(page)),
+            CodePage::Whatever => None,
         },
         sites: hazards.len(),
         executions: hazards.iter().map(|hazard| hazard.count).sum(),
@@ -463,12 +473,12 @@ fn writes(evidence: &Evidence, short: bool, symbol: &impl Fn(u64) -> Option<Stri
     evidence.writes.iter().flatten().zip(writers).map(object).collect()
 }
 
-fn chain(callers: &[Caller], symbol: &impl Fn(u64) -> Option<String>) -> Vec<String> {
+pub(super) fn chain(callers: &[Caller], symbol: &impl Fn(u64) -> Option<String>) -> Vec<String> {
     let name = |caller: &Caller| symbol(caller.address).unwrap_or_else(|| hex(caller.address));
     callers.iter().map(|caller| format!("{}{}", if caller.sure { "" } else { "? " }, name(caller))).collect()
 }
 
-fn context(context: &Context) -> Option<ContextObject> {
+pub(super) fn context(context: &Context) -> Option<ContextObject> {
     let Context { space, cpl, task } = context;
     (*context != Context::default()).then(|| ContextObject {
         cr3: space.map(hex),

@@ -1,6 +1,6 @@
 //! The report: JSON Lines for programs, text for people.
 //!
-//! - [`findings`]: the distinct hazards; [`groups`]: those of one cause; [`exit_code`]: what they make of QEMU's exit code; [`injections`]: what was executed instead; [`ledger`]: what safe executions relied on; [`json`]: the objects of schema 1; [`text`]: KCSAN's form; [`sink`]: where both go.
+//! - [`findings`]: the distinct hazards; [`groups`]: those of one cause; [`exit_code`]: what they make of QEMU's exit code; [`injections`]: what was executed instead; [`ledger`]: what safe executions relied on; [`json`]: the objects of schema 1; [`text`]: KCSAN's form; [`unsynced`]: patching protocols and the CPUs that they did not make serialize; [`sink`]: where both go.
 
 pub mod exit_code;
 pub mod findings;
@@ -10,6 +10,7 @@ pub mod json;
 pub mod ledger;
 pub mod sink;
 pub mod text;
+pub mod unsynced;
 
 #[cfg(test)]
 mod fixture;
@@ -17,6 +18,7 @@ mod fixture;
 mod golden;
 
 use crate::config::Config;
+use crate::coverage::CoverageTable;
 use crate::qemu::accelerator::Accelerator;
 use crate::qemu::install::Machine;
 use crate::repair::RepairCounts;
@@ -69,6 +71,8 @@ pub struct Counts {
     pub ledger: Option<Vec<(usize, Ledger)>>,
     /// Commits, and stores in them; `None` in the light mode.
     pub commits: Option<(u64, u64)>,
+    /// What the commits of patching protocols came to; `None` in the light mode.
+    pub coverage: Option<CoverageTable>,
     /// How many states were restored.
     pub restored: u64,
     /// How writers waited; `None` without `widen`.
@@ -107,6 +111,7 @@ impl Default for Counts {
             stores: None,
             ledger: None,
             commits: None,
+            coverage: None,
             restored: 0,
             widened: None,
             emulator: None,

@@ -53,6 +53,14 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     let pc = evidence.linear.0;
     let mut text = String::new();
     // Writing to a String cannot fail.
+    if let Some(unsynced) = &evidence.unsynced {
+        let (function, vcpu) = (name(unsynced.function.0), evidence.vcpu);
+        let _ = writeln!(text, "{BAR}\nBUG: ICSAN: {} in {function} / vCPU {vcpu}, {}", hazard.kind.name(), unsynced.class());
+        unsynced.text(&mut text, report, evidence, symbols);
+        serialized_last(&mut text, report, evidence, &name);
+        let _ = writeln!(text, "rule: {}\n{BAR}", rule(hazard.kind, report.arch));
+        return text;
+    }
     let _ = writeln!(text, "{BAR}\nBUG: ICSAN: {} in {site} / {writer}", hazard.kind.name());
     let physical = evidence.physical.map_or_else(|| "phys unknown".to_owned(), |physical| format!("phys {physical}"));
     let location = symbols.resolve(pc).map(|resolved| format!(" in {resolved}")).unwrap_or_default();
@@ -60,6 +68,16 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     candidates(&mut text, evidence, symbols);
     whereabouts(&mut text, &evidence.context, &evidence.chain, &name);
     writes(&mut text, report.config.writers, evidence, &name);
+    serialized_last(&mut text, report, evidence, &name);
+    let _ = writeln!(text, "rule: {}", rule(hazard.kind, report.arch));
+    if let Some(note) = note(report, hazard) {
+        let _ = writeln!(text, "note: {note}");
+    }
+    let _ = writeln!(text, "{BAR}");
+    text
+}
+
+fn serialized_last(text: &mut String, report: &Report<'_>, evidence: &Evidence, name: &impl Fn(u64) -> String) {
     let _ = match evidence.last_sync {
         Some(sync) => writeln!(
             text,
@@ -71,12 +89,6 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
         ),
         None => writeln!(text, "vCPU {} has not serialized since it started", evidence.vcpu),
     };
-    let _ = writeln!(text, "rule: {}", rule(hazard.kind, report.arch));
-    if let Some(note) = note(report, hazard) {
-        let _ = writeln!(text, "note: {note}");
-    }
-    let _ = writeln!(text, "{BAR}");
-    text
 }
 
 fn candidates(text: &mut String, evidence: &Evidence, symbols: Names<'_>) {
@@ -115,7 +127,7 @@ fn candidates(text: &mut String, evidence: &Evidence, symbols: Names<'_>) {
 }
 
 /// The task, and its callers as the kernel writes them: `?` before what is a guess.
-fn whereabouts(text: &mut String, context: &Context, chain: &[Caller], name: &impl Fn(u64) -> String) {
+pub(super) fn whereabouts(text: &mut String, context: &Context, chain: &[Caller], name: &impl Fn(u64) -> String) {
     let mut words = Vec::new();
     if let Some(TaskName { pid, comm }) = &context.task {
         words.push(format!("task {comm}/{pid}"));
@@ -130,7 +142,7 @@ fn whereabouts(text: &mut String, context: &Context, chain: &[Caller], name: &im
     }
 }
 
-fn writes(text: &mut String, watched: bool, evidence: &Evidence, name: &impl Fn(u64) -> String) {
+pub(super) fn writes(text: &mut String, watched: bool, evidence: &Evidence, name: &impl Fn(u64) -> String) {
     let Some(writes) = &evidence.writes else {
         let why = if watched { "it is not known where this code is in physical memory" } else { "stores are not watched (writers=off)" };
         let _ = writeln!(text, "writer unknown: {why}");
@@ -204,7 +216,7 @@ fn sides(symbols: Names<'_>, evidence: &Evidence) -> (String, String) {
     (name(symbols, evidence.linear.0), writer)
 }
 
-fn name(symbols: Names<'_>, address: u64) -> String {
+pub(super) fn name(symbols: Names<'_>, address: u64) -> String {
     symbols.resolve(address).map_or_else(|| format!("{address:#x}"), |resolved| resolved.to_string())
 }
 
@@ -290,6 +302,7 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
             _ => writeln!(text, "icsan: no commits were seen: without one nothing is `stale`"),
         };
     }
+    text.push_str(&super::unsynced::table(report, counts));
     if counts.restored > 0 {
         let _ = writeln!(text, "icsan: {} times a state was restored: no vCPU held anything from before", counts.restored);
     }

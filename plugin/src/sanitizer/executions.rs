@@ -226,6 +226,7 @@ impl Sanitizer {
             epoch: state.epoch,
             boot: self.config.symbols.boot(),
             marker: self.marker.load(Ordering::Relaxed),
+            unsynced: None,
         }
     }
 
@@ -255,6 +256,7 @@ impl Sanitizer {
             epoch: hazard.epoch,
             boot: self.config.symbols.boot(),
             marker: self.marker.load(Ordering::Relaxed),
+            unsynced: None,
         };
         (kind, evidence)
     }

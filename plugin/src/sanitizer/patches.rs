@@ -1,8 +1,10 @@
 //! What the points of [`crate::x86`] tell of patches under way: tasks, protocol functions, membarrier.
 
 use super::Sanitizer;
-use crate::patching::{Awaited, Entry, Identity};
+use crate::patching::{Awaited, Entry, Identity, Left};
+use crate::qemu::cpu::CurrentCpu;
 use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::hazard::Kind;
 use std::sync::atomic::Ordering;
 
 impl Sanitizer {
@@ -21,12 +23,16 @@ impl Sanitizer {
     }
 
     /// A task enters a protocol function. `sees` says what the vCPU's registers say of it, beyond what is known.
-    pub fn enters_function(&self, entry: Entry, sees: impl FnOnce(Identity) -> Identity) {
+    pub fn enters_function(&self, entry: Entry, sees: impl FnOnce(Identity) -> Identity, cpu: &CurrentCpu) {
+        let mut hazards = Vec::new();
         if let Some(side) = &mut self.code.lock().side {
             side.patching().looks(entry.vcpu, sees);
-            side.patching().enter(entry);
+            if let Some(asked) = side.patching().enter(entry) {
+                hazards = self.judges_coverage(asked, side, cpu);
+            }
             self.awaited.store(side.patching().awaited().0, Ordering::Relaxed);
         }
+        hazards.into_iter().for_each(|evidence| self.found(Kind::Unsynced, evidence));
     }
 
     /// A user task asks for the serialization of all its threads; it goes on at `returns_to`.
@@ -50,15 +56,26 @@ impl Sanitizer {
     }
 
     /// A vCPU is where a protocol function may return to.
-    pub fn returns_to(&self, vcpu: Vcpu, sees: impl FnOnce(Identity) -> Identity, here: Linear, stack: u64, failed: bool) {
+    /// `how`: its stack pointer, and whether what it comes from says that it failed.
+    pub fn returns_to(
+        &self,
+        vcpu: Vcpu,
+        sees: impl FnOnce(Identity) -> Identity,
+        here: Linear,
+        (stack, failed): (u64, bool),
+        cpu: &CurrentCpu,
+    ) {
         let mut code = self.code.lock();
         let Some(side) = &mut code.side else { return };
         side.patching().looks(vcpu, sees);
-        let committed = side.patching().leave(vcpu, here, stack, failed);
+        let Left { committed, asked } = side.patching().leave(vcpu, here, stack, failed);
         if !committed.is_empty() {
             let touched = side.commit(&committed);
             self.touch(&touched);
         }
         self.awaited.store(side.patching().awaited().0, Ordering::Relaxed);
+        let hazards = asked.map(|asked| self.judges_coverage(asked, side, cpu));
+        drop(code);
+        hazards.into_iter().flatten().for_each(|evidence| self.found(Kind::Unsynced, evidence));
     }
 }

@@ -20,12 +20,15 @@ use crate::patching::TaskName;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::translation::Instruction;
 use crate::sanitizer::Sanitizer;
-use icsan_model::addr::Linear;
+use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::decode::Decode;
 use icsan_model::profile::Profile;
-use icsan_model::sync_event::SyncEventId;
+use icsan_model::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::x86::classify::{Class, classify};
 use icsan_model::x86::events::{self, Seen};
+use icsan_model::x86::length::X86Length;
 pub use icsan_model::x86::may_store::may_store;
+use icsan_symbols::{Symbolizer, protocol};
 
 /// The guest's page size, in bytes.
 pub const PAGE: u64 = 4096;
@@ -126,6 +129,33 @@ pub fn task_name(cpu: &CurrentCpu, layout: &icsan_symbols::KernelLayout, task: u
     let pid = cpu.memory(task.wrapping_add(layout.task_pid.into()), 4)?;
     let comm = String::from_utf8_lossy(comm.split(|byte| *byte == 0).next()?).into();
     Some(TaskName { pid: u32::from_le_bytes(pid.try_into().ok()?), comm })
+}
+
+/// The vCPUs whose CPUs are online, as the running kernel's mask says; the kernel numbers its CPUs as QEMU does. `None`:
+/// the symbols do not tell where it is.
+#[must_use]
+pub fn online_vcpus(cpu: &CurrentCpu, symbols: &Symbolizer, vcpus: usize) -> Option<Vec<Vcpu>> {
+    let mask = cpu.memory(symbols.runtime_address_of(protocol::ONLINE_MASK)?, vcpus.div_ceil(8))?;
+    let is_online = |vcpu: &usize| mask[vcpu / 8] >> (vcpu % 8) & 1 != 0;
+    Some((0..vcpus).filter(is_online).map(|vcpu| Vcpu(vcpu as u16)).collect())
+}
+
+/// The events by which a patching function leaves the mapping that it stored through (alternative.c, `__text_poke`:
+/// `switch_mm_irqs_off`, `unuse_temporary_mm`).
+#[must_use]
+pub fn switches_mapping() -> SyncEventSet {
+    [events::MOV_CR3, events::MOV_CR3_NOFLUSH, events::MOV_CR3_PTI].into_iter().collect()
+}
+
+/// The instruction that memory holds there, if it can be read and is one.
+#[must_use]
+pub fn instruction_at(cpu: &CurrentCpu, linear: Linear) -> Option<Vec<u8>> {
+    // It may end where nothing is mapped behind it.
+    (1..=X86Length.max_len()).rev().find_map(|len| {
+        let bytes = cpu.memory(linear.0, len)?;
+        let len = X86Length.len(&bytes)?;
+        Some(bytes[..len].to_vec())
+    })
 }
 
 /// The callers of what executes now, if its registers can be read.

@@ -5,14 +5,14 @@ use super::point_word::PointWord;
 use super::registers::Registers;
 use super::stack::callers;
 use crate::gaps::Gap;
-use crate::patching::{Entry, Identity};
+use crate::patching::{Entry, Identity, Meaning, Poke};
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::locks::RwLock;
 use crate::qemu::translation::{Instruction, Payload, WordPayload};
 use crate::sanitizer::Sanitizer;
 use icsan_model::addr::Linear;
 use icsan_symbols::calls::{CallKind, calls_ending};
-use icsan_symbols::protocol::{self, Effect};
+use icsan_symbols::protocol::{self, Effect, ProtocolFunction};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,6 +21,12 @@ const SWITCH: &str = "__switch_to";
 
 /// `syscall`.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
+
+/// The registers of the first arguments (System V ABI), by their numbers: RDI, RSI, RDX, RCX.
+const ARGUMENTS: [u8; 4] = [7, 6, 2, 1];
+
+/// INT3.
+const BREAKPOINT: u8 = 0xcc;
 
 /// Number of membarrier(2) on x86-64, and its command PRIVATE_EXPEDITED_SYNC_CORE (include/uapi/linux/membarrier.h).
 const MEMBARRIER: u64 = 324;
@@ -55,7 +61,12 @@ const UNKNOWN: u64 = u64::MAX;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Role {
     Switch,
-    Function { commits: bool, chain: bool },
+    /// `pokes`: it is one store of a protocol, and this argument is the address.
+    Function {
+        meaning: Meaning,
+        pokes: Option<usize>,
+        chain: bool,
+    },
 }
 
 /// What the registers say of who runs at `here`, beyond what is `known`. In the kernel that is the task, which its
@@ -90,10 +101,11 @@ impl Payload for EntryPoint {
                     self.sanitizer.runs_task(vcpu.id(), registers.rdi(cpu), next);
                 }
             }
-            Role::Function { commits, chain } => {
+            Role::Function { meaning, pokes, chain } => {
                 let Some(stack) = registers.rsp(cpu) else { return };
                 let Some(returns_to) = cpu.bytes(stack).map(u64::from_le_bytes) else { return };
                 let symbols = &self.sanitizer.config().symbols;
+                let poke = pokes.and_then(|address| poke(cpu, address));
                 let seen = |known| who_runs(cpu, self.entry, known);
                 let chain = if chain { callers(cpu, symbols, stack, true) } else { Vec::new() };
                 let entry = Entry {
@@ -101,10 +113,10 @@ impl Payload for EntryPoint {
                     entry: self.entry,
                     returns_to: Linear(returns_to),
                     stack: stack.wrapping_add(8),
-                    commits,
+                    meaning: Meaning { poke, ..meaning },
                     chain,
                 };
-                self.sanitizer.enters_function(entry, seen);
+                self.sanitizer.enters_function(entry, seen, cpu);
             }
         }
     }
@@ -124,7 +136,7 @@ impl WordPayload for ReturnPoint {
         let (PointWord { at, tag }, registers) = (PointWord::from_bits(word), Registers::get());
         let failed = tag != 0 && registers.rax(cpu) != Some(0);
         if let (Some(stack), Some(sanitizer)) = (registers.rsp(cpu), Sanitizer::the_one()) {
-            sanitizer.returns_to(vcpu.id(), |known| who_runs(cpu, at, known), at, stack, failed);
+            sanitizer.returns_to(vcpu.id(), |known| who_runs(cpu, at, known), at, (stack, failed), cpu);
         }
     }
 }
@@ -146,6 +158,22 @@ impl WordPayload for SyscallPoint {
     }
 }
 
+/// A function that the user names. What it does to make others serialize is not known, so that it is not asked.
+const NAMED: Meaning = Meaning { commits: true, covers: false, steps: false, queues: false, poke: None };
+
+/// What a function of the table does.
+fn meaning_of(row: &ProtocolFunction) -> Meaning {
+    let (commits, steps, queues) = (row.commits(), row.has_steps(), row.effect == Effect::Queues);
+    Meaning { commits, covers: commits, steps, queues, poke: None }
+}
+
+/// The arguments of a function that stores for a protocol, which is about to begin; `address`: which one that is.
+fn poke(cpu: &CurrentCpu, address: usize) -> Option<Poke> {
+    let argument = |number: usize| Registers::get().general(cpu, *ARGUMENTS.get(address + number)?);
+    let [byte] = cpu.bytes(argument(1)?)?;
+    Some(Poke { at: Linear(argument(0)?), breakpoint: argument(2)? == 1 && byte == BREAKPOINT })
+}
+
 impl ProtocolPoints {
     fn entries(&self, sanitizer: &'static Sanitizer) -> Option<&'static FxHashMap<u64, &'static EntryPoint>> {
         let symbols = &sanitizer.config().symbols;
@@ -161,9 +189,14 @@ impl ProtocolPoints {
         if entries.points.is_none() || entries.offset != offset {
             let known = protocol::functions().iter().filter(|function| function.effect != Effect::SyncsOnly);
             // A call chain costs a walk over the stack, and what merely stores does so by the hundred thousand while the kernel boots.
-            let function = |commits| Role::Function { commits, chain: commits };
-            let named = sanitizer.config().commit.iter().map(|name| (name.as_str(), function(true)));
-            let roles = known.map(|row| (row.name, function(row.commits()))).chain(named).chain([(SWITCH, Role::Switch)]);
+            let function = |meaning: Meaning, pokes| Role::Function { meaning, pokes, chain: meaning.commits };
+            let named = sanitizer.config().commit.iter().map(|name| (name.as_str(), function(NAMED, None)));
+            // One of them only: the other is on the way to it.
+            let poke = protocol::POKES.iter().find(|poke| symbols.runtime_address_of(poke.name).is_some());
+            let pokes = |name| poke.filter(|poke| poke.name == name).map(|poke| poke.address);
+            let roles = known.map(|row| (row.name, function(meaning_of(row), pokes(row.name))));
+            let roles = roles.chain(named).chain([(SWITCH, Role::Switch)]);
+            sanitizer.learns_intended(|function| symbols.function_range(function));
             CURRENT_TASK.store(symbols.current_task_from_gs().unwrap_or(UNKNOWN), Ordering::Relaxed);
             let entry = |(name, role)| {
                 let address = symbols.runtime_address_of(name)?;

@@ -1,0 +1,206 @@
+//! Coverage of commits: when a patching protocol goes on, has it made every CPU serialize since the last store?
+//!
+//! ICSAN need not wait for an executor to meet a changed instruction in the right microsecond: the question is asked of
+//! every vCPU right after the last store ([`crate::patching::Asked`]). A vCPU that an *intended* event of the protocol
+//! serialized is synced. One that only something else did is lucky: a timer's tick, a switch of tasks. One that nothing
+//! did is exposed. What is intended is data ([`icsan_symbols::protocol`]).
+
+use crate::patching::Missing;
+use crate::vcpu::VcpuState;
+use icsan_model::addr::{Linear, Seq};
+use icsan_model::architecture::Architecture;
+use icsan_model::sync_event::{SyncEventId, SyncEventSet};
+use icsan_model::sync_log::SyncAt;
+use icsan_symbols::protocol::IntendedSync;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Where one intended event happens.
+#[derive(Debug)]
+struct Site {
+    function: &'static str,
+    events: SyncEventSet,
+    start: AtomicU64,
+    end: AtomicU64,
+}
+
+/// What a protocol means to happen on every CPU, and where that is in the kernel that runs. Looked at without a lock, at
+/// each serializing event.
+#[derive(Debug)]
+pub struct IntendedSyncs(Box<[Site]>);
+
+impl IntendedSyncs {
+    /// Those rows, whose places are not known yet.
+    #[must_use]
+    pub fn new(arch: &Architecture, rows: &[IntendedSync]) -> Self {
+        let site = |row: &IntendedSync| Site {
+            function: row.function,
+            events: row.events.iter().filter_map(|name| arch.event_by_name(name)).collect(),
+            start: AtomicU64::new(0),
+            end: AtomicU64::new(0),
+        };
+        Self(rows.iter().map(site).collect())
+    }
+
+    /// A kernel's place became known, or another kernel runs: `range_of` says where a function is.
+    pub fn learn(&self, range_of: impl Fn(&str) -> Option<Range<u64>>) {
+        for site in &self.0 {
+            let range = range_of(site.function).unwrap_or(0..0);
+            // Whoever looks in between sees an empty range.
+            site.end.store(0, Ordering::SeqCst);
+            site.start.store(range.start, Ordering::SeqCst);
+            site.end.store(range.end, Ordering::SeqCst);
+        }
+    }
+
+    /// Is the place of any of them known?
+    #[must_use]
+    pub fn are_known(&self) -> bool {
+        self.0.iter().any(|site| site.end.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Is it an intended event?
+    #[inline]
+    #[must_use]
+    pub fn include(&self, event: SyncEventId, pc: Linear) -> bool {
+        self.0.iter().any(|site| {
+            let range = site.start.load(Ordering::Relaxed)..site.end.load(Ordering::Relaxed);
+            range.contains(&pc.0) && site.events.contains(event)
+        })
+    }
+}
+
+/// What a vCPU did since the last store of a patch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// It completed an event that the protocol means to happen.
+    Synced,
+    /// It patches, and nothing serialized it but its own switches back from the mapping that it stored through.
+    OwnSwitch,
+    /// Something serialized it, first this; the protocol did not.
+    Lucky(SyncAt),
+    /// Nothing did.
+    Exposed,
+}
+
+impl Class {
+    /// Of a vCPU in that state; `last` is the last store's place in the order. `switches`: the events by which whoever
+    /// patches leaves the mapping that he stored through, if it is this vCPU that patches.
+    #[must_use]
+    pub fn of(state: &VcpuState, last: Seq, switches: Option<SyncEventSet>) -> Self {
+        // Whoever was reset since holds nothing from before.
+        if state.intended > last || state.reset_at > last {
+            return Self::Synced;
+        }
+        if switches.is_some_and(|switches| state.sync_log.since(last).iter().any(|event| switches.contains(event))) {
+            return Self::OwnSwitch;
+        }
+        state.sync_log.first_since(last).map_or(Self::Exposed, Self::Lucky)
+    }
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Row {
+    /// In which boot.
+    pub boot: usize,
+    /// The function that was asked.
+    pub function: Linear,
+    /// Where.
+    pub missing: Missing,
+}
+
+/// How often: commits (or steps), and vCPUs that were online at them.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[allow(missing_docs)]
+pub struct Tally {
+    pub commits: u64,
+    pub synced: u64,
+    pub lucky: u64,
+    pub exposed: u64,
+    pub own_switch: u64,
+}
+
+/// What all commits came to.
+#[derive(Clone, Default, Debug)]
+pub struct CoverageTable(BTreeMap<Row, Tally>);
+
+impl CoverageTable {
+    /// A protocol was asked; `classes`: what its vCPUs came to.
+    pub fn add(&mut self, row: Row, classes: impl Iterator<Item = Class>) {
+        let tally = self.0.entry(row).or_default();
+        tally.commits += 1;
+        for class in classes {
+            *match class {
+                Class::Synced => &mut tally.synced,
+                Class::OwnSwitch => &mut tally.own_switch,
+                Class::Lucky(_) => &mut tally.lucky,
+                Class::Exposed => &mut tally.exposed,
+            } += 1;
+        }
+    }
+
+    /// The rows, in a stable order. No more than functions of the protocol table, times steps, times boots.
+    pub fn rows(&self) -> impl Iterator<Item = (&Row, &Tally)> {
+        self.0.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use icsan_model::x86::{X86_64, events};
+    use icsan_symbols::protocol::TEXT_POKE_SYNCS;
+
+    const SYNC: Range<u64> = 0x1000..0x1040;
+
+    fn at(event: SyncEventId) -> SyncAt {
+        SyncAt { event, pc: Linear(0x10) }
+    }
+
+    #[test]
+    fn what_is_intended_goes_by_place_and_event() {
+        let syncs = IntendedSyncs::new(&X86_64, TEXT_POKE_SYNCS);
+        assert!(!syncs.are_known() && !syncs.include(events::IRET_TO_SELF, Linear(0x1020)));
+        syncs.learn(|function| (function == "do_sync_core").then_some(SYNC));
+        assert!(syncs.are_known());
+        for event in [events::IRET_TO_SELF, events::SERIALIZE, events::CPUID] {
+            assert!(syncs.include(event, Linear(0x1020)) && !syncs.include(event, Linear(0x1040)), "{event:?}");
+        }
+        assert!(!syncs.include(events::IRET, Linear(0x1020)));
+        syncs.learn(|_| None);
+        assert!(!syncs.are_known(), "another kernel runs");
+    }
+
+    #[test]
+    fn classes_of_a_vcpu() {
+        let mut state = VcpuState::new();
+        state.serialize(at(events::IRET), Seq(3));
+        assert_eq!(Class::of(&state, Seq(5), None), Class::Exposed, "before the store");
+        state.serialize(at(events::MOV_CR3), Seq(6));
+        state.serialize(at(events::IRET), Seq(7));
+        assert_eq!(Class::of(&state, Seq(5), None), Class::Lucky(at(events::MOV_CR3)), "the first one");
+        assert_eq!(Class::of(&state, Seq(6), None), Class::Lucky(at(events::IRET)));
+        let switches = SyncEventSet::EMPTY.with(events::MOV_CR3);
+        assert_eq!(Class::of(&state, Seq(5), Some(switches)), Class::OwnSwitch);
+        assert_eq!(Class::of(&state, Seq(6), Some(switches)), Class::Lucky(at(events::IRET)), "before the last store it is no use");
+        state.intended = Seq(5);
+        assert_ne!(Class::of(&state, Seq(5), None), Class::Synced, "of the step before");
+        state.intended = Seq(8);
+        assert_eq!(Class::of(&state, Seq(5), None), Class::Synced);
+        let mut fresh = VcpuState::new();
+        fresh.reset(events::RESET, Seq(9));
+        assert_eq!(Class::of(&fresh, Seq(5), None), Class::Synced, "it holds nothing from before");
+    }
+
+    #[test]
+    fn the_table_counts_vcpus_by_function_and_place() {
+        let mut table = CoverageTable::default();
+        let row = Row { boot: 1, function: Linear(7), missing: Missing::AtTheEnd };
+        table.add(row, [Class::Synced, Class::Exposed].into_iter());
+        table.add(row, [Class::Synced, Class::Lucky(at(events::IRET))].into_iter());
+        let tally = Tally { commits: 2, synced: 2, lucky: 1, exposed: 1, own_switch: 0 };
+        assert_eq!(table.rows().collect::<Vec<_>>(), [(&row, &tally)]);
+    }
+}

@@ -1,0 +1,202 @@
+//! The report on a patching protocol that did not make a CPU serialize, and the table of what all commits came to.
+
+use super::findings::Evidence;
+use super::json::{ContextObject, LastSyncObject, chain, context, hex};
+use super::text::{name, whereabouts, writes};
+use super::{Counts, Report};
+use crate::coverage::{Row, Tally};
+use crate::patching::{Context, Missing, Step};
+use crate::x86::stack::Caller;
+use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::sync_log::SyncAt;
+use icsan_symbols::Names;
+use icsan_symbols::protocol::TEXT_POKE_SYNCS;
+use serde::Serialize;
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// What a protocol did not do for a vCPU.
+#[derive(Clone, Debug)]
+pub struct Unsynced {
+    /// The function that was asked.
+    pub function: Linear,
+    /// Where it should have made the vCPU serialize.
+    pub missing: Missing,
+    /// The vCPU that patches.
+    pub patcher: Vcpu,
+    /// What serialized the vCPU by chance, first, until it was asked.
+    pub luck: Option<SyncAt>,
+    /// Does the vCPU sleep?
+    pub sleeps: bool,
+    /// How many changed pieces of code it holds from before their change, of how many.
+    pub held: usize,
+    /// See there.
+    pub changed: usize,
+    /// How many stores it was asked about.
+    pub stores: usize,
+    /// Who called the function.
+    pub chain: Arc<[Caller]>,
+    /// Who patches.
+    pub context: Context,
+}
+
+/// The same in JSON.
+#[derive(Serialize, Debug)]
+#[allow(missing_docs)]
+pub struct UnsyncedObject {
+    pub function: String,
+    pub missing: String,
+    pub class: &'static str,
+    /// What came by chance.
+    pub luck: Option<LastSyncObject>,
+    pub patcher: u16,
+    pub sleeps: bool,
+    pub held: usize,
+    pub changed: usize,
+    pub stores: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<String>,
+    pub context: Option<ContextObject>,
+}
+
+/// A row of the table in JSON: commits (or steps) of a function, and the vCPUs that were online at them.
+#[derive(Serialize, Debug)]
+#[allow(missing_docs)]
+pub struct CoverageObject {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot: Option<usize>,
+    pub function: String,
+    pub missing: String,
+    pub commits: u64,
+    pub synced: u64,
+    pub lucky: u64,
+    pub exposed: u64,
+    /// vCPUs that patched, and that only their own switch back from the mapping that they stored through serialized.
+    pub own_switch: u64,
+}
+
+fn step(step: Step) -> &'static str {
+    match step {
+        Step::Breakpoint => "the breakpoint",
+        Step::Tail => "the tail",
+        Step::FirstByte => "the first byte",
+    }
+}
+
+/// Where a serialization is missing, in words.
+#[must_use]
+pub fn missing(missing: Missing) -> String {
+    match missing {
+        Missing::AtTheEnd => "after the last store".to_owned(),
+        Missing::Between(before, after) => format!("between {} and {}", step(before), step(after)),
+    }
+}
+
+impl Unsynced {
+    /// `lucky` or `exposed`.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        if self.luck.is_some() { "lucky" } else { "exposed" }
+    }
+
+    /// In JSON; `short`: without what the first of the group has said.
+    pub(super) fn object(&self, report: &Report<'_>, short: bool, symbol: &impl Fn(u64) -> Option<String>) -> UnsyncedObject {
+        let luck = self.luck.map(|by| LastSyncObject {
+            event: report.arch.event_name(by.event),
+            pc: Some(hex(by.pc.0)),
+            symbol: symbol(by.pc.0),
+            seq: None,
+        });
+        UnsyncedObject {
+            function: symbol(self.function.0).unwrap_or_else(|| hex(self.function.0)),
+            missing: missing(self.missing),
+            class: self.class(),
+            luck,
+            patcher: self.patcher.0,
+            sleeps: self.sleeps,
+            held: self.held,
+            changed: self.changed,
+            stores: self.stores,
+            chain: if short { Vec::new() } else { chain(&self.chain, symbol) },
+            context: context(&self.context),
+        }
+    }
+
+    /// The report for people, between its bars, but for what every hazard has.
+    pub(super) fn text(&self, text: &mut String, report: &Report<'_>, evidence: &Evidence, symbols: Names<'_>) {
+        let name = |address: u64| name(symbols, address);
+        let (function, vcpu) = (name(self.function.0), evidence.vcpu);
+        let vcpu_is = if vcpu == self.patcher { format!("vCPU {vcpu}, which patches,") } else { format!("vCPU {vcpu}") };
+        let went_on = match self.missing {
+            Missing::AtTheEnd => "returned".to_owned(),
+            Missing::Between(_, after) => format!("went on to {}", step(after)),
+        };
+        let stores = if self.stores == 1 { "its store".to_owned() } else { format!("the last of its {} stores", self.stores) };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{function} {went_on} on vCPU {}, and nothing that it does made {vcpu_is} serialize after {stores}:",
+            self.patcher
+        );
+        let _ = match self.luck {
+            Some(by) => writeln!(text, "  {} in {} did, by chance", report.arch.event_name(by.event), name(by.pc.0)),
+            None => writeln!(text, "  nothing else did either, so far"),
+        };
+        let held = match self.held {
+            0 => "holds no code of before".to_owned(),
+            held => format!("holds {held} of {} changed pieces of code as they were before", self.changed),
+        };
+        let _ = writeln!(text, "  it {}, and {held}", if self.sleeps { "sleeps" } else { "runs" });
+        for sync in TEXT_POKE_SYNCS {
+            let _ = writeln!(text, "missing {}: {} ({})", missing(self.missing), sync.function, sync.events.join(", or "));
+        }
+        let _ = writeln!(text, "patches {} (the first address)", name(evidence.linear.0));
+        whereabouts(text, &self.context, &self.chain, &name);
+        writes(text, report.config.writers, evidence, &name);
+    }
+}
+
+fn row_name(report: &Report<'_>, row: &Row) -> String {
+    name(report.config.symbols.names_of(row.boot), row.function.0)
+}
+
+/// The rows of the table.
+#[must_use]
+pub(super) fn rows(report: &Report<'_>, counts: &Counts) -> Option<Vec<CoverageObject>> {
+    let object = |(row, tally): (&Row, &Tally)| CoverageObject {
+        boot: (report.config.symbols.boot() > 1).then_some(row.boot),
+        function: row_name(report, row),
+        missing: missing(row.missing),
+        commits: tally.commits,
+        synced: tally.synced,
+        lucky: tally.lucky,
+        exposed: tally.exposed,
+        own_switch: tally.own_switch,
+    };
+    counts.coverage.as_ref().map(|table| table.rows().map(object).collect())
+}
+
+/// The table for people; nothing if no protocol was asked.
+#[must_use]
+pub(super) fn table(report: &Report<'_>, counts: &Counts) -> String {
+    let Some(table) = counts.coverage.as_ref().filter(|table| table.rows().next().is_some()) else { return String::new() };
+    let mut text = String::from("icsan: coverage: what made the online CPUs serialize after the stores of a patch\n");
+    let mut own = 0;
+    let _ = writeln!(text, "icsan: {:>8} {:>8} {:>8} {:>8}  protocol function", "commits", "synced", "lucky", "exposed");
+    for (row, tally) in table.rows() {
+        let place = match row.missing {
+            Missing::AtTheEnd => String::new(),
+            between => format!(", {}", missing(between)),
+        };
+        let Tally { commits, synced, lucky, exposed, own_switch } = tally;
+        let _ = writeln!(text, "icsan: {commits:>8} {synced:>8} {lucky:>8} {exposed:>8}  {}{place}", row_name(report, row));
+        own += own_switch;
+    }
+    if own > 0 {
+        let _ = writeln!(
+            text,
+            "icsan: note: {own} times only its own switch back from the mapping that it had stored through serialized the CPU that patched"
+        );
+    }
+    text
+}
