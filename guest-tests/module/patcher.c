@@ -6,6 +6,9 @@
  * kthread on that CPU runs it; the caller pins itself. Reading it back gives "PATCHES SEEN OUTDATED" (struct icsan_run). The two talk
  * through memory alone: whatever serializes the executor is the role's own doing.
  *
+ * Writing a name to /sys/module/icsan_patcher/parameters/broken makes one of the kernel's own functions return at once, so that its patching
+ * protocol lacks a step; an empty line gives the function back.
+ *
  * Only for throw-away guests: it makes its own text writable.
  */
 #include <linux/kdebug.h>
@@ -55,6 +58,12 @@ static void *(*kernel_text_poke)(void *to, const void *from, size_t length);
 static void (*kernel_protocol)(void *to, const void *from, size_t length, const void *emulate);
 static int (*kernel_set_memory_rw)(unsigned long address, int pages);
 static int (*kernel_set_memory_ro)(unsigned long address, int pages);
+
+/* Steps of the kernel's protocol; the third is the second's name since 6.16. */
+static struct {
+	const char *name;
+	void *text;
+} breakable[] = { { "do_sync_core" }, { "text_poke_sync" }, { "smp_text_poke_sync_each_cpu" } };
 
 static unsigned long expected_int3;	/* the address of an INT3 of our own */
 static u32 expected_value;		/* what the code then returns */
@@ -295,6 +304,46 @@ static const struct kernel_param_ops role_ops = { .set = set_role, .get = get_ro
 module_param_cb(role, &role_ops, NULL, 0600);
 MODULE_PARM_DESC(role, "ROLE CPU: plays a role, with its executor on that CPU");
 
+/* The function that returns at once, and the byte that it began with. */
+static void *broken;
+static u8 broken_byte;
+
+/* One byte, which every CPU may execute before or after; then each serializes. */
+static void put_byte(void *text, u8 byte)
+{
+	icsan_poke(text, &byte, 1);
+	icsan_sync_all();
+}
+
+static int set_broken(const char *text, const struct kernel_param *param)
+{
+	static const u8 ret = 0xc3;
+	char name[32] = "";
+	unsigned int i;
+
+	if (!kernel_set_memory_ro)
+		return -EBUSY; /* as a parameter of insmod: not initialized yet */
+	sscanf(text, "%31s", name);
+	if (broken)
+		put_byte(broken, broken_byte);
+	broken = NULL;
+	if (!*name)
+		return 0;
+	for (i = 0; i < ARRAY_SIZE(breakable); i++) {
+		if (!breakable[i].text || strcmp(breakable[i].name, name))
+			continue;
+		broken = breakable[i].text;
+		broken_byte = *(u8 *)broken;
+		put_byte(broken, ret);
+		return 0;
+	}
+	return -ENOENT;
+}
+
+static const struct kernel_param_ops broken_ops = { .set = set_broken };
+module_param_cb(broken, &broken_ops, NULL, 0200);
+MODULE_PARM_DESC(broken, "NAME: makes this function of the kernel's return at once; nothing: gives it back");
+
 /* What kallsyms knows, a kprobe may be planted at; a disabled one is never written. */
 static unsigned long (*find_lookup(void))(const char *name)
 {
@@ -311,9 +360,12 @@ static unsigned long (*find_lookup(void))(const char *name)
 static int __init find_functions(void)
 {
 	unsigned long (*lookup)(const char *name) = find_lookup();
+	unsigned int i;
 
 	if (!lookup)
 		return -ENOENT;
+	for (i = 0; i < ARRAY_SIZE(breakable); i++)
+		breakable[i].text = (void *)lookup(breakable[i].name);
 	kernel_text_mutex = (void *)lookup("text_mutex");
 	kernel_text_poke = (void *)lookup("text_poke");
 	kernel_protocol = (void *)lookup("smp_text_poke_single"); /* since 6.16 */
@@ -351,6 +403,8 @@ static int __init patcher_init(void)
 
 static void __exit patcher_exit(void)
 {
+	if (broken)
+		put_byte(broken, broken_byte);
 	unregister_die_notifier(&die_notifier);
 	if (writable)
 		kernel_set_memory_ro((unsigned long)direct_map, 1);

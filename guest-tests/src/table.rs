@@ -6,6 +6,7 @@
 //! Unless a row says otherwise, the changed bytes of an own-code or hand-over scenario straddle two aligned quadwords, so that AMD's exemption
 //! of aligned quadwords does not touch it; only the `cross/` rows are about that exemption.
 
+mod coverage;
 mod kernel;
 mod module;
 mod stores;
@@ -129,7 +130,7 @@ impl Scenario {
     #[must_use]
     pub fn needs(&self) -> Option<Files> {
         match self.name.split_once('/') {
-            Some(("module", _)) => Some(Files::Patcher),
+            Some(("module" | "coverage", _)) => Some(Files::Patcher),
             Some(("kernel", "module")) => Some(Files::Modules),
             _ => None,
         }
@@ -247,7 +248,7 @@ const NO_MIXES: &str = "no mixes of versions without the store side";
 const NO_COMMIT: &str = "no versions that were never executed, and no commits, without the store side";
 const NO_WRITER: &str = "only the store side knows that the writer is the executor itself";
 
-const ALL: &[&[Scenario]] = &[BASIC, stores::ROWS, kernel::ROWS, module::ROWS];
+const ALL: &[&[Scenario]] = &[BASIC, stores::ROWS, kernel::ROWS, module::ROWS, coverage::ROWS];
 
 /// Every scenario; a row's place is its identity within one build of guest and runner.
 pub const TABLE: &[Scenario] = &{

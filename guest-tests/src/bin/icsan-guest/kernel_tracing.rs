@@ -13,12 +13,14 @@ use std::io;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-const TRACING: &str = "/sys/kernel/tracing";
+/// Where the tracer is.
+pub const TRACING: &str = "/sys/kernel/tracing";
 
 /// How long a probe has to be hit that other threads run into all the time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn tracing(file: &str, text: &str) -> io::Result<()> {
+/// Writes to a file of the tracer's.
+pub fn tracing(file: &str, text: &str) -> io::Result<()> {
     write(&format!("{TRACING}/{file}"), text)
 }
 

@@ -19,6 +19,7 @@ mod guard_word;
 mod init;
 mod int3_protocol;
 mod kernel_bpf;
+mod kernel_coverage;
 mod kernel_cpus;
 mod kernel_membarrier;
 mod kernel_modules;

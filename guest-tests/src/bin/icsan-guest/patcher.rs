@@ -25,13 +25,21 @@ pub fn alone(role: &str) -> Attempt {
     play(role, executor(cpus()))
 }
 
-/// Plays a role, with this thread, on that CPU, as the writer. The module stays loaded: its addresses hold for the whole boot.
-fn play(role: &str, writer: usize) -> Attempt {
+/// Loads the module, if it is not loaded. Answers if there is none.
+pub fn prepare() -> io::Result<Option<Outcome>> {
     if !Path::new(&format!("{MODULES_FOLDER}/{NAME}.ko")).exists() {
-        return Ok(Outcome::Skipped(format!("no {NAME}.ko in the initramfs: the runner needs --patcher for this kernel")));
+        return Ok(Some(Outcome::Skipped(format!("no {NAME}.ko in the initramfs: the runner needs --patcher for this kernel"))));
     }
     if !Path::new(ROLE).exists() {
         load(NAME)?;
+    }
+    Ok(None)
+}
+
+/// Plays a role, with this thread, on that CPU, as the writer. The module stays loaded: its addresses hold for the whole boot.
+fn play(role: &str, writer: usize) -> Attempt {
+    if let Some(lack) = prepare()? {
+        return Ok(lack);
     }
     let text = fs::read_to_string(TEXT)?;
     match u64::from_str_radix(text.trim().trim_start_matches("0x"), 16) {

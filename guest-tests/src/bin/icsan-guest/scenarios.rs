@@ -8,7 +8,9 @@ use crate::outcome::Attempt;
 use crate::shape::Kind;
 use crate::stores;
 use crate::stores::{Via, store};
-use crate::{bpf_replaced, kernel_bpf, kernel_cpus, kernel_membarrier, kernel_modules, kernel_static_keys, kernel_tracing};
+use crate::{
+    bpf_replaced, kernel_bpf, kernel_coverage, kernel_cpus, kernel_membarrier, kernel_modules, kernel_static_keys, kernel_tracing,
+};
 use crate::{commit, guard_word, int3_protocol, mapping, membarrier, neighbours, own_code, patcher, processes};
 
 /// Looks the function up.
@@ -184,6 +186,8 @@ fn kernel_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "module/direct-map-sync" => || patcher::alone("direct-map-sync"),
         "module/direct-map-cross" => || patcher::across("direct-map-cross"),
         "module/direct-map-cross-sync" => || patcher::across("direct-map-cross-sync"),
+        "coverage/healthy" => kernel_coverage::healthy,
+        "coverage/empty-ipi" => || kernel_coverage::broken("do_sync_core"),
         _ => return None,
     })
 }

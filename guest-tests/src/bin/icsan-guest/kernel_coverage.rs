@@ -1,0 +1,75 @@
+//! `coverage/`: what everyday kernels patch beside everyday work, with the kernel's own protocol whole, or with a step taken away by
+//! the module. No executor waits for the bug.
+
+use crate::executor::Spinner;
+use crate::kernel_patching::{all_ran, other_cpus, write};
+use crate::kernel_tracing::{TRACING, tracing};
+use crate::outcome::{Attempt, Outcome};
+use crate::patcher::prepare;
+use crate::sys::pin;
+use icsan_guest_tests::table::WRITER;
+use std::fs;
+use std::io;
+
+/// Names a function that returns at once from then on; nothing gives it back.
+const BROKEN: &str = "/sys/module/icsan_patcher/parameters/broken";
+const KEY: &str = "/proc/sys/kernel/sched_schedstats";
+const TRACEPOINT: &str = "events/sched/sched_switch/enable";
+const KPROBE: &str = "events/kprobes/icsan/enable";
+const TOGGLES: u32 = 20;
+
+/// Nothing is taken away.
+pub fn healthy() -> Attempt {
+    without(None)
+}
+
+/// This function of the kernel's does nothing meanwhile.
+pub fn broken(function: &str) -> Attempt {
+    without(Some(function))
+}
+
+fn without(function: Option<&str>) -> Attempt {
+    if let Some(lack) = prepare()? {
+        return Ok(lack);
+    }
+    pin(WRITER)?;
+    let yields = |cpu| {
+        Spinner::start(cpu, || {
+            // SAFETY: a system call without arguments.
+            unsafe { libc::sched_yield() };
+            0
+        })
+    };
+    let threads = other_cpus().chain(other_cpus()).map(yields).collect::<io::Result<Vec<_>>>()?;
+    if let Some(function) = function {
+        write(BROKEN, function)?;
+    }
+    let result = everyday(&threads);
+    if function.is_some() {
+        write(BROKEN, "\n")?;
+    }
+    result?;
+    Ok(Outcome::Proven(format!("{TOGGLES} toggles of a static key, a tracepoint and a kprobe")))
+}
+
+/// Twenty toggles of a static key, one tracepoint switched on and off, one kprobe armed and disarmed.
+fn everyday(threads: &[Spinner]) -> io::Result<()> {
+    for _ in 0..TOGGLES {
+        for value in ["1", "0"] {
+            write(KEY, value)?;
+            let now = fs::read_to_string(KEY)?;
+            if now.trim() != value {
+                return Err(io::Error::other(format!("{KEY} <- {value}: it is {}", now.trim())));
+            }
+        }
+        all_ran(threads);
+    }
+    tracing(TRACEPOINT, "1")?;
+    all_ran(threads);
+    tracing(TRACEPOINT, "0")?;
+    write(&format!("{TRACING}/kprobe_events"), "p:icsan __x64_sys_sched_yield")?;
+    tracing(KPROBE, "1")?;
+    all_ran(threads);
+    tracing(KPROBE, "0")?;
+    tracing("kprobe_events", "")
+}

@@ -1,0 +1,29 @@
+//! The rows about what a patching protocol makes other CPUs do: the kernel's own protocol, on an everyday workload, whole and with a step taken
+//! away. No executor is made for the bug: the report must come from the commit alone.
+
+use super::{Scenario, Visible, Writer, good};
+use crate::verdict::Kind::Unsynced;
+use crate::verdict::Profile::Coherent;
+use crate::verdict::Verdict::{Reported, Silent, Unchecked};
+use crate::verdict::Verdicts;
+
+const NO_COMMITS: &str = "commits are of the store side";
+
+/// What executors then run depends on chance, and on the guest's timers.
+const CHANCE: Visible = Visible::Sometimes("whether a CPU meets changed code before it serializes is chance");
+
+const fn broken(name: &'static str, what: &'static str) -> Scenario {
+    Scenario {
+        twin: Some("coverage/healthy"),
+        full: Verdicts::all(Reported(Unsynced)).but(Coherent, Silent),
+        light: Some((Verdicts::all(Unchecked("executions of what changed are chance")), NO_COMMITS)),
+        visible: CHANCE,
+        writer: Some(Writer::Other),
+        ..good(name, what)
+    }
+}
+
+pub(super) const ROWS: &[Scenario] = &[
+    good("coverage/healthy", "twenty toggles of a static key, a kprobe and a tracepoint, beside loops of sched_yield(2)"),
+    broken("coverage/empty-ipi", "the same; do_sync_core() returns at once, so that only the IPI's own IRET serializes"),
+];
