@@ -3,9 +3,12 @@
 use super::findings::{Evidence, Findings, Origin, Shown};
 use super::fixture::{JMP, NOP, Run, at, evidence, memcpy_patches_itself, memory, older, patcher, phys, unwatched};
 use super::json::Object;
+use super::unsynced::Unsynced;
 use super::{Counts, injections, text};
+use crate::coverage::{Class, CoverageTable, Row};
 use crate::gaps::Gap;
 use crate::injection::{Injected, Injections, Trail};
+use crate::patching::{Context, Missing, Step};
 use crate::qemu::accelerator::Accelerator;
 use crate::repair::RepairCounts;
 use crate::store_side::StoreCounts;
@@ -85,6 +88,52 @@ fn kinds() {
     hazard("unserialized", &run, Kind::Unserialized, evidence(Kind::Unserialized));
     hazard("speculative", &Run::new(&["speculation=on"], ""), Kind::Speculative, evidence(Kind::Speculative));
     hazard("emulator", &run, Kind::Emulator, unwatched(evidence(Kind::Emulator)));
+}
+
+/// A protocol that did not make a vCPU serialize.
+fn unsynced(missing: Missing, luck: Option<SyncAt>) -> Evidence {
+    let unsynced = Unsynced {
+        function: at("text_poke_bp_batch", 0),
+        missing,
+        patcher: Vcpu(0),
+        luck,
+        sleeps: luck.is_some(),
+        held: if luck.is_none() { 2 } else { 0 },
+        changed: 3,
+        stores: 5,
+        chain: patcher().chain,
+        context: patcher().context,
+    };
+    Evidence {
+        candidates: Vec::new(),
+        context: Context::default(),
+        chain: Vec::new(),
+        unsynced: Some(Box::new(unsynced)),
+        ..evidence(Kind::Unsynced)
+    }
+}
+
+#[test]
+fn protocols_that_leave_a_vcpu_out() {
+    let run = Run::new(&[], "");
+    let between = Missing::Between(Step::Breakpoint, Step::Tail);
+    let by_chance = Some(SyncAt { event: events::IRET, pc: at("asm_sysvec_reschedule_ipi", 0x1a) });
+    hazard("unsynced-exposed", &run, Kind::Unsynced, unsynced(Missing::AtTheEnd, None));
+    hazard("unsynced-lucky", &run, Kind::Unsynced, unsynced(between, by_chance));
+    hazard("unsynced-noted", &Run::new(&["luck=note"], ""), Kind::Unsynced, unsynced(between, by_chance));
+    hazard("unsynced-patcher", &run, Kind::Unsynced, Evidence { vcpu: Vcpu(0), ..unsynced(Missing::AtTheEnd, None) });
+    let mut findings = Findings::default();
+    for offset in 0..7 {
+        findings.add(Kind::Unsynced, Evidence { linear: at("patched", offset), ..unsynced(Missing::AtTheEnd, None) }, run.config());
+    }
+    assert!(findings.add(Kind::Unsynced, unsynced(between, by_chance), run.config()).unwrap().leads, "another place");
+    assert!(findings.add(Kind::Unsynced, unsynced(Missing::AtTheEnd, by_chance), run.config()).unwrap().leads, "another class");
+    let mut table = CoverageTable::default();
+    let row = |missing| Row { boot: 1, function: at("text_poke_bp_batch", 0), missing };
+    let lucky = by_chance.map_or(Class::Exposed, Class::Lucky);
+    table.add(row(Missing::AtTheEnd), [Class::Synced, Class::Exposed, lucky].into_iter());
+    table.add(row(between), [Class::OwnSwitch, Class::Synced].into_iter());
+    summary("coverage", &run, &findings, &Counts { coverage: Some(table), ..counts() }, None);
 }
 
 /// What is said of a hazard where something is not known, or not as usual.

@@ -366,7 +366,7 @@ impl<'a> Object<'a> {
             known: hazard.known.map(|known| known.page),
             group: hazard.group.map(|group| group.0),
             note: super::text::note(report, hazard),
-            unsynced: evidence.unsynced.as_ref().map(|unsynced| unsynced.object(report, hazard.is_one_more(), &symbol)),
+            unsynced: evidence.unsynced.as_ref().map(|unsynced| unsynced.object(report, hazard.is_one_more(), symbols)),
         })
     }
 

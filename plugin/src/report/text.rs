@@ -54,8 +54,7 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     if let Some(unsynced) = &evidence.unsynced {
-        let (function, vcpu) = (name(unsynced.function.0), evidence.vcpu);
-        let _ = writeln!(text, "{BAR}\nBUG: ICSAN: {} in {function} / vCPU {vcpu}, {}", hazard.kind.name(), unsynced.class());
+        let _ = writeln!(text, "{BAR}\nBUG: ICSAN: {} in {}", hazard.kind.name(), unsynced.title(evidence.vcpu, symbols));
         unsynced.text(&mut text, report, evidence, symbols);
         serialized_last(&mut text, report, evidence, &name);
         let _ = writeln!(text, "rule: {}\n{BAR}", rule(hazard.kind, report.arch));
@@ -233,10 +232,14 @@ fn groups(text: &mut String, report: &Report<'_>, findings: &Findings) {
         }
         let Some(first) = hazards.first() else { continue };
         let symbols = report.config.symbols.names_of(cause.boot);
-        let by = cause.stores.map_or_else(|| "writer unknown".to_owned(), |stores| format!("written by {}", name(symbols, stores.0)));
-        let behalf = cause.behalf.map(|function| format!(" on behalf of {}", name(symbols, function.0))).unwrap_or_default();
         let sites: Vec<String> = hazards.iter().skip(1).take(SITES_SHOWN).map(|hazard| name(symbols, hazard.evidence.linear.0)).collect();
         let rest = others.checked_sub(SITES_SHOWN).filter(|rest| *rest > 0).map(|rest| format!(", and {rest} more")).unwrap_or_default();
+        if let Some(unsynced) = &first.evidence.unsynced {
+            let _ = writeln!(text, "icsan: {}", unsynced.more(symbols, &hazards, &sites, &rest));
+            continue;
+        }
+        let by = cause.stores.map_or_else(|| "writer unknown".to_owned(), |stores| format!("written by {}", name(symbols, stores.0)));
+        let behalf = cause.behalf.map(|function| format!(" on behalf of {}", name(symbols, function.0))).unwrap_or_default();
         let count: u64 = hazards.iter().map(|hazard| hazard.count).sum();
         let _ = writeln!(
             text,

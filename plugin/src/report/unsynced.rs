@@ -1,6 +1,6 @@
 //! The report on a patching protocol that did not make a CPU serialize, and the table of what all commits came to.
 
-use super::findings::Evidence;
+use super::findings::{Evidence, Hazard};
 use super::json::{ContextObject, LastSyncObject, chain, context, hex};
 use super::text::{name, whereabouts, writes};
 use super::{Counts, Report};
@@ -75,6 +75,11 @@ pub struct CoverageObject {
     pub own_switch: u64,
 }
 
+/// A function's name, by its entry.
+fn function_name(symbols: Names<'_>, entry: Linear) -> String {
+    symbols.resolve(entry.0).map_or_else(|| hex(entry.0), |resolved| resolved.name.to_owned())
+}
+
 fn step(step: Step) -> &'static str {
     match step {
         Step::Breakpoint => "the breakpoint",
@@ -93,6 +98,19 @@ pub fn missing(missing: Missing) -> String {
 }
 
 impl Unsynced {
+    /// What went wrong, in a few words: function, vCPU and class.
+    pub(super) fn title(&self, vcpu: Vcpu, symbols: Names<'_>) -> String {
+        format!("{} / vCPU {vcpu}, {}", function_name(symbols, self.function), self.class())
+    }
+
+    /// The other hazards of the group that this one leads.
+    pub(super) fn more(&self, symbols: Names<'_>, hazards: &[&Hazard], sites: &[String], rest: &str) -> String {
+        let (function, class, missing) = (function_name(symbols, self.function), self.class(), missing(self.missing));
+        let count: u64 = hazards.iter().map(|hazard| hazard.count).sum();
+        let others = hazards.len() - 1;
+        format!("unsynced in {function}, {class} {missing}: {others} more patches, {count} times in all: {}{rest}", sites.join(", "))
+    }
+
     /// `lucky` or `exposed`.
     #[must_use]
     pub fn class(&self) -> &'static str {
@@ -100,7 +118,8 @@ impl Unsynced {
     }
 
     /// In JSON; `short`: without what the first of the group has said.
-    pub(super) fn object(&self, report: &Report<'_>, short: bool, symbol: &impl Fn(u64) -> Option<String>) -> UnsyncedObject {
+    pub(super) fn object(&self, report: &Report<'_>, short: bool, symbols: Names<'_>) -> UnsyncedObject {
+        let symbol = |address: u64| symbols.resolve(address).map(|resolved| resolved.to_string());
         let luck = self.luck.map(|by| LastSyncObject {
             event: report.arch.event_name(by.event),
             pc: Some(hex(by.pc.0)),
@@ -108,7 +127,7 @@ impl Unsynced {
             seq: None,
         });
         UnsyncedObject {
-            function: symbol(self.function.0).unwrap_or_else(|| hex(self.function.0)),
+            function: function_name(symbols, self.function),
             missing: missing(self.missing),
             class: self.class(),
             luck,
@@ -117,7 +136,7 @@ impl Unsynced {
             held: self.held,
             changed: self.changed,
             stores: self.stores,
-            chain: if short { Vec::new() } else { chain(&self.chain, symbol) },
+            chain: if short { Vec::new() } else { chain(&self.chain, &symbol) },
             context: context(&self.context),
         }
     }
@@ -125,7 +144,7 @@ impl Unsynced {
     /// The report for people, between its bars, but for what every hazard has.
     pub(super) fn text(&self, text: &mut String, report: &Report<'_>, evidence: &Evidence, symbols: Names<'_>) {
         let name = |address: u64| name(symbols, address);
-        let (function, vcpu) = (name(self.function.0), evidence.vcpu);
+        let (function, vcpu) = (function_name(symbols, self.function), evidence.vcpu);
         let vcpu_is = if vcpu == self.patcher { format!("vCPU {vcpu}, which patches,") } else { format!("vCPU {vcpu}") };
         let went_on = match self.missing {
             Missing::AtTheEnd => "returned".to_owned(),
@@ -157,7 +176,7 @@ impl Unsynced {
 }
 
 fn row_name(report: &Report<'_>, row: &Row) -> String {
-    name(report.config.symbols.names_of(row.boot), row.function.0)
+    function_name(report.config.symbols.names_of(row.boot), row.function)
 }
 
 /// The rows of the table.
