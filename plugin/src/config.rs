@@ -6,6 +6,7 @@ use crate::suppress::{SuppressError, Suppressions};
 use crate::widen::Widen;
 use icsan_model::architecture::Architecture;
 use icsan_model::profile::{Profile, ProfileError};
+use icsan_model::sync_event::SyncEventSet;
 use icsan_symbols::{SymbolError, SymbolTable, Symbolizer};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -38,7 +39,7 @@ pub struct Config {
     /// Are stores watched? Without them it is the light mode.
     pub writers: bool,
     /// More functions whose return commits what was stored in them.
-    pub commit: Vec<String>,
+    pub commit: Vec<CommitFunction>,
     /// Do writers wait after their stores to code?
     pub widen: Option<Widen>,
     /// Are candidates executed?
@@ -51,6 +52,15 @@ pub struct Config {
     pub record: Option<PathBuf>,
     /// Is memory compared after each store with what is noted of it?
     pub check: bool,
+}
+
+/// A function that the user names: its return commits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommitFunction {
+    /// Its symbol.
+    pub symbol: String,
+    /// The events by which it makes every CPU serialize before it returns; `None`: it is not asked whether it does.
+    pub syncs: Option<SyncEventSet>,
 }
 
 /// Why a command line is refused.
@@ -77,6 +87,8 @@ pub enum ConfigError {
     Suppress { path: String, source: SuppressError },
     #[error("{key}={value} needs the store side: not with writers=off")]
     NeedsWriters { key: &'static str, value: String },
+    #[error("commit={symbol}:{event}: {why}")]
+    CommitEvent { symbol: String, event: String, why: &'static str },
     #[error("{key}={symbol}: no such symbol{hint}")]
     NoSymbol { key: &'static str, symbol: String, hint: &'static str },
 }
@@ -257,10 +269,7 @@ impl Config {
             None => Suppressions::default(),
             Some(path) => Suppressions::load(path.as_ref()).map_err(|source| ConfigError::Suppress { path: path.to_owned(), source })?,
         };
-        let commit = pairs.list("commit");
-        for symbol in &commit {
-            known_symbol("commit", Some(symbol), &symbols)?;
-        }
+        let commit = commit_functions(&pairs.list("commit"), &symbols, arch)?;
         let start = known_symbol("start", pairs.get("start"), &symbols)?;
         let stop = known_symbol("stop", pairs.get("stop"), &symbols)?;
         let report = pairs.path("report")?;
@@ -307,6 +316,37 @@ fn symbolizer(paths: &[String]) -> Result<Symbolizer, ConfigError> {
         tables.push(SymbolTable::load(path.as_ref()).map_err(|source| ConfigError::Symbols { path: path.clone(), source })?);
     }
     Ok(Symbolizer::new(tables))
+}
+
+/// `SYMBOL`, or `SYMBOL:EVENT` and further events as items of their own. What a function of the kernel's does to make every CPU serialize is taken to be
+/// any of the instructions that do nothing else, if the user does not say; one of a program's is not asked: which CPUs it means only the program knows.
+fn commit_functions(items: &[String], symbols: &Symbolizer, arch: &Architecture) -> Result<Vec<CommitFunction>, ConfigError> {
+    let mut functions: Vec<CommitFunction> = Vec::new();
+    let mut takes_events = false;
+    for item in items {
+        let event = |name: &str| arch.event_by_name(name).filter(|event| crate::x86::can_see(*event));
+        if let (true, Some(event), Some(function)) = (takes_events, event(item), functions.last_mut()) {
+            function.syncs = function.syncs.map(|syncs| syncs.with(event));
+            continue;
+        }
+        let (symbol, named) = item.split_once(':').map_or((item.as_str(), None), |(symbol, event)| (symbol, Some(event)));
+        known_symbol("commit", Some(symbol), symbols)?;
+        let kernel = symbols.address_of(symbol).is_some_and(|location| location.kernel);
+        let refused = |why| Err(ConfigError::CommitEvent { symbol: symbol.to_owned(), event: named.unwrap_or_default().to_owned(), why });
+        let syncs = match named {
+            None => kernel.then(crate::x86::explicit_syncs),
+            Some(_) if !kernel => {
+                return refused("only the kernel's functions are asked whether every CPU has serialized: leave the event out");
+            }
+            Some(name) => match event(name) {
+                Some(event) => Some(SyncEventSet::EMPTY.with(event)),
+                None => return refused("no such event, or none that a plugin can see"),
+            },
+        };
+        takes_events = named.is_some();
+        functions.push(CommitFunction { symbol: symbol.to_owned(), syncs });
+    }
+    Ok(functions)
 }
 
 fn known_symbol(key: &'static str, symbol: Option<&str>, symbols: &Symbolizer) -> Result<Option<String>, ConfigError> {
@@ -362,6 +402,34 @@ mod tests {
         );
         for bad in ["prefetch=64", "lookahead=16"] {
             assert!(parse(&[bad]).unwrap_err().contains("is not built into this version"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn functions_that_commit_and_what_they_mean_by_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let map = folder.path().join("System.map");
+        std::fs::write(
+            &map,
+            "ffffffff81000000 T _text\nffffffff81000010 T mine\nffffffff81000020 T other\nffffffff81000030 T entry_SYSCALL_64\n",
+        )
+        .unwrap();
+        let symbols = format!("symbols={}", map.display());
+        let commit = |value: &str| {
+            let functions = parse(&[&symbols, &format!("commit={value}")])?.commit;
+            let names = |set: icsan_model::sync_event::SyncEventSet| set.iter().map(|event| X86_64.event_name(event)).collect::<Vec<_>>();
+            Ok::<_, String>(functions.into_iter().map(|function| (function.symbol, function.syncs.map(names))).collect::<Vec<_>>())
+        };
+        let named = |symbol: &str, events: &[&'static str]| (symbol.to_owned(), Some(events.to_vec()));
+        let mut explicit = ["serialize", "cpuid", "iret-to-self"];
+        explicit.sort_by_key(|name| X86_64.event_by_name(name));
+        assert_eq!(commit("mine+other").unwrap(), [named("mine", &explicit), named("other", &explicit)]);
+        assert_eq!(commit("mine:cpuid+other").unwrap(), [named("mine", &["cpuid"]), named("other", &explicit)]);
+        let both = commit("mine:cpuid+mov-cr3+other:wbinvd").unwrap();
+        assert_eq!(both[0].1.as_ref().unwrap().len(), 2, "{both:?}");
+        assert_eq!(both[1], named("other", &["wbinvd"]));
+        for (value, expected) in [("mine+cpuid", "no such symbol"), ("mine:cpuit", "no such event"), ("mine:smi", "no such event")] {
+            assert!(commit(value).unwrap_err().contains(expected), "{value}");
         }
     }
 

@@ -5,7 +5,7 @@
 //! serialized is synced. One that only something else did is lucky: a timer's tick, a switch of tasks. One that nothing
 //! did is exposed. What is intended is data ([`icsan_symbols::protocol`]).
 
-use crate::patching::Missing;
+use crate::patching::{Covering, Missing};
 use crate::vcpu::VcpuState;
 use icsan_model::addr::{Linear, Seq};
 use icsan_model::architecture::Architecture;
@@ -88,12 +88,17 @@ impl Class {
     /// Of a vCPU in that state; `last` is the last store's place in the order. `switches`: the events by which whoever
     /// patches leaves the mapping that he stored through, if it is this vCPU that patches.
     #[must_use]
-    pub fn of(state: &VcpuState, last: Seq, switches: Option<SyncEventSet>) -> Self {
+    pub fn of(state: &VcpuState, last: Seq, covering: Covering, switches: Option<SyncEventSet>) -> Self {
+        let happened = |events: SyncEventSet| state.sync_log.since(last).iter().any(|event| events.contains(event));
+        let intended = match covering {
+            Covering::TextPoke => state.intended > last,
+            Covering::By(events) => happened(events),
+        };
         // Whoever was reset since holds nothing from before.
-        if state.intended > last || state.reset_at > last {
+        if intended || state.reset_at > last {
             return Self::Synced;
         }
-        if switches.is_some_and(|switches| state.sync_log.since(last).iter().any(|event| switches.contains(event))) {
+        if switches.is_some_and(happened) {
             return Self::OwnSwitch;
         }
         state.sync_log.first_since(last).map_or(Self::Exposed, Self::Lucky)
@@ -177,21 +182,28 @@ mod tests {
     fn classes_of_a_vcpu() {
         let mut state = VcpuState::new();
         state.serialize(at(events::IRET), Seq(3));
-        assert_eq!(Class::of(&state, Seq(5), None), Class::Exposed, "before the store");
+        assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, None), Class::Exposed, "before the store");
         state.serialize(at(events::MOV_CR3), Seq(6));
         state.serialize(at(events::IRET), Seq(7));
-        assert_eq!(Class::of(&state, Seq(5), None), Class::Lucky(at(events::MOV_CR3)), "the first one");
-        assert_eq!(Class::of(&state, Seq(6), None), Class::Lucky(at(events::IRET)));
+        assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, None), Class::Lucky(at(events::MOV_CR3)), "the first one");
+        assert_eq!(Class::of(&state, Seq(6), Covering::TextPoke, None), Class::Lucky(at(events::IRET)));
         let switches = SyncEventSet::EMPTY.with(events::MOV_CR3);
-        assert_eq!(Class::of(&state, Seq(5), Some(switches)), Class::OwnSwitch);
-        assert_eq!(Class::of(&state, Seq(6), Some(switches)), Class::Lucky(at(events::IRET)), "before the last store it is no use");
+        assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, Some(switches)), Class::OwnSwitch);
+        assert_eq!(
+            Class::of(&state, Seq(6), Covering::TextPoke, Some(switches)),
+            Class::Lucky(at(events::IRET)),
+            "before the last store it is no use"
+        );
+        let by = |event| Covering::By(SyncEventSet::EMPTY.with(event));
+        assert_eq!(Class::of(&state, Seq(5), by(events::IRET), None), Class::Synced, "whatever it was");
+        assert_eq!(Class::of(&state, Seq(5), by(events::CPUID), None), Class::Lucky(at(events::MOV_CR3)));
         state.intended = Seq(5);
-        assert_ne!(Class::of(&state, Seq(5), None), Class::Synced, "of the step before");
+        assert_ne!(Class::of(&state, Seq(5), Covering::TextPoke, None), Class::Synced, "of the step before");
         state.intended = Seq(8);
-        assert_eq!(Class::of(&state, Seq(5), None), Class::Synced);
+        assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, None), Class::Synced);
         let mut fresh = VcpuState::new();
         fresh.reset(events::RESET, Seq(9));
-        assert_eq!(Class::of(&fresh, Seq(5), None), Class::Synced, "it holds nothing from before");
+        assert_eq!(Class::of(&fresh, Seq(5), Covering::TextPoke, None), Class::Synced, "it holds nothing from before");
     }
 
     #[test]

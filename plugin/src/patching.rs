@@ -11,7 +11,7 @@ mod tasks;
 use crate::x86::page_table::Isolation;
 use crate::x86::stack::Caller;
 use asked::Steps;
-pub use asked::{Asked, Missing, Poke, Step};
+pub use asked::{Asked, Covering, Missing, Poke, Step};
 use icsan_model::addr::{Linear, Seq, Vcpu};
 use icsan_model::memory::PAGE;
 use rustc_hash::FxHashMap;
@@ -87,8 +87,8 @@ enum Entered {
 pub struct Meaning {
     /// Its return commits what was stored inside.
     pub commits: bool,
-    /// It makes every CPU serialize before it returns, and is asked whether it did ([`Asked`]).
-    pub covers: bool,
+    /// How it makes every CPU serialize before it returns, if it is asked whether it did ([`Asked`]).
+    pub covers: Option<Covering>,
     /// The same after each of several steps.
     pub steps: bool,
     /// It only queues a change: what is stored inside nevertheless is committed by the next function that covers.
@@ -296,7 +296,7 @@ impl Patching {
     fn pokes(&mut self, vcpu: Vcpu, poke: Poke) -> Option<Asked> {
         let who = self.tasks.who(vcpu);
         let theirs = |frame: &Frame| frame.entered == Entered::Kernel && frame.who.is_kernel_task(who);
-        let Some(frame) = self.frames.iter_mut().rfind(|frame| theirs(frame) && frame.meaning.covers) else {
+        let Some(frame) = self.frames.iter_mut().rfind(|frame| theirs(frame) && frame.meaning.covers.is_some()) else {
             if self.frames.iter().any(|frame| theirs(frame) && frame.meaning.queues)
                 && let Some(pending) = self.pending_of(who.best())
             {
@@ -309,7 +309,7 @@ impl Patching {
             frame.site.get_or_insert(poke.at);
             return None;
         };
-        let (function, chain) = (frame.entry, Arc::clone(&frame.chain));
+        let (function, chain) = ((frame.entry, frame.meaning.covers?), Arc::clone(&frame.chain));
         let (stores, site) = (std::mem::take(&mut frame.unasked), frame.site.replace(poke.at));
         self.asks(vcpu, function, Missing::Between(ended, begun), stores, site, chain)
     }
@@ -318,7 +318,7 @@ impl Patching {
     fn asks(
         &mut self,
         vcpu: Vcpu,
-        function: Linear,
+        (function, covering): (Linear, Covering),
         missing: Missing,
         mut stores: Vec<Seq>,
         site: Option<Linear>,
@@ -328,7 +328,7 @@ impl Patching {
         stores.dedup();
         self.frames.iter_mut().for_each(|frame| frame.unasked.retain(|store| stores.binary_search(store).is_err()));
         let context = self.tasks.context(vcpu);
-        (!stores.is_empty()).then_some(Asked { vcpu, function, missing, stores, site, chain, context })
+        (!stores.is_empty()).then_some(Asked { vcpu, function, covering, missing, stores, site, chain, context })
     }
 
     fn push(&mut self, entry: Entry, entered: Entered, stores: Vec<Seq>) {
@@ -387,9 +387,9 @@ impl Patching {
             let theirs = frame.entered != Entered::Kernel || frame.is_on_stack_of(last);
             if frame.meaning.commits && theirs && frame.is_left(who, here, stack) && !failed {
                 committed.extend(frame.stores);
-                if frame.meaning.covers {
+                if let Some(covering) = frame.meaning.covers {
                     // The innermost is the last one.
-                    covers = Some((frame.entry, frame.chain));
+                    covers = Some(((frame.entry, covering), frame.chain));
                     unasked.extend(frame.unasked);
                     site = frame.site.or(site);
                 }
@@ -437,7 +437,7 @@ impl Patching {
             pokes |= poke.is_some();
             if theirs && frame.stores.len() < MAX_STORES {
                 frame.stores.push(seq);
-                if covers {
+                if covers.is_some() {
                     frame.unasked.push(seq);
                 }
             } else if theirs {
@@ -774,7 +774,7 @@ mod tests {
 
     /// A kernel's function.
     const F: u64 = KERNEL + 0x100;
-    const COVERS: Meaning = Meaning { commits: true, covers: true, steps: false, queues: false, poke: None };
+    const COVERS: Meaning = Meaning { commits: true, covers: Some(Covering::TextPoke), steps: false, queues: false, poke: None };
 
     fn pokes(at: u64, breakpoint: bool) -> Meaning {
         Meaning { poke: Some(Poke { at: Linear(at), breakpoint }), ..Meaning::default() }

@@ -7,6 +7,7 @@
 use super::Context;
 use crate::x86::stack::Caller;
 use icsan_model::addr::{Linear, Seq, Vcpu};
+use icsan_model::sync_event::SyncEventSet;
 use std::sync::Arc;
 
 /// A step of a protocol that keeps executors out by a breakpoint.
@@ -18,6 +19,15 @@ pub enum Step {
     Tail,
     /// The first byte replaces the breakpoint.
     FirstByte,
+}
+
+/// How a function makes every CPU serialize before it returns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Covering {
+    /// As Linux's text poking does ([`crate::coverage::IntendedSyncs`]).
+    TextPoke,
+    /// By any of these events, wherever it happens.
+    By(SyncEventSet),
 }
 
 /// Where a protocol should have made every CPU serialize.
@@ -81,6 +91,8 @@ pub struct Asked {
     pub vcpu: Vcpu,
     /// The function's entry.
     pub function: Linear,
+    /// How it makes every CPU serialize.
+    pub covering: Covering,
     /// Where every CPU should have serialized.
     pub missing: Missing,
     /// The stores, in their order; never none.

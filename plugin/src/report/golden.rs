@@ -8,7 +8,7 @@ use super::{Counts, injections, text};
 use crate::coverage::{Class, CoverageTable, Row};
 use crate::gaps::Gap;
 use crate::injection::{Injected, Injections, Trail};
-use crate::patching::{Context, Missing, Step};
+use crate::patching::{Context, Covering, Missing, Step};
 use crate::qemu::accelerator::Accelerator;
 use crate::repair::RepairCounts;
 use crate::store_side::StoreCounts;
@@ -94,6 +94,7 @@ fn kinds() {
 fn unsynced(missing: Missing, luck: Option<SyncAt>) -> Evidence {
     let unsynced = Unsynced {
         function: at("text_poke_bp_batch", 0),
+        covering: Covering::TextPoke,
         missing,
         patcher: Vcpu(0),
         luck,

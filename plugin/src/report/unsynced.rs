@@ -5,7 +5,7 @@ use super::json::{ContextObject, LastSyncObject, chain, context, hex};
 use super::text::{name, whereabouts, writes};
 use super::{Counts, Report};
 use crate::coverage::{Row, Tally};
-use crate::patching::{Context, Missing, Step};
+use crate::patching::{Context, Covering, Missing, Step};
 use crate::x86::stack::Caller;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::sync_log::SyncAt;
@@ -20,6 +20,8 @@ use std::sync::Arc;
 pub struct Unsynced {
     /// The function that was asked.
     pub function: Linear,
+    /// How it makes CPUs serialize.
+    pub covering: Covering,
     /// Where it should have made the vCPU serialize.
     pub missing: Missing,
     /// The vCPU that patches.
@@ -166,9 +168,11 @@ impl Unsynced {
             held => format!("holds {held} of {} changed pieces of code as they were before", self.changed),
         };
         let _ = writeln!(text, "  it {}, and {held}", if self.sleeps { "sleeps" } else { "runs" });
-        for sync in TEXT_POKE_SYNCS {
-            let _ = writeln!(text, "missing {}: {} ({})", missing(self.missing), sync.function, sync.events.join(", or "));
-        }
+        let by = match self.covering {
+            Covering::TextPoke => TEXT_POKE_SYNCS.iter().map(|sync| format!("{} ({})", sync.function, sync.events.join(", or "))).collect(),
+            Covering::By(events) => events.iter().map(|event| report.arch.event_name(event).to_owned()).collect::<Vec<_>>(),
+        };
+        let _ = writeln!(text, "missing {}: {}", missing(self.missing), by.join(", or "));
         let _ = writeln!(text, "patches {} (the first address)", name(evidence.linear.0));
         whereabouts(text, &self.context, &self.chain, &name);
         writes(text, report.config.writers, evidence, &name);

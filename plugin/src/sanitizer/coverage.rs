@@ -3,7 +3,7 @@
 use super::Sanitizer;
 use crate::coverage::{Class, Row};
 use crate::gaps::Gap;
-use crate::patching::{Asked, Context};
+use crate::patching::{Asked, Context, Covering};
 use crate::qemu::cpu::CurrentCpu;
 use crate::report::findings::Evidence;
 use crate::report::unsynced::Unsynced;
@@ -31,7 +31,8 @@ impl Sanitizer {
     /// serialize since the last of them. Called with the code locked, in a callback of the vCPU that patches.
     pub(super) fn judges_coverage(&self, asked: Asked, side: &mut StoreSide, cpu: &CurrentCpu) -> Vec<Evidence> {
         let Some(last) = asked.stores.last().copied().filter(|_| self.watching.load(Ordering::Relaxed)) else { return Vec::new() };
-        let online = x86::online_vcpus(cpu, &self.config.symbols, self.vcpus.len()).filter(|_| self.intended.are_known());
+        let online = x86::online_vcpus(cpu, &self.config.symbols, self.vcpus.len())
+            .filter(|_| asked.covering != Covering::TextPoke || self.intended.are_known());
         let Some(online) = online else {
             Gap::UnknownCoverage.note();
             return Vec::new();
@@ -46,7 +47,7 @@ impl Sanitizer {
         }
         let class = |vcpu: Vcpu| {
             let switches = (vcpu == asked.vcpu).then(x86::switches_mapping);
-            Some((vcpu, Class::of(&self.vcpus.get(usize::from(vcpu.0))?.lock(), last, switches)))
+            Some((vcpu, Class::of(&self.vcpus.get(usize::from(vcpu.0))?.lock(), last, asked.covering, switches)))
         };
         let classes: Vec<(Vcpu, Class)> = online.into_iter().filter_map(class).collect();
         let row = Row { boot: self.config.symbols.boot(), function: asked.function, missing: asked.missing };
@@ -80,6 +81,7 @@ impl Sanitizer {
         let linear = asked.site.or(code).unwrap_or(asked.function);
         let unsynced = Unsynced {
             function: asked.function,
+            covering: asked.covering,
             missing: asked.missing,
             patcher: asked.vcpu,
             luck: if let Class::Lucky(by) = class { Some(by) } else { None },

@@ -147,6 +147,12 @@ pub fn switches_mapping() -> SyncEventSet {
     [events::MOV_CR3, events::MOV_CR3_NOFLUSH, events::MOV_CR3_PTI].into_iter().collect()
 }
 
+/// The instructions that do nothing but serialize (`sync_core()`, arch/x86/include/asm/sync_core.h).
+#[must_use]
+pub fn explicit_syncs() -> SyncEventSet {
+    [events::IRET_TO_SELF, events::SERIALIZE, events::CPUID].into_iter().collect()
+}
+
 /// The instruction that memory holds there, if it can be read and is one.
 #[must_use]
 pub fn instruction_at(cpu: &CurrentCpu, linear: Linear) -> Option<Vec<u8>> {

@@ -4,8 +4,9 @@ use super::page_table;
 use super::point_word::PointWord;
 use super::registers::Registers;
 use super::stack::callers;
+use crate::config::CommitFunction;
 use crate::gaps::Gap;
-use crate::patching::{Entry, Identity, Meaning, Poke};
+use crate::patching::{Covering, Entry, Identity, Meaning, Poke};
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::locks::RwLock;
 use crate::qemu::translation::{Instruction, Payload, WordPayload};
@@ -158,13 +159,15 @@ impl WordPayload for SyscallPoint {
     }
 }
 
-/// A function that the user names. What it does to make others serialize is not known, so that it is not asked.
-const NAMED: Meaning = Meaning { commits: true, covers: false, steps: false, queues: false, poke: None };
+/// What a function does that the user names.
+fn meaning_of_named(named: &CommitFunction) -> Meaning {
+    Meaning { commits: true, covers: named.syncs.map(Covering::By), ..Meaning::default() }
+}
 
 /// What a function of the table does.
 fn meaning_of(row: &ProtocolFunction) -> Meaning {
     let (commits, steps, queues) = (row.commits(), row.has_steps(), row.effect == Effect::Queues);
-    Meaning { commits, covers: commits, steps, queues, poke: None }
+    Meaning { commits, covers: commits.then_some(Covering::TextPoke), steps, queues, poke: None }
 }
 
 /// The arguments of a function that stores for a protocol, which is about to begin; `address`: which one that is.
@@ -190,7 +193,7 @@ impl ProtocolPoints {
             let known = protocol::functions().iter().filter(|function| function.effect != Effect::SyncsOnly);
             // A call chain costs a walk over the stack, and what merely stores does so by the hundred thousand while the kernel boots.
             let function = |meaning: Meaning, pokes| Role::Function { meaning, pokes, chain: meaning.commits };
-            let named = sanitizer.config().commit.iter().map(|name| (name.as_str(), function(NAMED, None)));
+            let named = sanitizer.config().commit.iter().map(|named| (named.symbol.as_str(), function(meaning_of_named(named), None)));
             // One of them only: the other is on the way to it.
             let poke = protocol::POKES.iter().find(|poke| symbols.runtime_address_of(poke.name).is_some());
             let pokes = |name| poke.filter(|poke| poke.name == name).map(|poke| poke.address);
