@@ -3,7 +3,9 @@
 //! A row says what is true under the full model, by the commits of the known protocol functions; where the light mode has to say something
 //! else, the row says what and why, as in [`crate::table`]. A bug that a profile cannot show has a row as well: silent, and the reason.
 
-use crate::verdict::Kind::{Stale, Torn, Unserialized};
+use crate::verdict::Kind::{Stale, Torn, Unserialized, Unsynced};
+use crate::verdict::Profile::Coherent;
+use crate::verdict::Verdict::{Silent, Unchecked};
 use crate::verdict::{Mode, Profile, Verdict, Verdicts};
 
 /// The CPU that runs what is patched, where that is not the writer's own.
@@ -28,6 +30,10 @@ pub const WORKLOADS: &[(&str, &str)] = &[
     ("membarrier-sibling", "two threads on one CPU: one changes code through an alias and calls SYNC_CORE, the other runs it"),
     ("membarrier-alone", "a process of one thread changes code through an alias, calls SYNC_CORE and runs it"),
     ("schedstats", "toggles /proc/sys/kernel/sched_schedstats while the other CPU schedules"),
+    (
+        "everyday",
+        "twenty toggles of sched_schedstats, a tracepoint and a kprobe, beside loops of sched_yield(2): no executor is made for the bug",
+    ),
 ];
 
 /// The workloads that the kernel carries out while it boots; it is asked for them by a word of its own on the command line.
@@ -73,7 +79,8 @@ pub struct Row {
     pub full: Verdicts,
     /// What the light mode says instead, and why.
     pub light: Option<(Verdicts, &'static str)>,
-    /// Where it must be reported: globs over the symbol, joined by commas.
+    /// Where it must be reported: globs over the symbol, joined by commas. Of what is unsynced: over the protocol
+    /// function's name.
     pub site: &'static str,
     /// Which function's stores it must be put down to, where stores are seen: globs over the symbol.
     pub writer: &'static str,
@@ -90,6 +97,12 @@ pub struct Row {
 }
 
 impl Row {
+    /// Is it about what a commit shows, and not about what the guest executes?
+    #[must_use]
+    pub fn is_of_commits(&self) -> bool {
+        matches!(self.full.under(Profile::LinuxX86), Verdict::Reported(Unsynced))
+    }
+
     /// What must be said under `profile` in `mode`.
     #[must_use]
     pub fn verdict(&self, mode: Mode, profile: Profile) -> Verdict {
@@ -103,6 +116,7 @@ impl Row {
 const STALE: Verdicts = Verdicts::reported(Stale);
 const TORN: Verdicts = Verdicts::reported(Torn);
 const UNSERIALIZED: Verdicts = Verdicts::reported(Unserialized);
+const UNSYNCED: Verdicts = Verdicts::reported(Unsynced).but(Coherent, Silent);
 
 const NO_COMMIT: &str =
     "an INT3 and what it stands for are exempt from each other, and the light mode does not see where the exemption ends";
@@ -245,7 +259,33 @@ pub const BUGS: &[Row] = &[
         visible: Some(Inject::Stale),
         why: "no breakpoint and no sync, and no protocol function that would commit it: the other CPU may run the old instruction",
     },
+    everyday("kprobes-no-sync", "arch_arm_kprobe,arch_disarm_kprobe", "arch_arm_kprobe() returns, and sent no IPI"),
+    everyday("batch-no-first-sync", "text_poke_bp_batch", "the tails are written, and nothing came after the breakpoints"),
+    everyday("batch-no-second-sync", "text_poke_bp_batch", "the first bytes are written, and nothing came after the tails"),
+    everyday("batch-no-third-sync", "text_poke_bp_batch", "text_poke_bp_batch() returns, and nothing came after the first bytes"),
+    everyday(
+        "static-key-memcpy",
+        "text_poke_bp_batch,text_poke_finish,arch_jump_label_transform_apply,arch_jump_label_transform",
+        "what the queue functions stored themselves is taken for done by the next function that commits, which made nobody serialize",
+    ),
 ];
+
+/// The same bug met by an everyday workload: the commit alone shows it.
+const fn everyday(variant: &'static str, site: &'static str, why: &'static str) -> Row {
+    Row {
+        variant,
+        workload: "everyday",
+        full: UNSYNCED,
+        light: Some((Verdicts::all(Unchecked("whether a CPU comes by in time is chance")), NO_COMMIT)),
+        site,
+        writer: COPY,
+        function: None,
+        executor: EXECUTOR,
+        everywhere: true,
+        visible: None,
+        why,
+    }
+}
 
 /// Code that a program of the guest generated has no symbol.
 pub const NO_SYMBOL: &str = "";

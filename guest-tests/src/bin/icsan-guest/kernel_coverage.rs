@@ -18,6 +18,9 @@ const TRACEPOINT: &str = "events/sched/sched_switch/enable";
 const KPROBE: &str = "events/kprobes/icsan/enable";
 const TOGGLES: u32 = 20;
 
+/// How far behind a function's entry places are tried for a kprobe, from this distance on, in bytes.
+const INSIDE: u32 = 12;
+
 /// Nothing is taken away.
 pub fn healthy() -> Attempt {
     without(None)
@@ -32,6 +35,19 @@ fn without(function: Option<&str>) -> Attempt {
     if let Some(lack) = prepare()? {
         return Ok(lack);
     }
+    if let Some(function) = function {
+        write(BROKEN, function)?;
+    }
+    let result = everyday();
+    if function.is_some() {
+        write(BROKEN, "\n")?;
+    }
+    result
+}
+
+/// Twenty toggles of a static key, one tracepoint switched on and off, one kprobe armed and disarmed, beside two loops
+/// of sched_yield(2) on each other CPU.
+pub fn everyday() -> Attempt {
     pin(WRITER)?;
     let yields = |cpu| {
         Spinner::start(cpu, || {
@@ -40,20 +56,7 @@ fn without(function: Option<&str>) -> Attempt {
             0
         })
     };
-    let threads = other_cpus().chain(other_cpus()).map(yields).collect::<io::Result<Vec<_>>>()?;
-    if let Some(function) = function {
-        write(BROKEN, function)?;
-    }
-    let result = everyday(&threads);
-    if function.is_some() {
-        write(BROKEN, "\n")?;
-    }
-    result?;
-    Ok(Outcome::Proven(format!("{TOGGLES} toggles of a static key, a tracepoint and a kprobe")))
-}
-
-/// Twenty toggles of a static key, one tracepoint switched on and off, one kprobe armed and disarmed.
-fn everyday(threads: &[Spinner]) -> io::Result<()> {
+    let threads = &other_cpus().chain(other_cpus()).map(yields).collect::<io::Result<Vec<_>>>()?;
     for _ in 0..TOGGLES {
         for value in ["1", "0"] {
             write(KEY, value)?;
@@ -67,9 +70,14 @@ fn everyday(threads: &[Spinner]) -> io::Result<()> {
     tracing(TRACEPOINT, "1")?;
     all_ran(threads);
     tracing(TRACEPOINT, "0")?;
-    write(&format!("{TRACING}/kprobe_events"), "p:icsan __x64_sys_sched_yield")?;
+    // Not at the entry, where the tracer's own call would be used; the kernel refuses a place where no instruction starts.
+    let inside = |offset: &u32| write(&format!("{TRACING}/kprobe_events"), &format!("p:icsan __x64_sys_sched_yield+{offset}")).is_ok();
+    if !(INSIDE..2 * INSIDE).any(|offset| inside(&offset)) {
+        return Err(io::Error::other("no kprobe can be planted inside of __x64_sys_sched_yield"));
+    }
     tracing(KPROBE, "1")?;
     all_ran(threads);
     tracing(KPROBE, "0")?;
-    tracing("kprobe_events", "")
+    tracing("kprobe_events", "")?;
+    Ok(Outcome::Proven(format!("{TOGGLES} toggles of a static key, a tracepoint and a kprobe")))
 }

@@ -4,9 +4,9 @@
 use crate::code_page::{CodePage, Function};
 use crate::cpu::mark;
 use crate::executor::Spinner;
-use crate::kernel_static_keys;
 use crate::outcome::{Attempt, Outcome};
 use crate::sys::{Membarrier, check, membarrier, pin};
+use crate::{kernel_coverage, kernel_static_keys};
 use icsan_guest_tests::console::{DONE, PREFIX, describe};
 use icsan_guest_tests::marker::Marker;
 use icsan_guest_tests::table::WRITER;
@@ -74,6 +74,7 @@ fn workload(name: &str) -> Attempt {
         "membarrier-sibling" => membarrier_sibling(),
         "membarrier-alone" => membarrier_alone(),
         "schedstats" => kernel_static_keys::schedstats(),
+        "everyday" => kernel_coverage::everyday(),
         _ => Ok(Outcome::Failed("no such workload".into())),
     }
 }

@@ -10,6 +10,8 @@ pub struct Evidence {
     pub hazard: Hazard,
     /// The stores, as far as they were seen.
     pub writes: Vec<Write>,
+    /// Of what is unsynced: the protocol function.
+    pub protocol: Option<String>,
 }
 
 /// One store.
@@ -34,8 +36,12 @@ pub fn read(text: &str) -> Result<(Report, Vec<Evidence>), String> {
     }
     // The same lines in the same order as the report's hazards.
     let objects = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let writes = objects.filter(|object| object["type"] == "hazard" && object["suppressed"] != true).map(|object| writes(&object));
-    let evidence = report.hazards.iter().cloned().zip(writes).map(|(hazard, writes)| Evidence { hazard, writes }).collect();
+    let writes = objects.filter(|object| object["type"] == "hazard" && object["suppressed"] != true).map(|object| {
+        let protocol = object["unsynced"]["function"].as_str().map(str::to_owned);
+        (writes(&object), protocol)
+    });
+    let evidence = report.hazards.iter().cloned().zip(writes);
+    let evidence = evidence.map(|(hazard, (writes, protocol))| Evidence { hazard, writes, protocol }).collect();
     Ok((report, evidence))
 }
 

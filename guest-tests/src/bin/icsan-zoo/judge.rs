@@ -31,10 +31,29 @@ pub fn row(row: &Row, evidence: &[Evidence], mode: Mode, profile: Profile) -> Ju
     let verdict = row.verdict(mode, profile);
     let (demanded, fault) = match verdict {
         Verdict::Silent => ("silent".into(), (!found.is_empty()).then(|| format!("should be silent, but: {}", list(&found)))),
-        Verdict::Reported(kind) => (kind.to_string(), fault_of(row, kind, &found, mode)),
+        Verdict::Reported(Kind::Unsynced) => (Kind::Unsynced.to_string(), fault_of_protocol(row, &found)),
+        Verdict::Reported(kind) => {
+            // A broken protocol is unsynced whatever is executed.
+            let found: Vec<&Evidence> = found.into_iter().filter(|found| found.hazard.kind != Kind::Unsynced).collect();
+            (kind.to_string(), fault_of(row, kind, &found, mode))
+        }
         Verdict::Unchecked(_) => ("any".into(), None),
     };
     Judged { workload: row.workload.into(), demanded, fault }
+}
+
+/// Unsynced at least once, of a function of the row's, on the vCPU that does not patch; of no other function, and never on the one that does. What CPUs
+/// then execute is chance.
+fn fault_of_protocol(row: &Row, found: &[&Evidence]) -> Option<String> {
+    let unsynced = found.iter().copied().filter(|found| found.hazard.kind == Kind::Unsynced);
+    let right = |found: &&Evidence| {
+        found.protocol.as_ref().is_some_and(|function| matches_any(row.site, function)) && found.hazard.vcpu == row.executor as u64
+    };
+    let (right, wrong): (Vec<&Evidence>, Vec<&Evidence>) = unsynced.partition(right);
+    if !wrong.is_empty() {
+        return Some(format!("should be unsynced in {} on vCPU {} only, but: {}", row.site, row.executor, list(&wrong)));
+    }
+    right.is_empty().then(|| format!("should be unsynced in {}, but is not", row.site))
 }
 
 /// The right kind at least once, by the right executor at the right place, and nothing anywhere else, unless the bug is everywhere; all that is reported there is

@@ -59,16 +59,35 @@ pub fn run(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16, i
     let arguments = setting.arguments;
     let mut rows = rows(arguments, variant);
     // A kernel that dies of one bug would not get to the others'.
-    rows.retain(|row| inject.is_none_or(|inject| row.visible.is_none_or(|visible| visible == inject)));
+    rows.retain(|row| inject.is_none_or(|inject| !row.is_of_commits() && row.visible.is_none_or(|visible| visible == inject)));
     if rows.is_empty() {
         bail!("no workload of {variant} matches {}", arguments.filter);
     }
+    // What a commit shows has a boot of its own: with everyday work some of these kernels die, which is their bug.
+    let (of_commits, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(Row::is_of_commits);
+    let mut tried = Tried { judged: Vec::new(), deaths: 0, seconds: 0.0 };
+    for rows in [rows, of_commits].into_iter().filter(|rows| !rows.is_empty()) {
+        let of_rows = run_rows(setting, variant, profile, round, inject, rows)?;
+        tried.deaths += of_rows.deaths;
+        tried.seconds += of_rows.seconds;
+        let again = |judged: &Judged| judged.workload == judge::OUTSIDE && !tried.judged.is_empty();
+        let judged: Vec<Judged> = of_rows.judged.into_iter().filter(|judged| !again(judged)).collect();
+        tried.judged.extend(judged);
+    }
+    Ok(tried)
+}
+
+/// One boot with these workloads.
+fn run_rows(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16, inject: Option<Inject>, rows: Vec<Row>) -> Result<Tried> {
+    let arguments = setting.arguments;
+    let of_commits = rows.iter().all(Row::is_of_commits);
     let kernel = arguments.kernels.join("kernels").join(variant).join("bzImage");
     if !kernel.is_file() {
         bail!("{} is not there: scripts/zoo builds it", kernel.display());
     }
     let word = inject.map_or("", Inject::word);
-    let stem = setting.folder.join(format!("{variant}-{}{word}-{round}", profile.name()));
+    let commits = if of_commits { "-commits" } else { "" };
+    let stem = setting.folder.join(format!("{variant}{commits}-{}{word}-{round}", profile.name()));
     let report = stem.with_extension("jsonl");
     let (at_boot, by_program): (Vec<&str>, Vec<&str>) = rows.iter().map(|row| row.workload).partition(|name| zoo::AT_BOOT.contains(name));
     let asked = if at_boot.is_empty() { String::new() } else { format!("icsan_zoo={} ", at_boot.join("+")) };
@@ -90,7 +109,8 @@ pub fn run(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16, i
         tried.seconds += boot.seconds;
         fs::write(stem.with_extension("console"), &boot.console)?;
         fs::write(stem.with_extension("stderr"), &boot.stderr)?;
-        let fault = fault_of_guest(&boot, by_program.len());
+        // What was reported of its commits before a kernel died of them is no less true.
+        let fault = fault_of_guest(&boot, by_program.len()).filter(|_| !(of_commits && inject::died(&boot)));
         if let Some(inject) = inject {
             if boot.console.contains(": spoiled ") && !inject::died(&boot) && tried.deaths + 1 < BOOTS {
                 tried.deaths += 1;
