@@ -10,6 +10,7 @@ pub mod config;
 pub mod gaps;
 pub mod injection;
 pub mod light;
+pub mod origins;
 pub mod output_file;
 pub mod page_filter;
 pub mod patching;
@@ -26,6 +27,7 @@ pub mod store_side;
 pub mod suppress;
 pub mod vcpu;
 pub mod views;
+pub mod what_if;
 pub mod widen;
 pub mod x86;
 

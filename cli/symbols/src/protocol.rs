@@ -77,6 +77,9 @@ impl ProtocolFunction {
     }
 }
 
+/// The function that stores through an address space of its own (alternative.c): it writes CR3 before its store and after it, and its CPU serializes by that.
+pub const SWITCHES_SPACE: &str = "__text_poke";
+
 /// All functions, those that commit first.
 #[must_use]
 pub fn functions() -> &'static [ProtocolFunction] {

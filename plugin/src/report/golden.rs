@@ -157,7 +157,7 @@ fn injected() {
     let mut trail = Trail::default();
     trail.push(at("patched", 0x10));
     trail.push(at("target", 0));
-    trail.end = Some(SyncAt { event: events::IRET, pc: at("asm_sysvec_reschedule_ipi", 0x1a) });
+    trail.end = Some(SyncAt { event: events::IRET, pc: at("asm_sysvec_reschedule_ipi", 0x1a), origin: None });
     let report = run.report();
     let record = known.trail(record, trail).unwrap().clone();
     same("injection", &injections::text(&report, &record), &[Object::injection(&report, &record)]);

@@ -169,6 +169,9 @@ pub struct LastSyncObject {
     pub event: &'static str,
     pub pc: Option<String>,
     pub symbol: Option<String>,
+    /// What it belonged to, where that is known: [`super::origin_name`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     pub seq: u64,
 }
 
@@ -191,6 +194,9 @@ pub struct Summary<'a> {
     pub stores: Option<u64>,
     /// Changes of code that nobody was seen to make.
     pub unseen: Option<u64>,
+    /// Events that did not count for where they were, with `without=EVENT@SYMBOL` or `profile=no-luck`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<u64>,
     /// How many states were restored (`loadvm`), if any.
     #[serde(skip_serializing_if = "is_zero")]
     pub restored: u64,
@@ -348,6 +354,7 @@ impl<'a> Object<'a> {
                 event: sync.event.map_or("reset", |event| report.arch.event_name(event)),
                 pc: sync.pc.map(|pc| hex(pc.0)),
                 symbol: sync.pc.and_then(|pc| symbol(pc.0)),
+                origin: evidence.last_origin.map(|origin| super::origin_name(symbols, origin)),
                 seq: sync.seq.0,
             }),
             epoch: evidence.epoch.0,
@@ -388,6 +395,7 @@ impl<'a> Object<'a> {
             serializing: super::text::events_met(report, counts).into_iter().collect(),
             stores: counts.stores.map(|stores| stores.stores),
             unseen: counts.stores.map(|stores| stores.unseen),
+            refused: counts.refused,
             restored: counts.restored,
             widened: counts.widened.map(|widened| Widened {
                 waits: widened.waits,

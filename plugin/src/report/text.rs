@@ -12,6 +12,7 @@ use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
 use icsan_model::architecture::Architecture;
 use icsan_model::hazard::Kind;
+use icsan_model::profile::Text;
 use icsan_symbols::Names;
 use std::fmt::Write;
 
@@ -63,10 +64,11 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     let _ = match evidence.last_sync {
         Some(sync) => writeln!(
             text,
-            "vCPU {} last serialized at seq {}: {}{}; not since",
+            "vCPU {} last serialized at seq {}: {}{}{}; not since",
             evidence.vcpu,
             sync.seq,
             sync.event.map_or("reset", |event| report.arch.event_name(event)),
+            evidence.last_origin.map(|origin| format!(" of {}", super::origin_name(symbols, origin))).unwrap_or_default(),
             sync.pc.map(|pc| format!(" in {}", name(pc.0))).unwrap_or_default()
         ),
         None => writeln!(text, "vCPU {} has not serialized since it started", evidence.vcpu),
@@ -277,6 +279,16 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
     groups(&mut text, report, findings);
     let events: Vec<String> = events_met(report, counts).iter().map(|(name, count)| format!("{name} {count}")).collect();
     let _ = writeln!(text, "icsan: {} blocks translated; {} epochs: {}", counts.blocks, counts.epochs, events.join(", "));
+    if let Some(refused) = counts.refused {
+        let _ = writeln!(
+            text,
+            "icsan: {refused} more events did not count for where they were{}",
+            match profile.text {
+                Text::All => "",
+                Text::Kernel => "; programs were not judged: the profile is for the kernel's own text",
+            }
+        );
+    }
     if let Some(stores) = counts.stores {
         let _ = writeln!(
             text,

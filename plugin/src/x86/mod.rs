@@ -2,6 +2,7 @@
 
 pub mod carry_out;
 mod death_point;
+mod entry_point;
 pub mod known_findings;
 mod marker;
 pub mod page_table;
@@ -37,6 +38,7 @@ pub struct Points {
     reset: reset_point::ResetPoint,
     protocol: protocol_point::ProtocolPoints,
     deaths: death_point::DeathPoints,
+    entries: entry_point::EntryPoints,
 }
 
 /// Does the plugin learn of the event at all? It watches instructions, resets, and restored states; interrupt delivery
@@ -154,6 +156,7 @@ impl Points {
         self.reset.instrument(instruction, sanitizer);
         if config.writers {
             self.protocol.instrument(instruction, before, sanitizer);
+            self.entries.instrument(instruction, sanitizer);
         }
     }
 }
