@@ -149,6 +149,10 @@ impl Points {
     pub fn instrument(&self, instruction: &Instruction<'_>, before: Option<&[u8]>, sanitizer: &'static Sanitizer) {
         let bytes = instruction.bytes();
         let config = sanitizer.config();
+        // Before what looks at an IRET: an entry may be nothing else.
+        if config.writers {
+            self.entries.instrument(instruction, sanitizer);
+        }
         sync_point::instrument(instruction, sanitizer, may_synchronize(bytes, &config.profile) || config.writers && concerns_stores(bytes));
         self.marker.instrument(instruction, sanitizer);
         watch_gate::instrument(instruction, sanitizer);
@@ -156,7 +160,6 @@ impl Points {
         self.reset.instrument(instruction, sanitizer);
         if config.writers {
             self.protocol.instrument(instruction, before, sanitizer);
-            self.entries.instrument(instruction, sanitizer);
         }
     }
 }
