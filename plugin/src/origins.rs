@@ -143,13 +143,13 @@ impl Origins {
         self.from_user.iter().for_each(|from| from.0.store(NONE, Ordering::Release));
     }
 
-    fn from_user(&self, vcpu: Vcpu) -> Option<&AtomicU8> {
+    fn entry_of_task_on(&self, vcpu: Vcpu) -> Option<&AtomicU8> {
         self.from_user.get(usize::from(vcpu.0)).map(|from| &from.0)
     }
 
     /// The vCPU enters the kernel from user mode.
     pub fn enters_from_user(&self, vcpu: Vcpu, entry: u8) {
-        self.from_user(vcpu).into_iter().for_each(|from| from.store(entry, Ordering::Relaxed));
+        self.entry_of_task_on(vcpu).into_iter().for_each(|from| from.store(entry, Ordering::Relaxed));
     }
 
     /// The kernel is interrupted. IRET will find the saved RIP at `frame`.
@@ -162,7 +162,7 @@ impl Origins {
         if !self.known() {
             return None;
         }
-        match self.from_user(vcpu)?.swap(NONE, Ordering::Relaxed) {
+        match self.entry_of_task_on(vcpu)?.swap(NONE, Ordering::Relaxed) {
             NONE => {
                 (self.all_seen.load(Ordering::Acquire) && self.tasks.lost.load(Ordering::Relaxed) == 0).then_some(SyncOrigin::SystemCall)
             }
@@ -181,7 +181,7 @@ impl Origins {
 
     /// The vCPU runs the task `next` from now on, and ran `previous` so far.
     pub fn switches(&self, vcpu: Vcpu, previous: Option<u64>, next: u64) {
-        let Some(from) = self.from_user(vcpu) else { return };
+        let Some(from) = self.entry_of_task_on(vcpu) else { return };
         let entry = from.swap(self.tasks.take(next).unwrap_or(NONE), Ordering::Relaxed);
         if let Some(previous) = previous.filter(|_| entry != NONE) {
             self.tasks.put(previous, entry);
