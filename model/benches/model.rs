@@ -10,7 +10,7 @@ use icsan_model::event::{Event, Store};
 use icsan_model::history::{History, Holding};
 use icsan_model::memory::{CELL, PAGE};
 use icsan_model::model::Model;
-use icsan_model::profile::{Buffers, Profile};
+use icsan_model::profile::{Buffers, Profile, Text};
 use icsan_model::strategies::Toy;
 use icsan_model::sync_event::{SyncEventId, SyncEventSet};
 
@@ -27,7 +27,16 @@ fn main() {
 
 fn profile() -> Profile {
     let serializing: SyncEventSet = std::iter::once(SYNC).collect();
-    Profile { name: "bench", note: "", serializing, exemptions: &[], buffers: Buffers::DEFAULT, snoop: false }
+    Profile {
+        name: "bench",
+        note: "",
+        serializing,
+        exemptions: &[],
+        buffers: Buffers::DEFAULT,
+        snoop: false,
+        only_at: &[],
+        text: Text::All,
+    }
 }
 
 fn store(cell: u64, version: u64) -> Store {

@@ -62,6 +62,7 @@ pub mod stats;
 pub mod strategies;
 pub mod sync_event;
 pub mod sync_log;
+pub mod sync_origin;
 pub mod trace_buffer;
 pub mod vcpu;
 mod window;

@@ -31,6 +31,25 @@ impl Buffers {
     pub const DEFAULT: Self = Self { chunk: 16, lookahead: 0, prefetch: None, trace: None, speculation: false, own_store_at_branch: true };
 }
 
+/// An event that counts only where it is a step of something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OnlyAt {
+    /// The event.
+    pub event: SyncEventId,
+    /// The function that it has to belong to.
+    pub function: &'static str,
+}
+
+/// Which code is judged.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Text {
+    /// All.
+    #[default]
+    All,
+    /// The kernel's: the upper half of the address space.
+    Kernel,
+}
+
 /// A named set of assumptions about the hardware.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Profile {
@@ -46,6 +65,10 @@ pub struct Profile {
     pub buffers: Buffers,
     /// Does every store empty the matching buffer entries of every vCPU at once?
     pub snoop: bool,
+    /// Events of `serializing` that count at one place only. That is for whoever knows places by name: the model does not look at it.
+    pub only_at: &'static [OnlyAt],
+    /// Which code is judged, likewise.
+    pub text: Text,
 }
 
 /// What can be wrong with a profile on the command line.
@@ -95,6 +118,12 @@ impl Profile {
     #[must_use]
     pub const fn serializes(&self, event: SyncEventId) -> bool {
         self.serializing.contains(event)
+    }
+
+    /// Is it a matter of the event alone what serializes, and is all code judged? Only then the model itself can be asked.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.only_at.is_empty() && self.text == Text::All
     }
 }
 

@@ -9,7 +9,7 @@ use crate::decode::Decode;
 use crate::event::{Event, Store};
 use crate::exemption::Exemption;
 use crate::memory::PAGE;
-use crate::profile::{Buffers, Profile};
+use crate::profile::{Buffers, Profile, Text};
 use crate::sync_event::{SyncEventId, SyncEventSet};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -300,6 +300,8 @@ pub fn profile() -> impl Strategy<Value = Profile> + Clone {
             exemptions: EXEMPTIONS[exemptions],
             buffers,
             snoop,
+            only_at: &[],
+            text: Text::All,
         },
     )
 }

@@ -2,6 +2,7 @@
 
 use crate::addr::{Linear, Seq};
 use crate::sync_event::{SyncEventId, SyncEventSet};
+use crate::sync_origin::SyncOrigin;
 use std::collections::VecDeque;
 
 /// How many events are kept with their places. The *set* of events since a moment is exact however many there were; the place of the first one of very many is not.
@@ -14,6 +15,8 @@ pub struct SyncAt {
     pub event: SyncEventId,
     /// The instruction.
     pub pc: Linear,
+    /// What it belongs to, where that is known and its place does not say it.
+    pub origin: Option<SyncOrigin>,
 }
 
 /// One vCPU's serializing events.
@@ -62,7 +65,7 @@ mod tests {
     #[test]
     fn the_set_is_exact_and_the_first_is_the_first() {
         let mut log = SyncLog::default();
-        let at = |event, pc| SyncAt { event: SyncEventId(event), pc: Linear(pc) };
+        let at = |event, pc| SyncAt { event: SyncEventId(event), pc: Linear(pc), origin: None };
         log.push(Seq(3), at(1, 10));
         log.push(Seq(5), at(2, 20));
         log.push(Seq(6), at(1, 30));

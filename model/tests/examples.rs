@@ -6,7 +6,7 @@ use icsan_model::exemption::Exemption;
 use icsan_model::hazard::{Hazard, Kind, Verdict};
 use icsan_model::memory::PAGE;
 use icsan_model::model::Model;
-use icsan_model::profile::{Buffers, Profile};
+use icsan_model::profile::{Buffers, Profile, Text};
 use icsan_model::strategies::{self, Toy};
 use icsan_model::sync_event::{SyncEventId, SyncEventSet};
 use proptest::strategy::{Strategy, ValueTree};
@@ -18,7 +18,7 @@ const CPUID: u8 = 1;
 
 fn profile(exemptions: &'static [Exemption], buffers: Buffers) -> Profile {
     let serializing = SyncEventSet::EMPTY.with(SyncEventId(IRET));
-    Profile { name: "example", note: "", serializing, exemptions, buffers, snoop: false }
+    Profile { name: "example", note: "", serializing, exemptions, buffers, snoop: false, only_at: &[], text: Text::All }
 }
 
 /// Two vCPUs. Page 0x1000 is seen at 0x1000 and at 0x5000; its first 16 bytes are instructions of five bytes (and one).

@@ -5,7 +5,7 @@ use icsan_model::event::Store;
 use icsan_model::history::{History, Place, Question, Ran};
 use icsan_model::light::CodeRun;
 use icsan_model::memory::PAGE;
-use icsan_model::profile::{Buffers, Profile};
+use icsan_model::profile::{Buffers, Profile, Text};
 use icsan_model::strategies::Toy;
 use icsan_model::sync_event::SyncEventSet;
 
@@ -15,8 +15,16 @@ const B: u8 = 0x10;
 
 /// vCPU 0 ran A at that moment, and runs it again after another one stored B and then A again, at 6 and 7. Is that a hazard?
 fn is_hazard(since: u64) -> bool {
-    let profile =
-        Profile { name: "test", note: "", serializing: SyncEventSet::EMPTY, exemptions: &[], buffers: Buffers::DEFAULT, snoop: false };
+    let profile = Profile {
+        name: "test",
+        note: "",
+        serializing: SyncEventSet::EMPTY,
+        exemptions: &[],
+        buffers: Buffers::DEFAULT,
+        snoop: false,
+        only_at: &[],
+        text: Text::All,
+    };
     let mut history = History::new(profile, Toy, 2);
     history.memory_mut().contents(Phys(CODE), &[A; PAGE as usize]);
     for (seq, byte) in [(6, B), (7, A)] {

@@ -8,7 +8,7 @@ use icsan_model::event::Event;
 use icsan_model::exemption::Exemption;
 use icsan_model::hazard::Kind;
 use icsan_model::model::Model;
-use icsan_model::profile::{Buffers, Profile};
+use icsan_model::profile::{Buffers, Profile, Text};
 use icsan_model::strategies::{self, BREAKPOINT, Guest, HALF, Op, Toy, VCPUS};
 use icsan_model::sync_event::{SyncEventId, SyncEventSet};
 use proptest::prelude::*;
@@ -33,6 +33,8 @@ fn profile(chunk: u32) -> Profile {
         exemptions: &[Exemption::Breakpoint(&[BREAKPOINT])],
         buffers: Buffers { chunk, ..Buffers::DEFAULT },
         snoop: false,
+        only_at: &[],
+        text: Text::All,
     }
 }
 

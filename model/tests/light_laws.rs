@@ -5,7 +5,7 @@ use icsan_model::event::Event;
 use icsan_model::exemption::Exemption;
 use icsan_model::light::CodeRun;
 use icsan_model::model::Model;
-use icsan_model::profile::{Buffers, Profile};
+use icsan_model::profile::{Buffers, Profile, Text};
 use icsan_model::strategies::{self, BREAKPOINT, Guest, HALF, MIDDLE, Op, Toy, VCPUS};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -81,7 +81,16 @@ fn history() -> impl Strategy<Value = Vec<Op>> {
 }
 
 fn profile(buffers: Buffers, exemptions: &'static [Exemption]) -> impl Strategy<Value = Profile> {
-    strategies::event_set().prop_map(move |serializing| Profile { name: "toy", note: "", serializing, exemptions, buffers, snoop: false })
+    strategies::event_set().prop_map(move |serializing| Profile {
+        name: "toy",
+        note: "",
+        serializing,
+        exemptions,
+        buffers,
+        snoop: false,
+        only_at: &[],
+        text: Text::All,
+    })
 }
 
 /// So many histories that [`many`]'s count of conflicts is far beyond what it demands, whatever the seed: some 800.

@@ -1,7 +1,7 @@
 //! The profiles of x86-64 against what the specification says of them, by name.
 
 use icsan_model::exemption::Exemption;
-use icsan_model::profile::{Buffers, Profile, ProfileError};
+use icsan_model::profile::{Buffers, Profile, ProfileError, Text};
 use icsan_model::x86::{X86_64, events};
 use std::collections::BTreeSet;
 
@@ -48,7 +48,7 @@ fn intel() -> BTreeSet<&'static str> {
 #[test]
 fn names_and_default() {
     let found: Vec<_> = X86_64.profiles.iter().map(|profile| profile.name).collect();
-    assert_eq!(found, ["linux-x86", "sdm-strict", "fred", "amd-apm", "pti-blind", "coherent"]);
+    assert_eq!(found, ["linux-x86", "sdm-strict", "fred", "amd-apm", "pti-blind", "no-luck", "coherent"]);
     assert_eq!(X86_64.default_profile().name, "linux-x86");
     assert_eq!(Profile::select(&X86_64, None, &[], &[]), Ok(*profile("linux-x86")));
     assert!(X86_64.profiles.iter().all(|profile| !profile.note.is_empty()));
@@ -68,6 +68,19 @@ fn fred_loses_the_interrupt_return_only() {
     assert_eq!(names(profile("fred")), expected);
     assert!(profile("fred").serializes(events::IRET_TO_SELF));
     assert!(!profile("fred").serializes(events::ERETU) && !profile("fred").serializes(events::ERETS));
+}
+
+#[test]
+fn no_luck_has_what_is_meant_to_serialize_and_nothing_else() {
+    let intended = ["iret-to-self", "serialize", "mov-cr0", "mov-cr3", "mov-cr3-noflush", "mov-cr3-pti", "reset", "restored"];
+    let profile = profile("no-luck");
+    assert_eq!(names(profile), intended.into());
+    assert!(names(profile).is_subset(&intel()));
+    // The CR3 writes of a switch to another task are no step of a patch; and programs are not judged by what the kernel means.
+    let limited: BTreeSet<_> = profile.only_at.iter().map(|only| X86_64.event_name(only.event)).collect();
+    assert_eq!(limited, ["mov-cr3", "mov-cr3-noflush", "mov-cr3-pti"].into());
+    assert_eq!(profile.text, Text::Kernel);
+    assert!(!profile.is_plain() && X86_64.profiles.iter().filter(|profile| profile.is_plain()).count() == X86_64.profiles.len() - 1);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::injection::Inject;
 use crate::report::exit_code::UNPROVEN;
 use crate::suppress::{SuppressError, Suppressions};
+use crate::what_if::WithoutAt;
 use crate::widen::Widen;
 use icsan_model::architecture::Architecture;
 use icsan_model::profile::{Profile, ProfileError};
@@ -18,8 +19,10 @@ pub struct Config {
     pub profile: Profile,
     /// Events that were added to it, for the report.
     pub with: Vec<String>,
-    /// Events that were taken from it, for the report.
+    /// Events that were taken from it, and places of events that do not count, for the report.
     pub without: Vec<String>,
+    /// Places of events that do not count.
+    pub without_at: Vec<WithoutAt>,
     /// Where the JSON Lines go.
     pub report: Option<PathBuf>,
     /// Names for addresses.
@@ -89,6 +92,16 @@ pub enum ConfigError {
     NeedsWriters { key: &'static str, value: String },
     #[error("commit={symbol}:{event}: {why}")]
     CommitEvent { symbol: String, event: String, why: &'static str },
+    #[error(
+        "without={item}: no such function of the kernel's{hint}; give EVENT@SYMBOL, with iret an entry (asm_exc_…, asm_sysvec_…, asm_common_interrupt)"
+    )]
+    NoPlace { item: String, hint: &'static str },
+    #[error("profile={profile} goes by places in the kernel{hint}")]
+    NeedsKernel { profile: &'static str, hint: &'static str },
+    #[error(
+        "record={path}: a recording does not name places, so it would not be true: not with without=EVENT@SYMBOL, nor with profile=no-luck"
+    )]
+    RecordsNoPlaces { path: String },
     #[error("{key}={symbol}: no such symbol{hint}")]
     NoSymbol { key: &'static str, symbol: String, hint: &'static str },
 }
@@ -198,7 +211,8 @@ impl Config {
         let pairs = Pairs::parse(arguments)?;
         let writers = pairs.switch("writers", true)?;
         let (with, without) = (pairs.list("with"), pairs.list("without"));
-        let mut profile = Profile::select(arch, pairs.get("profile"), &with, &without)?;
+        let (places, events): (Vec<_>, Vec<_>) = without.iter().cloned().partition(|item| item.contains('@'));
+        let mut profile = Profile::select(arch, pairs.get("profile"), &with, &events)?;
         if let Some(name) = with.iter().find(|name| arch.event_by_name(name).is_some_and(|event| !crate::x86::can_see(event))) {
             return Err(ConfigError::Unseen { name: name.clone() });
         }
@@ -265,6 +279,19 @@ impl Config {
             },
         };
         let symbols = symbolizer(&files(&pairs.list("symbols")))?;
+        let without_at = places.iter().map(|item| without_at(arch, item, &symbols)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(item) = places.first().filter(|_| !writers) {
+            return Err(ConfigError::NeedsWriters { key: "without", value: item.clone() });
+        }
+        if !profile.is_plain() {
+            known_places(&profile, &symbols)?;
+            if !writers {
+                return Err(ConfigError::NeedsWriters { key: "profile", value: profile.name.to_owned() });
+            }
+        }
+        if let Some(path) = pairs.get("record").filter(|_| !without_at.is_empty() || !profile.is_plain()) {
+            return Err(ConfigError::RecordsNoPlaces { path: path.to_owned() });
+        }
         let suppressions = match pairs.get("suppress") {
             None => Suppressions::default(),
             Some(path) => Suppressions::load(path.as_ref()).map_err(|source| ConfigError::Suppress { path: path.to_owned(), source })?,
@@ -278,6 +305,7 @@ impl Config {
             profile,
             with,
             without,
+            without_at,
             report,
             symbols,
             suppressions,
@@ -349,6 +377,33 @@ fn commit_functions(items: &[String], symbols: &Symbolizer, arch: &Architecture)
     Ok(functions)
 }
 
+/// An item of `without=` with a place.
+fn without_at(arch: &Architecture, item: &str, symbols: &Symbolizer) -> Result<WithoutAt, ConfigError> {
+    let (event, symbol) = item.split_once('@').unwrap_or((item, ""));
+    // For its error.
+    Profile::select(arch, None, &[], &[event.to_owned()])?;
+    let hint = kernel_hint(symbols);
+    let known = arch.event_by_name(event).map(|event| WithoutAt { event, symbol: symbol.to_owned() });
+    known.filter(|place| place.is_known(symbols)).ok_or_else(|| ConfigError::NoPlace { item: item.to_owned(), hint })
+}
+
+/// Has the kernel the functions that the profile goes by?
+fn known_places(profile: &Profile, symbols: &Symbolizer) -> Result<(), ConfigError> {
+    let missing = |name: &str| symbols.kernel_table().is_none_or(|table| table.address_of(name).is_none());
+    if profile.only_at.iter().any(|only| missing(only.function)) {
+        return Err(ConfigError::NeedsKernel { profile: profile.name, hint: kernel_hint(symbols) });
+    }
+    Ok(())
+}
+
+fn kernel_hint(symbols: &Symbolizer) -> &'static str {
+    if symbols.kernel_table().is_none() {
+        "; give symbols=PATH, its image or its System.map"
+    } else {
+        ", and this one has no such function"
+    }
+}
+
 fn known_symbol(key: &'static str, symbol: Option<&str>, symbols: &Symbolizer) -> Result<Option<String>, ConfigError> {
     let Some(symbol) = symbol else { return Ok(None) };
     if symbols.address_of(symbol).is_none() {
@@ -386,7 +441,7 @@ mod tests {
 
     #[test]
     fn every_profile_loads_and_events_come_and_go() {
-        for profile in X86_64.profiles {
+        for profile in X86_64.profiles.iter().filter(|profile| profile.is_plain()) {
             assert_eq!(parse(&[&format!("profile={}", profile.name)]).unwrap().profile, *profile);
         }
         let config = parse(&["with=lfence+mfence", "without=cpuid", "chunk=64"]).unwrap();
@@ -434,6 +489,37 @@ mod tests {
     }
 
     #[test]
+    fn places_are_the_kernels() {
+        let folder = tempfile::tempdir().unwrap();
+        let map = |name: &str, symbols: &[&str]| {
+            let path = folder.path().join(name);
+            let lines =
+                symbols.iter().zip(1..).map(|(symbol, number)| format!("{:016x} T {symbol}\n", 0xffff_ffff_8100_0000_u64 + (number << 12)));
+            std::fs::write(&path, lines.collect::<String>()).unwrap();
+            format!("symbols={}", path.display())
+        };
+        let kernel = map("one", &["_text", "__text_poke", "asm_exc_int3", "asm_sysvec_reboot", "entry_SYSCALL_64", "_etext"]);
+        let config = parse(&["without=cpuid+iret@asm_sysvec_*+mov-cr3@__text_poke", &kernel]).unwrap();
+        assert_eq!(config.without_at.len(), 2);
+        let counts = |name: &str| config.profile.serializes(X86_64.event_by_name(name).unwrap());
+        assert!(!counts("cpuid") && counts("iret") && counts("mov-cr3"));
+        assert_eq!(parse(&["profile=no-luck", &kernel]).unwrap().profile, *X86_64.profile("no-luck").unwrap());
+        let (other, place) = (map("other", &["_text", "asm_exc_int3", "entry_SYSCALL_64", "_etext"]), "without=iret@asm_exc_int3");
+        for (arguments, expected) in [
+            (&["profile=no-luck", &other][..], "goes by places in the kernel, and this one has no such function"),
+            (&["without=iret@__text_poke", &kernel][..], "this one has no such function; give EVENT@SYMBOL, with iret an entry"),
+            (&["without=iret@asm_exc_nmi", &kernel][..], "this one has no such function"),
+            (&["profile=no-luck", "writers=off", &kernel][..], "profile=no-luck needs the store side"),
+            (&[place, "writers=off", &kernel][..], "without=iret@asm_exc_int3 needs the store side"),
+            (&[place, "record=/tmp/x", &kernel][..], "record=/tmp/x: a recording does not name places"),
+            (&["profile=no-luck", "record=/tmp/x", &kernel][..], "record=/tmp/x: a recording does not name places"),
+        ] {
+            let error = parse(arguments).unwrap_err();
+            assert!(error.contains(expected) && !error.contains('\n'), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
     fn each_mistake_is_named() {
         for (arguments, expected) in [
             (&["profil=fred"][..], "unknown key `profil`"),
@@ -455,6 +541,10 @@ mod tests {
             (&["suppress=/nonexistent"][..], "suppress=/nonexistent"),
             (&["start=foo"][..], "no such symbol; give symbols=PATH"),
             (&["commit=foo"][..], "no such symbol; give symbols=PATH"),
+            (&["without=iret@asm_exc_page_fault"][..], "no such function of the kernel's; give symbols=PATH"),
+            (&["without=cpuid+irett@asm_exc_page_fault"][..], "did you mean `iret`?"),
+            (&["without=iret@"][..], "no such function of the kernel's"),
+            (&["profile=no-luck"][..], "profile=no-luck goes by places in the kernel; give symbols=PATH"),
             (&["speculation=maybe"][..], "on or off"),
             (&["speculation=on", "writers=off"][..], "needs the store side"),
             (&["emulator=repair", "writers=off"][..], "needs the store side"),

@@ -161,7 +161,7 @@ mod tests {
     const SYNC: Range<u64> = 0x1000..0x1040;
 
     fn at(event: SyncEventId) -> SyncAt {
-        SyncAt { event, pc: Linear(0x10) }
+        SyncAt { event, pc: Linear(0x10), origin: None }
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod coverage;
 pub mod gaps;
 pub mod injection;
 pub mod light;
+pub mod origins;
 pub mod output_file;
 pub mod page_filter;
 pub mod patching;
@@ -27,6 +28,7 @@ pub mod store_side;
 pub mod suppress;
 pub mod vcpu;
 pub mod views;
+pub mod what_if;
 pub mod widen;
 pub mod x86;
 

@@ -356,6 +356,14 @@ impl Patching {
         self.frames.push(new);
     }
 
+    /// The protocol function of the kernel's that the vCPU's task entered last, of those that it is in.
+    #[must_use]
+    pub fn innermost(&self, vcpu: Vcpu) -> Option<Linear> {
+        let who = self.tasks.who(vcpu);
+        let theirs = self.frames.iter().filter(|frame| frame.entered == Entered::Kernel && frame.who.is_kernel_task(who));
+        theirs.min_by_key(|frame| frame.stack).map(|frame| frame.entry)
+    }
+
     /// The set of addresses that anybody in a protocol function returns to.
     #[must_use]
     pub fn awaited(&self) -> Awaited {

@@ -12,6 +12,7 @@ use crate::HEAP;
 use crate::config::Config;
 use crate::coverage::{CoverageTable, IntendedSyncs};
 use crate::gaps::Gap;
+use crate::origins::Origins;
 use crate::page_filter::PageFilter;
 use crate::qemu::accelerator::Accelerator;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
@@ -32,14 +33,16 @@ use crate::segment::CodeTable;
 use crate::store_check::StoreCheck;
 use crate::store_side::StoreSide;
 use crate::vcpu::VcpuState;
+use crate::what_if::WhatIf;
 use crate::widen::Widening;
 use crate::x86;
-use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
+use icsan_model::addr::{Phys, Seq, Vcpu};
 use icsan_model::architecture::Architecture;
 use icsan_model::detector::flags::{Flags, Rules, Segment as _};
 use icsan_model::hazard::Kind;
 use icsan_model::history::Place;
 use icsan_model::memory::PAGE;
+use icsan_model::profile::Text;
 use icsan_model::sync_event::SyncEventId;
 use icsan_model::sync_log::SyncAt;
 use icsan_symbols::protocol::TEXT_POKE_SYNCS;
@@ -77,6 +80,8 @@ pub struct Sanitizer {
     /// What patching protocols mean to happen, and what their commits came to.
     intended: IntendedSyncs,
     coverage: Mutex<CoverageTable>,
+    pub(crate) origins: Origins,
+    what_if: WhatIf,
     widening: Option<Widening>,
     repair: Option<&'static Repair>,
     injecting: Option<Injecting>,
@@ -157,6 +162,7 @@ impl Sanitizer {
         let watching = AtomicBool::new(config.start.is_none());
         let started = AtomicBool::new(config.start.is_none());
         let quiet = watching.load(Ordering::Relaxed) && repair.is_none() && config.record.is_none();
+        let what_if = WhatIf::new(&config.without_at, &config.profile);
         let sanitizer: &'static Self = Box::leak(Box::new(Self {
             arch,
             config,
@@ -167,6 +173,8 @@ impl Sanitizer {
             points: x86::Points::default(),
             intended: IntendedSyncs::new(arch, TEXT_POKE_SYNCS),
             coverage: Mutex::default(),
+            origins: Origins::new(count),
+            what_if,
             widening,
             repair,
             injecting,
@@ -218,7 +226,8 @@ impl Sanitizer {
     }
 
     /// `vcpu` is about to complete an event of the table.
-    pub fn synchronizes(&self, current: &CurrentVcpu, event: SyncEventId, pc: Linear) {
+    pub fn synchronizes(&self, current: &CurrentVcpu, at: SyncAt) {
+        let SyncAt { event, pc, .. } = at;
         self.begins_anew(current);
         let vcpu = current.id();
         self.restores.executes(vcpu);
@@ -229,7 +238,7 @@ impl Sanitizer {
         if let Some(side) = recorded.as_mut().and_then(|code| code.side.as_mut()) {
             side.past().sync(vcpu, event, pc);
         }
-        if !self.config.profile.serializes(event) {
+        if !self.config.profile.serializes(event) || !self.what_if.counts(&at, &self.config.symbols) {
             drop(recorded);
             self.leaves_line(vcpu, event);
             return;
@@ -237,17 +246,17 @@ impl Sanitizer {
         let Some((state, slots)) = self.vcpus.get(usize::from(vcpu.0)).zip(self.flags.board().of(current)) else { return };
         let mut state = state.lock();
         let seq = self.flags.begin_epoch(&slots);
-        state.serialize(SyncAt { event, pc }, seq);
+        state.serialize(at, seq);
         if self.intended.include(event, pc) {
             state.intended = seq;
         }
-        self.ends_trail(&mut state, Some((current, SyncAt { event, pc })));
+        self.ends_trail(&mut state, Some((current, at)));
         if let Some(repair) = self.repair {
             repair.next_epoch(current);
         }
     }
 
-    /// An event that the profile does not count is still a branch, if it is a return.
+    /// An event that does not count is still a branch, if it is a return.
     fn leaves_line(&self, vcpu: Vcpu, event: SyncEventId) {
         let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return };
         // Whoever made no store of its own to code since has nothing that a branch would make visible.
@@ -285,6 +294,10 @@ impl Sanitizer {
         let place = self.place(&mut code, instructions, &block.cpu());
         if let Some(repair) = self.repair {
             repair.watch(block, instructions, place);
+        }
+        // A block lies in one half of the address space.
+        if self.config.profile.text == Text::Kernel && instructions.first().is_none_or(|first| first.linear.0 >> 63 == 0) {
+            return;
         }
         let Code { table, side } = &mut *code;
         let changed = |at: &Instruction<'_>, table: &CodeTable| table.changed(at.linear, at.bytes(), at.host());
@@ -440,6 +453,8 @@ impl Hooks for &'static Sanitizer {
         counts.restored = self.restores.count();
         counts.emulator = self.repair.map(Repair::counts);
         counts.drop(&self.points.dropped());
+        counts.drop(&[("origins", self.what_if.unknown())]);
+        counts.refused = self.what_if.refused();
         if let Some(widening) = &self.widening {
             let (widened, whole) = widening.counts(EXIT_PATIENCE);
             counts.widened = Some(widened);

@@ -6,6 +6,7 @@ use crate::skipped::Executions;
 use icsan_model::addr::{Epoch, Seq};
 use icsan_model::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::sync_log::{SyncAt, SyncLog};
+use icsan_model::sync_origin::SyncOrigin;
 use icsan_model::vcpu::LastSync;
 use std::collections::HashSet;
 
@@ -19,6 +20,8 @@ pub struct VcpuState {
     pub epoch: Epoch,
     /// Its last serializing event.
     pub last_sync: Option<LastSync>,
+    /// What that one belonged to.
+    pub last_origin: Option<SyncOrigin>,
     /// What emptied its buffers lately.
     pub sync_log: SyncLog,
     /// When it was reset, or its state restored: what it executed before says nothing of what it holds.
@@ -63,6 +66,7 @@ impl VcpuState {
         Self {
             epoch: Epoch(1),
             last_sync: None,
+            last_origin: None,
             sync_log: SyncLog::default(),
             reset_at: Seq(0),
             intended: Seq(0),
@@ -80,6 +84,7 @@ impl VcpuState {
     pub fn serialize(&mut self, at: SyncAt, seq: Seq) {
         self.epoch = self.epoch.next();
         self.last_sync = Some(LastSync { event: Some(at.event), pc: Some(at.pc), seq });
+        self.last_origin = at.origin;
         self.sync_log.push(seq, at);
         if let Some(count) = self.syncs.get_mut(usize::from(at.event.0)) {
             *count += 1;
@@ -90,6 +95,7 @@ impl VcpuState {
     pub fn reset(&mut self, event: SyncEventId, seq: Seq) {
         self.epoch = self.epoch.next();
         self.last_sync = Some(LastSync { event: Some(event), pc: None, seq });
+        self.last_origin = None;
         self.reset_at = seq;
         self.pending = None;
         self.suspects.clear();

@@ -42,6 +42,9 @@ pub enum SettingsError {
     /// Impossible buffers.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A profile that asks where an event happened: a recording does not name places.
+    #[error("profile {0} goes by the kernel's symbols, which a recording does not have: give it to the plugin")]
+    Places(&'static str),
 }
 
 impl Settings {
@@ -67,6 +70,9 @@ impl Settings {
                 profile
             }
         };
+        if !profile.is_plain() {
+            return Err(SettingsError::Places(profile.name));
+        }
         let mut buffers = header.buffers.apply(profile.buffers);
         buffers.chunk = chunk.unwrap_or(buffers.chunk);
         buffers.lookahead = lookahead.unwrap_or(buffers.lookahead);
@@ -129,6 +135,8 @@ mod tests {
         let change = |with: &[&str]| Settings { with: names(with), ..Settings::default() };
         assert!(error(change(&["cpuit"]), header()).contains("did you mean `cpuid`"));
         assert!(error(Settings { chunk: Some(12), ..Settings::default() }, header()).contains("power of two"));
+        let no_luck = Settings { profile: Some("no-luck".to_owned()), ..Settings::default() };
+        assert!(error(no_luck, header()).contains("goes by the kernel's symbols"));
         assert!(error(Settings::default(), Header { profile: "x99".to_owned(), ..header() }).contains("unknown profile `x99`"));
         assert!(error(Settings::default(), Header { architecture: "aarch64".to_owned(), ..header() }).contains("aarch64"));
     }

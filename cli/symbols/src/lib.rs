@@ -37,6 +37,7 @@ mod builder;
 pub mod calls;
 pub mod compression;
 pub mod elf;
+pub mod entries;
 pub mod error;
 pub mod kallsyms;
 pub mod kallsyms_text;

@@ -133,6 +133,9 @@ pub const ONLINE_MASK: &str = "__cpu_online_mask";
 const STEPS: &[&str] =
     &["text_poke_bp_batch", "smp_text_poke_batch_finish", "arch_unoptimize_kprobe", "int3_update_optimize", "int3_update_unoptimize"];
 
+/// The function that stores through an address space of its own (alternative.c): it writes CR3 before its store and after it, and its CPU serializes by that.
+pub const SWITCHES_SPACE: &str = "__text_poke";
+
 /// All functions, those that commit first.
 #[must_use]
 pub fn functions() -> &'static [ProtocolFunction] {

@@ -2,7 +2,7 @@
 
 use icsan_model::model::Model;
 use icsan_model::naive::{self, Naive};
-use icsan_model::profile::{Buffers, Profile};
+use icsan_model::profile::{Buffers, Profile, Text};
 use icsan_model::strategies::{BREAKPOINT, EVENTS, EXEMPTIONS, Guest, Op, Toy, UNDEFINED, VCPUS};
 use icsan_model::sync_event::SyncEventId;
 
@@ -47,6 +47,8 @@ impl Bytes<'_> {
                 own_store_at_branch: self.below(2) == 0,
             },
             snoop: self.below(8) == 7,
+            only_at: &[],
+            text: Text::All,
         }
     }
 

@@ -5,7 +5,7 @@
 
 use super::events::{self, EVENTS};
 use crate::exemption::Exemption;
-use crate::profile::{Buffers, Profile};
+use crate::profile::{Buffers, OnlyAt, Profile, Text};
 use crate::sync_event::{SyncEventId, SyncEventSet, Word};
 
 /// Place of Intel's claims in a row.
@@ -41,7 +41,28 @@ const LINUX: Profile = Profile {
     exemptions: &[INT3],
     buffers: Buffers::DEFAULT,
     snoop: false,
+    only_at: &[],
+    text: Text::All,
 };
+
+/// What Linux does in order to serialize, of Intel's list. `sync_core()` (arch/x86/include/asm/sync_core.h) is SERIALIZE, or IRET-to-self; from 6.1 on it is
+/// nowhere CPUID. The function that stores through a mapping of its own writes CR3 twice (`__text_poke()`, arch/x86/kernel/alternative.c): its
+/// CPU serializes by that.
+/// CR0 is written where a processor starts: what it ran before it was put to sleep is gone.
+///
+/// Whatever else is on the list comes by the way: the kernel returns from an interrupt, switches to another task, empties its TLB, looks a feature up.
+const INTENDED: SyncEventSet = SyncEventSet::EMPTY
+    .with(events::IRET_TO_SELF)
+    .with(events::SERIALIZE)
+    .with(events::MOV_CR0)
+    .with(events::MOV_CR3)
+    .with(events::MOV_CR3_NOFLUSH)
+    .with(events::MOV_CR3_PTI)
+    .with(events::RESET)
+    .with(events::RESTORED);
+
+/// The function whose writes to CR3 are intended.
+const TEXT_POKE: &str = "__text_poke";
 
 /// All profiles. Names are stable.
 pub const PROFILES: &[Profile] = &[
@@ -64,6 +85,18 @@ pub const PROFILES: &[Profile] = &[
         name: "pti-blind",
         note: "linux-x86 without the CR3 writes of page-table isolation: what they hide",
         serializing: LINUX.serializing.without(events::MOV_CR3_PTI),
+        ..LINUX
+    },
+    Profile {
+        name: "no-luck",
+        note: "for the kernel's own text: only what it does in order to serialize",
+        serializing: INTENDED,
+        only_at: &[
+            OnlyAt { event: events::MOV_CR3, function: TEXT_POKE },
+            OnlyAt { event: events::MOV_CR3_NOFLUSH, function: TEXT_POKE },
+            OnlyAt { event: events::MOV_CR3_PTI, function: TEXT_POKE },
+        ],
+        text: Text::Kernel,
         ..LINUX
     },
     Profile { name: "coherent", note: "linux-x86 with every store snooped at once: the control", snoop: true, ..LINUX },

@@ -8,6 +8,7 @@ use crate::x86::known_findings::{KnownFinding, known_finding};
 use crate::x86::stack::Caller;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::hazard::{Kind, Write};
+use icsan_model::sync_origin::SyncOrigin;
 use icsan_model::vcpu::LastSync;
 use std::collections::{BTreeMap, HashMap};
 
@@ -43,6 +44,8 @@ pub struct Evidence {
     pub moved: bool,
     /// The vCPU's last serializing event.
     pub last_sync: Option<LastSync>,
+    /// What that one belonged to.
+    pub last_origin: Option<SyncOrigin>,
     /// The vCPU's epoch.
     pub epoch: Epoch,
     /// In which boot: each has its own place for the kernel.

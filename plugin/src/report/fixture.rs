@@ -9,6 +9,7 @@ use crate::qemu::install::Machine;
 use crate::x86::stack::Caller;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::hazard::{Kind, Write};
+use icsan_model::sync_origin::SyncOrigin;
 use icsan_model::vcpu::LastSync;
 use icsan_model::x86::{X86_64, events};
 
@@ -129,6 +130,7 @@ pub fn evidence(kind: Kind) -> Evidence {
         chain: vec![Caller { address: at("target", 0x8).0, sure: false }],
         moved: false,
         last_sync: Some(LastSync { event: Some(events::IRET), pc: Some(at("asm_sysvec_reschedule_ipi", 0x1a)), seq: Seq(700) }),
+        last_origin: Some(SyncOrigin::Function(at("asm_sysvec_reschedule_ipi", 0))),
         epoch: Epoch(41),
         marker: 0,
         unsynced: None,

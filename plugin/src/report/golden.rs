@@ -118,7 +118,7 @@ fn unsynced(missing: Missing, luck: Option<SyncAt>) -> Evidence {
 fn protocols_that_leave_a_vcpu_out() {
     let run = Run::new(&[], "");
     let between = Missing::Between(Step::Breakpoint, Step::Tail);
-    let by_chance = Some(SyncAt { event: events::IRET, pc: at("asm_sysvec_reschedule_ipi", 0x1a) });
+    let by_chance = Some(SyncAt { event: events::IRET, pc: at("asm_sysvec_reschedule_ipi", 0x1a), origin: None });
     hazard("unsynced-exposed", &run, Kind::Unsynced, unsynced(Missing::AtTheEnd, None));
     hazard("unsynced-lucky", &run, Kind::Unsynced, unsynced(between, by_chance));
     hazard("unsynced-noted", &Run::new(&["luck=note"], ""), Kind::Unsynced, unsynced(between, by_chance));
@@ -207,7 +207,7 @@ fn injected() {
     let mut trail = Trail::default();
     trail.push(at("patched", 0x10));
     trail.push(at("target", 0));
-    trail.end = Some(SyncAt { event: events::IRET, pc: at("asm_sysvec_reschedule_ipi", 0x1a) });
+    trail.end = Some(SyncAt { event: events::IRET, pc: at("asm_sysvec_reschedule_ipi", 0x1a), origin: None });
     let report = run.report();
     let record = known.trail(record, trail).unwrap().clone();
     same("injection", &injections::text(&report, &record), &[Object::injection(&report, &record)]);

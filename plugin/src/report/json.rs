@@ -173,6 +173,9 @@ pub struct LastSyncObject {
     pub event: &'static str,
     pub pc: Option<String>,
     pub symbol: Option<String>,
+    /// What it belonged to, where that is known: [`super::origin_name`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
 }
@@ -196,6 +199,9 @@ pub struct Summary<'a> {
     pub stores: Option<u64>,
     /// Changes of code that nobody was seen to make.
     pub unseen: Option<u64>,
+    /// Events that did not count for where they were, with `without=EVENT@SYMBOL` or `profile=no-luck`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<u64>,
     /// How many states were restored (`loadvm`), if any.
     #[serde(skip_serializing_if = "is_zero")]
     pub restored: u64,
@@ -355,6 +361,7 @@ impl<'a> Object<'a> {
                 event: sync.event.map_or("reset", |event| report.arch.event_name(event)),
                 pc: sync.pc.map(|pc| hex(pc.0)),
                 symbol: sync.pc.and_then(|pc| symbol(pc.0)),
+                origin: evidence.last_origin.map(|origin| super::origin_name(symbols, origin)),
                 seq: Some(sync.seq.0),
             }),
             epoch: evidence.epoch.0,
@@ -396,6 +403,7 @@ impl<'a> Object<'a> {
             serializing: super::text::events_met(report, counts).into_iter().collect(),
             stores: counts.stores.map(|stores| stores.stores),
             unseen: counts.stores.map(|stores| stores.unseen),
+            refused: counts.refused,
             restored: counts.restored,
             widened: counts.widened.map(|widened| Widened {
                 waits: widened.waits,

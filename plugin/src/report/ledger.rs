@@ -18,6 +18,9 @@ pub struct ReliedOn {
     pub event: &'static str,
     /// The function that it happened in, or its address.
     pub place: String,
+    /// What it belongs to, where that is known: the entry that an IRET returns from, or the function that wrote CR3 on its own behalf.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// All events without which the old code might still have been held.
     pub events: Vec<&'static str>,
     /// Do these executions hang on one kind of event alone?
@@ -28,7 +31,14 @@ pub struct ReliedOn {
     pub sites: usize,
 }
 
-type Key = (Option<String>, &'static str, String, SyncEventSet);
+type Key = (Option<String>, &'static str, String, Option<String>, SyncEventSet);
+
+impl ReliedOn {
+    /// Where it comes from, as far as is known: what follows the event's name in a sentence.
+    fn whence(&self) -> String {
+        self.origin.as_ref().map_or_else(|| format!("in {}", self.place), |origin| format!("of {origin}"))
+    }
+}
 
 /// The ledgers of all boots, the most frequent first.
 #[must_use]
@@ -41,6 +51,7 @@ pub fn rows(report: &Report<'_>, ledgers: &[(usize, Ledger)]) -> Vec<ReliedOn> {
             reliance.writer.map(|pc| function(pc.0)),
             report.arch.event_name(reliance.by.event),
             function(reliance.by.pc.0),
+            reliance.by.origin.map(|origin| super::origin_name(names, origin)),
             reliance.events,
         );
         let sum = sums.entry(key).or_default();
@@ -49,12 +60,16 @@ pub fn rows(report: &Report<'_>, ledgers: &[(usize, Ledger)]) -> Vec<ReliedOn> {
     }
     let mut rows: Vec<ReliedOn> = sums
         .into_iter()
-        .map(|((writer, event, place, events), (executions, sites))| {
+        .map(|((writer, event, place, origin, events), (executions, sites))| {
             let events: Vec<&'static str> = events.iter().map(|event| report.arch.event_name(event)).collect();
-            ReliedOn { writer, event, place, alone: events.len() == 1, events, executions, sites }
+            ReliedOn { writer, event, place, origin, alone: events.len() == 1, events, executions, sites }
         })
         .collect();
-    rows.sort_by(|a, b| b.executions.cmp(&a.executions).then_with(|| (&a.writer, a.event, &a.place).cmp(&(&b.writer, b.event, &b.place))));
+    rows.sort_by(|a, b| {
+        b.executions
+            .cmp(&a.executions)
+            .then_with(|| (&a.writer, a.event, &a.place, &a.origin).cmp(&(&b.writer, b.event, &b.place, &b.origin)))
+    });
     rows
 }
 
@@ -65,10 +80,10 @@ pub fn text(report: &Report<'_>, ledgers: &[(usize, Ledger)]) -> String {
     if rows.is_empty() {
         return "icsan: reliance: no vCPU ran code again after it had changed\n".to_owned();
     }
-    // People read it by writer, event and place; which other events would have to go, too, only as far as it is none.
-    let mut sums: BTreeMap<(Option<&str>, &str, &str), (u64, u64)> = BTreeMap::new();
+    // People read it by writer, event and origin, or place; which other events would have to go, too, only as far as it is none.
+    let mut sums: BTreeMap<(Option<&str>, &str, String), (u64, u64)> = BTreeMap::new();
     for row in &rows {
-        let sum = sums.entry((row.writer.as_deref(), row.event, &row.place)).or_default();
+        let sum = sums.entry((row.writer.as_deref(), row.event, row.whence())).or_default();
         sum.0 += row.executions;
         sum.1 += if row.alone { row.executions } else { 0 };
     }
@@ -80,7 +95,7 @@ pub fn text(report: &Report<'_>, ledgers: &[(usize, Ledger)]) -> String {
     );
     for ((writer, event, place), (executions, alone)) in sums.iter().take(SHOWN) {
         let writer = writer.unwrap_or("(writer unknown)");
-        text.push_str(&format!("icsan:   {writer:<24} {executions:>10} {alone:>20}  {event} in {place}\n"));
+        text.push_str(&format!("icsan:   {writer:<24} {executions:>10} {alone:>20}  {event} {place}\n"));
     }
     if sums.len() > SHOWN {
         let rest: u64 = sums[SHOWN..].iter().map(|(_, (executions, _))| executions).sum();

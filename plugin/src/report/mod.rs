@@ -29,6 +29,8 @@ use crate::widen::WidenCounts;
 use icsan_model::addr::Vcpu;
 use icsan_model::architecture::Architecture;
 use icsan_model::ledger::Ledger;
+use icsan_model::sync_origin::SyncOrigin;
+use icsan_symbols::Names;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -41,6 +43,15 @@ pub struct Report<'a> {
     pub config: &'a Config,
     /// What QEMU said.
     pub machine: &'a Machine,
+}
+
+/// What an event belongs to, for people and programs: a function, or how the kernel was entered.
+#[must_use]
+pub fn origin_name(names: Names<'_>, origin: SyncOrigin) -> String {
+    match origin {
+        SyncOrigin::Function(at) => names.resolve(at.0).map_or_else(|| at.to_string(), |resolved| resolved.name.to_owned()),
+        SyncOrigin::SystemCall => "a system call or a new task".to_owned(),
+    }
 }
 
 /// What the plugin holds on the heap, in bytes, and in its tables. QEMU's own memory, the slots among it, is not counted.
@@ -73,6 +84,8 @@ pub struct Counts {
     pub commits: Option<(u64, u64)>,
     /// What the commits of patching protocols came to; `None` in the light mode.
     pub coverage: Option<CoverageTable>,
+    /// Events that did not count for where they were; `None`: nobody asked for that.
+    pub refused: Option<u64>,
     /// How many states were restored.
     pub restored: u64,
     /// How writers waited; `None` without `widen`.
@@ -112,6 +125,7 @@ impl Default for Counts {
             ledger: None,
             commits: None,
             coverage: None,
+            refused: None,
             restored: 0,
             widened: None,
             emulator: None,

@@ -12,6 +12,7 @@ use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
 use icsan_model::architecture::Architecture;
 use icsan_model::hazard::Kind;
+use icsan_model::profile::Text;
 use icsan_symbols::Names;
 use std::fmt::Write;
 
@@ -56,7 +57,7 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     if let Some(unsynced) = &evidence.unsynced {
         let _ = writeln!(text, "{BAR}\nBUG: ICSAN: {} in {}", hazard.kind.name(), unsynced.title(evidence.vcpu, symbols));
         unsynced.text(&mut text, report, evidence, symbols);
-        serialized_last(&mut text, report, evidence, &name);
+        serialized_last(&mut text, report, evidence, symbols);
         let _ = writeln!(text, "rule: {}\n{BAR}", rule(hazard.kind, report.arch));
         return text;
     }
@@ -67,7 +68,7 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     candidates(&mut text, evidence, symbols);
     whereabouts(&mut text, &evidence.context, &evidence.chain, &name);
     writes(&mut text, report.config.writers, evidence, &name);
-    serialized_last(&mut text, report, evidence, &name);
+    serialized_last(&mut text, report, evidence, symbols);
     let _ = writeln!(text, "rule: {}", rule(hazard.kind, report.arch));
     if let Some(note) = note(report, hazard) {
         let _ = writeln!(text, "note: {note}");
@@ -76,15 +77,16 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     text
 }
 
-fn serialized_last(text: &mut String, report: &Report<'_>, evidence: &Evidence, name: &impl Fn(u64) -> String) {
+fn serialized_last(text: &mut String, report: &Report<'_>, evidence: &Evidence, symbols: Names<'_>) {
     let _ = match evidence.last_sync {
         Some(sync) => writeln!(
             text,
-            "vCPU {} last serialized at seq {}: {}{}; not since",
+            "vCPU {} last serialized at seq {}: {}{}{}; not since",
             evidence.vcpu,
             sync.seq,
             sync.event.map_or("reset", |event| report.arch.event_name(event)),
-            sync.pc.map(|pc| format!(" in {}", name(pc.0))).unwrap_or_default()
+            evidence.last_origin.map(|origin| format!(" of {}", super::origin_name(symbols, origin))).unwrap_or_default(),
+            sync.pc.map(|pc| format!(" in {}", name(symbols, pc.0))).unwrap_or_default()
         ),
         None => writeln!(text, "vCPU {} has not serialized since it started", evidence.vcpu),
     };
@@ -292,6 +294,16 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
     groups(&mut text, report, findings);
     let events: Vec<String> = events_met(report, counts).iter().map(|(name, count)| format!("{name} {count}")).collect();
     let _ = writeln!(text, "icsan: {} blocks translated; {} epochs: {}", counts.blocks, counts.epochs, events.join(", "));
+    if let Some(refused) = counts.refused {
+        let _ = writeln!(
+            text,
+            "icsan: {refused} more events did not count for where they were{}",
+            match profile.text {
+                Text::All => "",
+                Text::Kernel => "; programs were not judged: the profile is for the kernel's own text",
+            }
+        );
+    }
     if let Some(stores) = counts.stores {
         let _ = writeln!(
             text,

@@ -3,7 +3,7 @@
 use super::findings::{Evidence, Hazard};
 use super::json::{ContextObject, LastSyncObject, chain, context, hex};
 use super::text::{name, whereabouts, writes};
-use super::{Counts, Report};
+use super::{Counts, Report, origin_name};
 use crate::coverage::{Row, Tally};
 use crate::patching::{Context, Covering, Missing, Step};
 use crate::x86::stack::Caller;
@@ -126,6 +126,7 @@ impl Unsynced {
             event: report.arch.event_name(by.event),
             pc: Some(hex(by.pc.0)),
             symbol: symbol(by.pc.0),
+            origin: by.origin.map(|origin| origin_name(symbols, origin)),
             seq: None,
         });
         UnsyncedObject {
@@ -160,7 +161,10 @@ impl Unsynced {
             self.patcher
         );
         let _ = match self.luck {
-            Some(by) => writeln!(text, "  {} in {} did, by chance", report.arch.event_name(by.event), name(by.pc.0)),
+            Some(by) => {
+                let origin = by.origin.map(|origin| format!(" of {}", origin_name(symbols, origin))).unwrap_or_default();
+                writeln!(text, "  {}{origin} in {} did, by chance", report.arch.event_name(by.event), name(by.pc.0))
+            }
             None => writeln!(text, "  nothing else did either, so far"),
         };
         let held = match self.held {

@@ -73,9 +73,9 @@ impl Sanitizer {
         cpu: &CurrentCpu,
     ) -> Evidence {
         let holds = |(segment, change): &&Changed| self.flags.holds_since(vcpu, segment.slot).is_some_and(|since| since < *change);
-        let (last_sync, epoch) = self.vcpus.get(usize::from(vcpu.0)).map_or_else(Default::default, |state| {
+        let (last_sync, last_origin, epoch) = self.vcpus.get(usize::from(vcpu.0)).map_or_else(Default::default, |state| {
             let state = state.lock();
-            (state.last_sync, state.epoch)
+            (state.last_sync, state.last_origin, state.epoch)
         });
         let code = changed.first().map(|(segment, _)| segment.run().linear());
         let linear = asked.site.or(code).unwrap_or(asked.function);
@@ -106,6 +106,7 @@ impl Sanitizer {
             chain: Vec::new(),
             moved: false,
             last_sync,
+            last_origin,
             epoch,
             boot: self.config.symbols.boot(),
             marker: self.marker.load(Ordering::Relaxed),

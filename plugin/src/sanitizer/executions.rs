@@ -199,7 +199,7 @@ impl Sanitizer {
             let all_candidates = verdict.complete;
             hazards.extend(verdict.hazard.map(|hazard| {
                 let evidence = self.evidence_of_hazard(*hazard, side, cpu);
-                (evidence.0, Evidence { injected, all_candidates, ..evidence.1 })
+                (evidence.0, Evidence { injected, all_candidates, last_origin: state.last_origin, ..evidence.1 })
             }));
         }
         drop(state);
@@ -223,6 +223,7 @@ impl Sanitizer {
             chain: Vec::new(),
             moved: false,
             last_sync: state.last_sync,
+            last_origin: state.last_origin,
             epoch: state.epoch,
             boot: self.config.symbols.boot(),
             marker: self.marker.load(Ordering::Relaxed),
@@ -253,6 +254,7 @@ impl Sanitizer {
             writes: Some(hazard.writes),
             moved: hazard.remapped.is_some(),
             last_sync: hazard.last_sync,
+            last_origin: None,
             epoch: hazard.epoch,
             boot: self.config.symbols.boot(),
             marker: self.marker.load(Ordering::Relaxed),

@@ -61,6 +61,7 @@ impl Sanitizer {
             Some(boot) => say(&format!("boot {boot} begins here: {why}")),
             None => Gap::UnknownKernel.note(),
         }
+        self.origins.kernel_ended();
         if let Some(side) = &mut code.side {
             side.kernel_ended(ended);
             self.awaited.store(0, Ordering::Relaxed);

@@ -5,6 +5,8 @@ use crate::patching::{Awaited, Entry, Identity, Left};
 use crate::qemu::cpu::CurrentCpu;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::hazard::Kind;
+use icsan_model::sync_origin::SyncOrigin;
+use icsan_symbols::protocol;
 use std::sync::atomic::Ordering;
 
 impl Sanitizer {
@@ -15,11 +17,14 @@ impl Sanitizer {
         }
     }
 
-    /// `vcpu` enters the address space of the page table `to`, and leaves that of `from`.
-    pub fn enters_space(&self, vcpu: Vcpu, from: Option<u64>, to: u64) {
-        if let Some(side) = &mut self.code.lock().side {
-            side.patching().enter_space(vcpu, from, to);
-        }
+    /// `vcpu` enters the address space of the page table `to`, and leaves that of `from`. Answers with what it does so for, where that is a step of a patch.
+    pub fn enters_space(&self, vcpu: Vcpu, from: Option<u64>, to: u64) -> Option<SyncOrigin> {
+        let mut code = self.code.lock();
+        let patching = code.side.as_mut()?.patching();
+        patching.enter_space(vcpu, from, to);
+        let function = patching.innermost(vcpu)?;
+        let name = self.config.symbols.resolve(function.0)?.name;
+        (name == protocol::SWITCHES_SPACE).then_some(SyncOrigin::Function(function))
     }
 
     /// A task enters a protocol function. `sees` says what the vCPU's registers say of it, beyond what is known.

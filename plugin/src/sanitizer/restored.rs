@@ -161,6 +161,7 @@ impl Sanitizer {
                 let slots = u32::try_from(code.table.segments()).unwrap_or(u32::MAX);
                 self.flags.recheck((0..slots).map(SlotId));
                 self.flags.started().for_each(|vcpu| self.filter.forget(vcpu));
+                self.origins.restored();
                 if let Some(side) = &mut code.side {
                     let touched = side.restored(|| self.flags.next());
                     touched.iter().for_each(|touched| self.touch(touched));
@@ -198,7 +199,7 @@ impl Sanitizer {
         let mut state = state.lock();
         let seq = self.flags.begin_epoch(&slots);
         state.reset(event, seq);
-        self.ends_trail(&mut state, Some((current, SyncAt { event, pc: Linear(0) })));
+        self.ends_trail(&mut state, Some((current, SyncAt { event, pc: Linear(0), origin: None })));
         if let Some(repair) = self.repair {
             repair.next_epoch(current);
         }

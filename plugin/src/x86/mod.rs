@@ -2,6 +2,7 @@
 
 pub mod carry_out;
 mod death_point;
+mod entry_point;
 pub mod known_findings;
 mod marker;
 pub mod page_table;
@@ -40,6 +41,7 @@ pub struct Points {
     reset: reset_point::ResetPoint,
     protocol: protocol_point::ProtocolPoints,
     deaths: death_point::DeathPoints,
+    entries: entry_point::EntryPoints,
 }
 
 /// Does the plugin learn of the event at all? It watches instructions, resets, and restored states; interrupt delivery
@@ -183,6 +185,10 @@ impl Points {
     pub fn instrument(&self, instruction: &Instruction<'_>, before: Option<&[u8]>, sanitizer: &'static Sanitizer) {
         let bytes = instruction.bytes();
         let config = sanitizer.config();
+        // Before what looks at an IRET: an entry may be nothing else.
+        if config.writers {
+            self.entries.instrument(instruction, sanitizer);
+        }
         sync_point::instrument(instruction, sanitizer, may_synchronize(bytes, &config.profile) || config.writers && concerns_stores(bytes));
         self.marker.instrument(instruction, sanitizer);
         watch_gate::instrument(instruction, sanitizer);

@@ -99,7 +99,9 @@ impl Payload for EntryPoint {
         match self.role {
             Role::Switch => {
                 if let Some(next) = registers.rsi(cpu) {
-                    self.sanitizer.runs_task(vcpu.id(), registers.rdi(cpu), next);
+                    let previous = registers.rdi(cpu);
+                    self.sanitizer.origins.switches(vcpu.id(), previous, next);
+                    self.sanitizer.runs_task(vcpu.id(), previous, next);
                 }
             }
             Role::Function { meaning, pokes, chain } => {

@@ -10,6 +10,8 @@ use crate::qemu::translation::{Instruction, WordPayload};
 use crate::sanitizer::Sanitizer;
 use icsan_model::addr::Linear;
 use icsan_model::sync_event::SyncEventId;
+use icsan_model::sync_log::SyncAt;
+use icsan_model::sync_origin::SyncOrigin;
 use icsan_model::x86::classify::{Class, classify};
 use icsan_model::x86::{events, resolve};
 
@@ -30,7 +32,7 @@ impl WordPayload for FixedPoint {
     fn fire(word: u64, vcpu: &CurrentVcpu, _cpu: &CurrentCpu) {
         let PointWord { at, tag } = PointWord::from_bits(word);
         if let Some(sanitizer) = Sanitizer::the_one() {
-            sanitizer.synchronizes(vcpu, SyncEventId(tag), at);
+            sanitizer.synchronizes(vcpu, SyncAt { event: SyncEventId(tag), pc: at, origin: None });
         }
     }
 }
@@ -92,21 +94,21 @@ impl WordPayload for ResolvedPoint {
         let Some(sanitizer) = Sanitizer::the_one() else { return };
         let PointWord { at, tag } = PointWord::from_bits(word);
         let point = Self { pc: at, form: Form::from_tag(tag) };
-        let event = match point.form {
-            Form::Iret64 { len } => point.iret(cpu, len),
+        let (event, origin) = match point.form {
+            Form::Iret64 { len } => point.iret(vcpu, cpu, sanitizer, len),
             // Only the 64-bit form is told apart: its frame lies at RSP, while older modes add a segment base that QEMU does not show.
-            Form::IretOlder => events::IRET,
-            Form::Wrmsr => wrmsr(cpu, sanitizer),
+            Form::IretOlder => (events::IRET, None),
+            Form::Wrmsr => (wrmsr(cpu, sanitizer), None),
             Form::MovCr3 { register } => {
-                let event = mov_cr3(cpu, register);
-                if let Some(new) = Registers::get().general(cpu, register) {
+                let new = Registers::get().general(cpu, register);
+                let origin = new.and_then(|new| {
                     let from = Registers::get().cr3(cpu).map(page_table::of_cr3);
-                    sanitizer.enters_space(vcpu.id(), from, page_table::of_cr3(new));
-                }
-                event
+                    sanitizer.enters_space(vcpu.id(), from, page_table::of_cr3(new))
+                });
+                (mov_cr3(cpu, register), origin)
             }
         };
-        sanitizer.synchronizes(vcpu, event, point.pc);
+        sanitizer.synchronizes(vcpu, SyncAt { event, pc: point.pc, origin });
     }
 }
 
@@ -125,17 +127,22 @@ impl MayDivertWord for EmulatedPoint {
 }
 
 impl ResolvedPoint {
-    fn iret(self, cpu: &CurrentCpu, len: u8) -> SyncEventId {
+    fn iret(self, vcpu: &CurrentVcpu, cpu: &CurrentCpu, sanitizer: &Sanitizer, len: u8) -> (SyncEventId, Option<SyncOrigin>) {
         let registers = Registers::get();
         let frame = || {
-            let frame = u128::from_le_bytes(cpu.bytes(registers.rsp(cpu)?)?);
-            Some((frame as u64, (frame >> 64) as u64, registers.cs(cpu)?))
+            let rsp = registers.rsp(cpu)?;
+            let frame = u128::from_le_bytes(cpu.bytes(rsp)?);
+            Some((rsp, frame as u64, (frame >> 64) as u64, registers.cs(cpu)?))
         };
-        match frame() {
-            Some((target, new_cs, cs)) => resolve::iret(self.pc, len, target, (new_cs ^ cs) & 3 == 0),
-            // Not readable: the IRET will fault. `iret` is what the stricter profiles do not count.
-            None => events::IRET,
-        }
+        // Not readable: the IRET will fault. `iret` is what the stricter profiles do not count.
+        let Some((rsp, target, new_cs, cs)) = frame() else { return (events::IRET, None) };
+        let event = resolve::iret(self.pc, len, target, (new_cs ^ cs) & 3 == 0);
+        let origin = match (event == events::IRET && cs & 3 == 0, new_cs & 3 == 0) {
+            (false, _) => None,
+            (true, true) => sanitizer.origins.returns_to_kernel(rsp),
+            (true, false) => sanitizer.origins.returns_to_user(vcpu.id()),
+        };
+        (event, origin)
     }
 }
 

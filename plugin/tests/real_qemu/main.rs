@@ -15,6 +15,7 @@ mod keys;
 mod lab;
 mod long_sector;
 mod machine;
+mod origins;
 mod places;
 mod recording;
 mod refusals;

@@ -1,0 +1,90 @@
+//! Where interrupts and exceptions enter the kernel, and where a task ends: what [`crate::origins`] is told.
+
+use super::registers::Registers;
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
+use crate::qemu::locks::RwLock;
+use crate::qemu::translation::{Instruction, Payload};
+use crate::sanitizer::Sanitizer;
+use icsan_model::addr::Linear;
+use icsan_symbols::entries::{KernelEntry, entry_of};
+use rustc_hash::FxHashMap;
+
+/// The function that a task runs at its end, and that does not return (kernel/exit.c).
+const LAST_WORDS: &str = "do_task_dead";
+
+/// The callbacks that exist so far.
+#[derive(Debug, Default)]
+pub struct EntryPoints {
+    points: RwLock<Points>,
+}
+
+/// Those of the kernel that runs, by runtime address.
+#[derive(Clone, Copy, Debug, Default)]
+struct Points {
+    /// For which offset of the kernel they are.
+    offset: Option<u64>,
+    /// They are never freed: translated blocks point at the callbacks. There are no more of them than boots ([`icsan_symbols::MAX_BOOTS`]).
+    by_address: Option<&'static FxHashMap<u64, EntryPoint>>,
+}
+
+#[derive(Debug)]
+struct EntryPoint {
+    sanitizer: &'static Sanitizer,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Enters { entry: &'static KernelEntry, number: u8 },
+    Dies,
+}
+
+impl Payload for EntryPoint {
+    fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
+        let origins = &self.sanitizer.origins;
+        let What::Enters { entry, number } = self.what else { return origins.dies(vcpu.id()) };
+        let Some(frame) = Registers::get().rsp(cpu).map(|rsp| rsp.wrapping_add(entry.pushed)) else { return };
+        // The saved code segment lies above the saved RIP.
+        match cpu.bytes(frame.wrapping_add(8)).map(u64::from_le_bytes) {
+            Some(cs) if cs & 3 != 0 => origins.enters_from_user(vcpu.id(), number),
+            Some(_) => origins.enters_from_kernel(frame.wrapping_sub(entry.moves), number),
+            None => {}
+        }
+    }
+}
+
+impl EntryPoints {
+    fn points(&self, sanitizer: &'static Sanitizer) -> Option<&'static FxHashMap<u64, EntryPoint>> {
+        let symbols = &sanitizer.config().symbols;
+        let offset = symbols.offset()?;
+        let known = *self.points.read();
+        // A kernel may be where the one before it was.
+        if known.offset == Some(offset) && sanitizer.origins.known() {
+            return known.by_address;
+        }
+        let mut points = self.points.write();
+        if points.offset != Some(offset) || !sanitizer.origins.known() {
+            let runtime = |link: u64| Linear(link.wrapping_add(offset));
+            let entries = symbols.kernel_table()?.symbols().filter_map(|symbol| Some((runtime(symbol.addr), entry_of(symbol.name)?)));
+            let entries: FxHashMap<Linear, &KernelEntry> = entries.collect();
+            let addresses: Vec<Linear> = entries.keys().copied().collect();
+            let point = |(at, number): (Linear, u8)| {
+                let what = What::Enters { entry: entries.get(&at)?, number };
+                Some((at.0, EntryPoint { sanitizer, what }))
+            };
+            let last = symbols.runtime_address_of(LAST_WORDS).map(|at| (at, EntryPoint { sanitizer, what: What::Dies }));
+            let by_address = sanitizer.origins.learn(&addresses).into_iter().filter_map(point).chain(last).collect();
+            *points = Points { offset: Some(offset), by_address: Some(Box::leak(Box::new(by_address))) };
+        }
+        points.by_address
+    }
+
+    /// Puts the callback on the instruction if it is the first one of an entry.
+    pub fn instrument(&self, instruction: &Instruction<'_>, sanitizer: &'static Sanitizer) {
+        if instruction.linear.0 >> 63 == 1
+            && let Some(point) = self.points(sanitizer).and_then(|points| points.get(&instruction.linear.0))
+        {
+            instruction.on_execute(point, true);
+        }
+    }
+}
