@@ -110,7 +110,7 @@ pub struct HazardObject<'a> {
     pub note: Option<&'static str>,
     /// Of the kind `unsynced`: the protocol, and what it did not do. `pc` is then the first address that it patched.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub unsynced: Option<UnsyncedObject>,
+    pub unsynced: Option<Box<UnsyncedObject>>,
 }
 
 /// One byte string that the vCPU may execute.
@@ -373,7 +373,7 @@ impl<'a> Object<'a> {
             known: hazard.known.map(|known| known.page),
             group: hazard.group.map(|group| group.0),
             note: super::text::note(report, hazard),
-            unsynced: evidence.unsynced.as_ref().map(|unsynced| unsynced.object(report, hazard.is_one_more(), symbols)),
+            unsynced: evidence.unsynced.as_ref().map(|unsynced| Box::new(unsynced.object(report, hazard.is_one_more(), symbols))),
         })
     }
 
