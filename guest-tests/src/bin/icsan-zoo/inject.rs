@@ -16,7 +16,8 @@ pub fn keys(inject: Inject) -> [String; 2] {
 pub fn boots(rows: &[Row]) -> Vec<Inject> {
     let mut boots: Vec<Inject> = Vec::new();
     for inject in [Inject::Stale, Inject::Torn] {
-        if rows.iter().any(|row| row.visible.is_none_or(|visible| visible == inject)) {
+        let shows = |row: &&Row| !row.is_of_commits() && row.visible.is_none_or(|visible| visible == inject);
+        if rows.iter().any(|row| shows(&row)) {
             boots.push(inject);
         }
     }

@@ -173,20 +173,18 @@ mod tests {
 
     #[test]
     fn kind_executor_site_and_writer_count() {
-        let right = evidence(Kind::Unserialized, 1, SITE, COPY, "key");
+        let right = evidence(Kind::Stale, 1, SITE, COPY, "key");
         assert_eq!(key(std::slice::from_ref(&right), Mode::Full), None);
         assert!(key(&[], Mode::Full).unwrap().contains("silent"));
-        assert!(key(&[evidence(Kind::Stale, 1, SITE, COPY, "key")], Mode::Full).unwrap().contains("should be unserialized"));
-        assert!(key(&[evidence(Kind::Unserialized, 0, SITE, COPY, "key")], Mode::Full).unwrap().contains("on vCPU 1"));
+        assert!(key(&[evidence(Kind::Unserialized, 1, SITE, COPY, "key")], Mode::Full).unwrap().contains("should be stale"));
+        assert!(key(&[evidence(Kind::Stale, 0, SITE, COPY, "key")], Mode::Full).unwrap().contains("on vCPU 1"));
         assert!(
-            key(&[evidence(Kind::Unserialized, 1, SITE, "strcpy/arch_jump_label_transform_queue", "key")], Mode::Full)
+            key(&[evidence(Kind::Stale, 1, SITE, "strcpy/arch_jump_label_transform_queue", "key")], Mode::Full)
                 .unwrap()
                 .contains("put down to")
         );
         assert!(
-            key(&[evidence(Kind::Unserialized, 1, SITE, "memcpy/text_poke_finish", "key")], Mode::Full)
-                .unwrap()
-                .contains("in text_poke_finish")
+            key(&[evidence(Kind::Stale, 1, SITE, "memcpy/text_poke_finish", "key")], Mode::Full).unwrap().contains("in text_poke_finish")
         );
         let mut by_executor = right.clone();
         by_executor.writes[0].vcpu = Some(1);
@@ -195,7 +193,7 @@ mod tests {
         assert_eq!(key(&[right.clone(), elsewhere.clone()], Mode::Full), None, "this bug is everywhere");
         assert!(key(&[elsewhere], Mode::Full).is_some());
         // Not this workload's, and the emulator's own.
-        assert!(key(&[evidence(Kind::Unserialized, 1, SITE, COPY, "batch")], Mode::Full).unwrap().contains("silent"));
+        assert!(key(&[evidence(Kind::Stale, 1, SITE, COPY, "batch")], Mode::Full).unwrap().contains("silent"));
         assert!(key(&[evidence(Kind::Emulator, 1, SITE, COPY, "key")], Mode::Full).unwrap().contains("silent"));
     }
 
