@@ -4,6 +4,7 @@
 use crate::boot_sector::{BootSector, Ending, KIND};
 use crate::lab::{Lab, Qemu};
 use crate::machine::{Guest, Machine, SOON};
+use crate::syscall_sector::{Program, SyscallSector};
 use iced_x86::code_asm::*;
 use iced_x86::{BlockEncoderOptions, IcedError};
 
@@ -137,6 +138,40 @@ fn a_guest_goes_on_where_it_migrated_to_and_where_it_came_from() {
             let report = guest.report();
             assert_eq!(report.hazards.len(), 1, "QEMU {}\n{}", qemu.version, guest.outputs());
             assert_eq!((&report.hazards[0]["kind"], &report.summary()["complete"]), (&KIND.into(), &true.into()), "{}", guest.outputs());
+        }
+    }
+}
+
+/// A kernel tells where it is when it boots. Where a guest comes from elsewhere, whose programs go on, that was not
+/// seen: it is said, counted, and makes the report incomplete, so that it proves nothing.
+#[test]
+fn a_kernel_that_came_from_elsewhere_has_no_names() {
+    let lab = Lab::open();
+    for qemu in &lab.qemus {
+        let machine = || {
+            let machine = Machine::pc(&lab, qemu).report().keys("exitcode=7");
+            let (disk, map) = (machine.file("disk"), machine.file("System.map"));
+            let sector = SyscallSector::new(Program::Calls);
+            sector.write_disk(&disk);
+            sector.write_symbols(&map);
+            let drive = format!("file={},format=raw,snapshot=on", disk.display());
+            machine.arguments(&["-drive", &drive]).path_key("symbols", &map)
+        };
+        let mut guest = machine().launch();
+        changes(&mut guest);
+        let file = guest.file("state");
+        guest.monitor(&format!("migrate file:{}", file.display()));
+        let mut there = machine().arguments(&["-incoming", &format!("file:{}", file.display())]).launch();
+        changes(&mut there);
+        for (guest, seen) in [(&mut guest, true), (&mut there, false)] {
+            guest.monitor("quit");
+            assert_eq!(guest.exit_code(SOON * 2), if seen { 0 } else { 125 }, "{}", guest.outputs());
+            let (report, context) = (guest.report(), format!("QEMU {}\n{}", qemu.version, guest.outputs()));
+            let summary = report.summary();
+            assert_eq!((&summary["complete"], summary["kaslr"].is_string()), (&seen.into(), seen), "{context}");
+            assert_eq!(summary["dropped_by"]["names"].as_u64().is_some_and(|names| names > 0), !seen, "{context}");
+            let said = "incomplete from here on: programs run, and where the kernel is was not found out";
+            assert_eq!(guest.stderr().matches(said).count(), usize::from(!seen), "at once, and once: {context}");
         }
     }
 }
