@@ -10,6 +10,7 @@ mod emulator;
 mod endings;
 mod golden;
 mod high_sector;
+mod initramfs;
 mod inject;
 mod keys;
 mod lab;

@@ -2,8 +2,9 @@
 //! ever.
 
 use crate::boot_sector::{BootSector, Ending, KIND};
+use crate::initramfs::{self, FLIPPED};
 use crate::lab::{Lab, Qemu};
-use crate::machine::{Guest, Machine, SOON};
+use crate::machine::{BOOT, Guest, Machine, SOON};
 use crate::syscall_sector::{Program, SyscallSector};
 use iced_x86::code_asm::*;
 use iced_x86::{BlockEncoderOptions, IcedError};
@@ -173,5 +174,44 @@ fn a_kernel_that_came_from_elsewhere_has_no_names() {
             let said = "incomplete from here on: programs run, and where the kernel is was not found out";
             assert_eq!(guest.stderr().matches(said).count(), usize::from(!seen), "at once, and once: {context}");
         }
+    }
+}
+
+/// Waits until the kernel has changed its own code again, there and back.
+fn flips(guest: &mut Guest) {
+    let flipped = |guest: &Guest| guest.serial().matches(FLIPPED).count();
+    let before = flipped(guest);
+    guest.wait_until("changes of the kernel's code", BOOT * 2, |guest| flipped(guest) > before + 2);
+}
+
+/// Debian's kernel, which flips a static key at full rate on two vCPUs, is a healthy one, wherever it is restored to.
+#[test]
+fn a_kernel_that_is_restored_six_times_is_no_hazard() {
+    let lab = Lab::open();
+    for qemu in &lab.qemus {
+        let machine = Machine::pc(&lab, qemu).arguments(&["-m", "256"]).kernel(&lab.kernel_6_12, "loglevel=4");
+        let machine = machine.path_key("symbols", &lab.kernel_6_12).keys("exitcode=7").report();
+        let (disk, initramfs) = (machine.file("disk"), machine.file("initramfs"));
+        std::fs::write(&disk, vec![0; 1 << 20]).unwrap();
+        initramfs::write(&initramfs);
+        // QEMU keeps what the guest writes to the disk, and snapshots, in a qcow2 file of its own.
+        let drive = format!("file={},format=raw,snapshot=on", disk.display());
+        let arguments = ["-drive", &drive, "-initrd", initramfs.to_str().unwrap()];
+        let mut guest = machine.arguments(&arguments).launch();
+        flips(&mut guest);
+        guest.monitor("savevm a");
+        for _ in 0..6 {
+            flips(&mut guest);
+            guest.monitor("loadvm a");
+        }
+        flips(&mut guest);
+        guest.monitor("quit");
+        assert_eq!(guest.exit_code(BOOT * 2), 0, "QEMU {}\n{}", qemu.version, guest.outputs());
+        assert!(!guest.stderr().contains("BUG"), "QEMU {}: {}", qemu.version, guest.outputs());
+        let (report, context) = (guest.report(), format!("QEMU {}\n{}", qemu.version, guest.outputs()));
+        let summary = report.summary();
+        assert_eq!((&summary["restored"], &summary["complete"], &summary["known"]), (&6.into(), &true.into(), &1.into()), "{context}");
+        assert_eq!((&summary["hazards"], summary["kaslr"].is_string()), (&serde_json::json!({}), true), "{context}");
+        assert!(summary["commits"].as_u64() > Some(20), "{context}");
     }
 }
