@@ -8,7 +8,8 @@ use icsan_model::decode::Decode;
 use icsan_model::detector::changes::{Changes, Settling, Told, ToldOf};
 use icsan_model::detector::flags::{Flag, Flags, OwnBoard, Rules, Segment};
 use icsan_model::event::Store;
-use icsan_model::history::{History, Place};
+use icsan_model::hazard::Kind;
+use icsan_model::history::{History, Place, Question, Ran};
 use icsan_model::light::CodeRun;
 use icsan_model::memory::PAGE;
 use icsan_model::strategies::Toy;
@@ -279,4 +280,43 @@ fn what_memory_holds_is_what_is_known_whatever_was_told() {
     assert_eq!((writer(&history), changes.unsettled()), (Some(None), 1));
     assert_eq!(changes.tell(history.memory(), Phys(0x2000), &[6], Duration::ZERO), late(3));
     assert!(changes.unsettled() == 0 && changes.untrue(second, second).is_empty());
+}
+
+/// vCPU 0 ran an instruction and stored to it by the address that it runs from. Is it a hazard to run it again after
+/// `then`?
+fn own_store_is_hazard(then: impl FnOnce(&mut History)) -> bool {
+    let (mut history, ..) = past();
+    let (at, phys) = (Linear(0x7100), Phys(0x2100));
+    let store = |byte| Store { vcpu: Some(Vcpu(0)), pc: Some(Linear(0x7200)), linear: Some(at), phys, bytes: vec![byte] };
+    history.store(Seq(2), store(6), Epoch(1));
+    then(&mut history);
+    let place = Place { second: None, ..PLACE };
+    let (before, now) = (CodeRun::new(at, &[0], &[1]), CodeRun::new(at, &[6], &[1]));
+    let ran = [Ran { run: &before, place, since: Seq(1) }];
+    let question = Question { vcpu: Vcpu(0), run: &now, place, ran: &ran, last_sync: None, epoch: Epoch(1), now: Seq(9) };
+    let judged = history.judge(&question);
+    let kinds: Vec<_> = judged.iter().filter_map(|judged| judged.verdict.hazard.as_ref()).map(|hazard| hazard.kind).collect();
+    assert!(kinds.iter().all(|kind| *kind == Kind::Smc), "{kinds:?}");
+    !kinds.is_empty()
+}
+
+#[test]
+fn a_branch_makes_visible_what_its_own_vcpu_stored_before_it() {
+    assert!(own_store_is_hazard(|history| assert!(history.awaits_branch(Vcpu(0), Epoch(1)))));
+    assert!(!own_store_is_hazard(|history| {
+        history.branch(Vcpu(0), Epoch(1));
+        assert!(!history.awaits_branch(Vcpu(0), Epoch(1)));
+    }));
+    assert!(own_store_is_hazard(|history| {
+        assert!(!history.awaits_branch(Vcpu(1), Epoch(1)));
+        history.branch(Vcpu(1), Epoch(1));
+    }));
+    // The one before the branch is visible, the one after it awaits the next.
+    assert!(own_store_is_hazard(|history| {
+        history.branch(Vcpu(0), Epoch(1));
+        for (seq, byte) in [(3, 12), (4, 6)] {
+            let again = Store { vcpu: Some(Vcpu(0)), pc: None, linear: Some(Linear(0x7100)), phys: Phys(0x2100), bytes: vec![byte] };
+            history.store(Seq(seq), again, Epoch(1));
+        }
+    }));
 }

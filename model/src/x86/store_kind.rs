@@ -142,6 +142,8 @@ pub fn store_kind(bytes: &[u8]) -> StoreKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, OpKind};
+    use std::collections::{BTreeMap, BTreeSet};
 
     fn results(kind: StoreKind, len: u8, loaded: u128, stored: u128, atomic: bool) -> Vec<u128> {
         kind.results(Access { stored, loaded: Some(loaded), len, atomic }).collect()
@@ -205,5 +207,51 @@ mod tests {
         for (bytes, kind) in cases {
             assert_eq!(store_kind(bytes), *kind, "{bytes:02x?}");
         }
+    }
+
+    /// What TCG carries out for an instruction with a LOCK prefix, by its name.
+    fn kind_by_name(mnemonic: Mnemonic) -> Option<StoreKind> {
+        match mnemonic {
+            Mnemonic::Add | Mnemonic::Adc | Mnemonic::Sub | Mnemonic::Sbb => Some(Add),
+            Mnemonic::Inc | Mnemonic::Dec | Mnemonic::Xadd => Some(Add),
+            Mnemonic::And | Mnemonic::Btr => Some(And),
+            Mnemonic::Or | Mnemonic::Bts => Some(Or),
+            Mnemonic::Xor | Mnemonic::Btc | Mnemonic::Not => Some(Xor),
+            Mnemonic::Neg | Mnemonic::Cmpxchg | Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b => Some(Compare),
+            Mnemonic::Xchg => Some(Plain),
+            _ => None,
+        }
+    }
+
+    /// The decoder knows which instructions take LOCK: each has the kind that its name says, and no other instruction has
+    /// one, but for MOVBE.
+    #[test]
+    fn every_row_is_what_the_decoder_says() {
+        let mut met: BTreeMap<&str, BTreeSet<Code>> = BTreeMap::new();
+        for (bits, prefixes) in [(32, &[][..]), (64, &[]), (64, &[0x48]), (32, &[0x66]), (64, &[0x66])] {
+            for (lock, map) in [&[][..], &[0xf0]].into_iter().flat_map(|lock| [&[][..], &[0x0f], &[0x0f, 0x38]].map(|map| (lock, map))) {
+                for (opcode, modrm) in (0..=u8::MAX).flat_map(|opcode| (0..=u8::MAX).map(move |modrm| (opcode, modrm))) {
+                    // REX stands right before the opcode.
+                    let bytes = [lock, prefixes, map, &[opcode, modrm], &[0x11; 10]].concat();
+                    let instruction = Decoder::new(bits, &bytes, DecoderOptions::NONE).decode();
+                    if instruction.is_invalid() {
+                        continue;
+                    }
+                    let (mnemonic, bytes) = (instruction.mnemonic(), &bytes[..instruction.len()]);
+                    let (name, kind) = if instruction.has_lock_prefix() {
+                        let known = kind_by_name(mnemonic);
+                        ("LOCK", known.unwrap_or_else(|| panic!("{mnemonic:?} takes LOCK")))
+                    } else if mnemonic == Mnemonic::Movbe && instruction.op0_kind() == OpKind::Memory {
+                        ("MOVBE", Swapped)
+                    } else {
+                        ("no", Plain)
+                    };
+                    assert_eq!(store_kind(bytes), kind, "{instruction:?}, {bits} bits: {bytes:02x?}");
+                    met.entry(name).or_default().insert(instruction.code());
+                }
+            }
+        }
+        // MOVBE of 16, 32 and 64 bits; what takes LOCK.
+        assert_eq!((met["MOVBE"].len(), met["LOCK"].len()), (3, 132));
     }
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Where the firmware puts it.
-const ORIGIN: u16 = 0x7c00;
+pub const ORIGIN: u16 = 0x7c00;
 /// A disk that is large enough for every machine.
 const DISK: usize = 1 << 20;
 

@@ -4,8 +4,6 @@ use crate::boot_sector::{BootSector, Ending, KIND, LIGHT_KIND, NEW, OLD, SITES};
 use crate::lab::{Lab, Qemu};
 use crate::machine::{BOOT, Guest, Machine, SOON};
 use crate::report::Report;
-use iced_x86::code_asm::*;
-use iced_x86::{BlockEncoderOptions, IcedError};
 
 /// Boots the boot sector with these keys to its end.
 fn run(lab: &Lab, qemu: &Qemu, keys: &str) -> (Guest, Report) {
@@ -259,75 +257,6 @@ fn start_and_stop_at_a_kernels_symbols() {
             let report = guest.report();
             assert_eq!(report.sites(), [""; 0], "QEMU {}, `{keys}`\n{}", qemu.version, guest.outputs());
             assert_eq!(report.summary()["complete"], true, "QEMU {}, `{keys}`\n{}", qemu.version, guest.outputs());
-        }
-    }
-}
-
-/// 16-bit code that stores into an instruction ahead of it on the same line, which it executed before. `fault`: in
-/// between a division fails; its handler returns to it by IRET.
-fn own_store_ahead(fault: bool) -> BootSector {
-    let assemble = |site: i32, handler: i32| {
-        let mut a = CodeAssembler::new(16)?;
-        let (mut top, mut over) = (a.create_label(), a.create_label());
-        let (mut at_site, mut at_handler, mut end) = (a.create_label(), a.create_label(), a.create_label());
-        a.cli()?;
-        // The site is to lie in one chunk.
-        a.nops_with_size(2)?;
-        a.xor(ax, ax)?;
-        a.mov(ds, ax)?;
-        a.mov(ss, ax)?;
-        a.mov(sp, 0x7c00)?;
-        a.mov(word_ptr(0), handler)?;
-        a.mov(word_ptr(2), 0)?;
-        a.mov(si, 2)?;
-        a.set_label(&mut top)?;
-        a.xor(cx, cx)?;
-        a.cmp(si, 1)?;
-        a.jne(over)?;
-        a.mov(dword_ptr((site + 2) as u64), 0x2222_2222)?;
-        a.set_label(&mut over)?;
-        a.mov(ax, 1)?;
-        if fault {
-            a.div(cl)?;
-        } else {
-            a.nops_with_size(2)?;
-        }
-        a.set_label(&mut at_site)?;
-        a.mov(eax, 0x1111_1111)?;
-        a.dec(si)?;
-        a.jne(top)?;
-        a.jmp(end)?;
-        a.set_label(&mut at_handler)?;
-        a.mov(cl, 1)?;
-        a.iret()?;
-        a.set_label(&mut end)?;
-        a.nop()?;
-        let done = a.assemble_options(0x7c00, BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS)?;
-        let address = |label| done.label_ip(label).map(|ip| ip as i32);
-        Ok::<_, IcedError>((address(&at_site)?, address(&at_handler)?, done.inner.code_buffer))
-    };
-    let (site, handler, _) = assemble(0x7c40, 0x7c40).unwrap();
-    let (again, _, code) = assemble(site, handler).unwrap();
-    assert_eq!((again, site % 16), (site, 0));
-    BootSector::of(code, Ending::PowerOff)
-}
-
-/// A return from a fault's handler makes an own store visible, whatever the profile counts; without the fault nothing
-/// does.
-#[test]
-fn a_return_is_a_branch_whatever_serializes() {
-    let lab = Lab::open();
-    for qemu in &lab.qemus {
-        for (fault, keys, expected) in [
-            (true, "profile=fred", 0),
-            (true, "without=iret+iret-to-self", 0),
-            (false, "profile=fred", 1),
-            (false, "without=iret+iret-to-self", 1),
-        ] {
-            let mut guest = Machine::pc(&lab, qemu).sector(&own_store_ahead(fault)).keys(keys).report().launch();
-            assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
-            let kinds: Vec<_> = guest.report().hazards.iter().map(|hazard| hazard["kind"].clone()).collect();
-            assert_eq!(kinds, vec![KIND; expected], "QEMU {}, {keys}, fault: {fault}\n{}", qemu.version, guest.outputs());
         }
     }
 }

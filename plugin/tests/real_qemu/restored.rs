@@ -2,8 +2,10 @@
 //! ever.
 
 use crate::boot_sector::{BootSector, Ending, KIND};
+use crate::initramfs::{self, FLIPPED};
 use crate::lab::{Lab, Qemu};
-use crate::machine::{Guest, Machine, SOON};
+use crate::machine::{BOOT, Guest, Machine, SOON};
+use crate::syscall_sector::{Program, SyscallSector};
 use iced_x86::code_asm::*;
 use iced_x86::{BlockEncoderOptions, IcedError};
 
@@ -138,5 +140,78 @@ fn a_guest_goes_on_where_it_migrated_to_and_where_it_came_from() {
             assert_eq!(report.hazards.len(), 1, "QEMU {}\n{}", qemu.version, guest.outputs());
             assert_eq!((&report.hazards[0]["kind"], &report.summary()["complete"]), (&KIND.into(), &true.into()), "{}", guest.outputs());
         }
+    }
+}
+
+/// A kernel tells where it is when it boots. Where a guest comes from elsewhere, whose programs go on, that was not
+/// seen: it is said, counted, and makes the report incomplete, so that it proves nothing.
+#[test]
+fn a_kernel_that_came_from_elsewhere_has_no_names() {
+    let lab = Lab::open();
+    for qemu in &lab.qemus {
+        let machine = || {
+            let machine = Machine::pc(&lab, qemu).report().keys("exitcode=7");
+            let (disk, map) = (machine.file("disk"), machine.file("System.map"));
+            let sector = SyscallSector::new(Program::Calls);
+            sector.write_disk(&disk);
+            sector.write_symbols(&map);
+            let drive = format!("file={},format=raw,snapshot=on", disk.display());
+            machine.arguments(&["-drive", &drive]).path_key("symbols", &map)
+        };
+        let mut guest = machine().launch();
+        changes(&mut guest);
+        let file = guest.file("state");
+        guest.monitor(&format!("migrate file:{}", file.display()));
+        let mut there = machine().arguments(&["-incoming", &format!("file:{}", file.display())]).launch();
+        changes(&mut there);
+        for (guest, seen) in [(&mut guest, true), (&mut there, false)] {
+            guest.monitor("quit");
+            assert_eq!(guest.exit_code(SOON * 2), if seen { 0 } else { 125 }, "{}", guest.outputs());
+            let (report, context) = (guest.report(), format!("QEMU {}\n{}", qemu.version, guest.outputs()));
+            let summary = report.summary();
+            assert_eq!((&summary["complete"], summary["kaslr"].is_string()), (&seen.into(), seen), "{context}");
+            assert_eq!(summary["dropped_by"]["names"].as_u64().is_some_and(|names| names > 0), !seen, "{context}");
+            let said = "incomplete from here on: programs run, and where the kernel is was not found out";
+            assert_eq!(guest.stderr().matches(said).count(), usize::from(!seen), "at once, and once: {context}");
+        }
+    }
+}
+
+/// Waits until the kernel has changed its own code again, there and back.
+fn flips(guest: &mut Guest) {
+    let flipped = |guest: &Guest| guest.serial().matches(FLIPPED).count();
+    let before = flipped(guest);
+    guest.wait_until("changes of the kernel's code", BOOT * 2, |guest| flipped(guest) > before + 2);
+}
+
+/// Debian's kernel, which flips a static key at full rate on two vCPUs, is a healthy one, wherever it is restored to.
+#[test]
+fn a_kernel_that_is_restored_six_times_is_no_hazard() {
+    let lab = Lab::open();
+    for qemu in &lab.qemus {
+        let machine = Machine::pc(&lab, qemu).arguments(&["-m", "256"]).kernel(&lab.kernel_6_12, "loglevel=4");
+        let machine = machine.path_key("symbols", &lab.kernel_6_12).keys("exitcode=7").report();
+        let (disk, initramfs) = (machine.file("disk"), machine.file("initramfs"));
+        std::fs::write(&disk, vec![0; 1 << 20]).unwrap();
+        initramfs::write(&initramfs);
+        // QEMU keeps what the guest writes to the disk, and snapshots, in a qcow2 file of its own.
+        let drive = format!("file={},format=raw,snapshot=on", disk.display());
+        let arguments = ["-drive", &drive, "-initrd", initramfs.to_str().unwrap()];
+        let mut guest = machine.arguments(&arguments).launch();
+        flips(&mut guest);
+        guest.monitor("savevm a");
+        for _ in 0..6 {
+            flips(&mut guest);
+            guest.monitor("loadvm a");
+        }
+        flips(&mut guest);
+        guest.monitor("quit");
+        assert_eq!(guest.exit_code(BOOT * 2), 0, "QEMU {}\n{}", qemu.version, guest.outputs());
+        assert!(!guest.stderr().contains("BUG"), "QEMU {}: {}", qemu.version, guest.outputs());
+        let (report, context) = (guest.report(), format!("QEMU {}\n{}", qemu.version, guest.outputs()));
+        let summary = report.summary();
+        assert_eq!((&summary["restored"], &summary["complete"], &summary["known"]), (&6.into(), &true.into(), &1.into()), "{context}");
+        assert_eq!((&summary["hazards"], summary["kaslr"].is_string()), (&serde_json::json!({}), true), "{context}");
+        assert!(summary["commits"].as_u64() > Some(20), "{context}");
     }
 }

@@ -1,0 +1,151 @@
+//! A boot sector in 64-bit code that makes system calls: at low addresses, as programs do, while the entry of its
+//! kernel, which does nothing, is at a high one.
+
+use crate::long_sector::{ORIGIN, POINTER, assemble_real_mode, write_sector};
+use iced_x86::code_asm::*;
+use iced_x86::{BlockEncoderOptions, IcedError};
+use std::path::Path;
+
+/// Where the same memory is mapped once more.
+const HIGH: u64 = 0xffff_ffff_8000_0000;
+/// The page tables that the sector begins with, and copies of the first one.
+const FIRST: u64 = 0x1000;
+/// See [`FIRST`]. They differ in bit 12 only.
+pub const SPACES: [u64; 2] = [0x1_0000, 0x1_1000];
+
+/// `membarrier`, and its command `PRIVATE_EXPEDITED_SYNC_CORE`.
+const MEMBARRIER: u32 = 324;
+const SYNC_CORE: u32 = 1 << 5;
+
+/// What it does with its system calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Program {
+    /// It runs a function, changes it through the high address, and runs it again. In between it calls `membarrier`, in
+    /// the address space in which it stored, or in the neighbouring one. Then it switches the machine off.
+    Changes {
+        /// In the same one?
+        same_space: bool,
+    },
+    /// It makes them for ever, and tells the serial port of each.
+    Calls,
+}
+
+/// A boot sector.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SyscallSector {
+    code: Vec<u8>,
+    /// The kernel's entry.
+    entry: u64,
+    /// The function that is changed.
+    pub function: u64,
+}
+
+impl SyscallSector {
+    /// Assembles it.
+    pub fn new(program: Program) -> Self {
+        let assemble = || {
+            let start = assemble_real_mode(POINTER, &[])?.len() as u64;
+            let mut code = assemble_real_mode(start, &[])?;
+            // The addresses are of one size whatever they are.
+            let (_, labels) = long_mode(start, program, [0; 2])?;
+            let (more, again) = long_mode(start, program, labels)?;
+            assert_eq!(labels, again);
+            code.extend(more);
+            Ok::<_, IcedError>(Self { code, entry: labels[0], function: labels[1] })
+        };
+        assemble().expect("it can be assembled")
+    }
+
+    /// Writes the disk.
+    pub fn write_disk(&self, path: &Path) {
+        write_sector(path, &self.code);
+    }
+
+    /// Writes what of Linux's symbols it has, in the form of a System.map.
+    pub fn write_symbols(&self, path: &Path) {
+        let symbols = [(HIGH, "_text"), (HIGH | self.entry, "entry_SYSCALL_64"), (HIGH | 0x8000, "_etext")];
+        let lines: Vec<String> = symbols.iter().map(|(address, name)| format!("{address:x} T {name}\n")).collect();
+        std::fs::write(path, lines.concat()).unwrap();
+    }
+}
+
+/// The part in 64-bit code, and where the kernel's entry and the function are in it. `labels`: the same, as told by an
+/// earlier call.
+fn long_mode(start: u64, program: Program, labels: [u64; 2]) -> Result<(Vec<u8>, [u64; 2]), IcedError> {
+    let mut a = CodeAssembler::new(64)?;
+    let (mut copy, mut again, mut entry, mut function) = (a.create_label(), a.create_label(), a.create_label(), a.create_label());
+    let [at_entry, at_function] = labels;
+    a.mov(esp, ORIGIN as u32)?;
+    a.cld()?;
+    a.mov(edi, SPACES[0] as u32)?;
+    a.mov(edx, SPACES.len() as u32)?;
+    a.set_label(&mut copy)?;
+    a.mov(esi, FIRST as u32)?;
+    a.mov(ecx, 512)?;
+    a.rep().movsq()?;
+    a.dec(edx)?;
+    a.jnz(copy)?;
+    // EFER.SCE, STAR (the segment that is there already), LSTAR.
+    a.mov(ecx, 0xc000_0080u32)?;
+    a.rdmsr()?;
+    a.or(al, 1)?;
+    a.wrmsr()?;
+    a.mov(ecx, 0xc000_0081u32)?;
+    a.mov(edx, 8)?;
+    a.wrmsr()?;
+    a.mov(ecx, 0xc000_0082u32)?;
+    a.mov(edx, (HIGH >> 32) as u32)?;
+    a.mov(eax, (HIGH | at_entry) as u32)?;
+    a.wrmsr()?;
+    match program {
+        Program::Changes { same_space } => {
+            enter(&mut a, SPACES[0])?;
+            a.xor(eax, eax)?;
+            a.cpuid()?;
+            a.call(function)?;
+            a.mov(rdi, HIGH | at_function)?;
+            a.mov(dword_ptr(rdi + 1), 0x2222_2222)?;
+            enter(&mut a, SPACES[usize::from(!same_space)])?;
+            call_the_kernel(&mut a)?;
+            a.call(function)?;
+            // Switches itself off by ACPI.
+            a.mov(dx, 0x604)?;
+            a.mov(ax, 0x2000)?;
+            a.out(dx, ax)?;
+            a.hlt()?;
+        }
+        Program::Calls => {
+            let mut spin = a.create_label();
+            a.set_label(&mut again)?;
+            call_the_kernel(&mut a)?;
+            a.mov(dx, 0x3f8)?;
+            a.mov(al, i32::from(b'.'))?;
+            a.out(dx, al)?;
+            a.mov(ecx, 200_000)?;
+            a.set_label(&mut spin)?;
+            a.dec(ecx)?;
+            a.jnz(spin)?;
+            a.jmp(again)?;
+        }
+    }
+    a.set_label(&mut entry)?;
+    a.xor(eax, eax)?;
+    a.jmp(rcx)?;
+    a.set_label(&mut function)?;
+    a.mov(eax, 0x1111_1111)?;
+    a.ret()?;
+    let done = a.assemble_options(ORIGIN + start, BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS)?;
+    let labels = [done.label_ip(&entry)?, done.label_ip(&function)?];
+    Ok((done.inner.code_buffer, labels))
+}
+
+fn enter(a: &mut CodeAssembler, space: u64) -> Result<(), IcedError> {
+    a.mov(eax, space as u32)?;
+    a.mov(cr3, rax)
+}
+
+fn call_the_kernel(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(eax, MEMBARRIER)?;
+    a.mov(edi, SYNC_CORE)?;
+    a.syscall()
+}
