@@ -162,7 +162,11 @@ fn judge(asked: Asked<'_>, boot: &Boot, output: &GuestOutput, report: Option<Res
         checks: Vec::new(),
         notes: Vec::new(),
     };
-    let guest_fault = if boot.clean_exit { output.fault() } else { Some(format!("QEMU: {}; {}", boot.exit, last_words(boot, output))) };
+    let guest_fault = if boot.clean_exit {
+        output.fault().map(|fault| format!("{fault}; the console ends with: {}", last_lines(&boot.console)))
+    } else {
+        Some(format!("QEMU: {}; {}", boot.exit, last_words(boot, output)))
+    };
     judged.checks.push(whole("guest ran to power-off", guest_fault));
     let mut readable = false;
     let report = match report {
@@ -197,6 +201,13 @@ fn last_words(boot: &Boot, output: &GuestOutput) -> String {
         Some(round) => format!("after {} round {}: {words}", round.name, round.round),
         None => words,
     }
+}
+
+/// The last few lines that say something: a guest that died tells why before it prints its registers.
+fn last_lines(text: &str) -> String {
+    const LINES: usize = 5;
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() { "nothing".into() } else { lines[lines.len().saturating_sub(LINES)..].join(" | ") }
 }
 
 trait WithAdded {
@@ -240,6 +251,13 @@ mod tests {
         assert_eq!(failed(CONSOLE, true, Some(missing)), ["report is whole", "cross/imm8"]);
         let cut = report::parse(&report::tests::WHOLE[..200]);
         assert_eq!(failed(CONSOLE, true, Some(cut)), ["report is whole", "cross/imm8"]);
+    }
+
+    #[test]
+    fn the_last_lines_are_told() {
+        assert_eq!(last_lines(""), "nothing");
+        assert_eq!(last_lines("a\n\nb\r\n"), "a | b");
+        assert_eq!(last_lines("a\nb\nc\nd\ne\nf\n"), "b | c | d | e | f");
     }
 
     #[test]
