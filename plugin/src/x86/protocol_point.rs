@@ -109,6 +109,10 @@ impl Payload for EntryPoint {
                 let Some(returns_to) = cpu.bytes(stack).map(u64::from_le_bytes) else { return };
                 let symbols = &self.sanitizer.config().symbols;
                 let poke = pokes.and_then(|address| poke(cpu, address));
+                if pokes.is_some() && poke.is_none() {
+                    // Its steps cannot be told apart.
+                    Gap::UnknownCoverage.note();
+                }
                 let seen = |known| who_runs(cpu, self.entry, known);
                 let chain = if chain { callers(cpu, symbols, stack, true) } else { Vec::new() };
                 let entry = Entry {
