@@ -5,7 +5,7 @@
 //! serialized is synced. One that only something else did is lucky: a timer's tick, a switch of tasks. One that nothing
 //! did is exposed. What is intended is data ([`icsan_symbols::protocol`]).
 
-use crate::patching::{Covering, Missing};
+use crate::patching::{Asker, Covering, Missing};
 use crate::vcpu::VcpuState;
 use icsan_model::addr::{Linear, Seq};
 use icsan_model::architecture::Architecture;
@@ -71,6 +71,17 @@ impl IntendedSyncs {
     }
 }
 
+/// What a vCPU's loads of page tables are to a protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Switches {
+    /// Chance.
+    Lucky,
+    /// The protocol relies on them.
+    Intended,
+    /// By these events the vCPU, which patches, leaves the mapping that it stored through.
+    Own(SyncEventSet),
+}
+
 /// What a vCPU did since the last store of a patch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
@@ -85,20 +96,24 @@ pub enum Class {
 }
 
 impl Class {
-    /// Of a vCPU in that state; `last` is the last store's place in the order. `switches`: the events by which whoever
-    /// patches leaves the mapping that he stored through, if it is this vCPU that patches.
+    /// Of a vCPU in that state; `last` is the last store's place in the order. `switches`: the events by which a vCPU
+    /// that patches leaves the mapping that it stored through, if it is this one that patches.
     #[must_use]
-    pub fn of(state: &VcpuState, last: Seq, covering: Covering, switches: Option<SyncEventSet>) -> Self {
+    pub fn of(state: &VcpuState, last: Seq, covering: Covering, switches: Switches) -> Self {
         let happened = |events: SyncEventSet| state.sync_log.since(last).iter().any(|event| events.contains(event));
+        let loaded = |space| state.loaded.is_some_and(|(table, seq)| table == space && seq > last);
         let intended = match covering {
             Covering::TextPoke => state.intended > last,
             Covering::By(events) => happened(events),
+            Covering::Membarrier { space } => state.explicit > last || switches == Switches::Intended && loaded(space),
         };
-        // Whoever was reset since holds nothing from before.
+        // A vCPU that was reset since holds nothing from before.
         if intended || state.reset_at > last {
             return Self::Synced;
         }
-        if switches.is_some_and(happened) {
+        if let Switches::Own(events) = switches
+            && happened(events)
+        {
             return Self::OwnSwitch;
         }
         state.sync_log.first_since(last).map_or(Self::Exposed, Self::Lucky)
@@ -110,8 +125,8 @@ impl Class {
 pub struct Row {
     /// In which boot.
     pub boot: usize,
-    /// The function that was asked.
-    pub function: Linear,
+    /// Who was asked.
+    pub asker: Asker,
     /// Where.
     pub missing: Missing,
 }
@@ -132,10 +147,10 @@ pub struct Tally {
 pub struct CoverageTable(BTreeMap<Row, Tally>);
 
 impl CoverageTable {
-    /// A protocol was asked; `classes`: what its vCPUs came to.
-    pub fn add(&mut self, row: Row, classes: impl Iterator<Item = Class>) {
+    /// A protocol was asked; `new`: about a commit, or step, that is not counted yet; `classes`: what its vCPUs came to.
+    pub fn add(&mut self, row: Row, new: bool, classes: impl Iterator<Item = Class>) {
         let tally = self.0.entry(row).or_default();
-        tally.commits += 1;
+        tally.commits += u64::from(new);
         for class in classes {
             *match class {
                 Class::Synced => &mut tally.synced,
@@ -159,6 +174,7 @@ mod tests {
     use icsan_symbols::protocol::TEXT_POKE_SYNCS;
 
     const SYNC: Range<u64> = 0x1000..0x1040;
+    const LUCKY: Switches = Switches::Lucky;
 
     fn at(event: SyncEventId) -> SyncAt {
         SyncAt { event, pc: Linear(0x10), origin: None }
@@ -182,36 +198,57 @@ mod tests {
     fn classes_of_a_vcpu() {
         let mut state = VcpuState::new();
         state.serialize(at(events::IRET), Seq(3));
-        assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, None), Class::Exposed, "before the store");
+        assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, LUCKY), Class::Exposed, "before the store");
         state.serialize(at(events::MOV_CR3), Seq(6));
         state.serialize(at(events::IRET), Seq(7));
-        assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, None), Class::Lucky(at(events::MOV_CR3)), "the first one");
-        assert_eq!(Class::of(&state, Seq(6), Covering::TextPoke, None), Class::Lucky(at(events::IRET)));
+        assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, LUCKY), Class::Lucky(at(events::MOV_CR3)), "the first one");
+        assert_eq!(Class::of(&state, Seq(6), Covering::TextPoke, LUCKY), Class::Lucky(at(events::IRET)));
         let switches = SyncEventSet::EMPTY.with(events::MOV_CR3);
-        assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, Some(switches)), Class::OwnSwitch);
+        assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, Switches::Own(switches)), Class::OwnSwitch);
         assert_eq!(
-            Class::of(&state, Seq(6), Covering::TextPoke, Some(switches)),
+            Class::of(&state, Seq(6), Covering::TextPoke, Switches::Own(switches)),
             Class::Lucky(at(events::IRET)),
             "before the last store it is no use"
         );
         let by = |event| Covering::By(SyncEventSet::EMPTY.with(event));
-        assert_eq!(Class::of(&state, Seq(5), by(events::IRET), None), Class::Synced, "whatever it was");
-        assert_eq!(Class::of(&state, Seq(5), by(events::CPUID), None), Class::Lucky(at(events::MOV_CR3)));
+        assert_eq!(Class::of(&state, Seq(5), by(events::IRET), LUCKY), Class::Synced, "whatever it was");
+        assert_eq!(Class::of(&state, Seq(5), by(events::CPUID), LUCKY), Class::Lucky(at(events::MOV_CR3)));
         state.intended = Seq(5);
-        assert_ne!(Class::of(&state, Seq(5), Covering::TextPoke, None), Class::Synced, "of the step before");
+        assert_ne!(Class::of(&state, Seq(5), Covering::TextPoke, LUCKY), Class::Synced, "of the step before");
         state.intended = Seq(8);
-        assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, None), Class::Synced);
+        assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, LUCKY), Class::Synced);
         let mut fresh = VcpuState::new();
         fresh.reset(events::RESET, Seq(9));
-        assert_eq!(Class::of(&fresh, Seq(5), Covering::TextPoke, None), Class::Synced, "it holds nothing from before");
+        assert_eq!(Class::of(&fresh, Seq(5), Covering::TextPoke, LUCKY), Class::Synced, "it holds nothing from before");
+    }
+
+    #[test]
+    fn classes_of_a_vcpu_that_goes_on_after_a_membarrier() {
+        const SPACE: u64 = 0x8c_9000;
+        let covering = Covering::Membarrier { space: SPACE };
+        let of = |state: &VcpuState, switches| Class::of(state, Seq(5), covering, switches);
+        let mut state = VcpuState::new();
+        state.serialize(at(events::IRET), Seq(6));
+        assert_eq!(of(&state, LUCKY), Class::Lucky(at(events::IRET)), "its own return does not count");
+        state.loaded = Some((SPACE, Seq(7)));
+        assert_eq!(of(&state, Switches::Intended), Class::Synced);
+        assert_eq!(of(&state, LUCKY), Class::Lucky(at(events::IRET)), "of the caller without isolation it is chance");
+        state.loaded = Some((SPACE ^ 0x1000, Seq(7)));
+        assert_ne!(of(&state, Switches::Intended), Class::Synced, "another process");
+        state.loaded = Some((SPACE, Seq(5)));
+        assert_ne!(of(&state, Switches::Intended), Class::Synced, "before the last store");
+        state.explicit = Seq(8);
+        assert_eq!(of(&state, LUCKY), Class::Synced);
+        assert_eq!(of(&VcpuState::new(), Switches::Intended), Class::Exposed);
     }
 
     #[test]
     fn the_table_counts_vcpus_by_function_and_place() {
         let mut table = CoverageTable::default();
-        let row = Row { boot: 1, function: Linear(7), missing: Missing::AtTheEnd };
-        table.add(row, [Class::Synced, Class::Exposed].into_iter());
-        table.add(row, [Class::Synced, Class::Lucky(at(events::IRET))].into_iter());
+        let row = Row { boot: 1, asker: Asker::Function(Linear(7)), missing: Missing::AtTheEnd };
+        table.add(row, true, [Class::Synced, Class::Exposed].into_iter());
+        table.add(row, true, [Class::Synced].into_iter());
+        table.add(row, false, [Class::Lucky(at(events::IRET))].into_iter());
         let tally = Tally { commits: 2, synced: 2, lucky: 1, exposed: 1, own_switch: 0 };
         assert_eq!(table.rows().collect::<Vec<_>>(), [(&row, &tally)]);
     }

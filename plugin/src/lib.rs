@@ -26,6 +26,7 @@ pub mod skipped;
 pub mod store_check;
 pub mod store_side;
 pub mod suppress;
+pub mod user_mode;
 pub mod vcpu;
 pub mod views;
 pub mod what_if;

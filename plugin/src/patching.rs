@@ -11,7 +11,7 @@ mod tasks;
 use crate::x86::page_table::Isolation;
 use crate::x86::stack::Caller;
 use asked::Steps;
-pub use asked::{Asked, Covering, Missing, Poke, Step};
+pub use asked::{Asked, Asker, Covering, Missing, Poke, Step};
 use icsan_model::addr::{Linear, Seq, Vcpu};
 use icsan_model::memory::PAGE;
 use rustc_hash::FxHashMap;
@@ -309,7 +309,7 @@ impl Patching {
             frame.site.get_or_insert(poke.at);
             return None;
         };
-        let (function, chain) = ((frame.entry, frame.meaning.covers?), Arc::clone(&frame.chain));
+        let (function, chain) = ((Asker::Function(frame.entry), frame.meaning.covers?), Arc::clone(&frame.chain));
         let (stores, site) = (std::mem::take(&mut frame.unasked), frame.site.replace(poke.at));
         self.asks(vcpu, function, Missing::Between(ended, begun), stores, site, chain)
     }
@@ -318,7 +318,7 @@ impl Patching {
     fn asks(
         &mut self,
         vcpu: Vcpu,
-        (function, covering): (Linear, Covering),
+        (asker, covering): (Asker, Covering),
         missing: Missing,
         mut stores: Vec<Seq>,
         site: Option<Linear>,
@@ -328,7 +328,7 @@ impl Patching {
         stores.dedup();
         self.frames.iter_mut().for_each(|frame| frame.unasked.retain(|store| stores.binary_search(store).is_err()));
         let context = self.tasks.context(vcpu);
-        (!stores.is_empty()).then_some(Asked { vcpu, function, covering, missing, stores, site, chain, context })
+        (!stores.is_empty()).then_some(Asked { vcpu, asker, covering, missing, stores, site, chain, context })
     }
 
     fn push(&mut self, entry: Entry, entered: Entered, stores: Vec<Seq>) {
@@ -337,7 +337,8 @@ impl Patching {
             who.identity.space.into_iter().for_each(|space| self.isolation.sees_user_mode(space));
         }
         let Entry { entry, returns_to, stack, meaning, chain, .. } = entry;
-        let (unasked, site, steps) = (Vec::new(), None, Steps::default());
+        let (site, steps) = (None, Steps::default());
+        let unasked = if meaning.covers.is_some() { stores.clone() } else { Vec::new() };
         let new = Frame { who, entered, entry, returns_to, stack, meaning, stores, unasked, site, steps, chain: chain.into() };
         // The same call again, in a loop: its return was not seen (its code was translated before the kernel's place was known).
         let same = |frame: &Frame| frame.entry == entry && frame.is_left(who, returns_to, stack);
@@ -354,6 +355,18 @@ impl Patching {
             self.dropped += 1;
         }
         self.frames.push(new);
+    }
+
+    /// Does the vCPU use the page table of the process that `space` is of, in the kernel or in user mode?
+    #[must_use]
+    pub fn is_in_process(&self, vcpu: Vcpu, space: u64) -> bool {
+        self.tasks.who(vcpu).identity.space.is_some_and(|loaded| self.isolation.is_one_process(space, loaded))
+    }
+
+    /// Does user mode run on this table as on the user's half of a pair, so that the kernel leaves by a CR3 write?
+    #[must_use]
+    pub fn is_isolated(&self, space: u64) -> bool {
+        self.isolation.is_user_half(space)
     }
 
     /// The protocol function of the kernel's that the vCPU's task entered last, of those that it is in.
@@ -397,13 +410,18 @@ impl Patching {
                 committed.extend(frame.stores);
                 if let Some(covering) = frame.meaning.covers {
                     // The innermost is the last one.
-                    covers = Some(((frame.entry, covering), frame.chain));
+                    let asker = match frame.entered {
+                        Entered::SystemCall => Asker::Membarrier,
+                        Entered::Kernel | Entered::Program => Asker::Function(frame.entry),
+                    };
+                    covers = Some(((asker, covering), frame.chain));
                     unasked.extend(frame.unasked);
                     site = frame.site.or(site);
                 }
             }
         }
-        if let Some(pending) = covers.as_ref().and_then(|_| self.pending.remove(&last.best())) {
+        let by_kernel = covers.as_ref().is_some_and(|((_, covering), _)| !matches!(covering, Covering::Membarrier { .. }));
+        if let Some(pending) = by_kernel.then(|| self.pending.remove(&last.best())).flatten() {
             committed.extend(&pending.stores);
             unasked.extend(pending.stores);
             site = pending.site.or(site);
@@ -423,7 +441,8 @@ impl Patching {
         let who = self.tasks.who(vcpu);
         // What was stored before its task was known stands under its address space.
         let stores = [who.best(), who.process()].into_iter().filter_map(|task| self.user_stores.remove(&task)).flatten().collect();
-        let meaning = Meaning { commits: true, ..Meaning::default() };
+        let covers = who.identity.space.map(|space| Covering::Membarrier { space });
+        let meaning = Meaning { commits: true, covers, ..Meaning::default() };
         let entry = Entry { vcpu, entry: returns_to, returns_to, stack, meaning, chain: Vec::new() };
         self.push(entry, Entered::SystemCall, stores);
     }

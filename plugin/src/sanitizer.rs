@@ -32,6 +32,7 @@ use crate::report::{Counts, Report, panic_text};
 use crate::segment::CodeTable;
 use crate::store_check::StoreCheck;
 use crate::store_side::StoreSide;
+use crate::user_mode::UserModes;
 use crate::vcpu::VcpuState;
 use crate::what_if::WhatIf;
 use crate::widen::Widening;
@@ -80,6 +81,7 @@ pub struct Sanitizer {
     /// What patching protocols mean to happen, and what their commits came to.
     intended: IntendedSyncs,
     coverage: Mutex<CoverageTable>,
+    pub(crate) user_modes: UserModes,
     pub(crate) origins: Origins,
     what_if: WhatIf,
     widening: Option<Widening>,
@@ -173,6 +175,7 @@ impl Sanitizer {
             points: x86::Points::default(),
             intended: IntendedSyncs::new(arch, TEXT_POKE_SYNCS),
             coverage: Mutex::default(),
+            user_modes: UserModes::new(count),
             origins: Origins::new(count),
             what_if,
             widening,
@@ -247,9 +250,7 @@ impl Sanitizer {
         let mut state = state.lock();
         let seq = self.flags.begin_epoch(&slots);
         state.serialize(at, seq);
-        if self.intended.include(event, pc) {
-            state.intended = seq;
-        }
+        self.notes_intended(&mut state, &at, seq);
         self.ends_trail(&mut state, Some((current, at)));
         if let Some(repair) = self.repair {
             repair.next_epoch(current);

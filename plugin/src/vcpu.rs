@@ -1,6 +1,7 @@
 //! What is kept for each vCPU. Touched from that vCPU's thread only, but for the report at the end.
 
 use crate::injection::{Injected, Trail};
+use crate::patching::Asked;
 use crate::segment::Segment;
 use crate::skipped::Executions;
 use icsan_model::addr::{Epoch, Seq};
@@ -9,6 +10,7 @@ use icsan_model::sync_log::{SyncAt, SyncLog};
 use icsan_model::sync_origin::SyncOrigin;
 use icsan_model::vcpu::LastSync;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Blocks whose bytes memory does not hold any more, kept until they run again or memory agrees again. More of them at a time than this are not told apart from races.
 const MAX_SUSPECTS: usize = 1024;
@@ -28,6 +30,14 @@ pub struct VcpuState {
     pub reset_at: Seq,
     /// Its last event that a patching protocol means to happen ([`crate::coverage`]).
     pub intended: Seq,
+    /// Its last instruction of the kernel's that does nothing but serialize.
+    pub explicit: Seq,
+    /// The page table that it loads just now, and the last one that it loaded, with the place in the order of that.
+    pub loads: Option<u64>,
+    /// See there.
+    pub loaded: Option<(u64, Seq)>,
+    /// What is asked of it when it goes to user mode the next time.
+    pub asked: Option<Arc<Asked>>,
     /// How often it met each event that the profile counts.
     pub syncs: Vec<u64>,
     /// Differences that an exemption covered.
@@ -70,6 +80,10 @@ impl VcpuState {
             sync_log: SyncLog::default(),
             reset_at: Seq(0),
             intended: Seq(0),
+            explicit: Seq(0),
+            loads: None,
+            loaded: None,
+            asked: None,
             syncs: vec![0; SyncEventSet::CAPACITY],
             exempt: 0,
             incomplete: 0,
@@ -98,6 +112,7 @@ impl VcpuState {
         self.last_origin = None;
         self.reset_at = seq;
         self.pending = None;
+        self.asked = None;
         self.suspects.clear();
         if let Some(count) = self.syncs.get_mut(usize::from(event.0)) {
             *count += 1;

@@ -103,6 +103,37 @@ pub const TEXT_POKE_SYNCS: &[IntendedSync] = &[IntendedSync {
              arch/x86/include/asm/sync_core.h: SERIALIZE, or IRET to itself (CPUID before 9998a9832c40 of 2020)",
 }];
 
+/// One way by which membarrier(2) with `PRIVATE_EXPEDITED_SYNC_CORE` keeps a CPU from going on in user mode of the
+/// caller's process before it has serialized. Any of them will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MembarrierSync {
+    /// What happens, in a few words.
+    pub what: &'static str,
+    /// Where this is to be read, and what stands there.
+    pub source: &'static str,
+}
+
+/// All of them, as 6.1, 6.12 and 7.3 have them.
+pub const MEMBARRIER_SYNCS: &[MembarrierSync] = &[
+    MembarrierSync {
+        what: "iret-to-self, serialize or cpuid in sync_core()",
+        source: "kernel/sched/membarrier.c: ipi_sync_core() on every CPU that runs the process, the caller's included; \
+                 kernel/sched/core.c, finish_task_switch(): membarrier_mm_sync_core_before_usermode(), after a kernel thread; \
+                 arch/x86/include/asm/sync_core.h, sync_core_before_usermode(): sync_core(), unless page tables are isolated",
+    },
+    MembarrierSync {
+        what: "with page-table isolation the CR3 write of the return to user mode",
+        source: "arch/x86/include/asm/sync_core.h, sync_core_before_usermode(): with it nothing else is done; \
+                 arch/x86/entry/calling.h, SWITCH_TO_USER_CR3",
+    },
+    MembarrierSync {
+        what: "on another CPU than the caller's the CR3 write of a switch to the process",
+        source: "kernel/sched/membarrier.c, membarrier_private_expedited(): CPUs that run another process are left out; \
+                 arch/x86/mm/tlb.c, switch_mm_irqs_off(): load_new_mm_cr3()",
+    },
+];
+
 /// A function that makes one store of a protocol, through a mapping of its own, which it leaves by a write of CR3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -21,9 +21,32 @@ pub enum Step {
     FirstByte,
 }
 
+/// Who is asked.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Asker {
+    /// A function, by its entry.
+    Function(Linear),
+    /// The system call by which a program makes the CPUs of its threads serialize.
+    Membarrier,
+}
+
+impl Asker {
+    /// The function's entry, if it is one.
+    #[must_use]
+    pub fn function(self) -> Option<Linear> {
+        if let Self::Function(entry) = self { Some(entry) } else { None }
+    }
+}
+
 /// How a function makes every CPU serialize before it returns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Covering {
+    /// As Linux's membarrier(2) does: no CPU goes on in user mode on this page table, of which this is the physical
+    /// address, before it has serialized.
+    Membarrier {
+        /// The table that user mode runs on.
+        space: u64,
+    },
     /// As Linux's text poking does ([`crate::coverage::IntendedSyncs`]).
     TextPoke,
     /// By any of these events, wherever it happens.
@@ -89,8 +112,8 @@ impl Steps {
 pub struct Asked {
     /// Which vCPU patches.
     pub vcpu: Vcpu,
-    /// The function's entry.
-    pub function: Linear,
+    /// Who is asked.
+    pub asker: Asker,
     /// How it makes every CPU serialize.
     pub covering: Covering,
     /// Where every CPU should have serialized.

@@ -267,7 +267,7 @@ fn pokes(at: u64, breakpoint: bool) -> Meaning {
 fn asked(asked: Option<Asked>) -> Option<(u64, Missing, Vec<u64>, Option<u64>)> {
     asked.map(|asked| {
         let stores = asked.stores.iter().map(|store| store.0).collect();
-        (asked.function.0 - F, asked.missing, stores, asked.site.map(|site| site.0))
+        (asked.asker.function().unwrap().0 - F, asked.missing, stores, asked.site.map(|site| site.0))
     })
 }
 
@@ -347,4 +347,39 @@ fn what_a_queue_function_stores_itself_is_asked_about_at_the_next_commit() {
     assert_eq!(left.committed, [Seq(2)], "what it stored by its own way is no code yet");
     assert_eq!(asked(left.asked), Some((3, Missing::AtTheEnd, vec![2], Some(0x70))));
     assert!(patching.pending.is_empty());
+}
+
+#[test]
+fn a_membarrier_is_asked_about_what_its_caller_stored() {
+    const SPACE: u64 = 0x8c_9000;
+    let mut patching = Patching::new(2);
+    patching.enter_space(Vcpu(0), None, SPACE);
+    patching.enter_space(Vcpu(1), None, SPACE ^ 0x1000);
+    user_store(&mut patching, 1, 0);
+    patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
+    user_store(&mut patching, 2, 0);
+    let left = patching.leave(Vcpu(0), WRAPPER, STACK, false);
+    let asked = left.asked.unwrap();
+    assert_eq!((asked.asker, asked.covering), (Asker::Membarrier, Covering::Membarrier { space: SPACE }));
+    assert_eq!((left.committed, asked.stores), (vec![Seq(1)], vec![Seq(1)]), "what came later is not its business");
+    assert!(patching.is_in_process(Vcpu(1), SPACE) && patching.is_isolated(SPACE), "the kernel's half of the pair");
+    patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
+    assert!(patching.leave(Vcpu(0), WRAPPER, STACK, true).asked.is_none(), "it failed");
+    // The first sight of user mode on a table that is no user's half.
+    patching.enter_space(Vcpu(0), None, SPACE ^ 0x3000);
+    user_store(&mut patching, 3, 0);
+    assert!(!patching.is_in_process(Vcpu(1), SPACE) && !patching.is_isolated(SPACE));
+    // What the kernel queued for its task is no matter of a membarrier's.
+    let mut patching = Patching::new(1);
+    patching.switch(Vcpu(0), None, 100);
+    patching.enter_space(Vcpu(0), None, SPACE);
+    patching.enter(meaning(0, F, F + 0x10, KERNEL + 0x8000, Meaning { queues: true, ..Meaning::default() }));
+    patching.enter(meaning(0, F + 2, F + 0x12, KERNEL + 0x7f00, pokes(0x70, false)));
+    store(&mut patching, 1, 0);
+    patching.leave(Vcpu(0), Linear(F + 0x12), KERNEL + 0x7f00, false);
+    patching.leave(Vcpu(0), Linear(F + 0x10), KERNEL + 0x8000, false);
+    user_store(&mut patching, 2, 0);
+    patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
+    assert_eq!(patching.leave(Vcpu(0), WRAPPER, STACK, false).committed, [Seq(2)]);
+    assert_eq!(patching.pending.len(), 1);
 }

@@ -3,7 +3,7 @@
 use super::groups::{Cause, GroupId, Groups};
 use super::unsynced::Unsynced;
 use crate::config::Config;
-use crate::patching::{Context, Missing, Writer};
+use crate::patching::{Asker, Context, Missing, Writer};
 use crate::x86::known_findings::{KnownFinding, known_finding};
 use crate::x86::stack::Caller;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
@@ -134,7 +134,7 @@ struct Key {
     writer: Option<Linear>,
     marker: u64,
     boot: usize,
-    unsynced: Option<(Linear, Missing, Class)>,
+    unsynced: Option<(Asker, Missing, Class)>,
 }
 
 /// What kind of vCPU was not made to serialize.
@@ -147,7 +147,7 @@ struct Class {
 impl Key {
     fn of(kind: Kind, evidence: &Evidence) -> Self {
         let class = |unsynced: &Unsynced| Class { patches: evidence.vcpu == unsynced.patcher, lucky: unsynced.luck.is_some() };
-        let unsynced = evidence.unsynced.as_deref().map(|unsynced| (unsynced.function, unsynced.missing, class(unsynced)));
+        let unsynced = evidence.unsynced.as_deref().map(|unsynced| (unsynced.asker, unsynced.missing, class(unsynced)));
         let writer = if unsynced.is_none() { evidence.writer() } else { None };
         Self { kind, site: evidence.linear, writer, marker: evidence.marker, boot: evidence.boot, unsynced }
     }

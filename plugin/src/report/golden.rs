@@ -8,7 +8,7 @@ use super::{Counts, injections, text};
 use crate::coverage::{Class, CoverageTable, Row};
 use crate::gaps::Gap;
 use crate::injection::{Injected, Injections, Trail};
-use crate::patching::{Context, Covering, Missing, Step};
+use crate::patching::{Asker, Context, Covering, Missing, Step};
 use crate::qemu::accelerator::Accelerator;
 use crate::repair::RepairCounts;
 use crate::store_side::StoreCounts;
@@ -93,7 +93,7 @@ fn kinds() {
 /// A protocol that did not make a vCPU serialize.
 fn unsynced(missing: Missing, luck: Option<SyncAt>) -> Evidence {
     let unsynced = Unsynced {
-        function: at("text_poke_bp_batch", 0),
+        asker: Asker::Function(at("text_poke_bp_batch", 0)),
         covering: Covering::TextPoke,
         missing,
         patcher: Vcpu(0),
@@ -123,6 +123,12 @@ fn protocols_that_leave_a_vcpu_out() {
     hazard("unsynced-lucky", &run, Kind::Unsynced, unsynced(between, by_chance));
     hazard("unsynced-noted", &Run::new(&["luck=note"], ""), Kind::Unsynced, unsynced(between, by_chance));
     hazard("unsynced-patcher", &run, Kind::Unsynced, Evidence { vcpu: Vcpu(0), ..unsynced(Missing::AtTheEnd, None) });
+    let mut membarrier = unsynced(Missing::AtTheEnd, None);
+    if let Some(unsynced) = membarrier.unsynced.as_deref_mut() {
+        (unsynced.asker, unsynced.covering) = (Asker::Membarrier, Covering::Membarrier { space: 0x2a_1000 });
+        unsynced.chain = [].into();
+    }
+    hazard("unsynced-membarrier", &run, Kind::Unsynced, membarrier);
     let mut findings = Findings::default();
     for offset in 0..7 {
         findings.add(Kind::Unsynced, Evidence { linear: at("patched", offset), ..unsynced(Missing::AtTheEnd, None) }, run.config());
@@ -130,10 +136,10 @@ fn protocols_that_leave_a_vcpu_out() {
     assert!(findings.add(Kind::Unsynced, unsynced(between, by_chance), run.config()).unwrap().leads, "another place");
     assert!(findings.add(Kind::Unsynced, unsynced(Missing::AtTheEnd, by_chance), run.config()).unwrap().leads, "another class");
     let mut table = CoverageTable::default();
-    let row = |missing| Row { boot: 1, function: at("text_poke_bp_batch", 0), missing };
+    let row = |missing| Row { boot: 1, asker: Asker::Function(at("text_poke_bp_batch", 0)), missing };
     let lucky = by_chance.map_or(Class::Exposed, Class::Lucky);
-    table.add(row(Missing::AtTheEnd), [Class::Synced, Class::Exposed, lucky].into_iter());
-    table.add(row(between), [Class::OwnSwitch, Class::Synced].into_iter());
+    table.add(row(Missing::AtTheEnd), true, [Class::Synced, Class::Exposed, lucky].into_iter());
+    table.add(row(between), true, [Class::OwnSwitch, Class::Synced].into_iter());
     summary("coverage", &run, &findings, &Counts { coverage: Some(table), ..counts() }, None);
 }
 

@@ -60,7 +60,7 @@ impl Cause {
             stores: last.map(|(_, pc)| named(pc).unwrap_or(pc)),
             executes: if last.is_none() { named(evidence.linear) } else { None },
             behalf: match unsynced {
-                Some(unsynced) => Some(unsynced.function),
+                Some(unsynced) => unsynced.asker.function(),
                 None => last.and_then(|(index, _)| evidence.writers.get(index)?.as_ref()?.function),
             },
             missing: unsynced.map(|unsynced| unsynced.missing),

@@ -5,12 +5,12 @@ use super::json::{ContextObject, LastSyncObject, chain, context, hex};
 use super::text::{name, whereabouts, writes};
 use super::{Counts, Report, origin_name};
 use crate::coverage::{Row, Tally};
-use crate::patching::{Context, Covering, Missing, Step};
+use crate::patching::{Asker, Context, Covering, Missing, Step};
 use crate::x86::stack::Caller;
-use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::addr::Vcpu;
 use icsan_model::sync_log::SyncAt;
 use icsan_symbols::Names;
-use icsan_symbols::protocol::TEXT_POKE_SYNCS;
+use icsan_symbols::protocol::{MEMBARRIER_SYNCS, TEXT_POKE_SYNCS};
 use serde::Serialize;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use std::sync::Arc;
 /// What a protocol did not do for a vCPU.
 #[derive(Clone, Debug)]
 pub struct Unsynced {
-    /// The function that was asked.
-    pub function: Linear,
+    /// Who was asked.
+    pub asker: Asker,
     /// How it makes CPUs serialize.
     pub covering: Covering,
     /// Where it should have made the vCPU serialize.
@@ -77,9 +77,12 @@ pub struct CoverageObject {
     pub own_switch: u64,
 }
 
-/// A function's name, by its entry.
-fn function_name(symbols: Names<'_>, entry: Linear) -> String {
-    symbols.resolve(entry.0).map_or_else(|| hex(entry.0), |resolved| resolved.name.to_owned())
+/// What people call the one that was asked.
+fn asker_name(symbols: Names<'_>, asker: Asker) -> String {
+    match asker {
+        Asker::Function(entry) => symbols.resolve(entry.0).map_or_else(|| hex(entry.0), |resolved| resolved.name.to_owned()),
+        Asker::Membarrier => "membarrier(SYNC_CORE)".to_owned(),
+    }
 }
 
 fn step(step: Step) -> &'static str {
@@ -102,12 +105,12 @@ pub fn missing(missing: Missing) -> String {
 impl Unsynced {
     /// What went wrong, in a few words: function, vCPU and class.
     pub(super) fn title(&self, vcpu: Vcpu, symbols: Names<'_>) -> String {
-        format!("{} / vCPU {vcpu}, {}", function_name(symbols, self.function), self.class())
+        format!("{} / vCPU {vcpu}, {}", asker_name(symbols, self.asker), self.class())
     }
 
     /// The other hazards of the group that this one leads.
     pub(super) fn more(&self, symbols: Names<'_>, hazards: &[&Hazard], sites: &[String], rest: &str) -> String {
-        let (function, class, missing) = (function_name(symbols, self.function), self.class(), missing(self.missing));
+        let (function, class, missing) = (asker_name(symbols, self.asker), self.class(), missing(self.missing));
         let count: u64 = hazards.iter().map(|hazard| hazard.count).sum();
         let others = hazards.len() - 1;
         format!("unsynced in {function}, {class} {missing}: {others} more patches, {count} times in all: {}{rest}", sites.join(", "))
@@ -130,7 +133,7 @@ impl Unsynced {
             seq: None,
         });
         UnsyncedObject {
-            function: function_name(symbols, self.function),
+            function: asker_name(symbols, self.asker),
             missing: missing(self.missing),
             class: self.class(),
             luck,
@@ -147,7 +150,7 @@ impl Unsynced {
     /// The report for people, between its bars, but for what every hazard has.
     pub(super) fn text(&self, text: &mut String, report: &Report<'_>, evidence: &Evidence, symbols: Names<'_>) {
         let name = |address: u64| name(symbols, address);
-        let (function, vcpu) = (function_name(symbols, self.function), evidence.vcpu);
+        let (function, vcpu) = (asker_name(symbols, self.asker), evidence.vcpu);
         let vcpu_is = if vcpu == self.patcher { format!("vCPU {vcpu}, which patches,") } else { format!("vCPU {vcpu}") };
         let went_on = match self.missing {
             Missing::AtTheEnd => "returned".to_owned(),
@@ -174,6 +177,7 @@ impl Unsynced {
         let _ = writeln!(text, "  it {}, and {held}", if self.sleeps { "sleeps" } else { "runs" });
         let by = match self.covering {
             Covering::TextPoke => TEXT_POKE_SYNCS.iter().map(|sync| format!("{} ({})", sync.function, sync.events.join(", or "))).collect(),
+            Covering::Membarrier { .. } => MEMBARRIER_SYNCS.iter().map(|sync| sync.what.to_owned()).collect(),
             Covering::By(events) => events.iter().map(|event| report.arch.event_name(event).to_owned()).collect::<Vec<_>>(),
         };
         let _ = writeln!(text, "missing {}: {}", missing(self.missing), by.join(", or "));
@@ -184,7 +188,7 @@ impl Unsynced {
 }
 
 fn row_name(report: &Report<'_>, row: &Row) -> String {
-    function_name(report.config.symbols.names_of(row.boot), row.function)
+    asker_name(report.config.symbols.names_of(row.boot), row.asker)
 }
 
 /// The rows of the table.

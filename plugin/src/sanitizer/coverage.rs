@@ -1,7 +1,7 @@
 //! Coverage of commits: what a patching protocol is asked when it goes on, and what the answer is evidence of.
 
 use super::Sanitizer;
-use crate::coverage::{Class, Row};
+use crate::coverage::{Class, Row, Switches};
 use crate::gaps::Gap;
 use crate::patching::{Asked, Context, Covering};
 use crate::qemu::cpu::CurrentCpu;
@@ -9,10 +9,13 @@ use crate::report::findings::Evidence;
 use crate::report::unsynced::Unsynced;
 use crate::segment::Segment;
 use crate::store_side::StoreSide;
+use crate::vcpu::VcpuState;
 use crate::x86;
 use icsan_model::addr::{Phys, Seq, Vcpu};
-use icsan_model::hazard::Write;
+use icsan_model::hazard::{Kind, Write};
+use icsan_model::sync_log::SyncAt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Stores of one patch that evidence names, and that are looked at for old code that is held: the last ones.
@@ -27,10 +30,27 @@ impl Sanitizer {
         self.intended.learn(range_of);
     }
 
+    /// An event of the vCPU's, which the protocols may have meant to happen.
+    pub(super) fn notes_intended(&self, state: &mut VcpuState, at: &SyncAt, seq: Seq) {
+        if self.intended.include(at.event, at.pc) {
+            state.intended = seq;
+        }
+        if x86::switches_mapping().contains(at.event) {
+            state.loaded = state.loads.take().map(|table| (table, seq));
+        } else if x86::is_kernel(at.pc) && x86::explicit_syncs().contains(at.event) {
+            state.explicit = seq;
+        }
+    }
+
     /// A protocol goes on, and takes these stores for done. Answers with evidence of each vCPU that it did not make
     /// serialize since the last of them. Called with the code locked, in a callback of the vCPU that patches.
     pub(super) fn judges_coverage(&self, asked: Asked, side: &mut StoreSide, cpu: &CurrentCpu) -> Vec<Evidence> {
-        let Some(last) = asked.stores.last().copied().filter(|_| self.watching.load(Ordering::Relaxed)) else { return Vec::new() };
+        if !self.watching.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        if let Covering::Membarrier { space } = asked.covering {
+            return self.judges_membarrier(Arc::new(asked), space, side, cpu);
+        }
         let online = x86::online_vcpus(cpu, &self.config.symbols, self.vcpus.len())
             .filter(|_| asked.covering != Covering::TextPoke || self.intended.are_known());
         let Some(online) = online else {
@@ -45,13 +65,84 @@ impl Sanitizer {
         if online.len() < 2 {
             return Vec::new();
         }
-        let class = |vcpu: Vcpu| {
-            let switches = (vcpu == asked.vcpu).then(x86::switches_mapping);
-            Some((vcpu, Class::of(&self.vcpus.get(usize::from(vcpu.0))?.lock(), last, asked.covering, switches)))
+        let classes = online.into_iter().filter_map(|vcpu| {
+            let switches = if vcpu == asked.vcpu { Switches::Own(x86::switches_mapping()) } else { Switches::Lucky };
+            self.class_of(vcpu, &asked, switches)
+        });
+        let classes: Vec<(Vcpu, Class)> = classes.collect();
+        self.judged(&asked, true, classes, side, cpu)
+    }
+
+    /// A membarrier returns. Of the process's vCPUs those are judged that are in user mode; the others of them when they
+    /// go there. A vCPU that comes to the process later does so by a load of its page table, which counts.
+    fn judges_membarrier(&self, asked: Arc<Asked>, space: u64, side: &mut StoreSide, cpu: &CurrentCpu) -> Vec<Evidence> {
+        // Without the kernel's entries it is not known who is in user mode.
+        if self.config.symbols.kernel_table().is_none() || self.config.profile.snoop {
+            return Vec::new();
+        }
+        if !self.origins.known() {
+            Gap::UnknownCoverage.note();
+            return Vec::new();
+        }
+        let (mut classes, patching) = (Vec::new(), side.patching_known());
+        let process = (0..self.vcpus.len()).map(|vcpu| Vcpu(vcpu as u16)).filter(|vcpu| patching.is_in_process(*vcpu, space));
+        for vcpu in process {
+            let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { continue };
+            state.lock().asked = Some(Arc::clone(&asked));
+            if self.user_modes.awaits(vcpu) {
+                classes.extend(self.answers(vcpu, patching.is_isolated(space)));
+            }
+        }
+        let classes = classes.into_iter().map(|(vcpu, class, _)| (vcpu, class)).collect();
+        self.judged(&asked, true, classes, side, cpu)
+    }
+
+    /// What a vCPU that is in user mode was asked, and what it came to, if nobody else took that.
+    fn answers(&self, vcpu: Vcpu, isolated: bool) -> Option<(Vcpu, Class, Arc<Asked>)> {
+        let asked = self.vcpus.get(usize::from(vcpu.0))?.lock().asked.take()?;
+        self.user_modes.was_asked(vcpu);
+        let switches = if vcpu != asked.vcpu || isolated { Switches::Intended } else { Switches::Lucky };
+        let (vcpu, class) = self.class_of(vcpu, &asked, switches)?;
+        Some((vcpu, class, asked))
+    }
+
+    /// The vCPU goes to user mode.
+    #[inline]
+    pub fn goes_to_user_mode(&self, vcpu: Vcpu, cpu: &CurrentCpu) {
+        if self.user_modes.enters(vcpu) {
+            self.is_asked(vcpu, cpu);
+        }
+    }
+
+    #[cold]
+    fn is_asked(&self, vcpu: Vcpu, cpu: &CurrentCpu) {
+        let mut code = self.code.lock();
+        let Some(side) = &mut code.side else { return };
+        let space = || match self.vcpus.get(usize::from(vcpu.0))?.lock().asked.as_deref()?.covering {
+            Covering::Membarrier { space } => Some(space),
+            Covering::TextPoke | Covering::By(_) => None,
         };
-        let classes: Vec<(Vcpu, Class)> = online.into_iter().filter_map(class).collect();
-        let row = Row { boot: self.config.symbols.boot(), function: asked.function, missing: asked.missing };
-        self.coverage.lock().add(row, classes.iter().map(|(_, class)| *class));
+        let Some(space) = space() else { return };
+        // It may run another process now, and come back by a load of this one's page table.
+        if !side.patching_known().is_in_process(vcpu, space) {
+            return;
+        }
+        let Some((vcpu, class, asked)) = self.answers(vcpu, side.patching_known().is_isolated(space)) else { return };
+        let hazards = self.judged(&asked, false, vec![(vcpu, class)], side, cpu);
+        drop(code);
+        hazards.into_iter().for_each(|evidence| self.found(Kind::Unsynced, evidence));
+    }
+
+    fn class_of(&self, vcpu: Vcpu, asked: &Asked, switches: Switches) -> Option<(Vcpu, Class)> {
+        let last = *asked.stores.last()?;
+        Some((vcpu, Class::of(&self.vcpus.get(usize::from(vcpu.0))?.lock(), last, asked.covering, switches)))
+    }
+
+    /// Counts what a protocol came to; `new`: its commit, or step, has not been counted yet. Answers with evidence of
+    /// each vCPU that it did not make serialize.
+    fn judged(&self, asked: &Asked, new: bool, classes: Vec<(Vcpu, Class)>, side: &mut StoreSide, cpu: &CurrentCpu) -> Vec<Evidence> {
+        let row = Row { boot: self.config.symbols.boot(), asker: asked.asker, missing: asked.missing };
+        self.coverage.lock().add(row, new, classes.iter().map(|(_, class)| *class));
         let bad: Vec<_> = classes.into_iter().filter(|(_, class)| matches!(class, Class::Lucky(_) | Class::Exposed)).collect();
         if bad.is_empty() {
             return Vec::new();
@@ -60,7 +151,7 @@ impl Sanitizer {
         let writes: Vec<Write> = asked.stores[from..].iter().filter_map(|seq| Write::of(side.past().memory(), *seq)).collect();
         let changed: Vec<Changed> = side.changed_by(&writes);
         self.flags.fence();
-        bad.into_iter().map(|(vcpu, class)| self.evidence_of_coverage((vcpu, class), &asked, &writes, &changed, side, cpu)).collect()
+        bad.into_iter().map(|(vcpu, class)| self.evidence_of_coverage((vcpu, class), asked, &writes, &changed, side, cpu)).collect()
     }
 
     fn evidence_of_coverage(
@@ -78,9 +169,9 @@ impl Sanitizer {
             (state.last_sync, state.last_origin, state.epoch)
         });
         let code = changed.first().map(|(segment, _)| segment.run().linear());
-        let linear = asked.site.or(code).unwrap_or(asked.function);
+        let linear = asked.site.or(code).or(asked.asker.function()).unwrap_or_default();
         let unsynced = Unsynced {
-            function: asked.function,
+            asker: asked.asker,
             covering: asked.covering,
             missing: asked.missing,
             patcher: asked.vcpu,

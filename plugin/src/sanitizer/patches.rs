@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 impl Sanitizer {
     /// `vcpu` runs the task `to` from now on, and ran `from` so far.
     pub fn runs_task(&self, vcpu: Vcpu, from: Option<u64>, to: u64) {
+        self.user_modes.leaves(vcpu);
         if let Some(side) = &mut self.code.lock().side {
             side.patching().switch(vcpu, from, to);
         }
@@ -22,6 +23,9 @@ impl Sanitizer {
         let mut code = self.code.lock();
         let patching = code.side.as_mut()?.patching();
         patching.enter_space(vcpu, from, to);
+        if let Some(state) = self.vcpus.get(usize::from(vcpu.0)) {
+            state.lock().loads = Some(to);
+        }
         let function = patching.innermost(vcpu)?;
         let name = self.config.symbols.resolve(function.0)?.name;
         (name == protocol::SWITCHES_SPACE).then_some(SyncOrigin::Function(function))

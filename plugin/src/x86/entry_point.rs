@@ -46,7 +46,10 @@ impl Payload for EntryPoint {
         let Some(frame) = Registers::get().rsp(cpu).map(|rsp| rsp.wrapping_add(entry.pushed)) else { return };
         // The saved code segment lies above the saved RIP.
         match cpu.bytes(frame.wrapping_add(8)).map(u64::from_le_bytes) {
-            Some(cs) if cs & 3 != 0 => origins.enters_from_user(vcpu.id(), number),
+            Some(cs) if cs & 3 != 0 => {
+                self.sanitizer.user_modes.leaves(vcpu.id());
+                origins.enters_from_user(vcpu.id(), number);
+            }
             Some(_) => origins.enters_from_kernel(frame.wrapping_sub(entry.moves), number),
             None => {}
         }

@@ -14,6 +14,7 @@ mod reset_point;
 pub mod stack;
 pub mod straight;
 mod sync_point;
+mod sysret_point;
 pub mod text;
 mod watch_gate;
 
@@ -155,6 +156,12 @@ pub fn explicit_syncs() -> SyncEventSet {
     [events::IRET_TO_SELF, events::SERIALIZE, events::CPUID].into_iter().collect()
 }
 
+/// Is it an address of the kernel's?
+#[must_use]
+pub fn is_kernel(at: Linear) -> bool {
+    at.0 >> 63 == 1
+}
+
 /// The instruction that memory holds there, if it can be read and is one.
 #[must_use]
 pub fn instruction_at(cpu: &CurrentCpu, linear: Linear) -> Option<Vec<u8>> {
@@ -188,6 +195,9 @@ impl Points {
         // Before what looks at an IRET: an entry may be nothing else.
         if config.writers {
             self.entries.instrument(instruction, sanitizer);
+        }
+        if config.writers {
+            sysret_point::instrument(instruction);
         }
         sync_point::instrument(instruction, sanitizer, may_synchronize(bytes, &config.profile) || config.writers && concerns_stores(bytes));
         self.marker.instrument(instruction, sanitizer);

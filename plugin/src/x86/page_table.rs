@@ -34,10 +34,16 @@ impl Isolation {
         }
     }
 
+    /// Is it the half of a pair that user mode runs on?
+    #[must_use]
+    pub fn is_user_half(self, table: u64) -> bool {
+        self == Self::Possible && table & USER_HALF != 0
+    }
+
     /// Are these the table of a process in user mode, and of the same one in the kernel?
     #[must_use]
     pub fn is_one_process(self, user: u64, kernel: u64) -> bool {
-        user == kernel || self == Self::Possible && user & USER_HALF != 0 && user ^ USER_HALF == kernel
+        user == kernel || self.is_user_half(user) && user ^ USER_HALF == kernel
     }
 }
 

@@ -154,10 +154,11 @@ struct SyscallPoint;
 
 impl WordPayload for SyscallPoint {
     fn fire(word: u64, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
-        let registers = Registers::get();
+        let (registers, Some(sanitizer)) = (Registers::get(), Sanitizer::the_one()) else { return };
+        sanitizer.user_modes.leaves(vcpu.id());
         if registers.rax(cpu) == Some(MEMBARRIER)
             && registers.rdi(cpu) == Some(SYNC_CORE)
-            && let (Some(stack), Some(sanitizer)) = (registers.rsp(cpu), Sanitizer::the_one())
+            && let Some(stack) = registers.rsp(cpu)
         {
             let pc = Linear(word);
             sanitizer.calls_membarrier(vcpu.id(), |known| who_runs(cpu, pc, known), pc.offset(SYSCALL.len() as u64), stack);

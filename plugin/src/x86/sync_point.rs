@@ -94,8 +94,13 @@ impl WordPayload for ResolvedPoint {
         let Some(sanitizer) = Sanitizer::the_one() else { return };
         let PointWord { at, tag } = PointWord::from_bits(word);
         let point = Self { pc: at, form: Form::from_tag(tag) };
+        let mut to_user = false;
         let (event, origin) = match point.form {
-            Form::Iret64 { len } => point.iret(vcpu, cpu, sanitizer, len),
+            Form::Iret64 { len } => {
+                let (event, origin, user) = point.iret(vcpu, cpu, sanitizer, len);
+                to_user = user;
+                (event, origin)
+            }
             // Only the 64-bit form is told apart: its frame lies at RSP, while older modes add a segment base that QEMU does not show.
             Form::IretOlder => (events::IRET, None),
             Form::Wrmsr => (wrmsr(cpu, sanitizer), None),
@@ -109,6 +114,10 @@ impl WordPayload for ResolvedPoint {
             }
         };
         sanitizer.synchronizes(vcpu, SyncAt { event, pc: point.pc, origin });
+        // Its own serialization is not one that a protocol intends.
+        if to_user {
+            sanitizer.goes_to_user_mode(vcpu.id(), cpu);
+        }
     }
 }
 
@@ -127,7 +136,8 @@ impl MayDivertWord for EmulatedPoint {
 }
 
 impl ResolvedPoint {
-    fn iret(self, vcpu: &CurrentVcpu, cpu: &CurrentCpu, sanitizer: &Sanitizer, len: u8) -> (SyncEventId, Option<SyncOrigin>) {
+    /// What it is, what it returns from, and whether it goes from the kernel to user mode.
+    fn iret(self, vcpu: &CurrentVcpu, cpu: &CurrentCpu, sanitizer: &Sanitizer, len: u8) -> (SyncEventId, Option<SyncOrigin>, bool) {
         let registers = Registers::get();
         let frame = || {
             let rsp = registers.rsp(cpu)?;
@@ -135,14 +145,14 @@ impl ResolvedPoint {
             Some((rsp, frame as u64, (frame >> 64) as u64, registers.cs(cpu)?))
         };
         // Not readable: the IRET will fault. `iret` is what the stricter profiles do not count.
-        let Some((rsp, target, new_cs, cs)) = frame() else { return (events::IRET, None) };
+        let Some((rsp, target, new_cs, cs)) = frame() else { return (events::IRET, None, false) };
         let event = resolve::iret(self.pc, len, target, (new_cs ^ cs) & 3 == 0);
         let origin = match (event == events::IRET && cs & 3 == 0, new_cs & 3 == 0) {
             (false, _) => None,
             (true, true) => sanitizer.origins.returns_to_kernel(rsp),
             (true, false) => sanitizer.origins.returns_to_user(vcpu.id()),
         };
-        (event, origin)
+        (event, origin, cs & 3 == 0 && new_cs & 3 != 0)
     }
 }
 

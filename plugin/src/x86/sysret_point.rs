@@ -1,0 +1,27 @@
+//! SYSRET and SYSEXIT: where a vCPU goes to user mode without an IRET.
+
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
+use crate::qemu::translation::{Instruction, WordPayload};
+use crate::sanitizer::Sanitizer;
+use icsan_model::x86::classify::{Class, classify};
+use icsan_model::x86::events;
+
+/// Such an instruction. The word says nothing.
+#[derive(Debug)]
+struct SysretPoint;
+
+impl WordPayload for SysretPoint {
+    fn fire(_word: u64, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
+        if let Some(sanitizer) = Sanitizer::the_one() {
+            sanitizer.goes_to_user_mode(vcpu.id(), cpu);
+        }
+    }
+}
+
+/// Puts the callback on the instruction if it is one.
+pub fn instrument(instruction: &Instruction<'_>) {
+    if let Some(Class::Fixed(events::SYSRET | events::SYSEXIT)) = classify(instruction.bytes()) {
+        // It asks for registers since what it may have to tell of reads memory.
+        instruction.on_execute_word::<SysretPoint>(0, true);
+    }
+}
