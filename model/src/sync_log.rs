@@ -50,11 +50,15 @@ impl SyncLog {
         (0..).map(SyncEventId).zip(&*self.last).filter(|(_, last)| **last > seq).map(|(event, _)| event).collect()
     }
 
+    /// Those of them that are still kept, oldest first.
+    pub fn kept_since(&self, seq: Seq) -> impl Iterator<Item = SyncAt> {
+        self.recent.iter().skip(self.recent.partition_point(|(at, _)| *at <= seq)).map(|(_, at)| *at)
+    }
+
     /// The first of them that is still kept.
     #[must_use]
     pub fn first_since(&self, seq: Seq) -> Option<SyncAt> {
-        let index = self.recent.partition_point(|(at, _)| *at <= seq);
-        self.recent.get(index).map(|(_, at)| *at)
+        self.kept_since(seq).next()
     }
 }
 
@@ -73,6 +77,7 @@ mod tests {
         assert_eq!(log.first_since(Seq(6)), None);
         assert_eq!(log.since(Seq(5)), SyncEventSet::EMPTY.with(SyncEventId(1)));
         assert_eq!(log.first_since(Seq(3)), Some(at(2, 20)));
+        assert_eq!(log.kept_since(Seq(3)).collect::<Vec<_>>(), [at(2, 20), at(1, 30)]);
         for seq in 7..1000 {
             log.push(Seq(seq), at(3, seq));
         }

@@ -1,5 +1,6 @@
 //! The keys after `-plugin libicsan.so,`: parsed, checked, and refused in one line that says what and what to do.
 
+use crate::exposure::Deferral;
 use crate::injection::Inject;
 use crate::report::exit_code::UNPROVEN;
 use crate::suppress::{SuppressError, Suppressions};
@@ -8,6 +9,7 @@ use crate::widen::Widen;
 use icsan_model::architecture::Architecture;
 use icsan_model::profile::{Profile, ProfileError};
 use icsan_model::sync_event::SyncEventSet;
+use icsan_symbols::entries::fits;
 use icsan_symbols::{SymbolError, SymbolTable, Symbolizer};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -33,6 +35,8 @@ pub struct Config {
     pub known: bool,
     /// Is a protocol that only chance made good a hazard? If not it is told of, and does not count.
     pub luck: bool,
+    /// By which events the user's design means to serialize CPUs that its protocol leaves out.
+    pub defer: Vec<Deferral>,
     /// QEMU's exit code if there was an unsuppressed hazard; 0 leaves QEMU's own, whatever there was.
     pub exitcode: u8,
     /// Watch from the first execution of this symbol on.
@@ -90,6 +94,8 @@ pub enum ConfigError {
     Suppress { path: String, source: SuppressError },
     #[error("{key}={value} needs the store side: not with writers=off")]
     NeedsWriters { key: &'static str, value: String },
+    #[error("defer={item}: {why}; give EVENT, or EVENT@SYMBOL")]
+    Deferral { item: String, why: &'static str },
     #[error("commit={symbol}:{event}: {why}")]
     CommitEvent { symbol: String, event: String, why: &'static str },
     #[error(
@@ -118,6 +124,7 @@ const KEYS: &[(&str, bool)] = &[
     ("suppress", true),
     ("known", true),
     ("luck", true),
+    ("defer", true),
     ("exitcode", true),
     ("start", true),
     ("stop", true),
@@ -217,7 +224,7 @@ impl Config {
             return Err(ConfigError::Unseen { name: name.clone() });
         }
         profile.buffers.speculation = pairs.switch("speculation", false)?;
-        for key in ["speculation", "commit", "widen", "record", "inject"] {
+        for key in ["speculation", "commit", "defer", "widen", "record", "inject"] {
             if let Some(value) = pairs.get(key).filter(|value| !writers && switch(value) != Some(false)) {
                 return Err(ConfigError::NeedsWriters { key, value: value.to_owned() });
             }
@@ -297,6 +304,7 @@ impl Config {
             Some(path) => Suppressions::load(path.as_ref()).map_err(|source| ConfigError::Suppress { path: path.to_owned(), source })?,
         };
         let commit = commit_functions(&pairs.list("commit"), &symbols, arch)?;
+        let defer = pairs.list("defer").iter().map(|item| deferral(arch, item, &symbols)).collect::<Result<Vec<_>, _>>()?;
         let start = known_symbol("start", pairs.get("start"), &symbols)?;
         let stop = known_symbol("stop", pairs.get("stop"), &symbols)?;
         let report = pairs.path("report")?;
@@ -311,6 +319,7 @@ impl Config {
             suppressions,
             known,
             luck,
+            defer,
             exitcode,
             start,
             stop,
@@ -385,6 +394,20 @@ fn without_at(arch: &Architecture, item: &str, symbols: &Symbolizer) -> Result<W
     let hint = kernel_hint(symbols);
     let known = arch.event_by_name(event).map(|event| WithoutAt { event, symbol: symbol.to_owned() });
     known.filter(|place| place.is_known(symbols)).ok_or_else(|| ConfigError::NoPlace { item: item.to_owned(), hint })
+}
+
+/// An item of `defer=`.
+fn deferral(arch: &Architecture, item: &str, symbols: &Symbolizer) -> Result<Deferral, ConfigError> {
+    let (name, symbol) = item.split_once('@').map_or((item, None), |(event, symbol)| (event, Some(symbol)));
+    let refused = |why| Err(ConfigError::Deferral { item: item.to_owned(), why });
+    let Some(event) = arch.event_by_name(name).filter(|event| crate::x86::can_see(*event)) else {
+        return refused("no such event, or none that a plugin can see");
+    };
+    let is_known = |symbol: &str| symbols.kernel_table().is_some_and(|table| table.symbols().any(|known| fits(symbol, known.name)));
+    if !symbol.is_none_or(is_known) {
+        return refused("no such function in the kernel's symbols (symbols=PATH)");
+    }
+    Ok(Deferral { event, symbol: symbol.map(str::to_owned) })
 }
 
 /// Has the kernel the functions that the profile goes by?
@@ -510,6 +533,7 @@ mod tests {
             (&["without=iret@__text_poke", &kernel][..], "this one has no such function; give EVENT@SYMBOL, with iret an entry"),
             (&["without=iret@asm_exc_nmi", &kernel][..], "this one has no such function"),
             (&["profile=no-luck", "writers=off", &kernel][..], "profile=no-luck needs the store side"),
+            (&["defer=mov-cr3@nonsense", &kernel][..], "defer=mov-cr3@nonsense: no such function in the kernel's symbols"),
             (&[place, "writers=off", &kernel][..], "without=iret@asm_exc_int3 needs the store side"),
             (&[place, "record=/tmp/x", &kernel][..], "record=/tmp/x: a recording does not name places"),
             (&["profile=no-luck", "record=/tmp/x", &kernel][..], "record=/tmp/x: a recording does not name places"),
@@ -550,6 +574,9 @@ mod tests {
             (&["emulator=repair", "writers=off"][..], "needs the store side"),
             (&["emulator=on"][..], "report or repair"),
             (&["known=off"][..], "note or report"),
+            (&["defer=nonsense"][..], "no such event, or none that a plugin can see; give EVENT, or EVENT@SYMBOL"),
+            (&["defer=mov-cr3@__text_poke"][..], "no such function in the kernel's symbols (symbols=PATH)"),
+            (&["defer=mov-cr3", "writers=off"][..], "defer=mov-cr3 needs the store side"),
             (&["luck=off"][..], "report or note"),
             (&["inject=old"][..], "off, stale, torn, or random:SEED:PERCENT"),
             (&["inject=random:1:0"][..], "off, stale, torn, or random:SEED:PERCENT"),

@@ -91,6 +91,8 @@ pub enum Class {
     OwnSwitch,
     /// Something serialized it, first this; the protocol did not.
     Lucky(SyncAt),
+    /// Something did by which the design means to do it late.
+    Deferred,
     /// Nothing did.
     Exposed,
 }
@@ -140,6 +142,7 @@ pub struct Tally {
     pub lucky: u64,
     pub exposed: u64,
     pub own_switch: u64,
+    pub deferred: u64,
 }
 
 /// What all commits came to.
@@ -156,9 +159,17 @@ impl CoverageTable {
                 Class::Synced => &mut tally.synced,
                 Class::OwnSwitch => &mut tally.own_switch,
                 Class::Lucky(_) => &mut tally.lucky,
+                Class::Deferred => &mut tally.deferred,
                 Class::Exposed => &mut tally.exposed,
             } += 1;
         }
+    }
+
+    /// A vCPU that was counted as exposed was deferred, as the design means it.
+    pub fn defer(&mut self, row: Row) {
+        let tally = self.0.entry(row).or_default();
+        tally.exposed = tally.exposed.saturating_sub(1);
+        tally.deferred += 1;
     }
 
     /// The rows, in a stable order. No more than functions of the protocol table, times steps, times boots.
@@ -249,7 +260,7 @@ mod tests {
         table.add(row, true, [Class::Synced, Class::Exposed].into_iter());
         table.add(row, true, [Class::Synced].into_iter());
         table.add(row, false, [Class::Lucky(at(events::IRET))].into_iter());
-        let tally = Tally { commits: 2, synced: 2, lucky: 1, exposed: 1, own_switch: 0 };
+        let tally = Tally { commits: 2, synced: 2, lucky: 1, exposed: 1, own_switch: 0, deferred: 0 };
         assert_eq!(table.rows().collect::<Vec<_>>(), [(&row, &tally)]);
     }
 }

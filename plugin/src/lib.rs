@@ -8,6 +8,7 @@
 
 pub mod config;
 pub mod coverage;
+pub mod exposure;
 pub mod gaps;
 pub mod injection;
 pub mod light;

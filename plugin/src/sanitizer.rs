@@ -2,6 +2,7 @@
 
 mod coverage;
 mod executions;
+mod exposures;
 mod injections;
 mod kernels;
 mod patches;
@@ -11,6 +12,7 @@ mod stores;
 use crate::HEAP;
 use crate::config::Config;
 use crate::coverage::{CoverageTable, IntendedSyncs};
+use crate::exposure::Deferrals;
 use crate::gaps::Gap;
 use crate::origins::Origins;
 use crate::page_filter::PageFilter;
@@ -81,6 +83,7 @@ pub struct Sanitizer {
     /// What patching protocols mean to happen, and what their commits came to.
     intended: IntendedSyncs,
     coverage: Mutex<CoverageTable>,
+    deferrals: Mutex<Deferrals>,
     pub(crate) user_modes: UserModes,
     pub(crate) origins: Origins,
     what_if: WhatIf,
@@ -175,6 +178,7 @@ impl Sanitizer {
             points: x86::Points::default(),
             intended: IntendedSyncs::new(arch, TEXT_POKE_SYNCS),
             coverage: Mutex::default(),
+            deferrals: Mutex::default(),
             user_modes: UserModes::new(count),
             origins: Origins::new(count),
             what_if,
@@ -246,8 +250,17 @@ impl Sanitizer {
             self.leaves_line(vcpu, event);
             return;
         }
-        let Some((state, slots)) = self.vcpus.get(usize::from(vcpu.0)).zip(self.flags.board().of(current)) else { return };
-        let mut state = state.lock();
+        let Some((vcpu, slots)) = self.vcpus.get(usize::from(vcpu.0)).zip(self.flags.board().of(current)) else { return };
+        let mut state = vcpu.lock();
+        while !state.exposures.is_empty() {
+            // The code is locked before a vCPU's state is; meanwhile another exposure may begin.
+            drop(state);
+            match &mut recorded {
+                Some(code) => self.ends_exposures(current, at, code),
+                None => self.ends_exposures(current, at, &mut self.code.lock()),
+            }
+            state = vcpu.lock();
+        }
         let seq = self.flags.begin_epoch(&slots);
         state.serialize(at, seq);
         self.notes_intended(&mut state, &at, seq);
@@ -446,7 +459,15 @@ impl Hooks for &'static Sanitizer {
                     counts.drop(&[("recording", u64::from(!side.past().finish()))]);
                     self.finish_check(side, &mut counts);
                     counts.add_stores(side, self.config.symbols.boot());
+                    for (vcpu, state) in self.vcpus.iter().enumerate() {
+                        if let Some(mut state) = state.try_lock_for(EXIT_PATIENCE) {
+                            self.leaves_exposures(Vcpu(vcpu as u16), &mut state, side);
+                        }
+                    }
                     counts.coverage = Some(self.coverage.lock().clone());
+                    let deferrals = self.deferrals.lock().clone();
+                    counts.drop(&[("exposures", deferrals.dropped())]);
+                    counts.deferrals = Some(deferrals);
                 }
             }
             None => counts.drop(&[("code", 1)]),

@@ -308,7 +308,8 @@ pub struct CodeTable {
     /// By piece of the host's memory. No larger than the segments are.
     seen: FxHashMap<u64, Seen>,
     views: Views,
-    len: u32,
+    /// All of them: their slots are given out in order.
+    by_slot: Vec<&'static Segment>,
     dropped: u64,
 }
 
@@ -322,7 +323,13 @@ impl CodeTable {
     /// How many segments there are.
     #[must_use]
     pub fn segments(&self) -> usize {
-        self.len as usize
+        self.by_slot.len()
+    }
+
+    /// The segment that has a slot.
+    #[must_use]
+    pub fn of_slot(&self, slot: SlotId) -> Option<&'static Segment> {
+        self.by_slot.get(slot.0 as usize).copied()
     }
 
     /// The segments that touch these bytes, each once, in the order of their slots.
@@ -400,7 +407,8 @@ impl CodeTable {
             }
             content = content.wrapping_add(1);
         }
-        if !reserve(SlotId(self.len)) {
+        let slot = SlotId(self.by_slot.len() as u32);
+        if !reserve(slot) {
             self.dropped += 1;
             return None;
         }
@@ -410,12 +418,12 @@ impl CodeTable {
         let segment = Segment {
             host,
             last_change: LastChange::default(),
-            slot: SlotId(self.len),
+            slot,
             traits: AtomicU8::new(0),
             rest: Rest { run, place, neighbours, rivals: Rivals::default() },
         };
         let segment: &'static Segment = Box::leak(Box::new(segment));
-        self.len += 1;
+        self.by_slot.push(segment);
         contest(segment);
         self.note(segment);
         self.by_content.insert(content, segment);

@@ -53,6 +53,12 @@ impl UserModes {
         mode.in_user.load(Ordering::SeqCst)
     }
 
+    /// Is it in user mode?
+    #[must_use]
+    pub fn is_in_user_mode(&self, vcpu: Vcpu) -> bool {
+        self.of(vcpu).is_some_and(|mode| mode.in_user.load(Ordering::Relaxed))
+    }
+
     /// The vCPU was asked.
     pub fn was_asked(&self, vcpu: Vcpu) {
         self.of(vcpu).into_iter().for_each(|mode| mode.awaited.store(false, Ordering::SeqCst));
@@ -67,7 +73,7 @@ mod tests {
     fn either_side_finds_the_other() {
         let (modes, vcpu) = (UserModes::new(2), Vcpu(1));
         assert!(!modes.enters(vcpu), "nobody asks");
-        assert!(modes.awaits(vcpu), "it is there");
+        assert!(modes.awaits(vcpu) && modes.is_in_user_mode(vcpu), "it is there");
         modes.was_asked(vcpu);
         modes.leaves(vcpu);
         assert!(!modes.awaits(vcpu) && modes.enters(vcpu), "it comes later");

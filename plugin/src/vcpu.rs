@@ -1,5 +1,6 @@
 //! What is kept for each vCPU. Touched from that vCPU's thread only, but for the report at the end.
 
+use crate::exposure::Exposure;
 use crate::injection::{Injected, Trail};
 use crate::patching::Asked;
 use crate::segment::Segment;
@@ -36,6 +37,8 @@ pub struct VcpuState {
     pub loads: Option<u64>,
     /// See there.
     pub loaded: Option<(u64, Seq)>,
+    /// Since when protocols have left it exposed: those of them that nothing has ended.
+    pub exposures: Vec<Exposure>,
     /// What is asked of it when it goes to user mode the next time.
     pub asked: Option<Arc<Asked>>,
     /// How often it met each event that the profile counts.
@@ -83,6 +86,7 @@ impl VcpuState {
             explicit: Seq(0),
             loads: None,
             loaded: None,
+            exposures: Vec::new(),
             asked: None,
             syncs: vec![0; SyncEventSet::CAPACITY],
             exempt: 0,
@@ -113,6 +117,7 @@ impl VcpuState {
         self.reset_at = seq;
         self.pending = None;
         self.asked = None;
+        self.exposures.clear();
         self.suspects.clear();
         if let Some(count) = self.syncs.get_mut(usize::from(event.0)) {
             *count += 1;

@@ -273,6 +273,11 @@ impl SetSlots {
         }
     }
 
+    /// Those that were added.
+    fn iter(&self) -> impl Iterator<Item = SlotId> {
+        self.room[..self.used].iter().copied()
+    }
+
     /// Takes all out.
     fn drain(&mut self) -> impl Iterator<Item = SlotId> {
         let used = std::mem::take(&mut self.used);
@@ -413,6 +418,15 @@ impl<B: Board> Flags<B> {
             slot.flag.store(Flag::Recheck as u64, Ordering::Release);
         }
         true
+    }
+
+    /// What the vCPU executed in its current epoch: each segment once, with the moment of its first fetch.
+    pub fn executed(&self, own: &impl OwnBoard<Word = B::Word>) -> Vec<(SlotId, Seq)> {
+        let set = own.swap_list(SetSlots::default());
+        let slots = set.iter().filter_map(|id| own.known(id).or_else(|| own.slot(id)));
+        let executed = slots.filter(|slot| slot.flag().executed()).map(|slot| (slot.id, slot.first_fetch())).collect();
+        own.swap_list(set);
+        executed
     }
 
     /// The vCPU completes a serializing event: nothing that it executed counts any more.

@@ -3,6 +3,7 @@
 use super::groups::{Cause, GroupId, Groups};
 use super::unsynced::Unsynced;
 use crate::config::Config;
+use crate::exposure::{Ended, ExposureId};
 use crate::patching::{Asker, Context, Missing, Writer};
 use crate::x86::known_findings::{KnownFinding, known_finding};
 use crate::x86::stack::Caller;
@@ -189,6 +190,14 @@ impl Findings {
         let (group, leads) = (grouped.map(|(group, _)| group), grouped.is_some_and(|(_, leads)| leads));
         self.hazards.push(Hazard { kind, evidence, count: 1, suppressed, known, counts, group, leads });
         self.hazards.last()
+    }
+
+    /// An exposure has ended. Answers with the hazard that told of it first.
+    pub fn exposure_ended(&mut self, id: ExposureId, ended: Ended) -> Option<&Hazard> {
+        let told = |hazard: &&mut Hazard| hazard.evidence.unsynced.as_ref().is_some_and(|unsynced| unsynced.exposure == Some(id));
+        let hazard = self.hazards.iter_mut().rev().find(told)?;
+        hazard.evidence.unsynced.as_mut()?.ended = Some(Box::new(ended));
+        Some(hazard)
     }
 
     /// The hazards.

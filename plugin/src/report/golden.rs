@@ -6,6 +6,7 @@ use super::json::Object;
 use super::unsynced::Unsynced;
 use super::{Counts, injections, text};
 use crate::coverage::{Class, CoverageTable, Row};
+use crate::exposure::{Deferrals, Ended, ExposureId, Piece, Way};
 use crate::gaps::Gap;
 use crate::injection::{Injected, Injections, Trail};
 use crate::patching::{Asker, Context, Covering, Missing, Step};
@@ -98,7 +99,10 @@ fn unsynced(missing: Missing, luck: Option<SyncAt>) -> Evidence {
         missing,
         patcher: Vcpu(0),
         luck,
+        exposure: luck.is_none().then_some(ExposureId(1)),
+        ended: None,
         sleeps: luck.is_some(),
+        user_mode: Some(luck.is_none()),
         held: if luck.is_none() { 2 } else { 0 },
         changed: 3,
         stores: 5,
@@ -112,6 +116,40 @@ fn unsynced(missing: Missing, luck: Option<SyncAt>) -> Evidence {
         unsynced: Some(Box::new(unsynced)),
         ..evidence(Kind::Unsynced)
     }
+}
+
+/// Exposures that an event ended.
+fn deferred() {
+    let run = Run::new(&["defer=mov-cr3@entry_SYSCALL_64"], "");
+    let by = SyncAt { event: events::MOV_CR3, pc: at("entry_SYSCALL_64", 0x17), origin: None };
+    let ended = |met| {
+        let mut way = Way::default();
+        way.add(Piece::Page(Linear(0x5555_5555_4000)), true);
+        way.add(Piece::Function(at("entry_SYSCALL_64", 0)), true);
+        way.add(Piece::Function(at("patched", 0)), false);
+        Ended { by, after: Duration::from_micros(312), met, near: Some(at("patched", 0x10)), way }
+    };
+    let mut evidence = unsynced(Missing::AtTheEnd, None);
+    evidence.unsynced.as_mut().unwrap().ended = Some(Box::new(ended(Some(at("patched", 0x10)))));
+    hazard("unsynced-met", &run, Kind::Unsynced, evidence);
+    let row = Row { boot: 1, asker: Asker::Function(at("text_poke_bp_batch", 0)), missing: Missing::AtTheEnd };
+    let (mut deferrals, mut table) = (Deferrals::default(), CoverageTable::default());
+    table.add(row, true, [Class::Synced, Class::Exposed].into_iter());
+    table.add(row, true, [Class::Synced, Class::Exposed].into_iter());
+    (0..3).for_each(|_| drop(deferrals.begin()));
+    deferrals.end(row, &ended(None), true);
+    table.defer(row);
+    deferrals.end(row, &ended(Some(at("patched", 0x10))), true);
+    let counts = Counts { coverage: Some(table), deferrals: Some(deferrals), ..counts() };
+    summary("deferrals", &run, &Findings::default(), &counts, None);
+    // Without the key it is told at once, and what became of it is a line of its own.
+    let run = Run::new(&[], "");
+    let mut findings = Findings::default();
+    findings.add(Kind::Unsynced, unsynced(Missing::AtTheEnd, None), run.config());
+    assert!(findings.exposure_ended(ExposureId(2), ended(None)).is_none(), "another one");
+    let told = findings.exposure_ended(ExposureId(1), ended(None)).unwrap();
+    let text = super::deferrals::follows(&run.report(), told).unwrap();
+    same("unsynced-ended", &text, &[Object::hazard(&run.report(), told)]);
 }
 
 #[test]
@@ -129,6 +167,7 @@ fn protocols_that_leave_a_vcpu_out() {
         unsynced.chain = [].into();
     }
     hazard("unsynced-membarrier", &run, Kind::Unsynced, membarrier);
+    deferred();
     let mut findings = Findings::default();
     for offset in 0..7 {
         findings.add(Kind::Unsynced, Evidence { linear: at("patched", offset), ..unsynced(Missing::AtTheEnd, None) }, run.config());

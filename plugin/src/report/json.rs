@@ -1,5 +1,6 @@
 //! The objects of the JSON Lines report, schema 1. Addresses are strings `0x…`, bytes are hex strings.
 
+use super::deferrals::DeferralObject;
 use super::findings::{Evidence, Findings, Hazard, Origin, Shown};
 use super::groups::{Cause, CodePage, GroupId};
 use super::injections::{InjectionCounts, InjectionObject};
@@ -220,6 +221,8 @@ pub struct Summary<'a> {
     pub commits: Option<u64>,
     /// What made the online CPUs serialize at the commits of patching protocols; `null` in the light mode.
     pub coverage: Option<Vec<CoverageObject>>,
+    /// What ended the exposures of CPUs that a protocol left out; `null` in the light mode.
+    pub deferrals: Option<Vec<DeferralObject>>,
     pub epochs: u64,
     pub memory: &'a MemoryCounts,
     pub dropped: u64,
@@ -416,6 +419,7 @@ impl<'a> Object<'a> {
             checked: counts.checked.map(|CheckCounts { code, data, untrue, unsettled }| Checked { code, data, untrue, unsettled }),
             commits: counts.commits.map(|(commits, _)| commits),
             coverage: super::unsynced::rows(report, counts),
+            deferrals: super::deferrals::rows(report, counts),
             epochs: counts.epochs,
             memory: &counts.memory,
             dropped: counts.dropped,

@@ -2,6 +2,7 @@
 //!
 //! - [`findings`]: the distinct hazards; [`groups`]: those of one cause; [`exit_code`]: what they make of QEMU's exit code; [`injections`]: what was executed instead; [`ledger`]: what safe executions relied on; [`json`]: the objects of schema 1; [`text`]: KCSAN's form; [`unsynced`]: patching protocols and the CPUs that they did not make serialize; [`sink`]: where both go.
 
+pub mod deferrals;
 pub mod exit_code;
 pub mod findings;
 pub mod groups;
@@ -19,6 +20,7 @@ mod golden;
 
 use crate::config::Config;
 use crate::coverage::CoverageTable;
+use crate::exposure::Deferrals;
 use crate::qemu::accelerator::Accelerator;
 use crate::qemu::install::Machine;
 use crate::repair::RepairCounts;
@@ -84,6 +86,8 @@ pub struct Counts {
     pub commits: Option<(u64, u64)>,
     /// What the commits of patching protocols came to; `None` in the light mode.
     pub coverage: Option<CoverageTable>,
+    /// What ended the exposures; `None` in the light mode.
+    pub deferrals: Option<Deferrals>,
     /// Events that did not count for where they were; `None`: nobody asked for that.
     pub refused: Option<u64>,
     /// How many states were restored.
@@ -125,6 +129,7 @@ impl Default for Counts {
             ledger: None,
             commits: None,
             coverage: None,
+            deferrals: None,
             refused: None,
             restored: 0,
             widened: None,

@@ -5,7 +5,7 @@
 
 use super::findings::{Findings, Hazard};
 use super::json::Object;
-use super::{Counts, Report, injections, text};
+use super::{Counts, Report, deferrals, injections, text};
 use crate::injection::{Injections, Record};
 use crate::output_file::{OutputError, OutputFile};
 use crate::qemu::process::say;
@@ -111,6 +111,13 @@ impl Sink {
             told(report, hazard).iter().for_each(|text| to_stderr(text));
         }
         self.early(&line(&Object::hazard(report, hazard)));
+    }
+
+    /// What has become of a vCPU that was left out, as a hazard said.
+    pub fn exposure_ended(&mut self, report: &Report<'_>, hazard: &Hazard) {
+        if hazard.leads {
+            deferrals::follows(report, hazard).iter().for_each(|text| to_stderr(text));
+        }
     }
 
     /// An injected execution, whose trail ended.

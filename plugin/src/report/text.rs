@@ -318,6 +318,7 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
         };
     }
     text.push_str(&super::unsynced::table(report, counts));
+    text.push_str(&super::deferrals::table(report, counts));
     if counts.restored > 0 {
         let _ = writeln!(text, "icsan: {} times a state was restored: no vCPU held anything from before", counts.restored);
     }

@@ -1,10 +1,12 @@
 //! The report on a patching protocol that did not make a CPU serialize, and the table of what all commits came to.
 
+use super::deferrals::{self, EndedObject};
 use super::findings::{Evidence, Hazard};
 use super::json::{ContextObject, LastSyncObject, chain, context, hex};
 use super::text::{name, whereabouts, writes};
 use super::{Counts, Report, origin_name};
 use crate::coverage::{Row, Tally};
+use crate::exposure::{Ended, ExposureId};
 use crate::patching::{Asker, Context, Covering, Missing, Step};
 use crate::x86::stack::Caller;
 use icsan_model::addr::Vcpu;
@@ -28,8 +30,14 @@ pub struct Unsynced {
     pub patcher: Vcpu,
     /// What serialized the vCPU by chance, first, until it was asked.
     pub luck: Option<SyncAt>,
+    /// If nothing has serialized it: the exposure that begins.
+    pub exposure: Option<ExposureId>,
+    /// How that ended, once it has.
+    pub ended: Option<Box<Ended>>,
     /// Does the vCPU sleep?
     pub sleeps: bool,
+    /// Is it in user mode? `None`: the kernel's entries are not known.
+    pub user_mode: Option<bool>,
     /// How many changed pieces of code it holds from before their change, of how many.
     pub held: usize,
     /// See there.
@@ -51,8 +59,12 @@ pub struct UnsyncedObject {
     pub class: &'static str,
     /// What came by chance.
     pub luck: Option<LastSyncObject>,
+    /// How it was serialized at last, if it is exposed and was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<EndedObject>,
     pub patcher: u16,
     pub sleeps: bool,
+    pub user_mode: Option<bool>,
     pub held: usize,
     pub changed: usize,
     pub stores: usize,
@@ -75,10 +87,12 @@ pub struct CoverageObject {
     pub exposed: u64,
     /// vCPUs that patched, and that only their own switch back from the mapping that they stored through serialized.
     pub own_switch: u64,
+    /// vCPUs that an event of `defer=` serialized before they executed anything that was changed.
+    pub deferred: u64,
 }
 
 /// What people call the one that was asked.
-fn asker_name(symbols: Names<'_>, asker: Asker) -> String {
+pub(super) fn asker_name(symbols: Names<'_>, asker: Asker) -> String {
     match asker {
         Asker::Function(entry) => symbols.resolve(entry.0).map_or_else(|| hex(entry.0), |resolved| resolved.name.to_owned()),
         Asker::Membarrier => "membarrier(SYNC_CORE)".to_owned(),
@@ -137,8 +151,10 @@ impl Unsynced {
             missing: missing(self.missing),
             class: self.class(),
             luck,
+            ended: self.ended.as_ref().map(|ended| deferrals::ended(report, symbols, ended)),
             patcher: self.patcher.0,
             sleeps: self.sleeps,
+            user_mode: self.user_mode,
             held: self.held,
             changed: self.changed,
             stores: self.stores,
@@ -168,13 +184,22 @@ impl Unsynced {
                 let origin = by.origin.map(|origin| format!(" of {}", origin_name(symbols, origin))).unwrap_or_default();
                 writeln!(text, "  {}{origin} in {} did, by chance", report.arch.event_name(by.event), name(by.pc.0))
             }
-            None => writeln!(text, "  nothing else did either, so far"),
+            None => match &self.ended {
+                Some(ended) => writeln!(text, "  nothing else did either; {}", deferrals::words(report, symbols, ended)),
+                None => writeln!(text, "  nothing else did either, so far"),
+            },
         };
         let held = match self.held {
             0 => "holds no code of before".to_owned(),
             held => format!("holds {held} of {} changed pieces of code as they were before", self.changed),
         };
-        let _ = writeln!(text, "  it {}, and {held}", if self.sleeps { "sleeps" } else { "runs" });
+        let state = match (self.sleeps, self.user_mode) {
+            (true, _) => "sleeps",
+            (false, Some(true)) => "runs in user mode",
+            (false, Some(false)) => "runs in the kernel",
+            (false, None) => "runs",
+        };
+        let _ = writeln!(text, "  it {state}, and {held}");
         let by = match self.covering {
             Covering::TextPoke => TEXT_POKE_SYNCS.iter().map(|sync| format!("{} ({})", sync.function, sync.events.join(", or "))).collect(),
             Covering::Membarrier { .. } => MEMBARRIER_SYNCS.iter().map(|sync| sync.what.to_owned()).collect(),
@@ -203,6 +228,7 @@ pub(super) fn rows(report: &Report<'_>, counts: &Counts) -> Option<Vec<CoverageO
         lucky: tally.lucky,
         exposed: tally.exposed,
         own_switch: tally.own_switch,
+        deferred: tally.deferred,
     };
     counts.coverage.as_ref().map(|table| table.rows().map(object).collect())
 }
@@ -213,14 +239,18 @@ pub(super) fn table(report: &Report<'_>, counts: &Counts) -> String {
     let Some(table) = counts.coverage.as_ref().filter(|table| table.rows().next().is_some()) else { return String::new() };
     let mut text = String::from("icsan: coverage: what made the online CPUs serialize after the stores of a patch\n");
     let mut own = 0;
-    let _ = writeln!(text, "icsan: {:>8} {:>8} {:>8} {:>8}  protocol function", "commits", "synced", "lucky", "exposed");
+    let defers = !report.config.defer.is_empty();
+    let column = |text: &dyn std::fmt::Display| if defers { format!(" {text:>8}") } else { String::new() };
+    let _ =
+        writeln!(text, "icsan: {:>8} {:>8} {:>8} {:>8}{}  protocol function", "commits", "synced", "lucky", "exposed", column(&"deferred"));
     for (row, tally) in table.rows() {
         let place = match row.missing {
             Missing::AtTheEnd => String::new(),
             between => format!(", {}", missing(between)),
         };
-        let Tally { commits, synced, lucky, exposed, own_switch } = tally;
-        let _ = writeln!(text, "icsan: {commits:>8} {synced:>8} {lucky:>8} {exposed:>8}  {}{place}", row_name(report, row));
+        let Tally { commits, synced, lucky, exposed, own_switch, deferred } = tally;
+        let deferred = column(deferred);
+        let _ = writeln!(text, "icsan: {commits:>8} {synced:>8} {lucky:>8} {exposed:>8}{deferred}  {}{place}", row_name(report, row));
         own += own_switch;
     }
     if own > 0 {

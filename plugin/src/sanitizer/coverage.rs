@@ -2,6 +2,7 @@
 
 use super::Sanitizer;
 use crate::coverage::{Class, Row, Switches};
+use crate::exposure::ExposureId;
 use crate::gaps::Gap;
 use crate::patching::{Asked, Context, Covering};
 use crate::qemu::cpu::CurrentCpu;
@@ -24,6 +25,17 @@ const MAX_STORES: usize = 256;
 /// A piece of code that a patch changed, and the place in the order of the change.
 type Changed = (&'static Segment, Seq);
 
+/// What a vCPU came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer {
+    /// Which one.
+    pub vcpu: Vcpu,
+    /// What it came to.
+    pub class: Class,
+    /// The exposure that begins.
+    pub exposure: Option<ExposureId>,
+}
+
 impl Sanitizer {
     /// The kernel's place is known: `range_of` says where its functions are.
     pub fn learns_intended(&self, range_of: impl Fn(&str) -> Option<Range<u64>>) {
@@ -42,11 +54,11 @@ impl Sanitizer {
         }
     }
 
-    /// A protocol goes on, and takes these stores for done. Answers with evidence of each vCPU that it did not make
-    /// serialize since the last of them. Called with the code locked, in a callback of the vCPU that patches.
-    pub(super) fn judges_coverage(&self, asked: Asked, side: &mut StoreSide, cpu: &CurrentCpu) -> Vec<Evidence> {
+    /// A protocol goes on, and takes these stores for done. Reports each vCPU that it did not make serialize since the
+    /// last of them. Called with the code locked, in a callback of the vCPU that patches.
+    pub(super) fn judges_coverage(&self, asked: Asked, side: &mut StoreSide, cpu: &CurrentCpu) {
         if !self.watching.load(Ordering::Relaxed) {
-            return Vec::new();
+            return;
         }
         if let Covering::Membarrier { space } = asked.covering {
             return self.judges_membarrier(Arc::new(asked), space, side, cpu);
@@ -55,34 +67,31 @@ impl Sanitizer {
             .filter(|_| asked.covering != Covering::TextPoke || self.intended.are_known());
         let Some(online) = online else {
             Gap::UnknownCoverage.note();
-            return Vec::new();
+            return;
         };
-        // Where every store is snooped at once a protocol need not do anything.
-        if self.config.profile.snoop {
-            return Vec::new();
-        }
-        // A kernel of one CPU asks nobody else, and need not ask itself: its own stores are followed by branches.
-        if online.len() < 2 {
-            return Vec::new();
+        // Where every store is snooped at once a protocol need not do anything. A kernel of one CPU asks nobody else,
+        // and need not ask itself: its own stores are followed by branches.
+        if self.config.profile.snoop || online.len() < 2 {
+            return;
         }
         let classes = online.into_iter().filter_map(|vcpu| {
             let switches = if vcpu == asked.vcpu { Switches::Own(x86::switches_mapping()) } else { Switches::Lucky };
             self.class_of(vcpu, &asked, switches)
         });
-        let classes: Vec<(Vcpu, Class)> = classes.collect();
-        self.judged(&asked, true, classes, side, cpu)
+        let classes: Vec<Answer> = classes.collect();
+        self.judged(&asked, true, classes, side, cpu);
     }
 
     /// A membarrier returns. Of the process's vCPUs those are judged that are in user mode; the others of them when they
     /// go there. A vCPU that comes to the process later does so by a load of its page table, which counts.
-    fn judges_membarrier(&self, asked: Arc<Asked>, space: u64, side: &mut StoreSide, cpu: &CurrentCpu) -> Vec<Evidence> {
+    fn judges_membarrier(&self, asked: Arc<Asked>, space: u64, side: &mut StoreSide, cpu: &CurrentCpu) {
         // Without the kernel's entries it is not known who is in user mode.
         if self.config.symbols.kernel_table().is_none() || self.config.profile.snoop {
-            return Vec::new();
+            return;
         }
         if !self.origins.known() {
             Gap::UnknownCoverage.note();
-            return Vec::new();
+            return;
         }
         let (mut classes, patching) = (Vec::new(), side.patching_known());
         let process = (0..self.vcpus.len()).map(|vcpu| Vcpu(vcpu as u16)).filter(|vcpu| patching.is_in_process(*vcpu, space));
@@ -90,20 +99,18 @@ impl Sanitizer {
             let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { continue };
             state.lock().asked = Some(Arc::clone(&asked));
             if self.user_modes.awaits(vcpu) {
-                classes.extend(self.answers(vcpu, patching.is_isolated(space)));
+                classes.extend(self.answers(vcpu, patching.is_isolated(space)).map(|(answer, _)| answer));
             }
         }
-        let classes = classes.into_iter().map(|(vcpu, class, _)| (vcpu, class)).collect();
-        self.judged(&asked, true, classes, side, cpu)
+        self.judged(&asked, true, classes, side, cpu);
     }
 
     /// What a vCPU that is in user mode was asked, and what it came to, if nobody else took that.
-    fn answers(&self, vcpu: Vcpu, isolated: bool) -> Option<(Vcpu, Class, Arc<Asked>)> {
+    fn answers(&self, vcpu: Vcpu, isolated: bool) -> Option<(Answer, Arc<Asked>)> {
         let asked = self.vcpus.get(usize::from(vcpu.0))?.lock().asked.take()?;
         self.user_modes.was_asked(vcpu);
         let switches = if vcpu != asked.vcpu || isolated { Switches::Intended } else { Switches::Lucky };
-        let (vcpu, class) = self.class_of(vcpu, &asked, switches)?;
-        Some((vcpu, class, asked))
+        Some((self.class_of(vcpu, &asked, switches)?, asked))
     }
 
     /// The vCPU goes to user mode.
@@ -127,36 +134,49 @@ impl Sanitizer {
         if !side.patching_known().is_in_process(vcpu, space) {
             return;
         }
-        let Some((vcpu, class, asked)) = self.answers(vcpu, side.patching_known().is_isolated(space)) else { return };
-        let hazards = self.judged(&asked, false, vec![(vcpu, class)], side, cpu);
-        drop(code);
-        hazards.into_iter().for_each(|evidence| self.found(Kind::Unsynced, evidence));
+        if let Some((answer, asked)) = self.answers(vcpu, side.patching_known().is_isolated(space)) {
+            self.judged(&asked, false, vec![answer], side, cpu);
+        }
     }
 
-    fn class_of(&self, vcpu: Vcpu, asked: &Asked, switches: Switches) -> Option<(Vcpu, Class)> {
+    fn row(&self, asked: &Asked) -> Row {
+        Row { boot: self.config.symbols.boot(), asker: asked.asker, missing: asked.missing }
+    }
+
+    /// What a vCPU came to. If it is exposed, that begins now.
+    fn class_of(&self, vcpu: Vcpu, asked: &Asked, switches: Switches) -> Option<Answer> {
         let last = *asked.stores.last()?;
-        Some((vcpu, Class::of(&self.vcpus.get(usize::from(vcpu.0))?.lock(), last, asked.covering, switches)))
+        let mut state = self.vcpus.get(usize::from(vcpu.0))?.lock();
+        let class = Class::of(&state, last, asked.covering, switches);
+        // Under the same lock: the event that ends it comes later, and finds it.
+        let exposure = (class == Class::Exposed).then(|| self.begins_exposure(&mut state, self.row(asked), last));
+        let deferred = matches!(class, Class::Lucky(_)) && state.sync_log.kept_since(last).any(|at| self.is_deferral(&at));
+        Some(Answer { vcpu, class: if deferred { Class::Deferred } else { class }, exposure })
     }
 
-    /// Counts what a protocol came to; `new`: its commit, or step, has not been counted yet. Answers with evidence of
-    /// each vCPU that it did not make serialize.
-    fn judged(&self, asked: &Asked, new: bool, classes: Vec<(Vcpu, Class)>, side: &mut StoreSide, cpu: &CurrentCpu) -> Vec<Evidence> {
-        let row = Row { boot: self.config.symbols.boot(), asker: asked.asker, missing: asked.missing };
-        self.coverage.lock().add(row, new, classes.iter().map(|(_, class)| *class));
-        let bad: Vec<_> = classes.into_iter().filter(|(_, class)| matches!(class, Class::Lucky(_) | Class::Exposed)).collect();
+    /// Counts what a protocol came to; `new`: its commit, or step, has not been counted yet. Reports each vCPU that it
+    /// did not make serialize.
+    fn judged(&self, asked: &Asked, new: bool, answers: Vec<Answer>, side: &mut StoreSide, cpu: &CurrentCpu) {
+        self.coverage.lock().add(self.row(asked), new, answers.iter().map(|answer| answer.class));
+        let bad: Vec<_> = answers.into_iter().filter(|answer| matches!(answer.class, Class::Lucky(_) | Class::Exposed)).collect();
         if bad.is_empty() {
-            return Vec::new();
+            return;
         }
         let from = asked.stores.len().saturating_sub(MAX_STORES);
         let writes: Vec<Write> = asked.stores[from..].iter().filter_map(|seq| Write::of(side.past().memory(), *seq)).collect();
         let changed: Vec<Changed> = side.changed_by(&writes);
         self.flags.fence();
-        bad.into_iter().map(|(vcpu, class)| self.evidence_of_coverage((vcpu, class), asked, &writes, &changed, side, cpu)).collect()
+        for answer in bad {
+            let evidence = self.evidence_of_coverage(answer, asked, &writes, &changed, side, cpu);
+            if let Some(evidence) = self.goes_on_exposed(answer, &writes, evidence) {
+                self.found(Kind::Unsynced, evidence);
+            }
+        }
     }
 
     fn evidence_of_coverage(
         &self,
-        (vcpu, class): (Vcpu, Class),
+        Answer { vcpu, class, exposure }: Answer,
         asked: &Asked,
         writes: &[Write],
         changed: &[Changed],
@@ -176,7 +196,10 @@ impl Sanitizer {
             missing: asked.missing,
             patcher: asked.vcpu,
             luck: if let Class::Lucky(by) = class { Some(by) } else { None },
+            exposure,
+            ended: None,
             sleeps: !self.flags.is_running(vcpu),
+            user_mode: self.origins.known().then(|| self.user_modes.is_in_user_mode(vcpu)),
             held: changed.iter().filter(holds).count(),
             changed: changed.len(),
             stores: asked.stores.len(),

@@ -4,7 +4,6 @@ use super::Sanitizer;
 use crate::patching::{Awaited, Entry, Identity, Left};
 use crate::qemu::cpu::CurrentCpu;
 use icsan_model::addr::{Linear, Vcpu};
-use icsan_model::hazard::Kind;
 use icsan_model::sync_origin::SyncOrigin;
 use icsan_symbols::protocol;
 use std::sync::atomic::Ordering;
@@ -33,15 +32,13 @@ impl Sanitizer {
 
     /// A task enters a protocol function. `sees` says what the vCPU's registers say of it, beyond what is known.
     pub fn enters_function(&self, entry: Entry, sees: impl FnOnce(Identity) -> Identity, cpu: &CurrentCpu) {
-        let mut hazards = Vec::new();
         if let Some(side) = &mut self.code.lock().side {
             side.patching().looks(entry.vcpu, sees);
             if let Some(asked) = side.patching().enter(entry) {
-                hazards = self.judges_coverage(asked, side, cpu);
+                self.judges_coverage(asked, side, cpu);
             }
             self.awaited.store(side.patching().awaited().0, Ordering::Relaxed);
         }
-        hazards.into_iter().for_each(|evidence| self.found(Kind::Unsynced, evidence));
     }
 
     /// A user task asks for the serialization of all its threads; it goes on at `returns_to`.
@@ -83,8 +80,8 @@ impl Sanitizer {
             self.touch(&touched);
         }
         self.awaited.store(side.patching().awaited().0, Ordering::Relaxed);
-        let hazards = asked.map(|asked| self.judges_coverage(asked, side, cpu));
-        drop(code);
-        hazards.into_iter().flatten().for_each(|evidence| self.found(Kind::Unsynced, evidence));
+        if let Some(asked) = asked {
+            self.judges_coverage(asked, side, cpu);
+        }
     }
 }
