@@ -136,7 +136,9 @@ fn deferred() {
     let (mut deferrals, mut table) = (Deferrals::default(), CoverageTable::default());
     table.add(row, true, [Class::Synced, Class::Exposed].into_iter());
     table.add(row, true, [Class::Synced, Class::Exposed].into_iter());
-    (0..3).for_each(|_| drop(deferrals.begin()));
+    (0..3).for_each(|_| {
+        deferrals.begin();
+    });
     deferrals.end(row, &ended(None), true);
     table.defer(row);
     deferrals.end(row, &ended(Some(at("patched", 0x10))), true);
