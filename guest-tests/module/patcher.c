@@ -59,11 +59,14 @@ static void (*kernel_protocol)(void *to, const void *from, size_t length, const 
 static int (*kernel_set_memory_rw)(unsigned long address, int pages);
 static int (*kernel_set_memory_ro)(unsigned long address, int pages);
 
-/* Steps of the kernel's protocol that a byte can take away: called through a pointer. (What sends the IPIs is inlined.) */
+/*
+ * Steps of the kernel's protocols that a byte can take away: called through a pointer, in the IPIs of text poking and of membarrier(SYNC_CORE).
+ * (What sends the IPIs is inlined.)
+ */
 static struct {
 	const char *name;
 	void *text;
-} breakable[] = { { "do_sync_core" } };
+} breakable[] = { { "do_sync_core" }, { "ipi_sync_core" } };
 
 static unsigned long expected_int3;	/* the address of an INT3 of our own */
 static u32 expected_value;		/* what the code then returns */

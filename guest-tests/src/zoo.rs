@@ -32,9 +32,19 @@ pub const WORKLOADS: &[(&str, &str)] = &[
     ("schedstats", "toggles /proc/sys/kernel/sched_schedstats while the other CPU schedules"),
     (
         "everyday",
-        "twenty toggles of sched_schedstats, a tracepoint and a kprobe, beside loops of sched_yield(2): no executor is made for the bug",
+        "twenty toggles of sched_schedstats, a tracepoint and a kprobe, and twenty changes of a program's code with membarrier(SYNC_CORE), beside loops of \
+         sched_yield(2): no executor is made for the bug",
+    ),
+    ("defer-plain", "flips a static key while the other CPU is in user mode; its next system call runs the code"),
+    (
+        "defer-entry",
+        "patches an instruction at the entry of system calls, before the switch of page tables, while the other CPU is in user mode; its next system call \
+         runs it",
     ),
 ];
+
+/// The workloads that are also run with page tables isolated.
+pub const DEFERRALS: &[&str] = &["defer-plain", "defer-entry"];
 
 /// The workloads that the kernel carries out while it boots; it is asked for them by a word of its own on the command line.
 pub const AT_BOOT: &[&str] = &["early", "nops"];
@@ -75,6 +85,8 @@ pub struct Row {
     pub variant: &'static str,
     /// The workload.
     pub workload: &'static str,
+    /// Are page tables isolated? Then it has a boot of its own.
+    pub isolated: bool,
     /// What the full model must say.
     pub full: Verdicts,
     /// What the light mode says instead, and why.
@@ -97,6 +109,12 @@ pub struct Row {
 }
 
 impl Row {
+    /// The workload, and what is special about the boot.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{}{}", self.workload, if self.isolated { ", isolated" } else { "" })
+    }
+
     /// Is it about what a commit shows, and not about what the guest executes?
     #[must_use]
     pub fn is_of_commits(&self) -> bool {
@@ -139,6 +157,7 @@ pub const BUGS: &[Row] = &[
     Row {
         variant: "kprobes-no-sync",
         workload: "kprobe",
+        isolated: false,
         full: STALE,
         light: Some((Verdicts::SILENT, NO_COMMIT)),
         site: "zoo_probed+*",
@@ -153,6 +172,7 @@ pub const BUGS: &[Row] = &[
     Row {
         variant: "early-irq",
         workload: "early",
+        isolated: false,
         full: Verdicts::SILENT,
         light: Some((UNSERIALIZED, OWN_STORE)),
         site: "zoo_early_site+*",
@@ -167,6 +187,7 @@ pub const BUGS: &[Row] = &[
     Row {
         variant: "inplace-nops",
         workload: "nops",
+        isolated: false,
         full: Verdicts::SILENT,
         light: Some((UNSERIALIZED, OWN_STORE)),
         site: "zoo_nops_site+*",
@@ -181,6 +202,7 @@ pub const BUGS: &[Row] = &[
     Row {
         variant: "membarrier-skips-caller",
         workload: "membarrier-sibling",
+        isolated: false,
         full: STALE,
         light: Some((UNSERIALIZED, NO_WRITER)),
         site: NO_SYMBOL,
@@ -195,6 +217,7 @@ pub const BUGS: &[Row] = &[
     Row {
         variant: "membarrier-skips-caller",
         workload: "membarrier-alone",
+        isolated: false,
         full: STALE,
         light: Some((UNSERIALIZED, NO_WRITER)),
         site: NO_SYMBOL,
@@ -208,6 +231,7 @@ pub const BUGS: &[Row] = &[
     Row {
         variant: "batch-no-first-sync",
         workload: "batch",
+        isolated: false,
         full: TORN,
         light: Some((Verdicts::SILENT, NO_MIXES)),
         site: STRADDLING,
@@ -222,6 +246,7 @@ pub const BUGS: &[Row] = &[
     Row {
         variant: "batch-no-second-sync",
         workload: "batch",
+        isolated: false,
         full: TORN,
         light: Some((Verdicts::SILENT, NO_MIXES)),
         site: STRADDLING,
@@ -236,6 +261,7 @@ pub const BUGS: &[Row] = &[
     Row {
         variant: "batch-no-third-sync",
         workload: "batch",
+        isolated: false,
         full: STALE,
         light: Some((Verdicts::SILENT, NO_COMMIT)),
         site: "zoo_whole_*,zoo_split_*",
@@ -249,6 +275,7 @@ pub const BUGS: &[Row] = &[
     Row {
         variant: "static-key-memcpy",
         workload: "key",
+        isolated: false,
         full: STALE,
         light: Some((UNSERIALIZED, NO_WRITER)),
         site: "zoo_keyed*+*",
@@ -264,6 +291,14 @@ pub const BUGS: &[Row] = &[
     everyday("batch-no-first-sync", "text_poke_bp_batch", "the tails are written, and nothing came after the breakpoints"),
     everyday("batch-no-second-sync", "text_poke_bp_batch", "the first bytes are written, and nothing came after the tails"),
     everyday("batch-no-third-sync", "text_poke_bp_batch", "text_poke_bp_batch() returns, and nothing came after the first bytes"),
+    deferral(
+        "defer-plain",
+        true,
+        "the switch to the kernel's page table is meant to end it, and does, before anything that changed is executed",
+    ),
+    deferral("defer-entry", true, "the entry is executed before the switch of page tables that is meant to end it"),
+    deferral("defer-plain", false, "no page table is switched, and nothing else is meant to serialize who comes back from user mode"),
+    deferral("defer-entry", false, "the same"),
     everyday(
         "static-key-memcpy",
         "text_poke_bp_batch,text_poke_finish,arch_jump_label_transform_apply,arch_jump_label_transform",
@@ -271,13 +306,17 @@ pub const BUGS: &[Row] = &[
     ),
 ];
 
+/// Executions of what a commit left out.
+const CHANCE: Verdicts = Verdicts::all(Unchecked("whether a CPU comes by in time is chance"));
+
 /// The same bug met by an everyday workload: the commit alone shows it.
 const fn everyday(variant: &'static str, site: &'static str, why: &'static str) -> Row {
     Row {
         variant,
         workload: "everyday",
+        isolated: false,
         full: UNSYNCED,
-        light: Some((Verdicts::all(Unchecked("whether a CPU comes by in time is chance")), NO_COMMIT)),
+        light: Some((CHANCE, NO_COMMIT)),
         site,
         writer: COPY,
         function: None,
@@ -286,6 +325,11 @@ const fn everyday(variant: &'static str, site: &'static str, why: &'static str) 
         visible: None,
         why,
     }
+}
+
+/// The design that leaves out CPUs in user mode, as the commits show it.
+const fn deferral(workload: &'static str, isolated: bool, why: &'static str) -> Row {
+    Row { workload, isolated, ..everyday("defer-user", "text_poke_bp_batch", why) }
 }
 
 /// Code that a program of the guest generated has no symbol.
@@ -312,9 +356,10 @@ pub fn rows(variant: &str) -> Vec<Row> {
     if variant != HEALTHY {
         return BUGS.iter().filter(|row| row.variant == variant).copied().collect();
     }
-    let healthy = |(workload, why): &(&'static str, &'static str)| Row {
+    let healthy = |isolated: bool, (workload, why): &(&'static str, &'static str)| Row {
         variant: HEALTHY,
         workload,
+        isolated,
         full: Verdicts::SILENT,
         light: None,
         site: "",
@@ -325,7 +370,8 @@ pub fn rows(variant: &str) -> Vec<Row> {
         visible: None,
         why,
     };
-    WORKLOADS.iter().map(healthy).collect()
+    let isolated = WORKLOADS.iter().filter(|(workload, _)| DEFERRALS.contains(workload)).map(|row| healthy(true, row));
+    WORKLOADS.iter().map(|row| healthy(false, row)).chain(isolated).collect()
 }
 
 #[cfg(test)]
@@ -335,7 +381,7 @@ mod tests {
     #[test]
     fn the_healthy_kernel_does_everything_and_is_silent() {
         let rows = rows(HEALTHY);
-        assert_eq!(rows.len(), WORKLOADS.len());
+        assert_eq!(rows.len(), WORKLOADS.len() + DEFERRALS.len());
         for row in rows {
             for mode in [Mode::Light, Mode::Full] {
                 assert_eq!(row.verdict(mode, Profile::Fred), Verdict::Silent, "{}", row.workload);

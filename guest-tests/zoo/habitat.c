@@ -12,6 +12,10 @@
  *   icsan_zoo/probe  1 or 0      plants or removes a kprobe on zoo_probed, while the executor stands aside
  *   icsan_zoo/wrong              how often the executor met, right after a patch, something else than that; and how often it looked
  *   icsan_zoo/burst  WHAT MICROSECONDS  runs what is patched: sites, probed, key
+ *   icsan_zoo/flip   key or entry: flips the static key, or the instruction at the entry of system calls that habitat.diff put there. Nobody may
+ *                    come by at that entry meanwhile: the caller sees to that
+ *   icsan_zoo/keyed              runs what the static key decides, and tells
+ *   icsan_zoo/hold   1 or 0      holds the timer of the CPU that asks, in user mode, too; or lets it go
  */
 #include <linux/cpumask.h>
 #include <linux/debugfs.h>
@@ -131,6 +135,9 @@ static u32 tail(unsigned int n)
 {
 	return READ_ONCE(*(u32 *)(site(n) + 1));
 }
+
+/* Where habitat.diff put an instruction to be patched: in the entry of system calls, before the switch to the kernel's page table. */
+extern u8 *const zoo_entry_site;
 
 static DEFINE_STATIC_KEY_FALSE(zoo_key);
 
@@ -449,6 +456,14 @@ static int stand_aside(u32 wanted)
 	return executor_comes(ASIDE, 0) ? 0 : -ETIMEDOUT;
 }
 
+static void flip_key(void)
+{
+	if (static_key_enabled(&zoo_key))
+		static_branch_disable(&zoo_key);
+	else
+		static_branch_enable(&zoo_key);
+}
+
 static int key(u32 times)
 {
 	int error = 0;
@@ -457,13 +472,56 @@ static int key(u32 times)
 		error = stand_aside(1);
 		if (error)
 			break;
-		if (static_key_enabled(&zoo_key))
-			static_branch_disable(&zoo_key);
-		else
-			static_branch_enable(&zoo_key);
+		flip_key();
 		error = stand_aside(0);
 	}
 	return error;
+}
+
+/* A jump to the next instruction does what the NOP does. */
+static void flip_entry(void)
+{
+	static bool jump;
+
+	jump = !jump;
+	mutex_lock(&text_mutex);
+	text_poke_bp(zoo_entry_site, instruction(zoo_entry_site, jump, SITE_LEN), SITE_LEN, NULL);
+	mutex_unlock(&text_mutex);
+}
+
+static ssize_t flip_write(struct file *file, const char __user *text, size_t len, loff_t *at)
+{
+	char what[8] = "";
+
+	if (len >= sizeof(what) || copy_from_user(what, text, len))
+		return -EFAULT;
+	if (!strcmp(what, "key"))
+		flip_key();
+	else if (!strcmp(what, "entry"))
+		flip_entry();
+	else
+		return -EINVAL;
+	return len;
+}
+
+static ssize_t keyed_read(struct file *file, char __user *text, size_t len, loff_t *at)
+{
+	char line[4];
+	int length = scnprintf(line, sizeof(line), "%lu\n", zoo_keyed());
+
+	return simple_read_from_buffer(text, len, at, line, length);
+}
+
+/* The executor stays on its CPU, and asks in pairs. */
+static int hold(u32 wanted)
+{
+	static u32 priority;
+
+	if (wanted)
+		priority = hold_timer();
+	else
+		apic_write(APIC_TASKPRI, priority);
+	return 0;
 }
 
 static int plant(u32 wanted)
@@ -509,12 +567,20 @@ static ssize_t probe_write(struct file *file, const char __user *text, size_t le
 	return times_write(plant, text, len);
 }
 
+static ssize_t hold_write(struct file *file, const char __user *text, size_t len, loff_t *at)
+{
+	return times_write(hold, text, len);
+}
+
 static const struct file_operations batch_file = { .open = simple_open, .write = batch_write };
 static const struct file_operations met_file = { .open = simple_open, .read = met_read };
 static const struct file_operations key_file = { .open = simple_open, .write = key_write };
 static const struct file_operations probe_file = { .open = simple_open, .write = probe_write };
 static const struct file_operations wrong_file = { .open = simple_open, .read = wrong_read };
 static const struct file_operations burst_file = { .open = simple_open, .write = burst_write };
+static const struct file_operations flip_file = { .open = simple_open, .write = flip_write };
+static const struct file_operations keyed_file = { .open = simple_open, .read = keyed_read };
+static const struct file_operations hold_file = { .open = simple_open, .write = hold_write };
 
 /*
  * text_poke_early() in a loop, and a timer whose interrupt runs what was just patched. It comes at any moment, so some come while interrupts are off,
@@ -587,6 +653,9 @@ static int __init zoo_init(void)
 	debugfs_create_file("probe", 0200, folder, NULL, &probe_file);
 	debugfs_create_file("wrong", 0400, folder, NULL, &wrong_file);
 	debugfs_create_file("burst", 0200, folder, NULL, &burst_file);
+	debugfs_create_file("flip", 0200, folder, NULL, &flip_file);
+	debugfs_create_file("keyed", 0400, folder, NULL, &keyed_file);
+	debugfs_create_file("hold", 0200, folder, NULL, &hold_file);
 	if (!wanted[0])
 		return 0;
 	/* The executor and the writer are the same CPU, the first one. */

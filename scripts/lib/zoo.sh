@@ -32,10 +32,13 @@ zoo_tools() {
 		die "${missing[*]} cannot be installed; apt's messages: $zoo_cache/log"
 }
 
+# zoo_usable: the tree is there, and if habitat.diff was applied to it, there is a copy to take it back by.
+zoo_usable() { complete "$zoo_tree" && { [[ -e $zoo_tree/.habitat ]] || ! grep -q icsan_zoo "$zoo_tree/kernel/Makefile"; }; }
+
 # zoo_source: the source tree, from Debian's package. What no x86 kernel of ours compiles stays packed.
 zoo_source() {
 	local release package exact suite part tar
-	! complete "$zoo_tree" || return 0
+	! zoo_usable || return 0
 	# shellcheck source=debian.sh
 	. "$root/scripts/lib/debian.sh"
 	begin_fetch
@@ -60,14 +63,17 @@ zoo_source() {
 	no_luck "$package"
 }
 
+# zoo_reverse PATCH: takes it back, if it is applied as a whole.
+zoo_reverse() {
+	if patch -d "$zoo_tree" -p1 -F0 -R -s -f --dry-run <"$1" >/dev/null 2>&1; then
+		patch -d "$zoo_tree" -p1 -F0 -R -s -f <"$1" >>"$zoo_cache/log"
+	fi
+	rm -f "$1"
+}
+
 # zoo_restore: takes back the patch that is applied, if any. It may have got no further than its copy.
 zoo_restore() {
-	local applied=$zoo_tree/.applied
-	[[ -e $applied ]] || return 0
-	if patch -d "$zoo_tree" -p1 -F0 -R -s -f --dry-run <"$applied" >/dev/null 2>&1; then
-		patch -d "$zoo_tree" -p1 -F0 -R -s -f <"$applied" >>"$zoo_cache/log"
-	fi
-	rm -f "$applied"
+	[[ ! -e $zoo_tree/.applied ]] || zoo_reverse "$zoo_tree/.applied"
 }
 
 # zoo_apply VARIANT
@@ -86,12 +92,21 @@ zoo_make() {
 		die "the kernel does not build: $zoo_cache/log"
 }
 
+# zoo_habitat: habitat.diff, in place of what an earlier checkout's was.
+zoo_habitat() {
+	local applied=$zoo_tree/.habitat
+	! cmp -s "$zoo/habitat.diff" "$applied" || return 0
+	[[ ! -e $applied ]] || zoo_reverse "$applied"
+	patch -d "$zoo_tree" -p1 -F0 -s -f <"$zoo/habitat.diff" >>"$zoo_cache/log" ||
+		die "habitat.diff does not fit $(cat "$zoo_tree/.origin"): $zoo_cache/log; if it is to be had no more, remove $zoo_tree"
+	cp "$zoo/habitat.diff" "$applied"
+}
+
 # zoo_prepare: our own code and configuration, where they changed.
 zoo_prepare() {
 	mkdir -p "$zoo_build"
 	cmp -s "$zoo/habitat.c" "$zoo_tree/kernel/icsan_zoo.c" || cp "$zoo/habitat.c" "$zoo_tree/kernel/icsan_zoo.c"
-	grep -q icsan_zoo "$zoo_tree/kernel/Makefile" || patch -d "$zoo_tree" -p1 -F0 -s -f <"$zoo/habitat.diff" >>"$zoo_cache/log" ||
-		die "habitat.diff does not fit $(cat "$zoo_tree/.origin"): $zoo_cache/log"
+	zoo_habitat
 	if ! cmp -s "$zoo/tiny.config" "$zoo_build/.fragment"; then
 		zoo_make tinyconfig
 		(cd "$zoo_tree" && scripts/kconfig/merge_config.sh -m -O "$zoo_build" "$zoo_build/.config" "$zoo/tiny.config") >>"$zoo_cache/log" 2>&1

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 pub struct Hardware {
     /// The value of `-machine`.
     pub board: String,
+    /// The value of `-cpu`.
+    pub cpu: String,
     /// The value of `-m`.
     pub memory: String,
     /// More of QEMU's command line.
@@ -23,7 +25,7 @@ pub struct Hardware {
 
 impl Default for Hardware {
     fn default() -> Self {
-        Self { board: "q35".into(), memory: "512".into(), options: Vec::new() }
+        Self { board: "q35".into(), cpu: "max".into(), memory: "512".into(), options: Vec::new() }
     }
 }
 
@@ -85,7 +87,7 @@ impl Machine {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.qemu);
         command
-            .args(["-machine", &self.hardware.board, "-cpu", "max", "-m", &self.hardware.memory])
+            .args(["-machine", &self.hardware.board, "-cpu", &self.hardware.cpu, "-m", &self.hardware.memory])
             .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
             .args(&self.hardware.options)
             .args(["-accel", &format!("tcg,thread={}", self.thread), "-smp", &self.smp.to_string()])

@@ -63,6 +63,16 @@ pub(super) const ROWS: &[Scenario] = &[
     kernel("kernel/preempt", "switches the preemption model: thousands of static calls and keys").heavy(),
     Scenario { cpus: 2, ..kernel("kernel/hotplug", "takes CPU 1 away and gives it back").heavy() },
     Scenario {
+        cpus: 2,
+        ..kernel("kernel/hotplug-keys", "takes each other CPU away and gives it back, while a static key is flipped").heavy()
+    },
+    Scenario {
+        cpus: 2,
+        ..kernel("kernel/suspend", "the machine sleeps (ACPI S3) and is woken by its clock, twice, beside a static key that is flipped")
+            .heavy()
+    },
+    Scenario { cpus: 2, ..kernel("kernel/suspend-idle", "the same by suspend-to-idle, in which no CPU is taken away").heavy() },
+    Scenario {
         append: "maxcpus=1",
         cpus: 2,
         once: true,

@@ -1,13 +1,14 @@
-//! `coverage/`: what everyday kernels patch beside everyday work, with the kernel's own protocol whole, or with a step taken away by
-//! the module. No executor waits for the bug.
+//! `coverage/`: what everyday kernels patch beside everyday work, and what a program with a just-in-time compiler asks of them, with the kernel's own
+//! protocol whole, or with a step taken away by the module. No executor waits for the bug.
 
-use crate::executor::Spinner;
+use crate::executor::{Executor, Spinner};
 use crate::kernel_patching::{all_ran, other_cpus, write};
 use crate::kernel_tracing::{TRACING, tracing};
-use crate::outcome::{Attempt, Outcome};
+use crate::outcome::{Attempt, Outcome, wrong};
 use crate::patcher::prepare;
-use crate::sys::pin;
-use icsan_guest_tests::table::WRITER;
+use crate::sys::{Membarrier, cpus, membarrier, pin};
+use crate::zoo::Returns;
+use icsan_guest_tests::table::{WRITER, executor};
 use std::fs;
 use std::io;
 
@@ -22,30 +23,51 @@ const TOGGLES: u32 = 20;
 const INSIDE: u32 = 12;
 
 /// Nothing is taken away.
-pub fn healthy() -> Attempt {
-    without(None)
+pub fn healthy(work: fn() -> Attempt) -> Attempt {
+    without(None, work)
 }
 
 /// This function of the kernel's does nothing meanwhile.
-pub fn broken(function: &str) -> Attempt {
-    without(Some(function))
+pub fn broken(function: &str, work: fn() -> Attempt) -> Attempt {
+    without(Some(function), work)
 }
 
-fn without(function: Option<&str>) -> Attempt {
+fn without(function: Option<&str>, work: fn() -> Attempt) -> Attempt {
     if let Some(lack) = prepare()? {
         return Ok(lack);
     }
     if let Some(function) = function {
         write(BROKEN, function)?;
     }
-    let result = everyday();
+    let result = work();
     if function.is_some() {
         write(BROKEN, "\n")?;
     }
     result
 }
 
-/// Twenty toggles of a static key, one tracepoint switched on and off, one kprobe armed and disarmed, beside two loops
+/// A program of two threads changes its code, as one with a just-in-time compiler does: one thread through an alias, with membarrier(SYNC_CORE) before it
+/// says so; the other one, on another CPU, then runs it.
+pub fn code_changes() -> Attempt {
+    pin(WRITER)?;
+    membarrier(Membarrier::RegisterSyncCore)?;
+    let code = Returns::new()?;
+    let run = code.function();
+    let other = Executor::start(executor(cpus()), move |_| run(0))?;
+    let mut seen = 0;
+    let mut first_wrong = None;
+    for number in 1..=TOGGLES {
+        code.change(number);
+        membarrier(Membarrier::SyncCore)?;
+        match other.call(0)? {
+            got if got == u64::from(number) => seen += 1,
+            got => first_wrong = first_wrong.or_else(|| Some(wrong(number.into(), got))),
+        }
+    }
+    Ok(Outcome::Done { patches: TOGGLES, seen, tight: seen, wrong: first_wrong })
+}
+
+/// Twenty toggles of a static key, one tracepoint switched on and off, one kprobe armed and disarmed, and a program that changes its code, beside two loops
 /// of sched_yield(2) on each other CPU.
 pub fn everyday() -> Attempt {
     pin(WRITER)?;
@@ -79,5 +101,11 @@ pub fn everyday() -> Attempt {
     all_ran(threads);
     tracing(KPROBE, "0")?;
     tracing("kprobe_events", "")?;
-    Ok(Outcome::Proven(format!("{TOGGLES} toggles of a static key, a tracepoint and a kprobe")))
+    match code_changes()? {
+        Outcome::Done { wrong: None, .. } => Ok(Outcome::Proven(format!(
+            "{TOGGLES} toggles of a static key, a tracepoint and a kprobe, and {TOGGLES} changes of a program's code"
+        ))),
+        Outcome::Done { wrong: Some(how), .. } => Ok(Outcome::Spoiled(format!("a change of the program's code was not seen: {how}"))),
+        other => Ok(other),
+    }
 }

@@ -14,6 +14,7 @@ mod command;
 mod commit;
 mod cpu;
 mod cross_modify;
+mod deferral;
 mod executor;
 mod guard_word;
 mod init;

@@ -172,6 +172,9 @@ fn kernel_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "kernel/module" => kernel_modules::module,
         "kernel/preempt" => kernel_cpus::preempt,
         "kernel/hotplug" => kernel_cpus::hotplug,
+        "kernel/hotplug-keys" => kernel_cpus::hotplug_beside_keys,
+        "kernel/suspend" => || kernel_cpus::sleep(kernel_cpus::Sleep::Ram),
+        "kernel/suspend-idle" => || kernel_cpus::sleep(kernel_cpus::Sleep::Idle),
         "kernel/maxcpus" => kernel_cpus::maxcpus,
         "kernel/membarrier" => kernel_membarrier::all,
         "module/good" => || patcher::across("good"),
@@ -186,8 +189,10 @@ fn kernel_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "module/direct-map-sync" => || patcher::alone("direct-map-sync"),
         "module/direct-map-cross" => || patcher::across("direct-map-cross"),
         "module/direct-map-cross-sync" => || patcher::across("direct-map-cross-sync"),
-        "coverage/healthy" => kernel_coverage::healthy,
-        "coverage/empty-ipi" => || kernel_coverage::broken("do_sync_core"),
+        "coverage/healthy" | "coverage/healthy-isolated" => || kernel_coverage::healthy(kernel_coverage::everyday),
+        "coverage/empty-ipi" => || kernel_coverage::broken("do_sync_core", kernel_coverage::everyday),
+        "coverage/membarrier" | "coverage/membarrier-isolated" => || kernel_coverage::healthy(kernel_coverage::code_changes),
+        "coverage/membarrier-empty-ipi" => || kernel_coverage::broken("ipi_sync_core", kernel_coverage::code_changes),
         _ => return None,
     })
 }

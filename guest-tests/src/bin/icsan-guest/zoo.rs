@@ -6,7 +6,7 @@ use crate::cpu::mark;
 use crate::executor::Spinner;
 use crate::outcome::{Attempt, Outcome};
 use crate::sys::{Membarrier, check, membarrier, pin};
-use crate::{kernel_coverage, kernel_static_keys};
+use crate::{deferral, kernel_coverage, kernel_static_keys};
 use icsan_guest_tests::console::{DONE, PREFIX, describe};
 use icsan_guest_tests::marker::Marker;
 use icsan_guest_tests::table::WRITER;
@@ -75,14 +75,20 @@ fn workload(name: &str) -> Attempt {
         "membarrier-alone" => membarrier_alone(),
         "schedstats" => kernel_static_keys::schedstats(),
         "everyday" => kernel_coverage::everyday(),
+        "defer-plain" => deferral::flips(name, deferral::Text::Key),
+        "defer-entry" => deferral::flips(name, deferral::Text::Entry),
         _ => Ok(Outcome::Failed("no such workload".into())),
     }
 }
 
-/// A file of the kernel's own part of the zoo.
-fn zoo_file(name: &str, text: &str) -> io::Result<()> {
-    fs::write(format!("/sys/kernel/debug/icsan_zoo/{name}"), text)
-        .map_err(|error| io::Error::new(error.kind(), format!("{name} <- {text}: {error}")))
+/// Where a file of the kernel's own part of the zoo is.
+pub fn zoo_path(name: &str) -> String {
+    format!("/sys/kernel/debug/icsan_zoo/{name}")
+}
+
+/// Writes to a file of the kernel's own part of the zoo.
+pub fn zoo_file(name: &str, text: &str) -> io::Result<()> {
+    fs::write(zoo_path(name), text).map_err(|error| io::Error::new(error.kind(), format!("{name} <- {text}: {error}")))
 }
 
 /// A thread on the executor's CPU that runs `what` in the kernel, in system calls of two milliseconds each. Neither SYSCALL nor SYSRET serializes.
@@ -102,18 +108,19 @@ fn patches(name: &str, times: u32, most: u32) -> io::Result<u32> {
     Ok(done)
 }
 
-fn done(patches: u32) -> Attempt {
+/// All of so many patches were seen.
+pub fn done(patches: u32) -> Attempt {
     Ok(Outcome::Done { patches, seen: patches, tight: 0, wrong: None })
 }
 
 /// Says how often the guest saw something else than what was patched, of so many times that it looked.
-fn say_visible(workload: &str, wrong: u32, looked: u32) {
+pub fn say_visible(workload: &str, wrong: u32, looked: u32) {
     say(&format!("{}{workload}: {wrong} of {looked}", zoo::VISIBLE));
 }
 
 /// The same, as the kernel's own part of the zoo counted it.
 fn say_visible_in_kernel(workload: &str) -> io::Result<()> {
-    let counted = fs::read_to_string("/sys/kernel/debug/icsan_zoo/wrong")?;
+    let counted = fs::read_to_string(zoo_path("wrong"))?;
     let mut counts = counted.split_whitespace().map(|count| count.parse::<u32>());
     match (counts.next(), counts.next()) {
         (Some(Ok(wrong)), Some(Ok(looked))) => say_visible(workload, wrong, looked),
@@ -132,7 +139,7 @@ fn batch() -> Attempt {
     loop {
         zoo_file("batch", "5")?;
         all += 5;
-        let met = fs::read_to_string("/sys/kernel/debug/icsan_zoo/met")?;
+        let met = fs::read_to_string(zoo_path("met"))?;
         if met.split_whitespace().all(|count| count.parse().is_ok_and(|count: u32| count >= ENOUGH)) {
             say(&format!("# batch: met {}", met.trim()));
             say_visible_in_kernel("batch")?;
@@ -171,23 +178,25 @@ fn kprobe() -> Attempt {
 }
 
 /// Code that returns the number that was stored last, through an alias: it is stale until the CPU serializes.
-struct Returns(CodePage);
+pub struct Returns(CodePage);
 
 impl Returns {
-    fn new() -> io::Result<Self> {
+    /// It returns 0.
+    pub fn new() -> io::Result<Self> {
         let page = CodePage::aliased()?;
         // mov eax, imm32; ret
         page.store_bytes(0, &[0xB8, 0, 0, 0, 0, 0xC3]);
         Ok(Self(page))
     }
 
-    fn function(&self) -> Function {
+    /// The code.
+    pub fn function(&self) -> Function {
         self.0.function(0)
     }
 
-    /// Not inlined: reports name this function as the writer.
+    /// From now on it returns that number. Not inlined: reports name this function as the writer.
     #[inline(never)]
-    fn change(&self, number: u32) {
+    pub fn change(&self, number: u32) {
         self.0.store32(1, number);
     }
 }

@@ -50,7 +50,7 @@ pub fn row(row: &Row, inject: Inject, boot: &Boot, fault: Option<&str>) -> Judge
         (false, Some((wrong, looked))) if wrong > 0 => ("unharmed", Some(format!("the guest saw {wrong} of {looked} go wrong"))),
         (false, _) => ("unharmed", fault.map(str::to_owned)),
     };
-    Judged { workload: format!("{} {}", row.workload, inject.word()), demanded: demanded.into(), fault }
+    Judged { workload: format!("{} {}", row.label(), inject.word()), demanded: demanded.into(), fault }
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub fn row(row: &Row, evidence: &[Evidence], mode: Mode, profile: Profile) -> Ju
         }
         Verdict::Unchecked(_) => ("any".into(), None),
     };
-    Judged { workload: row.workload.into(), demanded, fault }
+    Judged { workload: row.label(), demanded, fault }
 }
 
 /// Unsynced at least once, of a function of the row's, on the vCPU that does not patch; of no other function, and never on the one that does. What CPUs

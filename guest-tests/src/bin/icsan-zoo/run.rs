@@ -9,6 +9,7 @@ use icsan_guest_tests::console::{DONE, PREFIX};
 use icsan_guest_tests::glob::matches_any;
 use icsan_guest_tests::host::boot::{Boot, Hardware, Machine};
 use icsan_guest_tests::marker::Marker;
+use icsan_guest_tests::table::{ISOLATED, cpu_model};
 use icsan_guest_tests::verdict::{Mode, Profile};
 use icsan_guest_tests::zoo::{self, Inject, Row};
 use std::fs;
@@ -63,10 +64,8 @@ pub fn run(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16, i
     if rows.is_empty() {
         bail!("no workload of {variant} matches {}", arguments.filter);
     }
-    // What a commit shows has a boot of its own: with everyday work some of these kernels die, which is their bug.
-    let (of_commits, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(Row::is_of_commits);
     let mut tried = Tried { judged: Vec::new(), deaths: 0, seconds: 0.0 };
-    for rows in [rows, of_commits].into_iter().filter(|rows| !rows.is_empty()) {
+    for rows in by_boot(rows) {
         let of_rows = run_rows(setting, variant, profile, round, inject, rows)?;
         tried.deaths += of_rows.deaths;
         tried.seconds += of_rows.seconds;
@@ -75,6 +74,22 @@ pub fn run(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16, i
         tried.judged.extend(judged);
     }
     Ok(tried)
+}
+
+/// Which rows share a boot. What a commit shows has one of its own: with everyday work some of these kernels die, which is their bug. So has what is
+/// isolated.
+fn by_boot(rows: Vec<Row>) -> Vec<Vec<Row>> {
+    let mut boots: Vec<Vec<Row>> = Vec::new();
+    for row in rows {
+        let shares = |boot: &&mut Vec<Row>| {
+            !row.is_of_commits() && boot.iter().all(|other| !other.is_of_commits() && other.isolated == row.isolated)
+        };
+        match boots.iter_mut().find(shares) {
+            Some(boot) => boot.push(row),
+            None => boots.push(vec![row]),
+        }
+    }
+    boots
 }
 
 /// One boot with these workloads.
@@ -86,20 +101,22 @@ fn run_rows(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16, 
         bail!("{} is not there: scripts/zoo builds it", kernel.display());
     }
     let word = inject.map_or("", Inject::word);
-    let commits = if of_commits { "-commits" } else { "" };
-    let stem = setting.folder.join(format!("{variant}{commits}-{}{word}-{round}", profile.name()));
+    let isolated = rows.iter().any(|row| row.isolated);
+    let alone = if of_commits { format!("-{}", rows[0].workload) } else { String::new() };
+    let stem = setting.folder.join(format!("{variant}{alone}{}-{}{word}-{round}", if isolated { "-isolated" } else { "" }, profile.name()));
     let report = stem.with_extension("jsonl");
     let (at_boot, by_program): (Vec<&str>, Vec<&str>) = rows.iter().map(|row| row.workload).partition(|name| zoo::AT_BOOT.contains(name));
+    let isolation = if isolated { ISOLATED } else { "" };
     let asked = if at_boot.is_empty() { String::new() } else { format!("icsan_zoo={} ", at_boot.join("+")) };
     let machine = Machine {
         qemu: arguments.qemu.clone(),
         kernel: kernel.clone(),
         initramfs: setting.initramfs.to_owned(),
-        hardware: Hardware::default(),
+        hardware: Hardware { cpu: cpu_model(isolation).into(), ..Hardware::default() },
         smp: zoo::CPUS,
         thread: "multi".into(),
         plugin: Some(plugin(arguments, &kernel, profile, &report, inject)?),
-        append: format!("{asked}icsan.zoo={}", by_program.join(",")),
+        append: format!("{asked}icsan.zoo={} {isolation}", by_program.join(",")),
         timeout: Duration::from_secs(arguments.timeout),
     };
     let mut tried = Tried { judged: Vec::new(), deaths: 0, seconds: 0.0 };
@@ -180,7 +197,7 @@ fn judged(rows: &[Row], fault: Option<String>, report: &Path, mode: Mode, profil
     let read = text.and_then(|text| evidence::read(&text));
     let (report, evidence) = match (fault, read) {
         (Some(fault), _) | (None, Err(fault)) => {
-            let failed = |row: &Row| Judged { workload: row.workload.into(), demanded: "a whole run".into(), fault: Some(fault.clone()) };
+            let failed = |row: &Row| Judged { workload: row.label(), demanded: "a whole run".into(), fault: Some(fault.clone()) };
             return rows.iter().map(failed).collect();
         }
         (None, Ok(read)) => read,
