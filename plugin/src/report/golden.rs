@@ -18,6 +18,8 @@ use expect_test::expect_file;
 use icsan_model::addr::{Epoch, Linear, Seq, Vcpu};
 use icsan_model::hazard::{Kind, Write};
 use icsan_model::sync_log::SyncAt;
+use icsan_model::sync_origin::SyncOrigin;
+use icsan_model::vcpu::LastSync;
 use icsan_model::x86::events;
 use std::time::Duration;
 
@@ -161,6 +163,8 @@ fn protocols_that_leave_a_vcpu_out() {
     let by_chance = Some(SyncAt { event: events::IRET, pc: at("asm_sysvec_reschedule_ipi", 0x1a), origin: None });
     hazard("unsynced-exposed", &run, Kind::Unsynced, unsynced(Missing::AtTheEnd, None));
     hazard("unsynced-lucky", &run, Kind::Unsynced, unsynced(between, by_chance));
+    let system_call = Some(SyncAt { origin: Some(SyncOrigin::SystemCall), pc: at("entry_SYSCALL_64", 0x40), ..by_chance.unwrap() });
+    hazard("unsynced-lucky-system-call", &run, Kind::Unsynced, unsynced(Missing::AtTheEnd, system_call));
     hazard("unsynced-noted", &Run::new(&["luck=note"], ""), Kind::Unsynced, unsynced(between, by_chance));
     hazard("unsynced-patcher", &run, Kind::Unsynced, Evidence { vcpu: Vcpu(0), ..unsynced(Missing::AtTheEnd, None) });
     let mut membarrier = unsynced(Missing::AtTheEnd, None);
@@ -211,6 +215,9 @@ fn notes_of_hazards() {
     hazard("forgotten-store", &run, Kind::Unserialized, moved(false));
     hazard("not-all-candidates", &run, Kind::Unserialized, Evidence { all_candidates: false, ..unserialized() });
     hazard("never-serialized", &run, Kind::Unserialized, Evidence { last_sync: None, ..unserialized() });
+    let iret = LastSync { event: Some(events::IRET), pc: Some(at("entry_SYSCALL_64", 0x40)), seq: Seq(700) };
+    let after = Evidence { last_sync: Some(iret), last_origin: Some(SyncOrigin::SystemCall), ..unserialized() };
+    hazard("after-a-system-call", &run, Kind::Unserialized, after);
     hazard("suppressed", &Run::new(&[], "symbol:patched my own\n"), Kind::Stale, evidence(Kind::Stale));
     hazard("known", &run, Kind::Smc, memcpy_patches_itself());
     hazard("known-light", &Run::new(&["writers=off"], ""), Kind::Unserialized, unwatched(memcpy_patches_itself()));

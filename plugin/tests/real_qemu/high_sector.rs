@@ -5,7 +5,7 @@
 //! again; what tells the cases apart is the function's shape, the address that the store goes through, and whether
 //! CPUID comes before the second call.
 
-use crate::long_sector::{ORIGIN, POINTER, assemble_real_mode, write_sector};
+use crate::long_sector::{ORIGIN, assemble_sector, go_high, say_it_is_through, switch_off, write_sector};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use std::path::Path;
@@ -85,26 +85,15 @@ const STORED: u32 = 0x0001_0001;
 
 /// Writes the disk.
 pub fn write_disk(path: &Path) {
-    write_sector(path, &assemble().expect("it can be assembled"));
-}
-
-fn assemble() -> Result<Vec<u8>, IcedError> {
     // The two pages of 2 MiB behind the one of the code.
     let tables = [(0x2008, 0xe3), (0x200c, 1), (0x2010, 0xe3), (0x2014, 1)];
-    let start = assemble_real_mode(POINTER, &tables)?.len() as u64;
-    let mut sector = assemble_real_mode(start, &tables)?;
-    sector.extend(long_mode(start)?);
-    Ok(sector)
+    write_sector(path, &assemble_sector(&tables, long_mode).expect("it can be assembled"));
 }
 
 fn long_mode(start: u64) -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(64)?;
-    let (mut high, mut case, mut quick) = (a.create_label(), a.create_label(), a.create_label());
-    a.lea(rax, qword_ptr(high))?;
-    a.mov(rcx, CODE)?;
-    a.add(rax, rcx)?;
-    a.jmp(rax)?;
-    a.set_label(&mut high)?;
+    let (mut case, mut quick) = (a.create_label(), a.create_label());
+    go_high(&mut a, rcx, CODE)?;
     a.mov(rsp, CODE + ORIGIN)?;
     a.mov(r14, RUN)?;
     a.mov(r9d, STORED)?;
@@ -131,14 +120,8 @@ fn long_mode(start: u64) -> Result<Vec<u8>, IcedError> {
         }
         a.call(case)?;
     }
-    // Says that it is through, and switches itself off by ACPI.
-    a.mov(dx, 0x3f8)?;
-    a.mov(al, i32::from(b'.'))?;
-    a.out(dx, al)?;
-    a.mov(dx, 0x604)?;
-    a.mov(ax, 0x2000)?;
-    a.out(dx, ax)?;
-    a.hlt()?;
+    say_it_is_through(&mut a)?;
+    switch_off(&mut a)?;
     a.set_label(&mut case)?;
     a.setc(r8b)?;
     a.mov(qword_ptr(rdi), r10)?;

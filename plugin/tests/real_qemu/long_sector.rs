@@ -21,7 +21,7 @@ const LARGE: u32 = 0xe3;
 
 /// Bytes of the segment table, and of the pointer to it.
 const TABLE: u32 = 16;
-pub const POINTER: u64 = 6;
+const POINTER: u64 = 6;
 
 /// A disk that is large enough for every machine.
 const DISK: usize = 1 << 20;
@@ -61,7 +61,7 @@ impl Counted {
 
 /// Writes the disk.
 pub fn write_disk(path: &Path, serializing: Serializing) {
-    write_sector(path, &assemble(serializing).expect("it can be assembled"));
+    write_sector(path, &assemble_sector(&[], |start| long_mode(start, serializing)).expect("it can be assembled"));
 }
 
 /// Writes a disk that begins with this code.
@@ -73,17 +73,44 @@ pub fn write_sector(path: &Path, sector: &[u8]) {
     std::fs::write(path, disk).unwrap();
 }
 
-/// The part in 16-bit code and the part in 64-bit code, one behind the other.
-fn assemble(serializing: Serializing) -> Result<Vec<u8>, IcedError> {
-    let start = assemble_real_mode(POINTER, &[])?.len() as u64;
-    let mut sector = assemble_real_mode(start, &[])?;
+/// A part in 16-bit code, which goes into long mode, and one in 64-bit code, one behind the other. `long_mode` is told
+/// where its part begins, after the sector's own beginning. `tables`: what else is in the page tables, by distance from
+/// their beginning.
+pub fn assemble_sector(tables: &[(u32, u32)], long_mode: impl FnOnce(u64) -> Result<Vec<u8>, IcedError>) -> Result<Vec<u8>, IcedError> {
+    let start = assemble_real_mode(POINTER, tables)?.len() as u64;
+    let mut sector = assemble_real_mode(start, tables)?;
     assert_eq!(sector.len() as u64, start);
-    sector.extend(long_mode(start, serializing)?);
+    sector.extend(long_mode(start)?);
     Ok(sector)
 }
 
-/// Into long mode. `start`: where the other part begins, after the sector's own beginning. `tables`: what else is in the page tables, by distance from their beginning.
-pub fn assemble_real_mode(start: u64, tables: &[(u32, u32)]) -> Result<Vec<u8>, IcedError> {
+/// Goes on at the address where the same memory is mapped from `base` on, which is in `register` from then on. Changes
+/// RAX.
+pub fn go_high(a: &mut CodeAssembler, register: AsmRegister64, base: u64) -> Result<(), IcedError> {
+    let mut high = a.create_label();
+    a.lea(rax, qword_ptr(high))?;
+    a.mov(register, base)?;
+    a.add(rax, register)?;
+    a.jmp(rax)?;
+    a.set_label(&mut high)
+}
+
+/// Writes a full stop to the serial port.
+pub fn say_it_is_through(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(dx, 0x3f8)?;
+    a.mov(al, i32::from(b'.'))?;
+    a.out(dx, al)
+}
+
+/// Switches the machine off by ACPI.
+pub fn switch_off(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(dx, 0x604)?;
+    a.mov(ax, 0x2000)?;
+    a.out(dx, ax)?;
+    a.hlt()
+}
+
+fn assemble_real_mode(start: u64, tables: &[(u32, u32)]) -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(16)?;
     a.cli()?;
     a.xor(ax, ax)?;
@@ -141,12 +168,8 @@ fn serialize(a: &mut CodeAssembler, serializing: Serializing) -> Result<(), Iced
 
 fn long_mode(start: u64, serializing: Serializing) -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(64)?;
-    let (mut high, mut round, mut function, mut site) = (a.create_label(), a.create_label(), a.create_label(), a.create_label());
-    a.lea(rax, qword_ptr(high))?;
-    a.mov(rcx, HIGH)?;
-    a.add(rax, rcx)?;
-    a.jmp(rax)?;
-    a.set_label(&mut high)?;
+    let (mut round, mut function, mut site) = (a.create_label(), a.create_label(), a.create_label());
+    go_high(&mut a, rcx, HIGH)?;
     a.mov(rsp, HIGH + ORIGIN)?;
     a.mov(r8d, ROUNDS as u32)?;
     // Wrong at once, wrong after, flags lost.
@@ -180,13 +203,8 @@ fn long_mode(start: u64, serializing: Serializing) -> Result<Vec<u8>, IcedError>
         a.add(al, i32::from(b'0'))?;
         a.out(dx, al)?;
     }
-    a.mov(al, i32::from(b'.'))?;
-    a.out(dx, al)?;
-    // Switches itself off by ACPI.
-    a.mov(dx, 0x604)?;
-    a.mov(ax, 0x2000)?;
-    a.out(dx, ax)?;
-    a.hlt()?;
+    say_it_is_through(&mut a)?;
+    switch_off(&mut a)?;
     a.set_label(&mut function)?;
     let mut kept = a.create_label();
     a.mov(ecx, 1)?;

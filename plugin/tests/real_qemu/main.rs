@@ -19,6 +19,7 @@ mod machine;
 mod origins;
 mod own_stores;
 mod places;
+mod pokes;
 mod processes;
 mod recording;
 mod refusals;

@@ -3,7 +3,7 @@
 //! Its functions are changed through another linear address; then an interrupt comes, and then they run again. The IRET at its end is all that serializes.
 
 use crate::lab::{Lab, Qemu};
-use crate::long_sector::{ORIGIN, POINTER, assemble_real_mode, write_sector};
+use crate::long_sector::{ORIGIN, assemble_sector, go_high, say_it_is_through, switch_off, write_sector};
 use crate::machine::{Guest, Machine, SOON};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -49,9 +49,7 @@ fn write_disk(path: &Path) {
 }
 
 fn assemble() -> Result<Vec<u8>, IcedError> {
-    let start = assemble_real_mode(POINTER, &[])?.len() as u64;
-    let mut sector = assemble_real_mode(start, &[])?;
-    sector.extend(long_mode(start)?);
+    let mut sector = assemble_sector(&[], long_mode)?;
     for interrupt in &INTERRUPTS {
         assert!(sector.len() as u64 <= interrupt.at, "{:#x} bytes", sector.len());
         sector.resize(interrupt.at as usize, 0);
@@ -76,12 +74,8 @@ fn entry(moves: bool) -> Result<Vec<u8>, IcedError> {
 
 fn long_mode(start: u64) -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(64)?;
-    let (mut high, mut change) = (a.create_label(), a.create_label());
-    a.lea(rax, qword_ptr(high))?;
-    a.mov(r14, HIGH)?;
-    a.add(rax, r14)?;
-    a.jmp(rax)?;
-    a.set_label(&mut high)?;
+    let mut change = a.create_label();
+    go_high(&mut a, r14, HIGH)?;
     a.lea(rsp, qword_ptr(r14 + ORIGIN as i32))?;
     // The system-call entry, which tells where the kernel is: its sector's beginning.
     a.mov(ecx, 0xc000_0082u32)?;
@@ -113,14 +107,8 @@ fn long_mode(start: u64) -> Result<Vec<u8>, IcedError> {
         }
         a.call(rbx)?;
     }
-    // Says that it is through, and switches itself off by ACPI.
-    a.mov(dx, 0x3f8)?;
-    a.mov(al, i32::from(b'.'))?;
-    a.out(dx, al)?;
-    a.mov(dx, 0x604)?;
-    a.mov(ax, 0x2000)?;
-    a.out(dx, ax)?;
-    a.hlt()?;
+    say_it_is_through(&mut a)?;
+    switch_off(&mut a)?;
     // Writes the function, serializes, runs it, and changes it through the low address.
     a.set_label(&mut change)?;
     a.lea(rbx, qword_ptr(r14 + rdi))?;

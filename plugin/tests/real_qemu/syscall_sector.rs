@@ -1,7 +1,7 @@
 //! A boot sector in 64-bit code that makes system calls: at low addresses, as programs do, while the entry of its
 //! kernel, which does nothing, is at a high one.
 
-use crate::long_sector::{ORIGIN, POINTER, assemble_real_mode, write_sector};
+use crate::long_sector::{ORIGIN, assemble_sector, say_it_is_through, switch_off, write_sector};
 use iced_x86::code_asm::*;
 use iced_x86::{BlockEncoderOptions, IcedError};
 use std::path::Path;
@@ -44,14 +44,16 @@ impl SyscallSector {
     /// Assembles it.
     pub fn new(program: Program) -> Self {
         let assemble = || {
-            let start = assemble_real_mode(POINTER, &[])?.len() as u64;
-            let mut code = assemble_real_mode(start, &[])?;
-            // The addresses are of one size whatever they are.
-            let (_, labels) = long_mode(start, program, [0; 2])?;
-            let (more, again) = long_mode(start, program, labels)?;
-            assert_eq!(labels, again);
-            code.extend(more);
-            Ok::<_, IcedError>(Self { code, entry: labels[0], function: labels[1] })
+            let mut found = [0; 2];
+            let code = assemble_sector(&[], |start| {
+                // The addresses are of one size whatever they are.
+                let (_, labels) = long_mode(start, program, [0; 2])?;
+                let (code, again) = long_mode(start, program, labels)?;
+                assert_eq!(labels, again);
+                found = labels;
+                Ok(code)
+            })?;
+            Ok::<_, IcedError>(Self { code, entry: found[0], function: found[1] })
         };
         assemble().expect("it can be assembled")
     }
@@ -108,19 +110,13 @@ fn long_mode(start: u64, program: Program, labels: [u64; 2]) -> Result<(Vec<u8>,
             enter(&mut a, SPACES[usize::from(!same_space)])?;
             call_the_kernel(&mut a)?;
             a.call(function)?;
-            // Switches itself off by ACPI.
-            a.mov(dx, 0x604)?;
-            a.mov(ax, 0x2000)?;
-            a.out(dx, ax)?;
-            a.hlt()?;
+            switch_off(&mut a)?;
         }
         Program::Calls => {
             let mut spin = a.create_label();
             a.set_label(&mut again)?;
             call_the_kernel(&mut a)?;
-            a.mov(dx, 0x3f8)?;
-            a.mov(al, i32::from(b'.'))?;
-            a.out(dx, al)?;
+            say_it_is_through(&mut a)?;
             a.mov(ecx, 200_000)?;
             a.set_label(&mut spin)?;
             a.dec(ecx)?;
