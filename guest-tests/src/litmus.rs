@@ -5,7 +5,7 @@
 //! a round is the list of what its calls came to ([`End`]).
 //!
 //! Three ways lead to a set of outcomes, and they must agree ([`compare`]):
-//! - **the model** ([`explore`]): every outcome that [`icsan_model::model::Model`] allows, worked out exhaustively;
+//! - **the model** ([`explore`]): every outcome that [`icsan_model::machine::model::Model`] allows, worked out exhaustively;
 //! - **injection**: the guest runs the test some thousand times under `inject=random:…`. All that it shows must be allowed (else the plugin executes what no
 //!   CPU may: unsound), and all that is allowed must be shown (else it misses something: incomplete);
 //! - **a CPU**: the same program without injection, under QEMU and natively. It shows hardly more than one outcome a test, and never one that is not allowed.

@@ -6,13 +6,13 @@
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
+use icsan_model::arch::profile::{Buffers, Profile, Text};
+use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
+use icsan_model::detector::history::{History, Holding};
 use icsan_model::event::{Event, Store};
-use icsan_model::history::{History, Holding};
+use icsan_model::machine::model::Model;
 use icsan_model::memory::{CELL, PAGE};
-use icsan_model::model::Model;
-use icsan_model::profile::{Buffers, Profile, Text};
-use icsan_model::strategies::Toy;
-use icsan_model::sync_event::{SyncEventId, SyncEventSet};
+use icsan_model::testing::strategies::Toy;
 
 const LENGTHS: [u64; 4] = [1, 16, 256, 4096];
 const CODE: Linear = Linear(0x40_0000);

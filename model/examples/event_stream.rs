@@ -3,11 +3,11 @@
 //! `event_stream draw|plain|fast N` runs N random histories, always the same ones; `draw` only draws them, to be subtracted.
 
 use icsan_model::addr::{Epoch, Phys, Seq};
+use icsan_model::arch::profile::Profile;
+use icsan_model::detector::history::{History, Holding};
 use icsan_model::event::Event;
-use icsan_model::history::{History, Holding};
-use icsan_model::model::Model;
-use icsan_model::profile::Profile;
-use icsan_model::strategies::{self, Op, Toy, VCPUS};
+use icsan_model::machine::model::Model;
+use icsan_model::testing::strategies::{self, Op, Toy, VCPUS};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use std::hint::black_box;

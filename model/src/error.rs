@@ -19,7 +19,7 @@ pub enum ModelError {
     BadLookahead {
         /// What the profile says.
         lookahead: u32,
-        /// The limit, [`crate::prefetch_buffer::MAX_LOOKAHEAD`].
+        /// The limit, [`crate::fetch::prefetch_buffer::MAX_LOOKAHEAD`].
         max: u32,
     },
     /// The event names a vCPU that the guest does not have.
@@ -38,7 +38,7 @@ pub enum ModelError {
     TooLong {
         /// What the event says.
         len: u8,
-        /// [`crate::decode::Decode::max_len`].
+        /// [`crate::arch::decode::Decode::max_len`].
         max: usize,
     },
     /// A store that crosses a page: its parts have nothing to do with each other physically.

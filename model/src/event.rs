@@ -1,10 +1,10 @@
 //! The one type of everything that the model is told.
 //!
-//! A plugin produces it, a recording stores it, a replay feeds it to [`crate::model::Model::apply`]. Each applied event takes the next [`Seq`].
+//! A plugin produces it, a recording stores it, a replay feeds it to [`crate::machine::model::Model::apply`]. Each applied event takes the next [`Seq`].
 //! Times are places in that order; there is no clock.
 
 use crate::addr::{Linear, Phys, Seq, Vcpu};
-use crate::sync_event::SyncEventId;
+use crate::arch::sync_event::SyncEventId;
 use serde::{Deserialize, Serialize};
 
 /// A store that is single-copy atomic: all its bytes change together.

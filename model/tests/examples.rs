@@ -1,14 +1,14 @@
 //! One history for each kind of hazard and for each rule that is easier to read than to state.
 
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
+use icsan_model::arch::exemption::Exemption;
+use icsan_model::arch::profile::{Buffers, Profile, Text};
+use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::event::{Event, Store};
-use icsan_model::exemption::Exemption;
-use icsan_model::hazard::{Hazard, Kind, Verdict};
+use icsan_model::machine::model::Model;
 use icsan_model::memory::PAGE;
-use icsan_model::model::Model;
-use icsan_model::profile::{Buffers, Profile, Text};
-use icsan_model::strategies::{self, Toy};
-use icsan_model::sync_event::{SyncEventId, SyncEventSet};
+use icsan_model::testing::strategies::{self, Toy};
+use icsan_model::verdict::hazard::{Hazard, Kind, Verdict};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use std::collections::BTreeMap;

@@ -1,13 +1,13 @@
 //! Since when a vCPU holds what it ran, where its moment falls between a store's place in the order and the next one's.
 
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
+use icsan_model::arch::profile::{Buffers, Profile, Text};
+use icsan_model::arch::sync_event::SyncEventSet;
+use icsan_model::detector::history::{History, Place, Question, Ran};
+use icsan_model::detector::light::CodeRun;
 use icsan_model::event::Store;
-use icsan_model::history::{History, Place, Question, Ran};
-use icsan_model::light::CodeRun;
 use icsan_model::memory::PAGE;
-use icsan_model::profile::{Buffers, Profile, Text};
-use icsan_model::strategies::Toy;
-use icsan_model::sync_event::SyncEventSet;
+use icsan_model::testing::strategies::Toy;
 
 const CODE: u64 = 0x5000;
 const A: u8 = 0x08;

@@ -8,18 +8,18 @@ mod board;
 
 use board::{Code, Fences, Own, Shared};
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
-use icsan_model::decode::Decode;
+use icsan_model::arch::decode::Decode;
+use icsan_model::arch::profile::Profile;
 use icsan_model::detector::changes::{Changes, Told, Touched};
 use icsan_model::detector::flags::{DONE, Flag, Flags, OwnBoard, Rules, Segment};
+use icsan_model::detector::history::{History, Holding, Place, Question, Ran};
+use icsan_model::detector::light::CodeRun;
 use icsan_model::event::{Event, Store};
-use icsan_model::hazard::{Hazard, Verdict};
-use icsan_model::history::{History, Holding, Place, Question, Ran};
-use icsan_model::light::CodeRun;
+use icsan_model::machine::model::Model;
+use icsan_model::machine::vcpu::LastSync;
 use icsan_model::memory::PAGE;
-use icsan_model::model::Model;
-use icsan_model::profile::Profile;
-use icsan_model::strategies::{self, Op, Toy};
-use icsan_model::vcpu::LastSync;
+use icsan_model::testing::strategies::{self, Op, Toy};
+use icsan_model::verdict::hazard::{Hazard, Verdict};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -276,7 +276,7 @@ impl Both {
 }
 
 fn served(profile: Profile) -> Profile {
-    let buffers = icsan_model::profile::Buffers { lookahead: 0, prefetch: None, trace: None, ..profile.buffers };
+    let buffers = icsan_model::arch::profile::Buffers { lookahead: 0, prefetch: None, trace: None, ..profile.buffers };
     Profile { buffers, ..profile }
 }
 
@@ -354,7 +354,7 @@ fn it_looks_closer_only_where_code_changed() {
         }
         events.push(Event::Reset { vcpu });
     }
-    let profile = icsan_model::x86::X86_64.default_profile();
+    let profile = icsan_model::arch::x86::X86_64.default_profile();
     let mut both = Both::new(*profile);
     events.iter().for_each(|event| drop(both.apply(event)));
     // The toy guest's contents are stores, so each run is looked at once; never again.

@@ -4,13 +4,13 @@
 //! fetch chunks, except for the last one, which is always missed. The middle one is what H. P. Anvin believed unnecessary in 2010: in this model it
 //! is needed if the executor brings in the tail's chunk by running the code behind the site, and is not needed where the site lies in one chunk.
 
+use icsan_model::arch::exemption::Exemption;
+use icsan_model::arch::profile::{Buffers, Profile, Text};
+use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::event::Event;
-use icsan_model::exemption::Exemption;
-use icsan_model::hazard::Kind;
-use icsan_model::model::Model;
-use icsan_model::profile::{Buffers, Profile, Text};
-use icsan_model::strategies::{self, BREAKPOINT, Guest, HALF, Op, Toy, VCPUS};
-use icsan_model::sync_event::{SyncEventId, SyncEventSet};
+use icsan_model::machine::model::Model;
+use icsan_model::testing::strategies::{self, BREAKPOINT, Guest, HALF, Op, Toy, VCPUS};
+use icsan_model::verdict::hazard::Kind;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 

@@ -1,14 +1,14 @@
 //! The laws of the model, on random histories. Each test's name states one.
 
 use icsan_model::addr::{Seq, Vcpu};
-use icsan_model::candidates::Candidates;
+use icsan_model::arch::profile::{Buffers, Profile};
+use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::event::{Event, Store};
-use icsan_model::hazard::{Hazard, Kind, Verdict};
+use icsan_model::machine::model::Model;
 use icsan_model::memory::PAGE;
-use icsan_model::model::Model;
-use icsan_model::profile::{Buffers, Profile};
-use icsan_model::strategies::{self, EVENTS, Toy, VCPUS};
-use icsan_model::sync_event::{SyncEventId, SyncEventSet};
+use icsan_model::testing::strategies::{self, EVENTS, Toy, VCPUS};
+use icsan_model::verdict::candidates::Candidates;
+use icsan_model::verdict::hazard::{Hazard, Kind, Verdict};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 

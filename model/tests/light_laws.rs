@@ -1,12 +1,12 @@
 //! The light detector against the plain model, on random histories: what it reports, the model reports, too.
 
 use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::arch::exemption::Exemption;
+use icsan_model::arch::profile::{Buffers, Profile, Text};
+use icsan_model::detector::light::CodeRun;
 use icsan_model::event::Event;
-use icsan_model::exemption::Exemption;
-use icsan_model::light::CodeRun;
-use icsan_model::model::Model;
-use icsan_model::profile::{Buffers, Profile, Text};
-use icsan_model::strategies::{self, BREAKPOINT, Guest, HALF, MIDDLE, Op, Toy, VCPUS};
+use icsan_model::machine::model::Model;
+use icsan_model::testing::strategies::{self, BREAKPOINT, Guest, HALF, MIDDLE, Op, Toy, VCPUS};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::Cell;

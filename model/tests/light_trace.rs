@@ -1,8 +1,8 @@
 //! The light detector on histories written by hand; random ones are in `light_laws.rs`.
 
 use icsan_model::addr::Linear;
-use icsan_model::exemption::Exemption;
-use icsan_model::light::{CodeRun, Conflict, Origin, candidates};
+use icsan_model::arch::exemption::Exemption;
+use icsan_model::detector::light::{CodeRun, Conflict, Origin, candidates};
 
 mod common;
 use common::Trace;

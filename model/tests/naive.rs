@@ -1,10 +1,10 @@
 //! The model and the brute-force oracle say the same, candidate for candidate, on random histories.
 
+use icsan_model::arch::profile::Profile;
 use icsan_model::event::Event;
-use icsan_model::model::Model;
-use icsan_model::naive::{self, Answer, Naive};
-use icsan_model::profile::Profile;
-use icsan_model::strategies::{self, Guest, Op, Toy, VCPUS};
+use icsan_model::machine::model::Model;
+use icsan_model::testing::naive::{self, Answer, Naive};
+use icsan_model::testing::strategies::{self, Guest, Op, Toy, VCPUS};
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 

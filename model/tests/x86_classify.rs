@@ -1,10 +1,10 @@
 //! Classification of instructions against iced-x86, an independent decoder: both ways, over all one- and two-byte opcodes.
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
-use icsan_model::sync_event::SyncEventId;
-use icsan_model::x86::X86_64;
-use icsan_model::x86::classify::{Class, Encoding, Form, Gives, LOCKED, Mandatory, Map, PLAIN, classify};
-use icsan_model::x86::events::{self, EVENTS, Seen, seen};
+use icsan_model::arch::sync_event::SyncEventId;
+use icsan_model::arch::x86::X86_64;
+use icsan_model::arch::x86::classify::{Class, Encoding, Form, Gives, LOCKED, Mandatory, Map, PLAIN, classify};
+use icsan_model::arch::x86::events::{self, EVENTS, Seen, seen};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 

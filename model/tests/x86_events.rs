@@ -1,12 +1,12 @@
 //! The event table of x86-64, the run-time distinctions, and the document that is made from the table.
 
 use icsan_model::addr::Linear;
-use icsan_model::exemption::Exemption;
-use icsan_model::sync_event::{Claim, Sure, SyncEventId, SyncEventSet, Word};
-use icsan_model::x86::events::{self, EVENTS, Seen, seen, worth_watching};
-use icsan_model::x86::msr::{Edition, NONSERIALIZING, is_nonserializing};
-use icsan_model::x86::profiles::{AMD, INTEL, called_serializing};
-use icsan_model::x86::{X86_64, resolve};
+use icsan_model::arch::exemption::Exemption;
+use icsan_model::arch::sync_event::{Claim, Sure, SyncEventId, SyncEventSet, Word};
+use icsan_model::arch::x86::events::{self, EVENTS, Seen, seen, worth_watching};
+use icsan_model::arch::x86::msr::{Edition, NONSERIALIZING, is_nonserializing};
+use icsan_model::arch::x86::profiles::{AMD, INTEL, called_serializing};
+use icsan_model::arch::x86::{X86_64, resolve};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -248,7 +248,7 @@ fn exemption(exemption: &Exemption) -> String {
 fn document() -> String {
     let mut text = String::from(
         "# Events and profiles of x86-64\n\n\
-        Made from the table in `model/src/x86/events.rs` by the test `docs_events_md_is_current`; to renew it:\n\
+        Made from the table in `model/src/arch/x86/events.rs` by the test `docs_events_md_is_current`; to renew it:\n\
         `ICSAN_BLESS=1 cargo test -p icsan-model --test x86_events`.\n\n\
         An event *serializes* if, after it, a vCPU's prefetch and trace buffers hold nothing older. Which events do is the choice of a profile;\n\
         the table says what the manuals say. `with=EVENT+EVENT` and `without=EVENT+EVENT` change a profile.\n\n\

@@ -4,7 +4,7 @@
 #![cfg(feature = "iced")]
 
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
-use icsan_model::x86::interpret::{self, Access, Effects, Next, NotCarriedOut, Plan, Registers, canonical, plan};
+use icsan_model::arch::x86::interpret::{self, Access, Effects, Next, NotCarriedOut, Plan, Registers, canonical, plan};
 use proptest::prelude::*;
 
 const CF: u64 = 0x1;

@@ -1,8 +1,8 @@
 //! The table of what never stores, against a decoder.
 
 use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpAccess};
-use icsan_model::x86::may_store::may_store;
-use icsan_model::x86::store_kind::{StoreKind, store_kind};
+use icsan_model::arch::x86::may_store::may_store;
+use icsan_model::arch::x86::store_kind::{StoreKind, store_kind};
 
 const PREFIXES: [&[u8]; 9] = [&[], &[0x66], &[0xf2], &[0xf3], &[0xf0], &[0x67], &[0x48], &[0x66, 0x41], &[0xf3, 0x48]];
 

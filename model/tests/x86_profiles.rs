@@ -1,8 +1,8 @@
 //! The profiles of x86-64 against what the specification says of them, by name.
 
-use icsan_model::exemption::Exemption;
-use icsan_model::profile::{Buffers, Profile, ProfileError, Text};
-use icsan_model::x86::{X86_64, events};
+use icsan_model::arch::exemption::Exemption;
+use icsan_model::arch::profile::{Buffers, Profile, ProfileError, Text};
+use icsan_model::arch::x86::{X86_64, events};
 use std::collections::BTreeSet;
 
 fn profile(name: &str) -> &'static Profile {

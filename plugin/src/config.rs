@@ -6,9 +6,9 @@ use crate::report::exit_code::UNPROVEN;
 use crate::suppress::{SuppressError, Suppressions};
 use crate::what_if::WithoutAt;
 use crate::widen::Widen;
-use icsan_model::architecture::Architecture;
-use icsan_model::profile::{Profile, ProfileError};
-use icsan_model::sync_event::SyncEventSet;
+use icsan_model::arch::architecture::Architecture;
+use icsan_model::arch::profile::{Profile, ProfileError};
+use icsan_model::arch::sync_event::SyncEventSet;
 use icsan_symbols::entries::fits;
 use icsan_symbols::{SymbolError, SymbolTable, Symbolizer};
 use std::path::{Path, PathBuf};
@@ -447,7 +447,7 @@ fn bad(key: &'static str, value: &str, expected: &'static str) -> ConfigError {
 #[cfg(test)]
 mod tests {
     use super::Config;
-    use icsan_model::x86::X86_64;
+    use icsan_model::arch::x86::X86_64;
 
     fn parse(arguments: &[&str]) -> Result<Config, String> {
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
@@ -495,7 +495,8 @@ mod tests {
         let symbols = format!("symbols={}", map.display());
         let commit = |value: &str| {
             let functions = parse(&[&symbols, &format!("commit={value}")])?.commit;
-            let names = |set: icsan_model::sync_event::SyncEventSet| set.iter().map(|event| X86_64.event_name(event)).collect::<Vec<_>>();
+            let names =
+                |set: icsan_model::arch::sync_event::SyncEventSet| set.iter().map(|event| X86_64.event_name(event)).collect::<Vec<_>>();
             Ok::<_, String>(functions.into_iter().map(|function| (function.symbol, function.syncs.map(names))).collect::<Vec<_>>())
         };
         let named = |symbol: &str, events: &[&'static str]| (symbol.to_owned(), Some(events.to_vec()));

@@ -8,9 +8,9 @@
 use crate::patching::{Asker, Covering, Missing};
 use crate::vcpu::VcpuState;
 use icsan_model::addr::{Linear, Seq};
-use icsan_model::architecture::Architecture;
-use icsan_model::sync_event::{SyncEventId, SyncEventSet};
-use icsan_model::sync_log::SyncAt;
+use icsan_model::arch::architecture::Architecture;
+use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
+use icsan_model::detector::sync_log::SyncAt;
 use icsan_symbols::protocol::IntendedSync;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -181,7 +181,7 @@ impl CoverageTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use icsan_model::x86::{X86_64, events};
+    use icsan_model::arch::x86::{X86_64, events};
     use icsan_symbols::protocol::TEXT_POKE_SYNCS;
 
     const SYNC: Range<u64> = 0x1000..0x1040;

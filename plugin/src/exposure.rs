@@ -5,11 +5,11 @@
 use crate::coverage::Row;
 use crate::report::findings::Evidence;
 use icsan_model::addr::{Linear, Seq};
-use icsan_model::hazard::Write;
+use icsan_model::arch::sync_event::SyncEventId;
+use icsan_model::detector::sync_log::SyncAt;
+use icsan_model::detector::sync_origin::SyncOrigin;
 use icsan_model::memory::PAGE;
-use icsan_model::sync_event::SyncEventId;
-use icsan_model::sync_log::SyncAt;
-use icsan_model::sync_origin::SyncOrigin;
+use icsan_model::verdict::hazard::Write;
 use icsan_symbols::Names;
 use icsan_symbols::entries::fits;
 use std::collections::BTreeMap;
@@ -219,7 +219,7 @@ impl Deferrals {
 mod tests {
     use super::*;
     use crate::patching::{Asker, Missing};
-    use icsan_model::x86::events;
+    use icsan_model::arch::x86::events;
     use icsan_symbols::{SymbolTable, Symbolizer};
 
     fn at(pc: u64, origin: Option<u64>) -> SyncAt {

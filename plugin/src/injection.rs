@@ -5,9 +5,9 @@
 
 use crate::widen::mix;
 use icsan_model::addr::{Epoch, Linear, Vcpu};
-use icsan_model::candidates::Candidate;
-use icsan_model::hazard::Kind;
-use icsan_model::sync_log::SyncAt;
+use icsan_model::detector::sync_log::SyncAt;
+use icsan_model::verdict::candidates::Candidate;
+use icsan_model::verdict::hazard::Kind;
 use std::collections::{BTreeMap, HashMap};
 
 /// Distinct injections that are kept. More are only counted.
@@ -219,8 +219,8 @@ impl Injections {
 mod tests {
     use super::{Inject, MAX_TRAIL, Trail};
     use icsan_model::addr::{Linear, Seq, Vcpu};
-    use icsan_model::candidates::Candidate;
-    use icsan_model::hazard::Kind;
+    use icsan_model::verdict::candidates::Candidate;
+    use icsan_model::verdict::hazard::Kind;
 
     fn candidate(byte: u8, kind: Kind) -> Candidate {
         Candidate {

@@ -2,7 +2,7 @@
 //!
 //! From block to verdict: QEMU translates a block ([`qemu::translation`]); it is cut into [`segment`]s, each with a slot that lets its callback fire once in each epoch
 //! of a vCPU; a segment that fires is compared with memory (is QEMU itself up to date?) and with what this vCPU executed there earlier in the epoch
-//! ([`icsan_model::light`]); instructions that serialize end the epoch ([`x86`]). What is found goes to [`report`].
+//! ([`icsan_model::detector::light`]); instructions that serialize end the epoch ([`x86`]). What is found goes to [`report`].
 //!
 //! All `unsafe` is in [`qemu`]; all that knows an instruction set is in [`x86`].
 
@@ -37,14 +37,14 @@ pub mod x86;
 use crate::config::Config;
 use crate::qemu::install::{Hooks, Machine};
 use crate::sanitizer::Sanitizer;
-use icsan_model::architecture::Architecture;
+use icsan_model::arch::architecture::Architecture;
 
 /// The plugin's own heap, apart from QEMU's: what it holds stands in the summary.
 #[global_allocator]
 pub(crate) static HEAP: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, usize::MAX);
 
 /// The architectures that this version watches.
-const ARCHITECTURES: &[&Architecture] = &[&icsan_model::x86::X86_64];
+const ARCHITECTURES: &[&Architecture] = &[&icsan_model::arch::x86::X86_64];
 
 /// Sets the plugin up for a machine.
 ///

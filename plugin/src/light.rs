@@ -1,13 +1,13 @@
-//! The light mode: what a vCPU executes, compared with what it executed at the same linear address earlier in its epoch ([`icsan_model::light`]). No store is seen.
+//! The light mode: what a vCPU executes, compared with what it executed at the same linear address earlier in its epoch ([`icsan_model::detector::light`]). No store is seen.
 
 use crate::qemu::scoreboard::VcpuSlots;
 use crate::report::findings::{Origin, Shown};
 use crate::segment::Segment;
 use crate::x86::text::first_instruction;
 use icsan_model::addr::Linear;
+use icsan_model::arch::exemption::Exemption;
 use icsan_model::detector::flags::OwnBoard;
-use icsan_model::exemption::Exemption;
-use icsan_model::light::{self, Conflict};
+use icsan_model::detector::light::{self, Conflict};
 
 /// What the light mode has found at one instruction.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -9,7 +9,7 @@
 //! All vCPUs share it without a lock. It is of fixed size: what finds no room is lost, and is said to be not known.
 
 use icsan_model::addr::{Linear, Vcpu};
-use icsan_model::sync_origin::SyncOrigin;
+use icsan_model::detector::sync_origin::SyncOrigin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// Slots of a table: a power of two. Debian's kernels have some hundred tasks, and seldom more than one frame for each.

@@ -18,7 +18,7 @@ use crate::qemu::host_code::{mapping_holds, mapping_of};
 use crate::qemu::repair::{self as ways, CPUID, Checked, Leave, MayLeave, REWRITTEN};
 use crate::qemu::translation::{Instruction, Translation};
 use icsan_model::addr::{Linear, Phys, Vcpu};
-use icsan_model::history::Place;
+use icsan_model::detector::history::Place;
 use icsan_model::memory::PAGE;
 use numbers::{MAX_PAGES, Numbers, Part, lines, newest, version};
 use ram::Ram;

@@ -17,8 +17,8 @@ use crate::sanitizer::Sanitizer;
 use crate::views::Views;
 use icsan_model::addr::Linear;
 use icsan_model::detector::flags::{self, LastChange, SlotId};
-use icsan_model::history::Place;
-use icsan_model::light::CodeRun;
+use icsan_model::detector::history::Place;
+use icsan_model::detector::light::CodeRun;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -452,7 +452,7 @@ mod tests {
     use crate::qemu::translation::host_code;
     use icsan_model::addr::Linear;
     use icsan_model::detector::flags::SlotId;
-    use icsan_model::light::CodeRun;
+    use icsan_model::detector::light::CodeRun;
 
     #[test]
     fn code_without_a_slot_is_counted_and_code_with_one_stays() {

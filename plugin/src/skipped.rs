@@ -8,8 +8,8 @@
 
 use icsan_model::addr::{Epoch, Phys, Seq};
 use icsan_model::detector::flags::SlotId;
-use icsan_model::history::Place;
-use icsan_model::light::CodeRun;
+use icsan_model::detector::history::Place;
+use icsan_model::detector::light::CodeRun;
 use icsan_model::memory::Memory;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -97,9 +97,9 @@ mod tests {
     use super::{Executions, Happened, Recorded};
     use icsan_model::addr::{Epoch, Linear, Phys, Seq};
     use icsan_model::detector::flags::SlotId;
+    use icsan_model::detector::history::Place;
+    use icsan_model::detector::light::CodeRun;
     use icsan_model::event::Store;
-    use icsan_model::history::Place;
-    use icsan_model::light::CodeRun;
     use icsan_model::memory::Memory;
     use std::sync::atomic::Ordering;
 

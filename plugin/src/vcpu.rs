@@ -6,10 +6,10 @@ use crate::patching::Asked;
 use crate::segment::Segment;
 use crate::skipped::Executions;
 use icsan_model::addr::{Epoch, Seq};
-use icsan_model::sync_event::{SyncEventId, SyncEventSet};
-use icsan_model::sync_log::{SyncAt, SyncLog};
-use icsan_model::sync_origin::SyncOrigin;
-use icsan_model::vcpu::LastSync;
+use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
+use icsan_model::detector::sync_log::{SyncAt, SyncLog};
+use icsan_model::detector::sync_origin::SyncOrigin;
+use icsan_model::machine::vcpu::LastSync;
 use std::collections::HashSet;
 use std::sync::Arc;
 

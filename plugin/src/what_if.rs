@@ -4,11 +4,11 @@
 
 use crate::qemu::locks::RwLock;
 use icsan_model::addr::Linear;
-use icsan_model::profile::{OnlyAt, Profile};
-use icsan_model::sync_event::{SyncEventId, SyncEventSet};
-use icsan_model::sync_log::SyncAt;
-use icsan_model::sync_origin::SyncOrigin;
-use icsan_model::x86::events;
+use icsan_model::arch::profile::{OnlyAt, Profile};
+use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
+use icsan_model::arch::x86::events;
+use icsan_model::detector::sync_log::SyncAt;
+use icsan_model::detector::sync_origin::SyncOrigin;
 use icsan_symbols::Symbolizer;
 use icsan_symbols::entries::{entry_of, fits};
 use std::ops::Range;
@@ -146,7 +146,7 @@ fn includes(places: &Places, event: SyncEventId, place: Linear) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use icsan_model::x86::X86_64;
+    use icsan_model::arch::x86::X86_64;
     use icsan_symbols::SymbolTable;
 
     const TIMER: u64 = 0xffff_ffff_8200_1000;

@@ -1,7 +1,7 @@
 //! What stands at the beginning and at the end of a recording.
 
-use icsan_model::architecture::Architecture;
-use icsan_model::profile::Buffers;
+use icsan_model::arch::architecture::Architecture;
+use icsan_model::arch::profile::Buffers;
 use serde::{Deserialize, Serialize};
 
 /// The sizes of the buffers, as far as keys set them; the rest is the profile's.
@@ -36,7 +36,7 @@ impl From<Buffers> for BufferKeys {
 pub struct Header {
     /// The architecture's name.
     pub architecture: String,
-    /// The names of the architecture's events. [`icsan_model::sync_event::SyncEventId`]s in the recording are places in this list: another build's table may be longer.
+    /// The names of the architecture's events. [`icsan_model::arch::sync_event::SyncEventId`]s in the recording are places in this list: another build's table may be longer.
     pub events: Vec<String>,
     /// The recorder's version.
     pub plugin: String,

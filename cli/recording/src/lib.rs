@@ -1,7 +1,7 @@
 //! Event recordings: the file that a run of ICSAN leaves for offline replay.
 //!
 //! A recording holds everything that the plugin told its model, in order, and what it made of it: the events ([`Record::Event`], [`Record::Run`]) and the verdicts
-//! ([`Record::Verdict`]). [`icsan_model::model::Model::apply`], fed with the events, must come to the same verdicts.
+//! ([`Record::Verdict`]). [`icsan_model::machine::model::Model::apply`], fed with the events, must come to the same verdicts.
 //!
 //! # The file
 //! ```text

@@ -4,13 +4,13 @@ mod common;
 
 use common::{file, header, read, records};
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
-use icsan_model::candidates::Candidate;
+use icsan_model::arch::sync_event::SyncEventId;
+use icsan_model::arch::x86::X86_64;
 use icsan_model::event::{Event, Store};
-use icsan_model::hazard::{Hazard, Kind};
-use icsan_model::model::Model;
-use icsan_model::strategies::{self, Toy, VCPUS};
-use icsan_model::sync_event::SyncEventId;
-use icsan_model::x86::X86_64;
+use icsan_model::machine::model::Model;
+use icsan_model::testing::strategies::{self, Toy, VCPUS};
+use icsan_model::verdict::candidates::Candidate;
+use icsan_model::verdict::hazard::{Hazard, Kind};
 use icsan_recording::{BLOCK, BufferKeys, Header, MAX_RECORD, Reader, Record, RecordingError, Totals, Writer};
 use proptest::prelude::*;
 use std::io::{self, Write};
@@ -224,7 +224,8 @@ fn a_hazard_is_recorded_by_what_counts() {
         exempt,
         separated_by: vec![Seq(4)],
     };
-    let write = icsan_model::hazard::Write { seq: Seq(4), vcpu: None, pc: None, linear: None, phys: Phys(0), old: None, new: vec![9] };
+    let write =
+        icsan_model::verdict::hazard::Write { seq: Seq(4), vcpu: None, pc: None, linear: None, phys: Phys(0), old: None, new: vec![9] };
     let hazard = Hazard {
         kind: Kind::Unserialized,
         vcpu: Vcpu(1),

@@ -1,12 +1,12 @@
 //! Feeding records to the model.
 
 use icsan_model::addr::{Linear, Seq, Vcpu};
-use icsan_model::architecture::Architecture;
+use icsan_model::arch::architecture::Architecture;
+use icsan_model::arch::sync_event::SyncEventId;
 use icsan_model::error::ModelError;
 use icsan_model::event::Event;
-use icsan_model::hazard::Verdict;
-use icsan_model::model::Model;
-use icsan_model::sync_event::SyncEventId;
+use icsan_model::machine::model::Model;
+use icsan_model::verdict::hazard::Verdict;
 use icsan_recording::{Header, Record};
 use thiserror::Error;
 

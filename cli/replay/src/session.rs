@@ -5,9 +5,9 @@ use crate::replay::{Refused, Replay};
 use crate::settings::{Settings, SettingsError};
 use crate::sites::Sites;
 use icsan_model::addr::Seq;
-use icsan_model::architecture::Architecture;
-use icsan_model::profile::Profile;
-use icsan_model::stats::Stats;
+use icsan_model::arch::architecture::Architecture;
+use icsan_model::arch::profile::Profile;
+use icsan_model::machine::stats::Stats;
 use icsan_recording::{Header, Reader, Record, RecordingError, Totals};
 use std::io::Read;
 

@@ -1,11 +1,11 @@
 //! Under which rules a recording is judged: its own, or others.
 
-use icsan_model::architecture::Architecture;
+use icsan_model::arch::architecture::Architecture;
+use icsan_model::arch::profile::{Profile, ProfileError};
+use icsan_model::arch::x86::X86_64;
+use icsan_model::arch::x86::length::X86Length;
 use icsan_model::error::ModelError;
-use icsan_model::model::Model;
-use icsan_model::profile::{Profile, ProfileError};
-use icsan_model::x86::X86_64;
-use icsan_model::x86::length::X86Length;
+use icsan_model::machine::model::Model;
 use icsan_recording::Header;
 use thiserror::Error;
 

@@ -4,8 +4,8 @@ mod common;
 
 use common::{file, header, record};
 use icsan_model::addr::{Linear, Phys, Vcpu};
+use icsan_model::arch::x86::X86_64;
 use icsan_model::event::{Event, Store};
-use icsan_model::x86::X86_64;
 use icsan_recording::Record;
 use std::path::PathBuf;
 use std::process::{Command, Output};

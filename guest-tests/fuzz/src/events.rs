@@ -1,10 +1,10 @@
 //! Histories of a guest: the model says what the brute-force oracle says, event by event.
 
-use icsan_model::model::Model;
-use icsan_model::naive::{self, Naive};
-use icsan_model::profile::{Buffers, Profile, Text};
-use icsan_model::strategies::{BREAKPOINT, EVENTS, EXEMPTIONS, Guest, Op, Toy, UNDEFINED, VCPUS};
-use icsan_model::sync_event::SyncEventId;
+use icsan_model::arch::profile::{Buffers, Profile, Text};
+use icsan_model::arch::sync_event::SyncEventId;
+use icsan_model::machine::model::Model;
+use icsan_model::testing::naive::{self, Naive};
+use icsan_model::testing::strategies::{BREAKPOINT, EVENTS, EXEMPTIONS, Guest, Op, Toy, UNDEFINED, VCPUS};
 
 /// The oracle looks at all moments at every event.
 const STEPS: usize = 80;

@@ -1,6 +1,6 @@
 //! Recordings: files as they come, and files whose checksums are right.
 
-use icsan_model::x86::X86_64;
+use icsan_model::arch::x86::X86_64;
 use icsan_recording::{Header, Reader, Record, RecordingError, Writer};
 use icsan_replay::session;
 use icsan_replay::settings::Settings;

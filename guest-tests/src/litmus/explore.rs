@@ -19,14 +19,14 @@
 use super::outcome::{End, Outcome};
 use super::{Action, Litmus, PAGE, View};
 use icsan_model::addr::{Linear, Phys, Vcpu};
-use icsan_model::decode::Decode;
+use icsan_model::arch::decode::Decode;
+use icsan_model::arch::profile::Profile;
+use icsan_model::arch::sync_event::SyncEventId;
+use icsan_model::arch::x86::interpret::{self, Access, Next, Registers};
+use icsan_model::arch::x86::length::X86Length;
+use icsan_model::arch::x86::{X86_64, atomicity, events};
 use icsan_model::event::{Event, Store};
-use icsan_model::model::Model;
-use icsan_model::profile::Profile;
-use icsan_model::sync_event::SyncEventId;
-use icsan_model::x86::interpret::{self, Access, Next, Registers};
-use icsan_model::x86::length::X86Length;
-use icsan_model::x86::{X86_64, atomicity, events};
+use icsan_model::machine::model::Model;
 use std::collections::BTreeSet;
 
 /// How many instructions a call may take.

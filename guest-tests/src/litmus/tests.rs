@@ -4,7 +4,7 @@ use super::compare::Difference;
 use super::explore::{allowed, explore};
 use super::outcome::{Counts, End, Outcome};
 use super::{Action, Litmus, Step, TABLE, by_name};
-use icsan_model::x86::X86_64;
+use icsan_model::arch::x86::X86_64;
 use std::collections::BTreeSet;
 
 fn texts(name: &str) -> Vec<String> {

@@ -16,8 +16,8 @@
 //! earlier.
 
 use crate::addr::{Seq, Vcpu};
-use crate::history::Place;
-use crate::light::CodeRun;
+use crate::detector::history::Place;
+use crate::detector::light::CodeRun;
 use std::fmt::Debug;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -295,7 +295,7 @@ struct Line<T>(T);
 pub struct Rules {
     /// Are stores watched?
     pub writers: bool,
-    /// Is every store snooped at once ([`crate::profile::Profile::snoop`])? Then nothing ever is.
+    /// Is every store snooped at once ([`crate::arch::profile::Profile::snoop`])? Then nothing ever is.
     pub snoop: bool,
 }
 

@@ -2,8 +2,8 @@
 
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::detector::flags::{Board, Flags, LastChange, OwnBoard, Rules, Segment, SetSlots, Slot, SlotId, Word};
-use icsan_model::history::Place;
-use icsan_model::light::CodeRun;
+use icsan_model::detector::history::Place;
+use icsan_model::detector::light::CodeRun;
 use std::cell::RefCell;
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! What a vCPU executed in its epoch, kept as plainly as can be.
 
-use icsan_model::exemption::Exemption;
-use icsan_model::light::{CodeRun, Findings, judge};
+use icsan_model::arch::exemption::Exemption;
+use icsan_model::detector::light::{CodeRun, Findings, judge};
 
 /// The runs that one vCPU executed in its current epoch, latest last.
 pub struct Trace {

@@ -7,7 +7,7 @@
 use super::Context;
 use crate::x86::stack::Caller;
 use icsan_model::addr::{Linear, Seq, Vcpu};
-use icsan_model::sync_event::SyncEventSet;
+use icsan_model::arch::sync_event::SyncEventSet;
 use std::sync::Arc;
 
 /// A step of a protocol that keeps executors out by a breakpoint.

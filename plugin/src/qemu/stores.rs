@@ -5,7 +5,7 @@ use super::cpu::{CurrentCpu, CurrentVcpu};
 use super::guard::guard;
 use super::translation::Instruction;
 use icsan_model::addr::{Linear, Phys, Vcpu};
-use icsan_model::x86::store_kind::{self, StoreKind};
+use icsan_model::arch::x86::store_kind::{self, StoreKind};
 use libc::{c_uint, c_void};
 use qemu_plugin_sys as sys;
 use std::cell::Cell;

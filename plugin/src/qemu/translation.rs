@@ -7,7 +7,7 @@ use super::host_code::{HostCode, HostPage};
 use super::scoreboard::Slots;
 use icsan_model::addr::Linear;
 use icsan_model::detector::flags::{DONE, SlotId};
-use icsan_model::light::CodeRun;
+use icsan_model::detector::light::CodeRun;
 use libc::{c_uint, c_void};
 use qemu_plugin_sys as sys;
 use std::marker::PhantomData;

@@ -7,7 +7,7 @@ use super::unsynced::{asker_name, missing};
 use super::{Counts, Report, origin_name};
 use crate::exposure::{EndRow, EndTally, Ended, Piece, Way};
 use icsan_model::addr::Linear;
-use icsan_model::sync_log::SyncAt;
+use icsan_model::detector::sync_log::SyncAt;
 use icsan_symbols::Names;
 use serde::Serialize;
 use std::fmt::Write;

@@ -8,9 +8,9 @@ use crate::patching::{Asker, Context, Missing, Writer};
 use crate::x86::known_findings::{KnownFinding, known_finding};
 use crate::x86::stack::Caller;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
-use icsan_model::hazard::{Kind, Write};
-use icsan_model::sync_origin::SyncOrigin;
-use icsan_model::vcpu::LastSync;
+use icsan_model::detector::sync_origin::SyncOrigin;
+use icsan_model::machine::vcpu::LastSync;
+use icsan_model::verdict::hazard::{Kind, Write};
 use std::collections::{BTreeMap, HashMap};
 
 /// Distinct hazards that are kept. More are counted as dropped.

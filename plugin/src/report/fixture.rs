@@ -8,10 +8,10 @@ use crate::qemu::api::Generation;
 use crate::qemu::install::Machine;
 use crate::x86::stack::Caller;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
-use icsan_model::hazard::{Kind, Write};
-use icsan_model::sync_origin::SyncOrigin;
-use icsan_model::vcpu::LastSync;
-use icsan_model::x86::{X86_64, events};
+use icsan_model::arch::x86::{X86_64, events};
+use icsan_model::detector::sync_origin::SyncOrigin;
+use icsan_model::machine::vcpu::LastSync;
+use icsan_model::verdict::hazard::{Kind, Write};
 
 /// Where the kernel was linked, and how far KASLR moved it.
 pub const LINK: u64 = 0xffff_ffff_8100_0000;

@@ -16,11 +16,11 @@ use crate::store_side::StoreCounts;
 use crate::widen::WidenCounts;
 use expect_test::expect_file;
 use icsan_model::addr::{Epoch, Linear, Seq, Vcpu};
-use icsan_model::hazard::{Kind, Write};
-use icsan_model::sync_log::SyncAt;
-use icsan_model::sync_origin::SyncOrigin;
-use icsan_model::vcpu::LastSync;
-use icsan_model::x86::events;
+use icsan_model::arch::x86::events;
+use icsan_model::detector::sync_log::SyncAt;
+use icsan_model::detector::sync_origin::SyncOrigin;
+use icsan_model::machine::vcpu::LastSync;
+use icsan_model::verdict::hazard::{Kind, Write};
 use std::time::Duration;
 
 /// Compares with the two files of that name. JSON is spread over lines; that it is one line in a report, with the type first, is checked here.
@@ -59,7 +59,7 @@ fn counts() -> Counts {
         serializing: met,
         exempt: 3,
         stores: Some(StoreCounts { stores: 1200, unseen: 4, retired: 2 }),
-        ledger: Some(vec![(1, icsan_model::ledger::Ledger::default())]),
+        ledger: Some(vec![(1, icsan_model::detector::ledger::Ledger::default())]),
         commits: Some((5, 17)),
         ..Counts::default()
     }

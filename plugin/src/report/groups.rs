@@ -3,8 +3,8 @@
 use super::findings::Evidence;
 use crate::patching::Missing;
 use icsan_model::addr::Linear;
-use icsan_model::hazard::Kind;
 use icsan_model::memory::PAGE;
+use icsan_model::verdict::hazard::Kind;
 use icsan_symbols::Names;
 use std::collections::HashMap;
 

@@ -14,7 +14,7 @@ use crate::store_check::CheckCounts;
 use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
 use icsan_model::addr::{Linear, Vcpu};
-use icsan_model::hazard::Write;
+use icsan_model::verdict::hazard::Write;
 use serde::Serialize;
 use std::collections::BTreeMap;
 

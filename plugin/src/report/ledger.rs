@@ -1,8 +1,8 @@
 //! The reliance ledger as people and programs read it: summed by writing function, event and place.
 
 use super::Report;
-use icsan_model::ledger::Ledger;
-use icsan_model::sync_event::SyncEventSet;
+use icsan_model::arch::sync_event::SyncEventSet;
+use icsan_model::detector::ledger::Ledger;
 use serde::Serialize;
 use std::collections::BTreeMap;
 

@@ -10,7 +10,7 @@ use crate::injection::{Injections, Record};
 use crate::output_file::{OutputError, OutputFile};
 use crate::qemu::process::say;
 use icsan_model::addr::{Linear, Vcpu};
-use icsan_model::hazard::Kind;
+use icsan_model::verdict::hazard::Kind;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -10,9 +10,9 @@ use crate::widen::{BOUND, WidenCounts};
 use crate::x86::known_findings::KnownFinding;
 use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
-use icsan_model::architecture::Architecture;
-use icsan_model::hazard::Kind;
-use icsan_model::profile::Text;
+use icsan_model::arch::architecture::Architecture;
+use icsan_model::arch::profile::Text;
+use icsan_model::verdict::hazard::Kind;
 use icsan_symbols::Names;
 use std::fmt::Write;
 
@@ -27,7 +27,7 @@ const BAR: &str = "=============================================================
 /// The rule that a hazard of this kind breaks, with the section that states it.
 #[must_use]
 pub fn rule(kind: Kind, arch: &Architecture) -> String {
-    let rule = icsan_model::rule::rule(kind);
+    let rule = icsan_model::arch::rule::rule(kind);
     match rule.source(arch.name) {
         Some(source) => format!("{}: {}", source.section, rule.text),
         None => rule.text.to_owned(),

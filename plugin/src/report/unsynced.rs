@@ -10,7 +10,7 @@ use crate::exposure::{Ended, ExposureId};
 use crate::patching::{Asker, Context, Covering, Missing, Step};
 use crate::x86::stack::Caller;
 use icsan_model::addr::Vcpu;
-use icsan_model::sync_log::SyncAt;
+use icsan_model::detector::sync_log::SyncAt;
 use icsan_symbols::Names;
 use icsan_symbols::protocol::{MEMBARRIER_SYNCS, TEXT_POKE_SYNCS};
 use serde::Serialize;

@@ -13,11 +13,11 @@ use crate::store_side::{Looked, StoreSide};
 use crate::vcpu::{Mismatch, VcpuState};
 use crate::{light, views, x86};
 use icsan_model::addr::{Phys, Seq, Vcpu};
-use icsan_model::candidates::Candidates;
 use icsan_model::detector::flags::{DONE, Flag, OwnBoard};
-use icsan_model::hazard::{Hazard, Kind};
-use icsan_model::history::Judged;
-use icsan_model::light::Conflict;
+use icsan_model::detector::history::Judged;
+use icsan_model::detector::light::Conflict;
+use icsan_model::verdict::candidates::Candidates;
+use icsan_model::verdict::hazard::{Hazard, Kind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 

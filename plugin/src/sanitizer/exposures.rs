@@ -11,8 +11,8 @@ use crate::store_side::StoreSide;
 use crate::vcpu::VcpuState;
 use icsan_model::addr::{Linear, Seq, Vcpu};
 use icsan_model::detector::flags::SlotId;
-use icsan_model::hazard::Kind;
-use icsan_model::sync_log::SyncAt;
+use icsan_model::detector::sync_log::SyncAt;
+use icsan_model::verdict::hazard::Kind;
 use std::time::Instant;
 
 impl Sanitizer {
@@ -31,7 +31,12 @@ impl Sanitizer {
 
     /// What there is to report of a vCPU that a protocol left out, now: if the design may mean it to be serialized late,
     /// that is put off.
-    pub(super) fn goes_on_exposed(&self, answer: Answer, writes: &[icsan_model::hazard::Write], evidence: Evidence) -> Option<Evidence> {
+    pub(super) fn goes_on_exposed(
+        &self,
+        answer: Answer,
+        writes: &[icsan_model::verdict::hazard::Write],
+        evidence: Evidence,
+    ) -> Option<Evidence> {
         let state = self.vcpus.get(usize::from(answer.vcpu.0)).filter(|_| answer.exposure.is_some());
         let Some(mut state) = state.map(|state| state.lock()) else { return Some(evidence) };
         let Some(exposure) = state.exposures.iter_mut().find(|exposure| Some(exposure.id) == answer.exposure) else {

@@ -9,8 +9,8 @@ use crate::segment::Segment;
 use crate::vcpu::VcpuState;
 use crate::x86;
 use icsan_model::addr::{Linear, Vcpu};
-use icsan_model::candidates::Candidate;
-use icsan_model::sync_log::SyncAt;
+use icsan_model::detector::sync_log::SyncAt;
+use icsan_model::verdict::candidates::Candidate;
 use std::sync::atomic::Ordering;
 
 /// What `inject=` needs.

@@ -4,7 +4,7 @@ use super::Sanitizer;
 use crate::gaps::Gap;
 use crate::qemu::cpu::CurrentVcpu;
 use crate::qemu::process::say;
-use icsan_model::x86::events;
+use icsan_model::arch::x86::events;
 use icsan_symbols::OffsetError;
 use std::sync::atomic::Ordering;
 

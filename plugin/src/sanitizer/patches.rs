@@ -4,7 +4,7 @@ use super::Sanitizer;
 use crate::patching::{Awaited, Entry, Identity, Left};
 use crate::qemu::cpu::CurrentCpu;
 use icsan_model::addr::{Linear, Vcpu};
-use icsan_model::sync_origin::SyncOrigin;
+use icsan_model::detector::sync_origin::SyncOrigin;
 use icsan_symbols::protocol;
 use std::sync::atomic::Ordering;
 

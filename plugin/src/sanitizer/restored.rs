@@ -14,10 +14,10 @@ use crate::qemu::cpu::CurrentVcpu;
 use crate::qemu::current;
 use crate::qemu::process::say;
 use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::arch::sync_event::SyncEventId;
+use icsan_model::arch::x86::events;
 use icsan_model::detector::flags::SlotId;
-use icsan_model::sync_event::SyncEventId;
-use icsan_model::sync_log::SyncAt;
-use icsan_model::x86::events;
+use icsan_model::detector::sync_log::SyncAt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// What a vCPU did last.

@@ -5,7 +5,7 @@ use super::registers::Registers as Handles;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::divert::Divert;
 use icsan_model::addr::Linear;
-use icsan_model::x86::interpret::{self, Registers};
+use icsan_model::arch::x86::interpret::{self, Registers};
 
 /// EFER.LMA: the CPU is in long mode.
 const EFER_LMA: u64 = 1 << 10;

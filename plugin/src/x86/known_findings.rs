@@ -2,7 +2,7 @@
 
 use crate::report::findings::{Evidence, Shown};
 use icsan_model::addr::Linear;
-use icsan_model::hazard::Kind;
+use icsan_model::verdict::hazard::Kind;
 use icsan_symbols::Names;
 
 /// A finding. All that is said here must hold of a hazard, so that another one at the same place is not taken for it.

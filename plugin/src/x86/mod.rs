@@ -23,13 +23,13 @@ use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::translation::Instruction;
 use crate::sanitizer::Sanitizer;
 use icsan_model::addr::{Linear, Vcpu};
-use icsan_model::decode::Decode;
-use icsan_model::profile::Profile;
-use icsan_model::sync_event::{SyncEventId, SyncEventSet};
-use icsan_model::x86::classify::{Class, classify};
-use icsan_model::x86::events::{self, Seen};
-use icsan_model::x86::length::X86Length;
-pub use icsan_model::x86::may_store::may_store;
+use icsan_model::arch::decode::Decode;
+use icsan_model::arch::profile::Profile;
+use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
+use icsan_model::arch::x86::classify::{Class, classify};
+use icsan_model::arch::x86::events::{self, Seen};
+use icsan_model::arch::x86::length::X86Length;
+pub use icsan_model::arch::x86::may_store::may_store;
 use icsan_symbols::{Symbolizer, protocol};
 
 /// The guest's page size, in bytes.
@@ -213,7 +213,7 @@ impl Points {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use icsan_model::x86::X86_64;
+    use icsan_model::arch::x86::X86_64;
 
     /// `without=` of all that the table knows.
     fn nothing_serializes() -> Profile {

@@ -4,7 +4,7 @@
 //! shared until it is written to. So an injected instruction is only carried out where the CPU would neither fault nor have to set a bit in a table.
 
 use super::PAGE;
-use icsan_model::x86::interpret::Access;
+use icsan_model::arch::x86::interpret::Access;
 use thiserror::Error;
 
 /// What paging depends on, besides memory.
@@ -108,7 +108,7 @@ impl Paging {
 #[cfg(test)]
 mod tests {
     use super::{ACCESSED, CR0_WP, CR4_LA57, CR4_PKE, CR4_SMAP, DIRTY, FLAGS_AC, LARGE, NotAllowed, PRESENT, Paging, USER, WRITABLE};
-    use icsan_model::x86::interpret::Access;
+    use icsan_model::arch::x86::interpret::Access;
     use std::collections::BTreeMap;
 
     const LINEAR: u64 = 0x0000_1234_5678_9ff8;

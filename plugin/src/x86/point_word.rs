@@ -38,8 +38,8 @@ impl PointWord {
 mod tests {
     use super::{PointWord, TAGS};
     use icsan_model::addr::Linear;
-    use icsan_model::architecture::Architecture;
-    use icsan_model::x86::X86_64;
+    use icsan_model::arch::architecture::Architecture;
+    use icsan_model::arch::x86::X86_64;
 
     #[test]
     fn canonical_addresses_and_tags_come_back() {

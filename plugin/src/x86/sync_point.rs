@@ -9,11 +9,11 @@ use crate::qemu::divert::{Divert, MayDivertWord};
 use crate::qemu::translation::{Instruction, WordPayload};
 use crate::sanitizer::Sanitizer;
 use icsan_model::addr::Linear;
-use icsan_model::sync_event::SyncEventId;
-use icsan_model::sync_log::SyncAt;
-use icsan_model::sync_origin::SyncOrigin;
-use icsan_model::x86::classify::{Class, classify};
-use icsan_model::x86::{events, resolve};
+use icsan_model::arch::sync_event::SyncEventId;
+use icsan_model::arch::x86::classify::{Class, classify};
+use icsan_model::arch::x86::{events, resolve};
+use icsan_model::detector::sync_log::SyncAt;
+use icsan_model::detector::sync_origin::SyncOrigin;
 
 /// The MSR that holds the address of the kernel's system-call entry (SDM vol. 4, IA32_LSTAR), and Linux's name for what is there.
 const LSTAR: u32 = 0xc000_0082;

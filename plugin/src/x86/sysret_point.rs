@@ -3,8 +3,8 @@
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::translation::{Instruction, WordPayload};
 use crate::sanitizer::Sanitizer;
-use icsan_model::x86::classify::{Class, classify};
-use icsan_model::x86::events;
+use icsan_model::arch::x86::classify::{Class, classify};
+use icsan_model::arch::x86::events;
 
 /// Such an instruction. The word says nothing.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use super::{disassemble, hex, rule, serializing};
 use crate::check::{Difference, What};
 use crate::session::{End, Outcome};
 use crate::sites::Site;
-use icsan_model::candidates::Candidate;
-use icsan_model::hazard::Write as Store;
+use icsan_model::verdict::candidates::Candidate;
+use icsan_model::verdict::hazard::Write as Store;
 use icsan_recording::Record;
 use std::fmt::Write;
 

@@ -1,8 +1,8 @@
 //! A recorder that judges by the plain model, as whoever is right must.
 
+use icsan_model::arch::x86::X86_64;
 use icsan_model::event::Event;
-use icsan_model::strategies;
-use icsan_model::x86::X86_64;
+use icsan_model::testing::strategies;
 use icsan_recording::{Header, Record, Writer};
 use icsan_replay::replay::Replay;
 use icsan_replay::settings::Settings;

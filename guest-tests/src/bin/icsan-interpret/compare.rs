@@ -3,7 +3,7 @@
 use crate::generator::Case;
 use crate::machine::{End, Machine, Outcome, SCRATCH};
 use crate::random::Random;
-use icsan_model::x86::interpret::{self, Access, Next, Registers};
+use icsan_model::arch::x86::interpret::{self, Access, Next, Registers};
 use std::fmt::Write;
 
 /// RFLAGS.RF, which only exceptions show.

@@ -3,7 +3,7 @@
 use crate::forms::{Control, Form, Immediate, Operands};
 use crate::machine::{CODE, CODE_LEN, Machine, PAD_LEN, SCRATCH, SCRATCH_LEN};
 use crate::random::Random;
-use icsan_model::x86::interpret::Registers;
+use icsan_model::arch::x86::interpret::Registers;
 
 /// An instruction, and what it meets.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 //! All of it lies below 2 GiB, so that the stubs reach it by absolute addresses, without a register. Where an instruction may go on there is a landing
 //! pad, which notes its number and leaves; everywhere else in the code stands INT3, and a signal handler notes the rest.
 
-use icsan_model::x86::interpret::Registers;
+use icsan_model::arch::x86::interpret::Registers;
 use std::arch::global_asm;
 use std::arch::x86_64::__cpuid;
 use std::ptr::{self, addr_of, addr_of_mut};

@@ -2,8 +2,8 @@
 //!
 //! The core of the model knows no architecture. `x86/` holds the first one; another is another folder with another table.
 
-use crate::profile::Profile;
-use crate::sync_event::{SyncEvent, SyncEventId};
+use crate::arch::profile::Profile;
+use crate::arch::sync_event::{SyncEvent, SyncEventId};
 
 /// Everything that the model needs to know of an instruction set.
 #[derive(Clone, Copy, Debug)]
@@ -12,7 +12,7 @@ pub struct Architecture {
     pub name: &'static str,
     /// Whose manuals the claims of an event row quote, in the order of the claims.
     pub vendors: &'static [&'static str],
-    /// The event table: at most [`crate::sync_event::SyncEventSet::CAPACITY`] rows.
+    /// The event table: at most [`crate::arch::sync_event::SyncEventSet::CAPACITY`] rows.
     pub events: &'static [SyncEvent],
     /// The profiles by name, the default first.
     pub profiles: &'static [Profile],

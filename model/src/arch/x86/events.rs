@@ -12,14 +12,14 @@
 //! are complete, so that absence from them is a `No`. AMD: APM vol. 1 (24592), the 2003 and 2009 editions; APM vol. 3 (24594) rev. 3.10 of
 //! February 2005, the instruction pages. No current APM could be opened: the cells that rest on sandpile.org's "coherency" table are `Secondary`.
 
-use crate::sync_event::{Claim, Sure, SyncEvent, SyncEventId, Word};
+use crate::arch::sync_event::{Claim, Sure, SyncEvent, SyncEventId, Word};
 
 /// How a plugin gets to know that an event happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Seen {
-    /// From the instruction alone: [`crate::x86::classify::classify`] names it.
+    /// From the instruction alone: [`crate::arch::x86::classify::classify`] names it.
     Instruction,
-    /// From the instruction and values at run time: [`crate::x86::resolve`] names it.
+    /// From the instruction and values at run time: [`crate::arch::x86::resolve`] names it.
     Resolved,
     /// As `Instruction`, but so frequent that watching it costs the guest dearly. No built-in profile counts one.
     Hot,
@@ -288,7 +288,7 @@ events! {
         "Hardware task switch; loads CR3, LDTR and TR. Not reachable in 64-bit mode.";
 }
 
-const _: () = assert!(EVENTS.len() <= crate::sync_event::SyncEventSet::CAPACITY && EVENTS.len() == SEEN.len());
+const _: () = assert!(EVENTS.len() <= crate::arch::sync_event::SyncEventSet::CAPACITY && EVENTS.len() == SEEN.len());
 
 /// How a plugin gets to know of the event. A foreign id gives [`Seen::Never`].
 #[must_use]

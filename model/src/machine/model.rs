@@ -1,17 +1,17 @@
 //! The model: the state of memory and of every vCPU, and what each event does to it.
 
 use crate::addr::{Linear, Seq, Vcpu};
-use crate::candidates::Candidates;
-use crate::decode::Decode;
+use crate::arch::decode::Decode;
+use crate::arch::profile::Profile;
 use crate::error::ModelError;
 use crate::event::{Event, Store};
-use crate::execution::Execution;
-use crate::hazard::Verdict;
+use crate::fetch::prefetch_buffer::MAX_LOOKAHEAD;
+use crate::machine::stats::Stats;
+use crate::machine::vcpu::{LastSync, VcpuState};
 use crate::memory::{Memory, PAGE};
-use crate::prefetch_buffer::MAX_LOOKAHEAD;
-use crate::profile::Profile;
-use crate::stats::Stats;
-use crate::vcpu::{LastSync, VcpuState};
+use crate::verdict::candidates::Candidates;
+use crate::verdict::execution::Execution;
+use crate::verdict::hazard::Verdict;
 use std::sync::Arc;
 
 /// Memory, the vCPUs, and the profile that says what they may do.

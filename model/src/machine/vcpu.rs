@@ -1,14 +1,14 @@
 //! One vCPU: its epoch, its two buffers, and the rules of what its own stores do to them.
 
 use crate::addr::{Epoch, Linear, Seq};
+use crate::arch::profile::Buffers;
+use crate::arch::sync_event::SyncEventId;
 use crate::event::Store;
-use crate::execution::Held;
-use crate::mapping::Mapping;
-use crate::own_stores::{OwnStores, chunks};
-use crate::prefetch_buffer::PrefetchBuffer;
-use crate::profile::Buffers;
-use crate::sync_event::SyncEventId;
-use crate::trace_buffer::TraceBuffer;
+use crate::fetch::own_stores::{OwnStores, chunks};
+use crate::fetch::prefetch_buffer::PrefetchBuffer;
+use crate::fetch::trace_buffer::TraceBuffer;
+use crate::memory::mapping::Mapping;
+use crate::verdict::execution::Held;
 use serde::{Deserialize, Serialize};
 
 /// What began a vCPU's epoch.

@@ -8,6 +8,8 @@
 //! Pages hold the present. Versions are undo logs of small cells, made at a cell's first store: code that never changes costs its bytes, and looking
 //! back costs as much as the cell changed since then.
 
+pub mod mapping;
+
 use crate::addr::{Linear, Phys, Seq, Vcpu};
 use crate::event::Store;
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,8 +3,8 @@
 //! The rule is the same everywhere; the manual that states it is one per architecture. Sections are named by title, because their numbers move
 //! between editions (one of these was 7.1.3, 8.1.3, 9.1.3, 10.1.3 and 11.1.3 of the same manual).
 
-use crate::hazard::Kind;
-use crate::sync_event::Sure;
+use crate::arch::sync_event::Sure;
+use crate::verdict::hazard::Kind;
 
 /// The rule behind one kind of hazard.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +20,7 @@ pub struct Rule {
 /// Where a rule is stated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RuleSource {
-    /// The architecture, by [`crate::architecture::Architecture::name`].
+    /// The architecture, by [`crate::arch::architecture::Architecture::name`].
     pub architecture: &'static str,
     /// Manual and section, by title.
     pub section: &'static str,

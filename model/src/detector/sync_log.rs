@@ -1,8 +1,8 @@
 //! The recent serializing events of one vCPU: what emptied its buffers since some moment.
 
 use crate::addr::{Linear, Seq};
-use crate::sync_event::{SyncEventId, SyncEventSet};
-use crate::sync_origin::SyncOrigin;
+use crate::arch::sync_event::{SyncEventId, SyncEventSet};
+use crate::detector::sync_origin::SyncOrigin;
 use std::collections::VecDeque;
 
 /// How many events are kept with their places. The *set* of events since a moment is exact however many there were; the place of the first one of very many is not.

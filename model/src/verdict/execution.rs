@@ -1,16 +1,16 @@
 //! One execution and what it is judged from: the part that the model, and whatever is faster than the model, have in common.
 
 use crate::addr::{Epoch, Linear, Seq, Vcpu};
-use crate::candidates::{self, Candidates, Tracer};
-use crate::decode::Decode;
+use crate::arch::decode::Decode;
+use crate::arch::profile::Profile;
 use crate::error::ModelError;
-use crate::hazard::{Hazard, Verdict, Write};
-use crate::judge::{self, Judge};
-use crate::mapping::Mapping;
+use crate::fetch::window::View;
+use crate::machine::vcpu::LastSync;
+use crate::memory::mapping::Mapping;
 use crate::memory::{Memory, PAGE};
-use crate::profile::Profile;
-use crate::vcpu::LastSync;
-use crate::window::View;
+use crate::verdict::candidates::{self, Candidates, Tracer};
+use crate::verdict::hazard::{Hazard, Verdict, Write};
+use crate::verdict::judge::{self, Judge};
 use std::collections::BTreeSet;
 use std::fmt;
 

@@ -4,7 +4,7 @@
 
 use super::{events, msr as msrs};
 use crate::addr::Linear;
-use crate::sync_event::SyncEventId;
+use crate::arch::sync_event::SyncEventId;
 
 /// Which IRET is it: to itself (the next instruction at the same privilege level, as Linux's `sync_core()` does), or any other?
 ///

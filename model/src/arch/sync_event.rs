@@ -1,7 +1,7 @@
 //! Serializing events, and the events that are commonly mistaken for them, as rows of a table.
 //!
-//! The table of an architecture is data ([`crate::architecture::Architecture::events`]); a row says what each vendor's manual says of the event, where,
-//! and how sure we are of it. Which rows empty a vCPU's buffers is the choice of a [`crate::profile::Profile`], never of this table.
+//! The table of an architecture is data ([`crate::arch::architecture::Architecture::events`]); a row says what each vendor's manual says of the event, where,
+//! and how sure we are of it. Which rows empty a vCPU's buffers is the choice of a [`crate::arch::profile::Profile`], never of this table.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -59,7 +59,7 @@ pub struct SyncEvent {
     pub name: &'static str,
     /// How it is recognised: encoding, and what must be looked up at run time.
     pub encoding: &'static str,
-    /// The word of each vendor, in the order of [`crate::architecture::Architecture::vendors`].
+    /// The word of each vendor, in the order of [`crate::arch::architecture::Architecture::vendors`].
     pub claims: &'static [Claim],
     /// What a reader should know besides: exceptions, emulation, surprises.
     pub note: &'static str,

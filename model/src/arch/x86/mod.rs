@@ -28,7 +28,7 @@ pub mod profiles;
 pub mod resolve;
 pub mod store_kind;
 
-use crate::architecture::Architecture;
+use crate::arch::architecture::Architecture;
 
 /// x86-64 as data.
 pub static X86_64: Architecture =

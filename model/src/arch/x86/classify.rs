@@ -15,7 +15,7 @@
 //! QEMU 11.1 ignores F2 and F3 in some places where hardware does not: at CPL 0 it runs ERETU and ERETS as CLAC.
 
 use super::events as e;
-use crate::sync_event::SyncEventId;
+use crate::arch::sync_event::SyncEventId;
 
 /// What an instruction is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]

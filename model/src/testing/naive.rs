@@ -5,14 +5,14 @@
 //! looking at all snapshots. It costs as much as it sounds.
 
 use crate::addr::{Linear, Phys, Seq, Vcpu};
-use crate::candidates::Candidate;
-use crate::decode::Decode;
+use crate::arch::decode::Decode;
+use crate::arch::exemption::Exemption;
+use crate::arch::profile::Profile;
 use crate::event::{Event, Store};
-use crate::exemption::Exemption;
-use crate::hazard::Kind;
+use crate::machine::model::Model;
 use crate::memory::PAGE;
-use crate::model::Model;
-use crate::profile::Profile;
+use crate::verdict::candidates::Candidate;
+use crate::verdict::hazard::Kind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! How long x86 instructions are, by `iced-x86`. Only with the feature `iced`.
 
-use crate::decode::Decode;
+use crate::arch::decode::Decode;
 use iced_x86::{Decoder, DecoderOptions};
 
 /// Lengths of x86 instructions. The mode of the code is not known: it is the one in which the instruction in memory has the length that the emulator gave it, 64-bit first.

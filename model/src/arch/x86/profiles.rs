@@ -4,9 +4,9 @@
 //! that Intel says `Yes` to, however sure; `amd-apm` the same of AMD. Conflicting texts were resolved in the table, towards `No`.
 
 use super::events::{self, EVENTS};
-use crate::exemption::Exemption;
-use crate::profile::{Buffers, OnlyAt, Profile, Text};
-use crate::sync_event::{SyncEventId, SyncEventSet, Word};
+use crate::arch::exemption::Exemption;
+use crate::arch::profile::{Buffers, OnlyAt, Profile, Text};
+use crate::arch::sync_event::{SyncEventId, SyncEventSet, Word};
 
 /// Place of Intel's claims in a row.
 pub const INTEL: usize = 0;

@@ -5,8 +5,8 @@
 //! alone, and a profile without it reports a hazard there, unless an exemption covers the difference (a step of an INT3 patch that is still running).
 
 use crate::addr::{Linear, Phys};
-use crate::sync_event::SyncEventSet;
-use crate::sync_log::SyncAt;
+use crate::arch::sync_event::SyncEventSet;
+use crate::detector::sync_log::SyncAt;
 use std::collections::{BTreeMap, HashSet};
 
 /// Distinct rows that are kept. More are counted as dropped.

@@ -12,7 +12,7 @@
 //! 3. [`Exemption::AlignedStore`] is granted if all differing bytes lie in one aligned block; how many stores made the difference is not known (misses).
 
 use crate::addr::Linear;
-use crate::exemption::Exemption;
+use crate::arch::exemption::Exemption;
 
 /// How many bytes of an older version a conflict shows: enough for the longest instruction of any architecture here.
 pub const WINDOW: usize = 15;

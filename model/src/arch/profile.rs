@@ -2,9 +2,9 @@
 //!
 //! Profiles are data of an [`Architecture`]; `with` and `without` change one by event names.
 
-use crate::architecture::Architecture;
-use crate::exemption::Exemption;
-use crate::sync_event::{SyncEventId, SyncEventSet};
+use crate::arch::architecture::Architecture;
+use crate::arch::exemption::Exemption;
+use crate::arch::sync_event::{SyncEventId, SyncEventSet};
 use thiserror::Error;
 
 /// The sizes of a vCPU's buffers and the rules of filling them.

@@ -1,8 +1,8 @@
 //! The store side of a fast detector: what it keeps behind a lock, and asks only when a vCPU executes code that changed.
 //!
-//! [`crate::model::Model`] follows every execution. A detector that is to be fast knows only, for each run of instructions and each vCPU, *whether and since when*
+//! [`crate::machine::model::Model`] follows every execution. A detector that is to be fast knows only, for each run of instructions and each vCPU, *whether and since when*
 //! the vCPU executed the run in its current epoch. That is enough: with unbounded buffers a chunk is held since the first execution of any run that touches it. A
-//! [`History`] takes that list ([`Ran`]) where the model has its buffers, and judges with the model's own code ([`crate::execution`]).
+//! [`History`] takes that list ([`Ran`]) where the model has its buffers, and judges with the model's own code ([`crate::verdict::execution`]).
 //!
 //! Where it cannot be as good as the model:
 //! 1. It serves unbounded buffers without look-ahead only ([`History::serves`]). Recordings of the others can be replayed in the model.
@@ -12,17 +12,17 @@
 //! 4. A taken branch after an own store is inferred by whoever calls [`History::branch`].
 
 use crate::addr::{Epoch, Linear, Phys, Seq, Vcpu};
-use crate::candidates::Candidates;
-use crate::decode::Decode;
+use crate::arch::decode::Decode;
+use crate::arch::profile::{Buffers, Profile};
+use crate::detector::light::CodeRun;
 use crate::event::Store;
-use crate::execution::{Execution, Held};
-use crate::hazard::Verdict;
-use crate::light::CodeRun;
-use crate::mapping::Mapping;
+use crate::fetch::own_stores::{OwnStores, chunks};
+use crate::machine::vcpu::LastSync;
+use crate::memory::mapping::Mapping;
 use crate::memory::{CELL, Memory, PAGE};
-use crate::own_stores::{OwnStores, chunks};
-use crate::profile::{Buffers, Profile};
-use crate::vcpu::LastSync;
+use crate::verdict::candidates::Candidates;
+use crate::verdict::execution::{Execution, Held};
+use crate::verdict::hazard::Verdict;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -5,9 +5,9 @@
 //! instruction keeps as many bytes as memory's instruction has, if it has so many.
 
 use crate::addr::{Linear, Seq};
-use crate::decode::Decode;
-use crate::hazard::Kind;
-use crate::window::{Part, Stretch, View};
+use crate::arch::decode::Decode;
+use crate::fetch::window::{Part, Stretch, View};
+use crate::verdict::hazard::Kind;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,10 +1,10 @@
 //! Hazards: what the model answers.
 
 use crate::addr::{Epoch, Linear, Phys, Seq, Vcpu};
-use crate::candidates::Candidate;
 use crate::event::Store;
+use crate::machine::vcpu::LastSync;
 use crate::memory::Memory;
-use crate::vcpu::LastSync;
+use crate::verdict::candidates::Candidate;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

@@ -5,12 +5,12 @@
 //! makes the [`Event`]s of it, as an emulator would.
 
 use crate::addr::{Linear, Phys, Seq, Vcpu};
-use crate::decode::Decode;
+use crate::arch::decode::Decode;
+use crate::arch::exemption::Exemption;
+use crate::arch::profile::{Buffers, Profile, Text};
+use crate::arch::sync_event::{SyncEventId, SyncEventSet};
 use crate::event::{Event, Store};
-use crate::exemption::Exemption;
 use crate::memory::PAGE;
-use crate::profile::{Buffers, Profile, Text};
-use crate::sync_event::{SyncEventId, SyncEventSet};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Counters of what a model was told and what it said.
 
-use crate::hazard::{Kind, Verdict};
-use crate::sync_event::SyncEventId;
+use crate::arch::sync_event::SyncEventId;
+use crate::verdict::hazard::{Kind, Verdict};
 use std::collections::BTreeMap;
 
 /// What a model has counted so far.

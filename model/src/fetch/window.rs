@@ -1,7 +1,7 @@
 //! The fetch window: the bytes from an executed address on that could be part of the instruction, cut where chunks meet, each part with its past.
 
 use crate::addr::{Linear, Phys, Seq};
-use crate::mapping::Mapping;
+use crate::memory::mapping::Mapping;
 use crate::memory::{Memory, PAGE};
 use std::collections::BTreeSet;
 

@@ -1,11 +1,11 @@
 //! The judgement on candidates: what separates each from memory, whether an exemption covers it, and what kind of hazard is left.
 
 use crate::addr::{Linear, Seq, Vcpu};
-use crate::candidates::{Candidate, Found};
+use crate::arch::exemption::Exemption;
 use crate::event::Store;
-use crate::exemption::Exemption;
-use crate::hazard::Kind;
-use crate::window::View;
+use crate::fetch::window::View;
+use crate::verdict::candidates::{Candidate, Found};
+use crate::verdict::hazard::Kind;
 use std::collections::BTreeSet;
 
 /// One execution, as far as the judgement needs it.

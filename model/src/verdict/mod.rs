@@ -1,0 +1,6 @@
+//! What may be executed instead of what stands in memory, and which rule that breaks.
+
+pub mod candidates;
+pub mod execution;
+pub mod hazard;
+pub(crate) mod judge;
