@@ -29,7 +29,6 @@ pub mod suppress;
 pub mod vcpu;
 pub mod views;
 pub mod what_if;
-pub mod widen;
 pub mod x86;
 
 use crate::config::Config;

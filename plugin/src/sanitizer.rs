@@ -34,7 +34,6 @@ use crate::store_check::StoreCheck;
 use crate::store_side::StoreSide;
 use crate::vcpu::VcpuState;
 use crate::what_if::WhatIf;
-use crate::widen::Widening;
 use crate::x86;
 use icsan_model::addr::{Phys, Seq, Vcpu};
 use icsan_model::architecture::Architecture;
@@ -82,7 +81,6 @@ pub struct Sanitizer {
     coverage: Mutex<CoverageTable>,
     pub(crate) origins: Origins,
     what_if: WhatIf,
-    widening: Option<Widening>,
     repair: Option<&'static Repair>,
     injecting: Option<Injecting>,
     check: Option<StoreCheck>,
@@ -152,7 +150,6 @@ impl Sanitizer {
             divert::prepare(machine.generation).map_err(|why| format!("{key} is not possible here: {why}"))?;
         }
         let injecting = config.inject.and_then(Injecting::new);
-        let widening = config.widen.and_then(|widen| Widening::new(widen, count));
         let check = config.check.then(StoreCheck::default);
         // Last, since what stood in these files is lost from here on: a command line that is refused leaves them alone.
         let recorder = Recorder::open(&config, arch, count).map_err(|error| error.to_string())?;
@@ -175,7 +172,6 @@ impl Sanitizer {
             coverage: Mutex::default(),
             origins: Origins::new(count),
             what_if,
-            widening,
             repair,
             injecting,
             check,
@@ -406,9 +402,6 @@ impl Hooks for &'static Sanitizer {
             self.begins_anew(vcpu);
             self.restores.executes(vcpu.id());
         }
-        if let Some(widening) = &self.widening {
-            block.count(widening.blocks());
-        }
         let instructions = block.instructions();
         if let (Some(injecting), Some(first)) = (&self.injecting, instructions.first()) {
             block.follow::<Sanitizer>(&injecting.trailing, first.linear);
@@ -455,11 +448,6 @@ impl Hooks for &'static Sanitizer {
         counts.drop(&self.points.dropped());
         counts.drop(&[("origins", self.what_if.unknown())]);
         counts.refused = self.what_if.refused();
-        if let Some(widening) = &self.widening {
-            let (widened, whole) = widening.counts(EXIT_PATIENCE);
-            counts.widened = Some(widened);
-            counts.drop(&[("widened", u64::from(!whole))]);
-        }
         for state in &self.vcpus {
             match state.try_lock_for(EXIT_PATIENCE) {
                 Some(mut state) => {
