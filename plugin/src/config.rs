@@ -5,7 +5,6 @@ use crate::injection::Inject;
 use crate::report::exit_code::UNPROVEN;
 use crate::suppress::{SuppressError, Suppressions};
 use crate::what_if::WithoutAt;
-use crate::widen::Widen;
 use icsan_model::arch::architecture::Architecture;
 use icsan_model::arch::profile::{Profile, ProfileError};
 use icsan_model::arch::sync_event::SyncEventSet;
@@ -47,8 +46,6 @@ pub struct Config {
     pub writers: bool,
     /// More functions whose return commits what was stored in them.
     pub commit: Vec<CommitFunction>,
-    /// Do writers wait after their stores to code?
-    pub widen: Option<Widen>,
     /// Are candidates executed?
     pub inject: Option<Inject>,
     /// Is SERIALIZE carried out where TCG lacks it?
@@ -84,6 +81,8 @@ pub enum ConfigError {
     BadValue { key: &'static str, value: String, expected: &'static str },
     #[error("{key}={value} is not built into this version: leave it out")]
     NotBuilt { key: &'static str, value: String },
+    #[error("{key}={value}: this key was taken away, since {why}: leave it out")]
+    Gone { key: &'static str, value: String, why: &'static str },
     #[error(transparent)]
     Profile(#[from] ProfileError),
     #[error("with={name}: no plugin can see this event, so counting it would change nothing")]
@@ -132,7 +131,6 @@ const KEYS: &[(&str, bool)] = &[
     ("lookahead", false),
     ("prefetch", false),
     ("trace", false),
-    ("widen", true),
     ("inject", true),
     ("serialize", true),
     ("commit", true),
@@ -140,6 +138,12 @@ const KEYS: &[(&str, bool)] = &[
     ("record", true),
     ("check", true),
 ];
+
+/// Keys that earlier versions had, and why this one has not.
+const GONE: &[(&str, &str)] = &[(
+    "widen",
+    "waiting made nothing be found that is not found without (docs/decisions.md, 23); what a patching protocol leaves to luck is told at each commit now, as `unsynced`",
+)];
 
 fn known_keys() -> String {
     KEYS.iter().filter(|(_, built)| *built).map(|(key, _)| *key).collect::<Vec<_>>().join(", ")
@@ -153,6 +157,9 @@ impl Pairs {
         let mut pairs: Vec<(&'static str, String)> = Vec::new();
         for argument in arguments {
             let (key, value) = argument.split_once('=').ok_or_else(|| ConfigError::NotAPair(argument.clone()))?;
+            if let Some((key, why)) = GONE.iter().find(|(gone, _)| *gone == key) {
+                return Err(ConfigError::Gone { key, value: value.to_owned(), why });
+            }
             let (key, built) =
                 *KEYS.iter().find(|(known, _)| *known == key).ok_or_else(|| ConfigError::UnknownKey { key: key.to_owned() })?;
             if pairs.iter().any(|(seen, _)| *seen == key) {
@@ -224,7 +231,7 @@ impl Config {
             return Err(ConfigError::Unseen { name: name.clone() });
         }
         profile.buffers.speculation = pairs.switch("speculation", false)?;
-        for key in ["speculation", "commit", "defer", "widen", "record", "inject"] {
+        for key in ["speculation", "commit", "defer", "record", "inject"] {
             if let Some(value) = pairs.get(key).filter(|value| !writers && switch(value) != Some(false)) {
                 return Err(ConfigError::NeedsWriters { key, value: value.to_owned() });
             }
@@ -236,12 +243,6 @@ impl Config {
                 .filter(|chunk| chunk.is_power_of_two() && (4..=4096).contains(chunk))
                 .ok_or_else(|| bad("chunk", value, "a power of two from 4 to 4096 (bytes) is expected"))?;
         }
-        let widen = match pairs.get("widen").filter(|value| switch(value) != Some(false)) {
-            None => None,
-            Some(value) => Some(Widen::parse(value).ok_or_else(|| {
-                bad("widen", value, "off, or a number of blocks from 1 to 4294967295, or that and a seed as BLOCKS:SEED, is expected")
-            })?),
-        };
         let inject = match pairs.get("inject").filter(|value| switch(value) != Some(false)) {
             None => None,
             Some(value) => Some(Inject::parse(value).ok_or_else(|| {
@@ -325,7 +326,6 @@ impl Config {
             stop,
             writers,
             commit,
-            widen,
             inject,
             serialize,
             repair,
@@ -475,9 +475,7 @@ mod tests {
 
     #[test]
     fn what_later_versions_add_is_refused_unless_it_is_the_default() {
-        assert!(
-            parse(&["writers=off", "inject=off", "speculation=no", "lookahead=0", "emulator=report", "widen=off", "serialize=off"]).is_ok()
-        );
+        assert!(parse(&["writers=off", "inject=off", "speculation=no", "lookahead=0", "emulator=report", "serialize=off"]).is_ok());
         for bad in ["prefetch=64", "lookahead=16"] {
             assert!(parse(&[bad]).unwrap_err().contains("is not built into this version"), "{bad}");
         }
@@ -583,17 +581,13 @@ mod tests {
             (&["inject=random:1:0"][..], "off, stale, torn, or random:SEED:PERCENT"),
             (&["inject=stale", "writers=off"][..], "needs the store side"),
             (&["serialize=on"][..], "off or emulate"),
-            (&["widen=100", "writers=off"][..], "needs the store side"),
             (&["record=/tmp/x", "writers=off"][..], "needs the store side"),
             (&["record=on"][..], "a path is expected"),
             (&["check=all"][..], "off or stores"),
             (&["check=on"][..], "off or stores"),
             (&["check=stores", "writers=off"][..], "needs the store side"),
-            (&["widen=0"][..], "a number of blocks"),
-            (&["widen=on"][..], "a number of blocks"),
-            (&["widen=-5"][..], "a number of blocks"),
-            (&["widen=100:"][..], "a number of blocks"),
-            (&["widen=100:seed"][..], "a number of blocks"),
+            (&["widen=30000"][..], "widen=30000: this key was taken away, since waiting made nothing be found"),
+            (&["widen=off"][..], "told at each commit now, as `unsynced`: leave it out"),
         ] {
             let error = parse(arguments).unwrap_err();
             assert!(error.contains(expected), "{arguments:?}: {error}");

@@ -3,7 +3,6 @@
 //! Here is what is chosen, and what is remembered of it. How it is carried out is in [`crate::qemu::divert`] and [`crate::x86::carry_out`]; when, in
 //! [`crate::sanitizer`].
 
-use crate::widen::mix;
 use icsan_model::addr::{Epoch, Linear, Vcpu};
 use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::verdict::candidates::Candidate;
@@ -33,6 +32,14 @@ pub enum Inject {
         /// Of a hundred executions.
         percent: u8,
     },
+}
+
+/// SplitMix64's step: what all choices by a seed are drawn with.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ value >> 31
 }
 
 impl Inject {

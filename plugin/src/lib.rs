@@ -31,7 +31,6 @@ pub mod user_mode;
 pub mod vcpu;
 pub mod views;
 pub mod what_if;
-pub mod widen;
 pub mod x86;
 
 use crate::config::Config;

@@ -37,7 +37,6 @@ use crate::store_side::StoreSide;
 use crate::user_mode::UserModes;
 use crate::vcpu::VcpuState;
 use crate::what_if::WhatIf;
-use crate::widen::Widening;
 use crate::x86;
 use icsan_model::addr::{Phys, Seq, Vcpu};
 use icsan_model::arch::architecture::Architecture;
@@ -87,7 +86,6 @@ pub struct Sanitizer {
     pub(crate) user_modes: UserModes,
     pub(crate) origins: Origins,
     what_if: WhatIf,
-    widening: Option<Widening>,
     repair: Option<&'static Repair>,
     injecting: Option<Injecting>,
     check: Option<StoreCheck>,
@@ -157,7 +155,6 @@ impl Sanitizer {
             divert::prepare(machine.generation).map_err(|why| format!("{key} is not possible here: {why}"))?;
         }
         let injecting = config.inject.and_then(Injecting::new);
-        let widening = config.widen.and_then(|widen| Widening::new(widen, count));
         let check = config.check.then(StoreCheck::default);
         // Last, since what stood in these files is lost from here on: a command line that is refused leaves them alone.
         let recorder = Recorder::open(&config, arch, count).map_err(|error| error.to_string())?;
@@ -182,7 +179,6 @@ impl Sanitizer {
             user_modes: UserModes::new(count),
             origins: Origins::new(count),
             what_if,
-            widening,
             repair,
             injecting,
             check,
@@ -420,9 +416,6 @@ impl Hooks for &'static Sanitizer {
             self.begins_anew(vcpu);
             self.restores.executes(vcpu.id());
         }
-        if let Some(widening) = &self.widening {
-            block.count(widening.blocks());
-        }
         let instructions = block.instructions();
         if let (Some(injecting), Some(first)) = (&self.injecting, instructions.first()) {
             block.follow::<Sanitizer>(&injecting.trailing, first.linear);
@@ -477,11 +470,6 @@ impl Hooks for &'static Sanitizer {
         counts.drop(&self.points.dropped());
         counts.drop(&[("origins", self.what_if.unknown())]);
         counts.refused = self.what_if.refused();
-        if let Some(widening) = &self.widening {
-            let (widened, whole) = widening.counts(EXIT_PATIENCE);
-            counts.widened = Some(widened);
-            counts.drop(&[("widened", u64::from(!whole))]);
-        }
         for state in &self.vcpus {
             match state.try_lock_for(EXIT_PATIENCE) {
                 Some(mut state) => {

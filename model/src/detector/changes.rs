@@ -24,7 +24,7 @@ use std::time::Duration;
 /// Changes that were noticed in memory before their store was told of: how many are remembered, and for how long. A
 /// store is told of right after it was made; only the host's scheduler can come in between.
 const NOTICED: usize = 64;
-/// What is told of changes that are found in memory.
+/// How long such a change is remembered.
 pub const NOTICED_FOR: Duration = Duration::from_secs(1);
 
 /// How long an execution waits for the store behind a change that was noticed: without its writer the verdict may be

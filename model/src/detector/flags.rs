@@ -505,10 +505,4 @@ impl<B: Board> Flags<B> {
         let since = || slot.first_fetch.map_or(0, |first| first.load(Ordering::SeqCst));
         Flag::of(slot.flag.load(Ordering::SeqCst)).executed().then(|| Seq(since()))
     }
-
-    /// The first execution of a segment by a vCPU, in its last epoch with one; 0 if it never ran. Called by any vCPU's
-    /// thread.
-    pub fn last_ran(&self, vcpu: Vcpu, id: SlotId) -> Seq {
-        self.board.slot(vcpu, id).map_or(Seq(0), |slot| slot.first_fetch())
-    }
 }

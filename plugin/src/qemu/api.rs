@@ -154,7 +154,6 @@ api! {
     fn qemu_plugin_register_flush_cb(u64, *const c_void, *mut c_void);
     fn qemu_plugin_register_atexit_cb(u64, *const c_void, *mut c_void);
 
-    fn qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(*mut sys::qemu_plugin_tb, sys::qemu_plugin_op, sys::qemu_plugin_u64, u64);
     fn qemu_plugin_register_vcpu_insn_exec_cb(*mut sys::qemu_plugin_insn, VcpuCallback, sys::qemu_plugin_cb_flags, *mut c_void);
     fn qemu_plugin_register_vcpu_insn_exec_cond_cb(
         *mut sys::qemu_plugin_insn, VcpuCallback, sys::qemu_plugin_cb_flags, sys::qemu_plugin_cond, sys::qemu_plugin_u64, u64, *mut c_void

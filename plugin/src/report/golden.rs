@@ -13,7 +13,6 @@ use crate::patching::{Asker, Context, Covering, Missing, Step};
 use crate::qemu::accelerator::Accelerator;
 use crate::repair::RepairCounts;
 use crate::store_side::StoreCounts;
-use crate::widen::WidenCounts;
 use expect_test::expect_file;
 use icsan_model::addr::{Epoch, Linear, Seq, Vcpu};
 use icsan_model::arch::x86::events;
@@ -163,7 +162,7 @@ fn protocols_that_leave_a_vcpu_out() {
     let by_chance = Some(SyncAt { event: events::IRET, pc: at("asm_sysvec_reschedule_ipi", 0x1a), origin: None });
     hazard("unsynced-exposed", &run, Kind::Unsynced, unsynced(Missing::AtTheEnd, None));
     hazard("unsynced-lucky", &run, Kind::Unsynced, unsynced(between, by_chance));
-    let system_call = Some(SyncAt { origin: Some(SyncOrigin::SystemCall), pc: at("entry_SYSCALL_64", 0x40), ..by_chance.unwrap() });
+    let system_call = Some(SyncAt { event: events::IRET, pc: at("entry_SYSCALL_64", 0x40), origin: Some(SyncOrigin::SystemCall) });
     hazard("unsynced-lucky-system-call", &run, Kind::Unsynced, unsynced(Missing::AtTheEnd, system_call));
     hazard("unsynced-noted", &Run::new(&["luck=note"], ""), Kind::Unsynced, unsynced(between, by_chance));
     hazard("unsynced-patcher", &run, Kind::Unsynced, Evidence { vcpu: Vcpu(0), ..unsynced(Missing::AtTheEnd, None) });
@@ -288,9 +287,7 @@ fn notes_of_summaries() {
     known.add(Kind::Smc, memcpy_patches_itself(), run.config());
     summary("known-summary", &run, &known, &counts(), None);
     let emulator = Some(RepairCounts { suspect: 9, repaired: 9, gave_up: 0 });
-    let time = Duration::from_micros(2500);
-    let widened = Some(WidenCounts { waits: 4, time, bound: 1, spared: 2 });
-    summary("widened-and-repaired", &run, &nothing, &Counts { emulator, widened, ..counts() }, None);
+    summary("repaired", &run, &nothing, &Counts { emulator, ..counts() }, None);
     summary("no-commits", &run, &nothing, &Counts { commits: Some((0, 0)), ..counts() }, None);
     summary("panicked", &run, &nothing, &Counts { panicked: Some(Vcpu(1)), ..counts() }, None);
     let light = Counts { stores: None, ledger: None, commits: None, ..counts() };

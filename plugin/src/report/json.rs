@@ -206,8 +206,6 @@ pub struct Summary<'a> {
     /// How many states were restored (`loadvm`), if any.
     #[serde(skip_serializing_if = "is_zero")]
     pub restored: u64,
-    /// How writers waited; `null` without `widen`.
-    pub widened: Option<Widened>,
     /// What was executed instead of what is in memory, with `inject`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub injected: Option<InjectionCounts>,
@@ -287,19 +285,6 @@ pub struct Checked {
     pub untrue: u64,
     /// Other ones of which that may be another vCPU's doing.
     pub unsettled: u64,
-}
-
-/// What `widen` did.
-#[derive(Serialize, Debug)]
-pub struct Widened {
-    /// Stores that waited.
-    pub waits: u64,
-    /// How long, all together.
-    pub microseconds: u64,
-    /// Waits that the bound ended.
-    pub bound: u64,
-    /// Stores that did not wait because their vCPU had waited for too long.
-    pub spared: u64,
 }
 
 fn is_zero(count: &u64) -> bool {
@@ -408,12 +393,6 @@ impl<'a> Object<'a> {
             unseen: counts.stores.map(|stores| stores.unseen),
             refused: counts.refused,
             restored: counts.restored,
-            widened: counts.widened.map(|widened| Widened {
-                waits: widened.waits,
-                microseconds: widened.time.as_micros() as u64,
-                bound: widened.bound,
-                spared: widened.spared,
-            }),
             injected: injections.map(|injections| super::injections::counts(report, injections)),
             emulator: counts.emulator.map(|RepairCounts { suspect, repaired, gave_up }| Emulator { suspect, repaired, gave_up }),
             checked: counts.checked.map(|CheckCounts { code, data, untrue, unsettled }| Checked { code, data, untrue, unsettled }),

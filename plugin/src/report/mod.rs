@@ -27,7 +27,6 @@ use crate::repair::RepairCounts;
 use crate::store_check::CheckCounts;
 use crate::store_side::{StoreCounts, StoreSide};
 use crate::vcpu::VcpuState;
-use crate::widen::WidenCounts;
 use icsan_model::addr::Vcpu;
 use icsan_model::arch::architecture::Architecture;
 use icsan_model::detector::ledger::Ledger;
@@ -92,8 +91,6 @@ pub struct Counts {
     pub refused: Option<u64>,
     /// How many states were restored.
     pub restored: u64,
-    /// How writers waited; `None` without `widen`.
-    pub widened: Option<WidenCounts>,
     /// What was done about QEMU's own outdated blocks; `None` without `emulator=repair`.
     pub emulator: Option<RepairCounts>,
     /// How many stores were compared with memory; `None` without `check=stores`.
@@ -132,7 +129,6 @@ impl Default for Counts {
             deferrals: None,
             refused: None,
             restored: 0,
-            widened: None,
             emulator: None,
             checked: None,
             memory: MemoryCounts::default(),

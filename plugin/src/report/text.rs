@@ -6,7 +6,6 @@ use crate::injection::Injections;
 use crate::patching::{Context, TaskName};
 use crate::repair::RepairCounts;
 use crate::store_check::CheckCounts;
-use crate::widen::{BOUND, WidenCounts};
 use crate::x86::known_findings::KnownFinding;
 use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
@@ -321,15 +320,6 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
     text.push_str(&super::deferrals::table(report, counts));
     if counts.restored > 0 {
         let _ = writeln!(text, "icsan: {} times a state was restored: no vCPU held anything from before", counts.restored);
-    }
-    if let Some(widened) = &counts.widened {
-        let WidenCounts { waits, time, bound, spared } = widened;
-        let _ = writeln!(
-            text,
-            "icsan: widen: {waits} stores waited, for {:.1} ms in all; {bound} of them for the longest time ({} ms); {spared} more were spared, to keep the guest going",
-            time.as_secs_f64() * 1e3,
-            BOUND.as_millis()
-        );
     }
     if let Some(injections) = injections {
         text.push_str(&super::injections::summary(report, injections));

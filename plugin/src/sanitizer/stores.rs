@@ -1,4 +1,4 @@
-//! Stores: from every store of the guest to the few that change code, and whom they concern.
+//! Stores: from every store of the guest to the few that change code.
 
 use super::{Code, Sanitizer};
 use crate::page_filter;
@@ -7,7 +7,6 @@ use crate::qemu::stores::{Access, StoreWatch, Stored};
 use crate::report::Counts;
 use crate::segment::CodeTable;
 use crate::store_side::{CodeStore, StoreSide, Touched};
-use crate::widen::Concern;
 use icsan_model::addr::{Linear, Phys, Vcpu};
 use icsan_model::arch::x86::atomicity;
 use icsan_model::detector::changes::{LATE, NOTICED_FOR, ToldOf};
@@ -20,18 +19,6 @@ impl Sanitizer {
     /// Something happened to the bytes of these segments: whoever executed them in its epoch looks again when it executes them the next time. To be called with the code locked.
     pub(super) fn touch(&self, touched: &Touched) {
         self.flags.invalidate(&touched.segments, touched.seq);
-    }
-
-    /// Whom the change of these segments by `writer` may concern, for `widen`.
-    pub(super) fn concerns(&self, touched: &Touched, writer: Vcpu, concern: &mut Concern) {
-        let now = self.flags.now();
-        for segment in &touched.segments {
-            concern.changed();
-            for vcpu in self.flags.started().filter(|vcpu| *vcpu != writer) {
-                let held = self.flags.holds_since(vcpu, segment.slot).is_some();
-                concern.ran(vcpu, if held { now } else { self.flags.last_ran(vcpu, segment.slot) }, now);
-            }
-        }
     }
 
     /// Where the store lies that is being told of, from its byte at `linear` on, if the page of that may hold code.
@@ -47,13 +34,12 @@ impl Sanitizer {
         None
     }
 
-    /// `vcpu` stored to pages of which at least one may hold code: the one that the store begins in, or the one that it crosses into. Answers with whom that may concern, if `widen` asks.
-    fn stores_to_code(&self, told: ToldOf, pages: [Option<Phys>; 2], access: &Access<'_>) -> Concern {
+    /// `vcpu` stored to pages of which at least one may hold code: the one that the store begins in, or the one that it crosses into.
+    fn stores_to_code(&self, told: ToldOf, pages: [Option<Phys>; 2], access: &Access<'_>) {
         self.begins_anew(access.vcpu());
-        let mut concern = Concern::default();
         let ToldOf { vcpu, pc, linear } = told;
         let (state, slots) = (self.vcpus.get(usize::from(vcpu.0)), self.flags.board().of(access.vcpu()));
-        let (Some(state), Some(slots)) = (state, slots) else { return concern };
+        let (Some(state), Some(slots)) = (state, slots) else { return };
         let cpu = access.cpu();
         let len = access.len() as usize;
         // Where each page's part of the store lies, and which of its bytes that is.
@@ -62,7 +48,7 @@ impl Sanitizer {
         let pieces = || pieces.iter().filter_map(|(phys, range)| Some(((*phys)?, range.clone()))).filter(|(_, range)| !range.is_empty());
         let mut code = self.code.lock();
         let Code { table, side } = &mut *code;
-        let Some(side) = side else { return concern };
+        let Some(side) = side else { return };
         let state = state.lock();
         if let Some(own) = self.own_stores.get(usize::from(vcpu.0)) {
             own.store(true, Ordering::Relaxed);
@@ -79,12 +65,9 @@ impl Sanitizer {
         let ignored =
             || pieces().all(|(phys, range)| side.ignored(phys, linear.offset(range.start as u64), range.len() as u64, vcpu, &cpu));
         let value = access.results(self.has_several_vcpus()).find(holds).or_else(|| access.value().filter(|_| !ignored()));
-        let mut changes = |touched: &Touched, table: &mut CodeTable| {
+        let changes = |touched: &Touched, table: &mut CodeTable| {
             self.touch(touched);
             table.stored_to(&touched.segments);
-            if self.widening.is_some() && self.watching.load(Ordering::Relaxed) {
-                self.concerns(touched, vcpu, &mut concern);
-            }
         };
         for part in value.iter().flat_map(|_| atomicity::parts(linear.0, len as u64)) {
             let Some((phys, range)) = pieces().find(|(_, range)| range.contains(&part.start)) else { continue };
@@ -108,7 +91,6 @@ impl Sanitizer {
             let patience = if self.has_several_vcpus() { NOTICED_FOR } else { Duration::ZERO };
             side.untrue(patience).into_iter().for_each(|store| check.untrue(store));
         }
-        concern
     }
 
     /// Can more than one vCPU store?
@@ -209,9 +191,6 @@ impl StoreWatch for Sanitizer {
             first.into_iter().for_each(|first| repair.stored(first, access.len().min(here)));
             second.into_iter().for_each(|second| repair.stored(second, access.len() - here));
         }
-        let concern = self.stores_to_code(told, [first, second], access);
-        if let Some(widening) = &self.widening {
-            widening.after_store(access.vcpu(), &concern);
-        }
+        self.stores_to_code(told, [first, second], access);
     }
 }

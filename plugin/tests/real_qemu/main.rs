@@ -28,4 +28,3 @@ mod restored;
 mod store_forms;
 mod symbols;
 mod syscall_sector;
-mod widen;

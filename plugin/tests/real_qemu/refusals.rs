@@ -131,6 +131,11 @@ fn keys_of_later_versions() {
     refuses(&lab, &keys.into_iter().map(|key| (key, words)).collect::<Vec<_>>());
 }
 
+#[test]
+fn a_key_of_earlier_versions() {
+    refuses(&Lab::open(), &[("widen=30000", &["widen=30000", "was taken away", "unsynced"])]);
+}
+
 /// What needs a plugin that may change the program counter.
 #[test]
 fn keys_of_later_qemus() {
@@ -152,7 +157,7 @@ fn defaults_of_later_keys_are_taken() {
     for qemu in &lab.qemus {
         let mut guest = Machine::pc(&lab, qemu)
             .sector(&BootSector::new(Ending::PowerOff))
-            .keys("writers=off,inject=off,speculation=off,lookahead=0,prefetch=unbounded,trace=unbounded,widen=off,serialize=off,emulator=report")
+            .keys("writers=off,inject=off,speculation=off,lookahead=0,prefetch=unbounded,trace=unbounded,serialize=off,emulator=report")
             .report()
             .launch();
         assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
