@@ -1,6 +1,6 @@
 //! Verdicts: what ICSAN has to say about a scenario, profile by profile.
 
-pub use icsan_model::verdict::hazard::Kind;
+pub use icsan_model::verdict::kind::Kind;
 
 /// The x86-64 profiles that the table covers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

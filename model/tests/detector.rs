@@ -13,7 +13,7 @@ use icsan_model::detector::light::CodeRun;
 use icsan_model::event::Store;
 use icsan_model::memory::PAGE;
 use icsan_model::testing::strategies::Toy;
-use icsan_model::verdict::hazard::Kind;
+use icsan_model::verdict::kind::Kind;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;

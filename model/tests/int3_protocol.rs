@@ -10,7 +10,7 @@ use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::event::Event;
 use icsan_model::machine::model::Model;
 use icsan_model::testing::strategies::{self, BREAKPOINT, Guest, HALF, Op, Toy, VCPUS};
-use icsan_model::verdict::hazard::Kind;
+use icsan_model::verdict::kind::Kind;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 

@@ -8,7 +8,8 @@ use icsan_model::machine::model::Model;
 use icsan_model::memory::PAGE;
 use icsan_model::testing::strategies::{self, EVENTS, Toy, VCPUS};
 use icsan_model::verdict::candidates::Candidates;
-use icsan_model::verdict::hazard::{Hazard, Kind, Verdict};
+use icsan_model::verdict::hazard::{Hazard, Verdict};
+use icsan_model::verdict::kind::Kind;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 

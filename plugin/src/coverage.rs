@@ -6,11 +6,10 @@
 //! did is exposed. What is intended is data ([`icsan_symbols::protocol`]).
 
 use crate::patching::{Asker, Covering, Missing};
-use crate::vcpu::VcpuState;
 use icsan_model::addr::{Linear, Seq};
 use icsan_model::arch::architecture::Architecture;
 use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
-use icsan_model::detector::sync_log::SyncAt;
+use icsan_model::detector::sync_log::{SyncAt, SyncLog};
 use icsan_symbols::protocol::IntendedSync;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -71,6 +70,23 @@ impl IntendedSyncs {
     }
 }
 
+/// What emptied a vCPU's buffers lately.
+#[derive(Clone, Default, Debug)]
+pub struct Serialized {
+    /// The events.
+    pub log: SyncLog,
+    /// When it was reset, or its state restored: what it executed before says nothing of what it holds.
+    pub reset_at: Seq,
+    /// Its last event that a patching protocol means to happen.
+    pub intended: Seq,
+    /// Its last instruction of the kernel's that does nothing but serialize.
+    pub explicit: Seq,
+    /// The page table that it loads just now.
+    pub loads: Option<u64>,
+    /// The last one that it loaded, and the place in the order of that.
+    pub loaded: Option<(u64, Seq)>,
+}
+
 /// What a vCPU's loads of page tables are to a protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Switches {
@@ -98,11 +114,11 @@ pub enum Class {
 }
 
 impl Class {
-    /// Of a vCPU in that state; `last` is the last store's place in the order. `switches`: the events by which a vCPU
+    /// Of a vCPU that serialized like that; `last` is the last store's place in the order. `switches`: the events by which a vCPU
     /// that patches leaves the mapping that it stored through, if it is this one that patches.
     #[must_use]
-    pub fn of(state: &VcpuState, last: Seq, covering: Covering, switches: Switches) -> Self {
-        let happened = |events: SyncEventSet| state.sync_log.since(last).iter().any(|event| events.contains(event));
+    pub fn of(state: &Serialized, last: Seq, covering: Covering, switches: Switches) -> Self {
+        let happened = |events: SyncEventSet| state.log.since(last).iter().any(|event| events.contains(event));
         let loaded = |space| state.loaded.is_some_and(|(table, seq)| table == space && seq > last);
         let intended = match covering {
             Covering::TextPoke => state.intended > last,
@@ -118,7 +134,7 @@ impl Class {
         {
             return Self::OwnSwitch;
         }
-        state.sync_log.first_since(last).map_or(Self::Exposed, Self::Lucky)
+        state.log.first_since(last).map_or(Self::Exposed, Self::Lucky)
     }
 }
 
@@ -207,11 +223,11 @@ mod tests {
 
     #[test]
     fn classes_of_a_vcpu() {
-        let mut state = VcpuState::new();
-        state.serialize(at(events::IRET), Seq(3));
+        let mut state = Serialized::default();
+        state.log.push(Seq(3), at(events::IRET));
         assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, LUCKY), Class::Exposed, "before the store");
-        state.serialize(at(events::MOV_CR3), Seq(6));
-        state.serialize(at(events::IRET), Seq(7));
+        state.log.push(Seq(6), at(events::MOV_CR3));
+        state.log.push(Seq(7), at(events::IRET));
         assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, LUCKY), Class::Lucky(at(events::MOV_CR3)), "the first one");
         assert_eq!(Class::of(&state, Seq(6), Covering::TextPoke, LUCKY), Class::Lucky(at(events::IRET)));
         let switches = SyncEventSet::EMPTY.with(events::MOV_CR3);
@@ -228,8 +244,7 @@ mod tests {
         assert_ne!(Class::of(&state, Seq(5), Covering::TextPoke, LUCKY), Class::Synced, "of the step before");
         state.intended = Seq(8);
         assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, LUCKY), Class::Synced);
-        let mut fresh = VcpuState::new();
-        fresh.reset(events::RESET, Seq(9));
+        let fresh = Serialized { reset_at: Seq(9), ..Serialized::default() };
         assert_eq!(Class::of(&fresh, Seq(5), Covering::TextPoke, LUCKY), Class::Synced, "it holds nothing from before");
     }
 
@@ -237,9 +252,9 @@ mod tests {
     fn classes_of_a_vcpu_that_goes_on_after_a_membarrier() {
         const SPACE: u64 = 0x8c_9000;
         let covering = Covering::Membarrier { space: SPACE };
-        let of = |state: &VcpuState, switches| Class::of(state, Seq(5), covering, switches);
-        let mut state = VcpuState::new();
-        state.serialize(at(events::IRET), Seq(6));
+        let of = |state: &Serialized, switches| Class::of(state, Seq(5), covering, switches);
+        let mut state = Serialized::default();
+        state.log.push(Seq(6), at(events::IRET));
         assert_eq!(of(&state, LUCKY), Class::Lucky(at(events::IRET)), "its own return does not count");
         state.loaded = Some((SPACE, Seq(7)));
         assert_eq!(of(&state, Switches::Intended), Class::Synced);
@@ -250,7 +265,7 @@ mod tests {
         assert_ne!(of(&state, Switches::Intended), Class::Synced, "before the last store");
         state.explicit = Seq(8);
         assert_eq!(of(&state, LUCKY), Class::Synced);
-        assert_eq!(of(&VcpuState::new(), Switches::Intended), Class::Exposed);
+        assert_eq!(of(&Serialized::default(), Switches::Intended), Class::Exposed);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! and rely on an event that comes before the vCPU can meet what was changed (`defer=`).
 
 use crate::coverage::Row;
-use crate::report::findings::Evidence;
 use icsan_model::addr::{Linear, Seq};
 use icsan_model::arch::sync_event::SyncEventId;
 use icsan_model::detector::sync_log::SyncAt;
@@ -43,7 +42,7 @@ impl Deferral {
 }
 
 /// Number of an exposure, in the order in which they began.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ExposureId(pub u64);
 
 /// A vCPU was left out, and has not serialized since.
@@ -59,8 +58,6 @@ pub struct Exposure {
     pub began: Instant,
     /// The patch's stores; the last ones, if there are very many.
     pub writes: Vec<Write>,
-    /// What is to be reported if it does not end as the design means it to. `None`: it was reported when it began.
-    pub undecided: Option<Box<Evidence>>,
 }
 
 /// A piece of code that was run.

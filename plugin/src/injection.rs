@@ -6,7 +6,7 @@
 use icsan_model::addr::{Epoch, Linear, Vcpu};
 use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::verdict::candidates::Candidate;
-use icsan_model::verdict::hazard::Kind;
+use icsan_model::verdict::kind::Kind;
 use std::collections::{BTreeMap, HashMap};
 
 /// Distinct injections that are kept. More are only counted.
@@ -227,7 +227,7 @@ mod tests {
     use super::{Inject, MAX_TRAIL, Trail};
     use icsan_model::addr::{Linear, Seq, Vcpu};
     use icsan_model::verdict::candidates::Candidate;
-    use icsan_model::verdict::hazard::Kind;
+    use icsan_model::verdict::kind::Kind;
 
     fn candidate(byte: u8, kind: Kind) -> Candidate {
         Candidate {

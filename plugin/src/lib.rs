@@ -1,11 +1,12 @@
 //! ICSAN's QEMU plugin.
 //!
-//! From block to verdict: QEMU translates a block ([`qemu::translation`]); it is cut into [`segment`]s, each with a slot that lets its callback fire once in each epoch
+//! From block to verdict: QEMU translates a block ([`qemu::translation`]); it is cut into [`code::segment`]s, each with a slot that lets its callback fire once in each epoch
 //! of a vCPU; a segment that fires is compared with memory (is QEMU itself up to date?) and with what this vCPU executed there earlier in the epoch
 //! ([`icsan_model::detector::light`]); instructions that serialize end the epoch ([`x86`]). What is found goes to [`report`].
 //!
 //! All `unsafe` is in [`qemu`]; all that knows an instruction set is in [`x86`].
 
+pub mod code;
 pub mod config;
 pub mod coverage;
 pub mod exposure;
@@ -14,22 +15,18 @@ pub mod injection;
 pub mod light;
 pub mod origins;
 pub mod output_file;
-pub mod page_filter;
 pub mod patching;
-pub mod places;
+pub mod points;
 pub mod qemu;
 pub mod recorder;
 pub mod repair;
 pub mod report;
 pub mod sanitizer;
-pub mod segment;
 pub mod skipped;
-pub mod store_check;
-pub mod store_side;
+pub mod stores;
 pub mod suppress;
 pub mod user_mode;
 pub mod vcpu;
-pub mod views;
 pub mod what_if;
 pub mod x86;
 

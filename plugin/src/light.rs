@@ -1,8 +1,8 @@
 //! The light mode: what a vCPU executes, compared with what it executed at the same linear address earlier in its epoch ([`icsan_model::detector::light`]). No store is seen.
 
+use crate::code::segment::Segment;
 use crate::qemu::scoreboard::VcpuSlots;
-use crate::report::findings::{Origin, Shown};
-use crate::segment::Segment;
+use crate::report::evidence::{Origin, Shown};
 use crate::x86::text::first_instruction;
 use icsan_model::addr::Linear;
 use icsan_model::arch::exemption::Exemption;

@@ -134,7 +134,7 @@ pub struct Left {
 
 impl Frame {
     /// Is somebody with that stack pointer at `here` behind the call? Programs' addresses are those of translations, which processes share that have the code elsewhere: of
-    /// those only the place in the page counts ([`crate::views`]).
+    /// those only the place in the page counts ([`crate::code::views`]).
     fn is_left(&self, who: Who, here: Linear, stack: u64) -> bool {
         let user = is_user(Linear(self.returns_to.0 | here.0));
         let same = self.returns_to == here || user && (self.returns_to.0 ^ here.0).is_multiple_of(PAGE);

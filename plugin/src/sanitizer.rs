@@ -6,16 +6,18 @@ mod exposures;
 mod injections;
 mod kernels;
 mod patches;
+mod points;
 mod restored;
 mod stores;
 
 use crate::HEAP;
+use crate::code::code_table::CodeTable;
 use crate::config::Config;
 use crate::coverage::{CoverageTable, IntendedSyncs};
-use crate::exposure::Deferrals;
+use crate::exposure::{Deferrals, ExposureId};
 use crate::gaps::Gap;
 use crate::origins::Origins;
-use crate::page_filter::PageFilter;
+use crate::points::{Points, sink};
 use crate::qemu::accelerator::Accelerator;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert;
@@ -27,13 +29,14 @@ use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
 use crate::qemu::{fence, guard, page_walk, process};
 use crate::recorder::Recorder;
 use crate::repair::Repair;
+use crate::report::evidence::Evidence;
 use crate::report::exit_code::{UNPROVEN, exit_code};
-use crate::report::findings::{Evidence, Findings};
+use crate::report::findings::Findings;
 use crate::report::sink::Sink;
 use crate::report::{Counts, Report, panic_text};
-use crate::segment::CodeTable;
-use crate::store_check::StoreCheck;
-use crate::store_side::StoreSide;
+use crate::stores::page_filter::PageFilter;
+use crate::stores::store_check::StoreCheck;
+use crate::stores::store_side::StoreSide;
 use crate::user_mode::UserModes;
 use crate::vcpu::VcpuState;
 use crate::what_if::WhatIf;
@@ -46,10 +49,11 @@ use icsan_model::detector::flags::{Flags, Rules, Segment as _};
 use icsan_model::detector::history::Place;
 use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::memory::PAGE;
-use icsan_model::verdict::hazard::Kind;
+use icsan_model::verdict::kind::Kind;
 use icsan_symbols::protocol::TEXT_POKE_SYNCS;
 use injections::Injecting;
 use restored::Restores;
+use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -78,13 +82,15 @@ pub struct Sanitizer {
     flags: Flags<Slots>,
     pub(crate) code: Mutex<Code>,
     pub(crate) filter: PageFilter,
-    points: x86::Points,
+    points: Points,
     /// What patching protocols mean to happen, and what their commits came to.
     intended: IntendedSyncs,
     coverage: Mutex<CoverageTable>,
     deferrals: Mutex<Deferrals>,
-    pub(crate) user_modes: UserModes,
-    pub(crate) origins: Origins,
+    /// What is to be reported of an exposure if it does not end as the design means it to. Others were reported when they began.
+    undecided: Mutex<FxHashMap<ExposureId, Evidence>>,
+    user_modes: UserModes,
+    origins: Origins,
     what_if: WhatIf,
     repair: Option<&'static Repair>,
     injecting: Option<Injecting>,
@@ -96,8 +102,6 @@ pub struct Sanitizer {
     sink: Mutex<Sink>,
     /// Did the vCPU store to code since it last left its line by an event that the profile does not count? Touched by its own thread only.
     own_stores: Box<[AtomicBool]>,
-    /// Where those return to that are in a protocol function.
-    awaited: AtomicU64,
     /// With a recording: how many changes it was told of.
     recorded: Option<Arc<AtomicU64>>,
     /// Value of the guest's last marker.
@@ -172,10 +176,11 @@ impl Sanitizer {
             flags,
             code: Mutex::new(Code { table: CodeTable::default(), side }),
             filter: if check.is_some() { PageFilter::of_all_stores() } else { PageFilter::new(count) },
-            points: x86::Points::default(),
+            points: Points::default(),
             intended: IntendedSyncs::new(arch, TEXT_POKE_SYNCS),
             coverage: Mutex::default(),
             deferrals: Mutex::default(),
+            undecided: Mutex::default(),
             user_modes: UserModes::new(count),
             origins: Origins::new(count),
             what_if,
@@ -187,7 +192,6 @@ impl Sanitizer {
             findings: Mutex::default(),
             sink: Mutex::new(sink),
             own_stores: (0..count).map(|_| AtomicBool::new(false)).collect(),
-            awaited: AtomicU64::new(0),
             recorded,
             marker: AtomicU64::new(0),
             looks_at_segments_only: AtomicBool::new(quiet),
@@ -199,6 +203,7 @@ impl Sanitizer {
             panicked: OnceLock::new(),
         }));
         let _ = THE_ONE.set(sanitizer);
+        sink::tell(sanitizer);
         if let Some(why) = Accelerator::get().blind() {
             process::say(&format!("nothing is watched: {why}"));
         }
@@ -427,7 +432,7 @@ impl Hooks for &'static Sanitizer {
         self.watch_segments(block, &instructions);
         for (index, instruction) in instructions.iter().enumerate() {
             let before = (index == 0 && self.config.writers).then(|| instruction.bytes_before(LONGEST_CALL, PAGE));
-            self.points.instrument(instruction, before.as_deref(), self);
+            self.points.instrument(instruction, before.as_deref(), *self);
             if self.config.writers && x86::may_store(instruction.bytes()) {
                 instruction.on_store::<Sanitizer>();
             }

@@ -53,6 +53,14 @@ impl UserModes {
         mode.in_user.load(Ordering::SeqCst)
     }
 
+    /// A state was restored, or another kernel began: that a vCPU is in user mode is known again when it next goes there.
+    pub fn forget(&self) {
+        for mode in &self.0 {
+            mode.in_user.store(false, Ordering::SeqCst);
+            mode.awaited.store(false, Ordering::SeqCst);
+        }
+    }
+
     /// Is it in user mode?
     #[must_use]
     pub fn is_in_user_mode(&self, vcpu: Vcpu) -> bool {
@@ -79,6 +87,8 @@ mod tests {
         assert!(!modes.awaits(vcpu) && modes.enters(vcpu), "it comes later");
         modes.was_asked(vcpu);
         assert!(!modes.enters(vcpu));
+        modes.forget();
+        assert!(!modes.is_in_user_mode(vcpu));
         assert!(!modes.awaits(Vcpu(0)), "another one");
         assert!(!modes.awaits(Vcpu(7)) && !modes.enters(Vcpu(7)));
     }

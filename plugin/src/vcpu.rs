@@ -1,15 +1,16 @@
 //! What is kept for each vCPU. Touched from that vCPU's thread only, but for the report at the end.
 
+use crate::code::segment::Segment;
+use crate::coverage::Serialized;
 use crate::exposure::Exposure;
 use crate::injection::{Injected, Trail};
 use crate::patching::Asked;
-use crate::segment::Segment;
 use crate::skipped::Executions;
 use icsan_model::addr::{Epoch, Seq};
 use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
-use icsan_model::detector::sync_log::{SyncAt, SyncLog};
+use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::detector::sync_origin::SyncOrigin;
-use icsan_model::machine::vcpu::LastSync;
+use icsan_model::verdict::last_sync::LastSync;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -26,17 +27,7 @@ pub struct VcpuState {
     /// What that one belonged to.
     pub last_origin: Option<SyncOrigin>,
     /// What emptied its buffers lately.
-    pub sync_log: SyncLog,
-    /// When it was reset, or its state restored: what it executed before says nothing of what it holds.
-    pub reset_at: Seq,
-    /// Its last event that a patching protocol means to happen ([`crate::coverage`]).
-    pub intended: Seq,
-    /// Its last instruction of the kernel's that does nothing but serialize.
-    pub explicit: Seq,
-    /// The page table that it loads just now, and the last one that it loaded, with the place in the order of that.
-    pub loads: Option<u64>,
-    /// See there.
-    pub loaded: Option<(u64, Seq)>,
+    pub serialized: Serialized,
     /// Since when protocols have left it exposed: those of them that nothing has ended.
     pub exposures: Vec<Exposure>,
     /// What is asked of it when it goes to user mode the next time.
@@ -80,12 +71,7 @@ impl VcpuState {
             epoch: Epoch(1),
             last_sync: None,
             last_origin: None,
-            sync_log: SyncLog::default(),
-            reset_at: Seq(0),
-            intended: Seq(0),
-            explicit: Seq(0),
-            loads: None,
-            loaded: None,
+            serialized: Serialized::default(),
             exposures: Vec::new(),
             asked: None,
             syncs: vec![0; SyncEventSet::CAPACITY],
@@ -103,7 +89,7 @@ impl VcpuState {
         self.epoch = self.epoch.next();
         self.last_sync = Some(LastSync { event: Some(at.event), pc: Some(at.pc), seq });
         self.last_origin = at.origin;
-        self.sync_log.push(seq, at);
+        self.serialized.log.push(seq, at);
         if let Some(count) = self.syncs.get_mut(usize::from(at.event.0)) {
             *count += 1;
         }
@@ -114,7 +100,7 @@ impl VcpuState {
         self.epoch = self.epoch.next();
         self.last_sync = Some(LastSync { event: Some(event), pc: None, seq });
         self.last_origin = None;
-        self.reset_at = seq;
+        self.serialized.reset_at = seq;
         self.pending = None;
         self.asked = None;
         self.exposures.clear();

@@ -1,10 +1,8 @@
 //! Blocks: a payload with its kind, its number, its length, and checksums.
 
 use crate::error::RecordingError;
+use crate::version::VERSION;
 use std::io::{self, ErrorKind, Read};
-
-/// The format version that is written, and the latest that is read.
-pub const VERSION: u32 = 1;
 
 /// The longest payload of a block, in bytes. No reader allocates more for one.
 pub const MAX_BLOCK: usize = 2 << 20;

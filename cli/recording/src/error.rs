@@ -1,6 +1,6 @@
 //! What can go wrong with a recording, each in one line.
 
-use crate::block::VERSION;
+use crate::version::VERSION;
 use std::io;
 use thiserror::Error;
 

@@ -31,11 +31,13 @@ mod error;
 mod header;
 mod reader;
 mod record;
+mod version;
 mod writer;
 
-pub use block::{MAX_BLOCK, VERSION};
+pub use block::MAX_BLOCK;
 pub use error::RecordingError;
 pub use header::{BufferKeys, Header, Totals};
 pub use reader::Reader;
 pub use record::Record;
+pub use version::VERSION;
 pub use writer::{BLOCK, MAX_RECORD, Writer};

@@ -1,10 +1,11 @@
 //! Reading a recording.
 
-use crate::block::{self, BlockKind, Found, MAGIC, VERSION};
+use crate::block::{self, BlockKind, Found, MAGIC};
 use crate::codec;
 use crate::error::RecordingError;
 use crate::header::{Header, Totals};
 use crate::record::Record;
+use crate::version::VERSION;
 use std::io::Read;
 
 /// Reads a recording: an iterator of its records, one block in memory at a time.

@@ -2,7 +2,8 @@
 
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::event::Event;
-use icsan_model::verdict::hazard::{Hazard, Kind};
+use icsan_model::verdict::hazard::Hazard;
+use icsan_model::verdict::kind::Kind;
 use serde::{Deserialize, Serialize};
 
 /// One element of a recording. The order of the variants, and of their fields, is the file format.

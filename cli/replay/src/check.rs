@@ -6,7 +6,7 @@
 //! Verdicts of the kind `emulator` on executions of which the model says nothing are no differences: they are about QEMU, and the model cannot know. They are counted.
 
 use icsan_model::addr::{Linear, Seq, Vcpu};
-use icsan_model::verdict::hazard::Kind;
+use icsan_model::verdict::kind::Kind;
 use icsan_recording::Record;
 
 /// How a verdict differs.

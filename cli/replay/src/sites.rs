@@ -1,7 +1,8 @@
 //! Hazards by site: each combination of kind, executing instruction and storing instructions once, with a count.
 
 use icsan_model::addr::{Linear, Seq};
-use icsan_model::verdict::hazard::{Hazard, Kind};
+use icsan_model::verdict::hazard::Hazard;
+use icsan_model::verdict::kind::Kind;
 use std::collections::BTreeMap;
 
 /// How many sites are kept. What comes later is counted, and the report says so.

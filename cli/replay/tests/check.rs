@@ -11,7 +11,7 @@ use icsan_model::arch::x86::length::X86Length;
 use icsan_model::event::{Event, Store};
 use icsan_model::machine::model::Model;
 use icsan_model::testing::strategies;
-use icsan_model::verdict::hazard::Kind;
+use icsan_model::verdict::kind::Kind;
 use icsan_recording::{Header, Reader, Record, RecordingError, Writer};
 use icsan_replay::check::What;
 use icsan_replay::session::{self, End, Outcome};

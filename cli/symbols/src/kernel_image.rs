@@ -6,9 +6,10 @@
 //! [`kallsyms`].
 
 use crate::btf::KernelLayout;
-use crate::compression::{self, Compression};
+use crate::compression::Compression;
 use crate::error::SymbolError;
 use crate::table::{Origin, SymbolTable};
+use crate::unpack;
 use crate::{elf, kallsyms};
 
 /// Where the setup header starts: its first byte is `setup_sects`.
@@ -85,7 +86,7 @@ pub fn vmlinux(bytes: &[u8]) -> Result<(Compression, Vec<u8>), SymbolError> {
         .and_then(|start| Some(start..start.checked_add(length)?))
         .and_then(|range| bytes.get(range))
         .ok_or(SymbolError::Truncated { what: "the compressed kernel" })?;
-    compression::decompress(payload)
+    unpack::decompress(payload)
 }
 
 fn kallsyms_of(vmlinux: &[u8], compression: Compression) -> Result<SymbolTable, SymbolError> {

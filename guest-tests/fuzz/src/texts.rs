@@ -3,7 +3,7 @@
 use icsan::config::Config;
 use icsan::suppress::Suppressions;
 use icsan_model::arch::x86::X86_64;
-use icsan_model::verdict::hazard::Kind;
+use icsan_model::verdict::kind::Kind;
 
 /// A file of suppressions: it is refused with a line number, or each of its patterns has a reason.
 pub fn suppressions(bytes: &[u8]) {

@@ -6,5 +6,6 @@ pub mod decode;
 pub mod exemption;
 pub mod profile;
 pub mod rule;
+mod selection;
 pub mod sync_event;
 pub mod x86;

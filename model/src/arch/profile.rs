@@ -1,8 +1,7 @@
 //! A profile: which events serialize, which differences are exempt, how large the buffers are, who snoops.
 //!
-//! Profiles are data of an [`Architecture`]; `with` and `without` change one by event names.
+//! Profiles are data of an [`crate::arch::architecture::Architecture`]; `with` and `without` change one by event names.
 
-use crate::arch::architecture::Architecture;
 use crate::arch::exemption::Exemption;
 use crate::arch::sync_event::{SyncEventId, SyncEventSet};
 use thiserror::Error;
@@ -93,27 +92,6 @@ pub enum ProfileError {
 }
 
 impl Profile {
-    /// Looks a profile up and applies `with` and `without`, in that order.
-    ///
-    /// # Errors
-    /// Unknown names of profiles and events.
-    pub fn select(arch: &Architecture, name: Option<&str>, with: &[String], without: &[String]) -> Result<Self, ProfileError> {
-        let mut profile = match name {
-            None => *arch.default_profile(),
-            Some(name) => *arch.profile(name).ok_or_else(|| ProfileError::UnknownProfile {
-                name: name.to_owned(),
-                known: arch.profiles.iter().map(|profile| profile.name).collect::<Vec<_>>().join(", "),
-            })?,
-        };
-        for name in with {
-            profile.serializing = profile.serializing.with(event(arch, name)?);
-        }
-        for name in without {
-            profile.serializing = profile.serializing.without(event(arch, name)?);
-        }
-        Ok(profile)
-    }
-
     /// Does the profile count `event` as serializing?
     #[must_use]
     pub const fn serializes(&self, event: SyncEventId) -> bool {
@@ -125,34 +103,4 @@ impl Profile {
     pub fn is_plain(&self) -> bool {
         self.only_at.is_empty() && self.text == Text::All
     }
-}
-
-fn event(arch: &Architecture, name: &str) -> Result<SyncEventId, ProfileError> {
-    arch.event_by_name(name).ok_or_else(|| ProfileError::UnknownEvent {
-        name: name.to_owned(),
-        near: arch
-            .events
-            .iter()
-            .map(|row| (distance(row.name, name), row.name))
-            .min()
-            .filter(|(distance, _)| *distance <= name.len() / 3 + 1)
-            .map(|(_, near)| near),
-    })
-}
-
-/// Levenshtein's distance in bytes, for "did you mean".
-fn distance(a: &str, b: &str) -> usize {
-    let b = b.as_bytes();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let insert_or_delete = row[j].min(row[j + 1]) + 1;
-            let replace = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = insert_or_delete.min(replace);
-        }
-    }
-    row[b.len()]
 }

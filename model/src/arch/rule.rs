@@ -4,7 +4,7 @@
 //! between editions (one of these was 7.1.3, 8.1.3, 9.1.3, 10.1.3 and 11.1.3 of the same manual).
 
 use crate::arch::sync_event::Sure;
-use crate::verdict::hazard::Kind;
+use crate::verdict::kind::Kind;
 
 /// The rule behind one kind of hazard.
 #[derive(Clone, Copy, Debug)]

@@ -16,13 +16,14 @@ use crate::arch::decode::Decode;
 use crate::arch::profile::{Buffers, Profile};
 use crate::detector::light::CodeRun;
 use crate::event::Store;
+use crate::fetch::held::Held;
 use crate::fetch::own_stores::{OwnStores, chunks};
-use crate::machine::vcpu::LastSync;
 use crate::memory::mapping::Mapping;
 use crate::memory::{CELL, Memory, PAGE};
 use crate::verdict::candidates::Candidates;
-use crate::verdict::execution::{Execution, Held};
+use crate::verdict::execution::Execution;
 use crate::verdict::hazard::Verdict;
+use crate::verdict::last_sync::LastSync;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

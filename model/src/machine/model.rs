@@ -7,11 +7,12 @@ use crate::error::ModelError;
 use crate::event::{Event, Store};
 use crate::fetch::prefetch_buffer::MAX_LOOKAHEAD;
 use crate::machine::stats::Stats;
-use crate::machine::vcpu::{LastSync, VcpuState};
+use crate::machine::vcpu::VcpuState;
 use crate::memory::{Memory, PAGE};
 use crate::verdict::candidates::Candidates;
 use crate::verdict::execution::Execution;
 use crate::verdict::hazard::Verdict;
+use crate::verdict::last_sync::LastSync;
 use std::sync::Arc;
 
 /// Memory, the vCPUs, and the profile that says what they may do.

@@ -1,7 +1,8 @@
 //! Counters of what a model was told and what it said.
 
 use crate::arch::sync_event::SyncEventId;
-use crate::verdict::hazard::{Kind, Verdict};
+use crate::verdict::hazard::Verdict;
+use crate::verdict::kind::Kind;
 use std::collections::BTreeMap;
 
 /// What a model has counted so far.

@@ -2,25 +2,13 @@
 
 use crate::addr::{Epoch, Linear, Seq};
 use crate::arch::profile::Buffers;
-use crate::arch::sync_event::SyncEventId;
 use crate::event::Store;
+use crate::fetch::held::Held;
 use crate::fetch::own_stores::{OwnStores, chunks};
 use crate::fetch::prefetch_buffer::PrefetchBuffer;
 use crate::fetch::trace_buffer::TraceBuffer;
 use crate::memory::mapping::Mapping;
-use crate::verdict::execution::Held;
-use serde::{Deserialize, Serialize};
-
-/// What began a vCPU's epoch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct LastSync {
-    /// The event; `None` for a reset.
-    pub event: Option<SyncEventId>,
-    /// The instruction; `None` for a reset.
-    pub pc: Option<Linear>,
-    /// Its place in the order.
-    pub seq: Seq,
-}
+use crate::verdict::last_sync::LastSync;
 
 /// What the model knows of one vCPU.
 #[derive(Clone, Debug)]

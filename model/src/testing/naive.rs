@@ -12,7 +12,7 @@ use crate::event::{Event, Store};
 use crate::machine::model::Model;
 use crate::memory::PAGE;
 use crate::verdict::candidates::Candidate;
-use crate::verdict::hazard::Kind;
+use crate::verdict::kind::Kind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

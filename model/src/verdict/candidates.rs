@@ -7,7 +7,7 @@
 use crate::addr::{Linear, Seq};
 use crate::arch::decode::Decode;
 use crate::fetch::window::{Part, Stretch, View};
-use crate::verdict::hazard::Kind;
+use crate::verdict::kind::Kind;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 

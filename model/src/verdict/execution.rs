@@ -4,23 +4,16 @@ use crate::addr::{Epoch, Linear, Seq, Vcpu};
 use crate::arch::decode::Decode;
 use crate::arch::profile::Profile;
 use crate::error::ModelError;
+use crate::fetch::held::Held;
 use crate::fetch::window::View;
-use crate::machine::vcpu::LastSync;
 use crate::memory::mapping::Mapping;
 use crate::memory::{Memory, PAGE};
 use crate::verdict::candidates::{self, Candidates, Tracer};
 use crate::verdict::hazard::{Hazard, Verdict, Write};
 use crate::verdict::judge::{self, Judge};
+use crate::verdict::last_sync::LastSync;
 use std::collections::BTreeSet;
 use std::fmt;
-
-/// What a vCPU holds, by chunk.
-pub trait Held {
-    /// The moment from which on the bytes of a chunk may stem, if a buffer holds it.
-    fn held_since(&self, chunk: Linear) -> Option<Seq>;
-    /// The moment from which on a chunk may have been brought in by speculation.
-    fn speculated_since(&self, chunk: Linear) -> Seq;
-}
 
 /// A vCPU is about to execute `len` bytes at `linear`.
 #[derive(Clone, Copy)]

@@ -5,7 +5,7 @@ use crate::arch::exemption::Exemption;
 use crate::event::Store;
 use crate::fetch::window::View;
 use crate::verdict::candidates::{Candidate, Found};
-use crate::verdict::hazard::Kind;
+use crate::verdict::kind::Kind;
 use std::collections::BTreeSet;
 
 /// One execution, as far as the judgement needs it.

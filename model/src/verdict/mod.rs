@@ -4,3 +4,5 @@ pub mod candidates;
 pub mod execution;
 pub mod hazard;
 pub(crate) mod judge;
+pub mod kind;
+pub mod last_sync;

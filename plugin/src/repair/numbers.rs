@@ -1,12 +1,17 @@
 //! Numbers of stores: what tells whether a block is older than the last store to its bytes.
 
-use super::sites::SUSPECT;
 use crate::qemu::locks::RwLock;
 use icsan_model::addr::Phys;
 use icsan_model::memory::PAGE;
 use rustc_hash::FxHashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bits of a word that are the version; the others number the site.
+pub(super) const VERSION_BITS: u32 = 44;
+
+/// Version of a suspect block: no block has it when it is asked.
+pub const SUSPECT: u64 = (1 << VERSION_BITS) - 1;
 
 /// Bytes with one number.
 const LINE: u64 = 16;

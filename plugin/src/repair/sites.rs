@@ -1,20 +1,14 @@
 //! Sites: the places of blocks that were watched for being outdated, each with a number that fits into a word beside a block's version. So what QEMU's generated
 //! code holds of a block is one word, and nothing is kept for each translation.
 
-use super::numbers::Part;
+use super::numbers::{Part, SUSPECT, VERSION_BITS};
 use crate::qemu::locks::Mutex;
 use icsan_model::addr::{Linear, Phys};
 use rustc_hash::FxHashMap;
 use std::sync::OnceLock;
 
-/// Bits of a word that are the version; the others number the site.
-const VERSION_BITS: u32 = 44;
-
 /// Sites that can be told apart: those that `64 - VERSION_BITS` bits number.
 pub const MAX_SITES: u32 = 1 << (u64::BITS - VERSION_BITS);
-
-/// Version of a suspect block: no block has it when it is asked.
-pub const SUSPECT: u64 = (1 << VERSION_BITS) - 1;
 
 /// What tells sites apart: where the block begins, where its parts are in memory, with their lengths in bytes, and the lines of which page they have ([`super::numbers::Lines::id`]).
 pub type Key = (Linear, [Option<(Phys, u64)>; 2], [Option<usize>; 2]);

@@ -1,9 +1,7 @@
 //! What ended the exposures of vCPUs at last, and what they ran before.
 
-use super::findings::Hazard;
-use super::json::hex;
-use super::text::name;
-use super::unsynced::{asker_name, missing};
+use super::hex::hex;
+use super::words::{asker_name, missing, name};
 use super::{Counts, Report, origin_name};
 use crate::exposure::{EndRow, EndTally, Ended, Piece, Way};
 use icsan_model::addr::Linear;
@@ -111,14 +109,6 @@ pub(super) fn words(report: &Report<'_>, symbols: Names<'_>, ended: &Ended) -> S
         None => "until then it executed nothing that was changed".to_owned(),
     };
     format!("{} µs later it serialized: {}; {met}", ended.after.as_micros(), event(report, symbols, ended.by))
-}
-
-/// The line that follows a report on an exposed vCPU.
-pub(super) fn follows(report: &Report<'_>, hazard: &Hazard) -> Option<String> {
-    let unsynced = hazard.evidence.unsynced.as_ref()?;
-    let symbols = report.config.symbols.names_of(hazard.evidence.boot);
-    let words = words(report, symbols, unsynced.ended.as_ref()?);
-    Some(format!("icsan: {}: {words}\n", unsynced.title(hazard.evidence.vcpu, symbols)))
 }
 
 /// The rows of the table; `None` in the light mode.

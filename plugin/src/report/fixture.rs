@@ -1,7 +1,7 @@
 //! What the report's tests are made of: a kernel of a few symbols, and evidence in it.
 
 use super::Report;
-use super::findings::{Evidence, Origin, Shown};
+use super::evidence::{Evidence, Origin, Shown};
 use crate::config::Config;
 use crate::patching::{Context, TaskName, Writer};
 use crate::qemu::api::Generation;
@@ -10,8 +10,9 @@ use crate::x86::stack::Caller;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::arch::x86::{X86_64, events};
 use icsan_model::detector::sync_origin::SyncOrigin;
-use icsan_model::machine::vcpu::LastSync;
-use icsan_model::verdict::hazard::{Kind, Write};
+use icsan_model::verdict::hazard::Write;
+use icsan_model::verdict::kind::Kind;
+use icsan_model::verdict::last_sync::LastSync;
 
 /// Where the kernel was linked, and how far KASLR moved it.
 pub const LINK: u64 = 0xffff_ffff_8100_0000;

@@ -1,9 +1,9 @@
 //! Golden reports: the whole text and the whole JSON of each kind and each note, in `golden/`. `UPDATE_EXPECT=1 cargo test -p icsan-plugin --lib golden` writes them.
 
-use super::findings::{Evidence, Findings, Origin, Shown};
+use super::evidence::{Evidence, Origin, Shown, Unsynced};
+use super::findings::Findings;
 use super::fixture::{JMP, NOP, Run, at, evidence, memcpy_patches_itself, memory, older, patcher, phys, unwatched};
 use super::json::Object;
-use super::unsynced::Unsynced;
 use super::{Counts, injections, text};
 use crate::coverage::{Class, CoverageTable, Row};
 use crate::exposure::{Deferrals, Ended, ExposureId, Piece, Way};
@@ -12,14 +12,15 @@ use crate::injection::{Injected, Injections, Trail};
 use crate::patching::{Asker, Context, Covering, Missing, Step};
 use crate::qemu::accelerator::Accelerator;
 use crate::repair::RepairCounts;
-use crate::store_side::StoreCounts;
+use crate::stores::store_side::StoreCounts;
 use expect_test::expect_file;
 use icsan_model::addr::{Epoch, Linear, Seq, Vcpu};
 use icsan_model::arch::x86::events;
 use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::detector::sync_origin::SyncOrigin;
-use icsan_model::machine::vcpu::LastSync;
-use icsan_model::verdict::hazard::{Kind, Write};
+use icsan_model::verdict::hazard::Write;
+use icsan_model::verdict::kind::Kind;
+use icsan_model::verdict::last_sync::LastSync;
 use std::time::Duration;
 
 /// Compares with the two files of that name. JSON is spread over lines; that it is one line in a report, with the type first, is checked here.
@@ -151,7 +152,7 @@ fn deferred() {
     findings.add(Kind::Unsynced, unsynced(Missing::AtTheEnd, None), run.config());
     assert!(findings.exposure_ended(ExposureId(2), ended(None)).is_none(), "another one");
     let told = findings.exposure_ended(ExposureId(1), ended(None)).unwrap();
-    let text = super::deferrals::follows(&run.report(), told).unwrap();
+    let text = super::unsynced::follows(&run.report(), told).unwrap();
     same("unsynced-ended", &text, &[Object::hazard(&run.report(), told)]);
 }
 

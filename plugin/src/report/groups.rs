@@ -1,10 +1,10 @@
 //! Groups of hazards: one cause shows at many sites, and is told once.
 
-use super::findings::Evidence;
+use super::evidence::Evidence;
 use crate::patching::Missing;
 use icsan_model::addr::Linear;
 use icsan_model::memory::PAGE;
-use icsan_model::verdict::hazard::Kind;
+use icsan_model::verdict::kind::Kind;
 use icsan_symbols::Names;
 use std::collections::HashMap;
 

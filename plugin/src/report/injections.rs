@@ -1,7 +1,7 @@
 //! Injected executions as people and programs read them: what was executed instead of what, and what that led to.
 
 use super::Report;
-use super::json::{hex, hex_bytes};
+use super::hex::{hex, hex_bytes};
 use crate::injection::{Injections, Record, Trail};
 use crate::x86::text::disassemble;
 use icsan_symbols::Names;

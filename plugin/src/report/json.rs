@@ -1,17 +1,19 @@
 //! The objects of the JSON Lines report, schema 1. Addresses are strings `0x…`, bytes are hex strings.
 
 use super::deferrals::DeferralObject;
-use super::findings::{Evidence, Findings, Hazard, Origin, Shown};
+use super::evidence::{Evidence, Origin, Shown};
+use super::findings::{Findings, Hazard};
 use super::groups::{Cause, CodePage, GroupId};
+use super::hex::{hex, hex_bytes};
 use super::injections::{InjectionCounts, InjectionObject};
 use super::ledger::ReliedOn;
+use super::objects::{ContextObject, LastSyncObject, chain, context};
 use super::unsynced::{CoverageObject, UnsyncedObject};
 use super::{Counts, MemoryCounts, Report};
 use crate::injection::{Injections, Record};
-use crate::patching::{Context, Writer};
+use crate::patching::Writer;
 use crate::repair::RepairCounts;
-use crate::store_check::CheckCounts;
-use crate::x86::stack::Caller;
+use crate::stores::store_check::CheckCounts;
 use crate::x86::text::disassemble;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::verdict::hazard::Write;
@@ -155,30 +157,6 @@ pub struct WriteObject {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub chain: Vec<String>,
     pub context: Option<ContextObject>,
-}
-
-/// Where a vCPU was.
-#[derive(Serialize, Debug)]
-#[allow(missing_docs)]
-pub struct ContextObject {
-    pub cr3: Option<String>,
-    pub cpl: Option<u8>,
-    pub pid: Option<u32>,
-    pub comm: Option<String>,
-}
-
-/// The vCPU's last serializing event.
-#[derive(Serialize, Debug)]
-#[allow(missing_docs)]
-pub struct LastSyncObject {
-    pub event: &'static str,
-    pub pc: Option<String>,
-    pub symbol: Option<String>,
-    /// What it belonged to, where that is known: [`super::origin_name`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub origin: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seq: Option<u64>,
 }
 
 /// See [`Object::Summary`].
@@ -462,27 +440,4 @@ fn writes(evidence: &Evidence, short: bool, symbol: &impl Fn(u64) -> Option<Stri
         context: writer.filter(|_| !short).and_then(|writer| context(&writer.context)),
     };
     evidence.writes.iter().flatten().zip(writers).map(object).collect()
-}
-
-pub(super) fn chain(callers: &[Caller], symbol: &impl Fn(u64) -> Option<String>) -> Vec<String> {
-    let name = |caller: &Caller| symbol(caller.address).unwrap_or_else(|| hex(caller.address));
-    callers.iter().map(|caller| format!("{}{}", if caller.sure { "" } else { "? " }, name(caller))).collect()
-}
-
-pub(super) fn context(context: &Context) -> Option<ContextObject> {
-    let Context { space, cpl, task } = context;
-    (*context != Context::default()).then(|| ContextObject {
-        cr3: space.map(hex),
-        cpl: *cpl,
-        pid: task.as_ref().map(|task| task.pid),
-        comm: task.as_ref().map(|task| task.comm.to_string()),
-    })
-}
-
-pub(super) fn hex(value: u64) -> String {
-    format!("{value:#x}")
-}
-
-pub(super) fn hex_bytes(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

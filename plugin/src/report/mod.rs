@@ -1,17 +1,22 @@
 //! The report: JSON Lines for programs, text for people.
 //!
-//! - [`findings`]: the distinct hazards; [`groups`]: those of one cause; [`exit_code`]: what they make of QEMU's exit code; [`injections`]: what was executed instead; [`ledger`]: what safe executions relied on; [`json`]: the objects of schema 1; [`text`]: KCSAN's form; [`unsynced`]: patching protocols and the CPUs that they did not make serialize; [`sink`]: where both go.
+//! - [`evidence`]: what was seen of a hazard; [`findings`]: the distinct hazards; [`groups`]: those of one cause; [`exit_code`]: what they make of QEMU's exit code; [`injections`]: what was executed instead; [`ledger`]: what safe executions relied on; [`json`]: the objects of schema 1; [`text`]: KCSAN's form; [`unsynced`]: patching protocols and the CPUs that they did not make serialize; [`deferrals`]: what did at last; [`sink`]: where both go.
 
 pub mod deferrals;
+pub mod evidence;
 pub mod exit_code;
 pub mod findings;
 pub mod groups;
+mod hex;
 pub mod injections;
 pub mod json;
+mod known;
 pub mod ledger;
+pub mod objects;
 pub mod sink;
 pub mod text;
 pub mod unsynced;
+mod words;
 
 #[cfg(test)]
 mod fixture;
@@ -24,8 +29,8 @@ use crate::exposure::Deferrals;
 use crate::qemu::accelerator::Accelerator;
 use crate::qemu::install::Machine;
 use crate::repair::RepairCounts;
-use crate::store_check::CheckCounts;
-use crate::store_side::{StoreCounts, StoreSide};
+use crate::stores::store_check::CheckCounts;
+use crate::stores::store_side::{StoreCounts, StoreSide};
 use crate::vcpu::VcpuState;
 use icsan_model::addr::Vcpu;
 use icsan_model::arch::architecture::Architecture;

@@ -5,12 +5,12 @@
 
 use super::findings::{Findings, Hazard};
 use super::json::Object;
-use super::{Counts, Report, deferrals, injections, text};
+use super::{Counts, Report, injections, text, unsynced};
 use crate::injection::{Injections, Record};
 use crate::output_file::{OutputError, OutputFile};
 use crate::qemu::process::say;
 use icsan_model::addr::{Linear, Vcpu};
-use icsan_model::verdict::hazard::Kind;
+use icsan_model::verdict::kind::Kind;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -116,7 +116,7 @@ impl Sink {
     /// What has become of a vCPU that was left out, as a hazard said.
     pub fn exposure_ended(&mut self, report: &Report<'_>, hazard: &Hazard) {
         if hazard.leads {
-            deferrals::follows(report, hazard).iter().for_each(|text| to_stderr(text));
+            unsynced::follows(report, hazard).iter().for_each(|text| to_stderr(text));
         }
     }
 

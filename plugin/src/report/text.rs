@@ -1,22 +1,19 @@
 //! The report for people: hazards in the two-sided form of KCSAN's reports, and the summary.
 
-use super::findings::{Evidence, Findings, Hazard, Origin};
+use super::evidence::{Evidence, Origin};
+use super::findings::{Findings, Hazard};
+use super::words::{SHOWN, name, whereabouts, writes};
 use super::{Counts, MemoryCounts, Report};
 use crate::injection::Injections;
-use crate::patching::{Context, TaskName};
 use crate::repair::RepairCounts;
-use crate::store_check::CheckCounts;
+use crate::stores::store_check::CheckCounts;
 use crate::x86::known_findings::KnownFinding;
-use crate::x86::stack::Caller;
 use crate::x86::text::disassemble;
 use icsan_model::arch::architecture::Architecture;
 use icsan_model::arch::profile::Text;
-use icsan_model::verdict::hazard::Kind;
+use icsan_model::verdict::kind::Kind;
 use icsan_symbols::Names;
 use std::fmt::Write;
-
-/// Candidates, stores, and groups of several hazards, that are listed in the text.
-const SHOWN: usize = 12;
 
 /// Further sites of a group that are named in the text.
 const SITES_SHOWN: usize = 4;
@@ -126,71 +123,6 @@ fn candidates(text: &mut String, evidence: &Evidence, symbols: Names<'_>) {
     }
 }
 
-/// The task, and its callers as the kernel writes them: `?` before what is a guess.
-pub(super) fn whereabouts(text: &mut String, context: &Context, chain: &[Caller], name: &impl Fn(u64) -> String) {
-    let mut words = Vec::new();
-    if let Some(TaskName { pid, comm }) = &context.task {
-        words.push(format!("task {comm}/{pid}"));
-    }
-    words.extend(context.cpl.map(|cpl| format!("CPL {cpl}")));
-    words.extend(context.space.map(|space| format!("CR3 {space:#x}")));
-    if !words.is_empty() {
-        let _ = writeln!(text, "  {}", words.join(", "));
-    }
-    for caller in chain {
-        let _ = writeln!(text, "  {}{}", if caller.sure { "" } else { "? " }, name(caller.address));
-    }
-}
-
-pub(super) fn writes(text: &mut String, watched: bool, evidence: &Evidence, name: &impl Fn(u64) -> String) {
-    let Some(writes) = &evidence.writes else {
-        let why = if watched { "it is not known where this code is in physical memory" } else { "stores are not watched (writers=off)" };
-        let _ = writeln!(text, "writer unknown: {why}");
-        return;
-    };
-    if writes.is_empty() {
-        let _ = writeln!(
-            text,
-            "{}",
-            if evidence.moved {
-                "nobody wrote: the page is mapped to other memory than when it was fetched"
-            } else {
-                "writer unknown: what separates the candidates from memory is not remembered any more"
-            }
-        );
-    }
-    let mut last = None;
-    let first = writes.len().saturating_sub(SHOWN);
-    if first > 0 {
-        let _ = writeln!(text, "{first} older stores are left out: they are in report=");
-    }
-    let writers = evidence.writers.iter().map(Option::as_ref).chain(std::iter::repeat(None));
-    for (write, writer) in writes.iter().zip(writers).skip(first) {
-        let by = (write.vcpu, write.pc);
-        if last != Some(by) {
-            last = Some(by);
-            let _ = match (write.vcpu, write.pc) {
-                (Some(vcpu), Some(pc)) => {
-                    let through = write.linear.map(|linear| format!(" through {linear}")).unwrap_or_default();
-                    let _ = writeln!(text, "written by vCPU {vcpu} at {}{through}:", name(pc.0));
-                    if let Some(writer) = writer {
-                        if let Some(function) = writer.function {
-                            let _ = writeln!(text, "  on behalf of {}", name(function.0));
-                        }
-                        whereabouts(text, &writer.context, &writer.chain, name);
-                    }
-                    Ok(())
-                }
-                _ => writeln!(text, "writer unknown: the change was found in memory, and no store of a vCPU explains it:"),
-            };
-        }
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-        let old = write.old.as_deref().map_or_else(|| "?".to_owned(), hex);
-        let bytes = if write.new.len() == 1 { "byte" } else { "bytes" };
-        let _ = writeln!(text, "  seq {}  {old} -> {} ({} {bytes} at phys {})", write.seq, hex(&write.new), write.new.len(), write.phys);
-    }
-}
-
 /// One line for QEMU's own staleness: it is not the guest's fault and must not look like it.
 #[must_use]
 pub fn emulator(report: &Report<'_>, hazard: &Hazard) -> String {
@@ -214,10 +146,6 @@ pub fn known(report: &Report<'_>, hazard: &Hazard, known: &KnownFinding) -> Stri
 fn sides(symbols: Names<'_>, evidence: &Evidence) -> (String, String) {
     let writer = evidence.writer().map_or_else(|| "writer unknown".to_owned(), |pc| name(symbols, pc.0));
     (name(symbols, evidence.linear.0), writer)
-}
-
-pub(super) fn name(symbols: Names<'_>, address: u64) -> String {
-    symbols.resolve(address).map_or_else(|| format!("{address:#x}"), |resolved| resolved.to_string())
 }
 
 /// The groups with more sites than the one that was told of.

@@ -1,54 +1,19 @@
 //! The report on a patching protocol that did not make a CPU serialize, and the table of what all commits came to.
 
 use super::deferrals::{self, EndedObject};
-use super::findings::{Evidence, Hazard};
-use super::json::{ContextObject, LastSyncObject, chain, context, hex};
-use super::text::{name, whereabouts, writes};
+use super::evidence::{Evidence, Unsynced};
+use super::findings::Hazard;
+use super::hex::hex;
+use super::objects::{ContextObject, LastSyncObject, chain, context};
+use super::words::{asker_name, missing, name, step, whereabouts, writes};
 use super::{Counts, Report, origin_name};
 use crate::coverage::{Row, Tally};
-use crate::exposure::{Ended, ExposureId};
-use crate::patching::{Asker, Context, Covering, Missing, Step};
-use crate::x86::stack::Caller;
+use crate::patching::{Covering, Missing};
 use icsan_model::addr::Vcpu;
-use icsan_model::detector::sync_log::SyncAt;
 use icsan_symbols::Names;
 use icsan_symbols::protocol::{MEMBARRIER_SYNCS, TEXT_POKE_SYNCS};
 use serde::Serialize;
 use std::fmt::Write;
-use std::sync::Arc;
-
-/// What a protocol did not do for a vCPU.
-#[derive(Clone, Debug)]
-pub struct Unsynced {
-    /// Who was asked.
-    pub asker: Asker,
-    /// How it makes CPUs serialize.
-    pub covering: Covering,
-    /// Where it should have made the vCPU serialize.
-    pub missing: Missing,
-    /// The vCPU that patches.
-    pub patcher: Vcpu,
-    /// What serialized the vCPU by chance, first, until it was asked.
-    pub luck: Option<SyncAt>,
-    /// If nothing has serialized it: the exposure that begins.
-    pub exposure: Option<ExposureId>,
-    /// How that ended, once it has.
-    pub ended: Option<Box<Ended>>,
-    /// Does the vCPU sleep?
-    pub sleeps: bool,
-    /// Is it in user mode? `None`: the kernel's entries are not known.
-    pub user_mode: Option<bool>,
-    /// How many changed pieces of code it holds from before their change, of how many.
-    pub held: usize,
-    /// See there.
-    pub changed: usize,
-    /// How many stores it was asked about.
-    pub stores: usize,
-    /// Who called the function.
-    pub chain: Arc<[Caller]>,
-    /// Who patches.
-    pub context: Context,
-}
 
 /// The same in JSON.
 #[derive(Serialize, Debug)]
@@ -89,31 +54,6 @@ pub struct CoverageObject {
     pub own_switch: u64,
     /// vCPUs that an event of `defer=` serialized before they executed anything that was changed.
     pub deferred: u64,
-}
-
-/// What people call the one that was asked.
-pub(super) fn asker_name(symbols: Names<'_>, asker: Asker) -> String {
-    match asker {
-        Asker::Function(entry) => symbols.resolve(entry.0).map_or_else(|| hex(entry.0), |resolved| resolved.name.to_owned()),
-        Asker::Membarrier => "membarrier(SYNC_CORE)".to_owned(),
-    }
-}
-
-fn step(step: Step) -> &'static str {
-    match step {
-        Step::Breakpoint => "the breakpoint",
-        Step::Tail => "the tail",
-        Step::FirstByte => "the first byte",
-    }
-}
-
-/// Where a serialization is missing, in words.
-#[must_use]
-pub fn missing(missing: Missing) -> String {
-    match missing {
-        Missing::AtTheEnd => "after the last store".to_owned(),
-        Missing::Between(before, after) => format!("between {} and {}", step(before), step(after)),
-    }
 }
 
 impl Unsynced {
@@ -210,6 +150,14 @@ impl Unsynced {
         whereabouts(text, &self.context, &self.chain, &name);
         writes(text, report.config.writers, evidence, &name);
     }
+}
+
+/// The line that follows a report on an exposed vCPU.
+pub(super) fn follows(report: &Report<'_>, hazard: &Hazard) -> Option<String> {
+    let unsynced = hazard.evidence.unsynced.as_ref()?;
+    let symbols = report.config.symbols.names_of(hazard.evidence.boot);
+    let words = deferrals::words(report, symbols, unsynced.ended.as_ref()?);
+    Some(format!("icsan: {}: {words}\n", unsynced.title(hazard.evidence.vcpu, symbols)))
 }
 
 fn row_name(report: &Report<'_>, row: &Row) -> String {

@@ -1,21 +1,20 @@
 //! Coverage of commits: what a patching protocol is asked when it goes on, and what the answer is evidence of.
 
 use super::Sanitizer;
+use crate::code::segment::Segment;
 use crate::coverage::{Class, Row, Switches};
 use crate::exposure::ExposureId;
 use crate::gaps::Gap;
 use crate::patching::{Asked, Context, Covering};
 use crate::qemu::cpu::CurrentCpu;
-use crate::report::findings::Evidence;
-use crate::report::unsynced::Unsynced;
-use crate::segment::Segment;
-use crate::store_side::StoreSide;
+use crate::report::evidence::{Evidence, Unsynced};
+use crate::stores::store_side::StoreSide;
 use crate::vcpu::VcpuState;
 use crate::x86;
 use icsan_model::addr::{Phys, Seq, Vcpu};
 use icsan_model::detector::sync_log::SyncAt;
-use icsan_model::verdict::hazard::{Kind, Write};
-use std::ops::Range;
+use icsan_model::verdict::hazard::Write;
+use icsan_model::verdict::kind::Kind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -37,20 +36,15 @@ pub(super) struct Answer {
 }
 
 impl Sanitizer {
-    /// The kernel's place is known: `range_of` says where its functions are.
-    pub fn learns_intended(&self, range_of: impl Fn(&str) -> Option<Range<u64>>) {
-        self.intended.learn(range_of);
-    }
-
     /// An event of the vCPU's, which the protocols may have meant to happen.
     pub(super) fn notes_intended(&self, state: &mut VcpuState, at: &SyncAt, seq: Seq) {
         if self.intended.include(at.event, at.pc) {
-            state.intended = seq;
+            state.serialized.intended = seq;
         }
         if x86::switches_mapping().contains(at.event) {
-            state.loaded = state.loads.take().map(|table| (table, seq));
+            state.serialized.loaded = state.serialized.loads.take().map(|table| (table, seq));
         } else if x86::is_kernel(at.pc) && x86::explicit_syncs().contains(at.event) {
-            state.explicit = seq;
+            state.serialized.explicit = seq;
         }
     }
 
@@ -147,10 +141,10 @@ impl Sanitizer {
     fn class_of(&self, vcpu: Vcpu, asked: &Asked, switches: Switches) -> Option<Answer> {
         let last = *asked.stores.last()?;
         let mut state = self.vcpus.get(usize::from(vcpu.0))?.lock();
-        let class = Class::of(&state, last, asked.covering, switches);
+        let class = Class::of(&state.serialized, last, asked.covering, switches);
         // Under the same lock: the event that ends it comes later, and finds it.
         let exposure = (class == Class::Exposed).then(|| self.begins_exposure(&mut state, self.row(asked), last));
-        let deferred = matches!(class, Class::Lucky(_)) && state.sync_log.kept_since(last).any(|at| self.is_deferral(&at));
+        let deferred = matches!(class, Class::Lucky(_)) && state.serialized.log.kept_since(last).any(|at| self.is_deferral(&at));
         Some(Answer { vcpu, class: if deferred { Class::Deferred } else { class }, exposure })
     }
 

@@ -1,28 +1,56 @@
 //! Executions: which of them need a closer look, and what it finds.
 
 use super::{Code, Sanitizer};
+use crate::code::segment::Segment;
+use crate::code::views;
 use crate::patching::Context;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
-use crate::qemu::divert::Divert;
+use crate::qemu::divert::{Divert, MayDivert};
 use crate::qemu::locks::{Mutex, MutexGuard};
 use crate::qemu::scoreboard::VcpuSlots;
-use crate::report::findings::{Evidence, Origin, Shown};
-use crate::segment::Segment;
+use crate::qemu::translation::Payload;
+use crate::report::evidence::{Evidence, Origin, Shown};
 use crate::skipped::Recorded;
-use crate::store_side::{Looked, StoreSide};
+use crate::stores::store_side::{Looked, StoreSide};
 use crate::vcpu::{Mismatch, VcpuState};
-use crate::{light, views, x86};
+use crate::{light, x86};
 use icsan_model::addr::{Phys, Seq, Vcpu};
 use icsan_model::detector::flags::{DONE, Flag, OwnBoard};
 use icsan_model::detector::history::Judged;
 use icsan_model::detector::light::Conflict;
 use icsan_model::verdict::candidates::Candidates;
-use icsan_model::verdict::hazard::{Hazard, Kind};
+use icsan_model::verdict::hazard::Hazard;
+use icsan_model::verdict::kind::Kind;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long an execution waits before it looks again whether a store has been told of.
 const A_MOMENT: Duration = Duration::from_micros(50);
+
+impl Payload for Segment {
+    #[inline(always)]
+    fn passes(&'static self, vcpu: &CurrentVcpu) -> bool {
+        Sanitizer::the_one().is_some_and(|sanitizer| sanitizer.executes_quietly(self, vcpu))
+    }
+
+    fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
+        if let Some(sanitizer) = Sanitizer::the_one() {
+            sanitizer.executes(self, vcpu, cpu);
+        }
+    }
+}
+
+impl MayDivert for Segment {
+    fn decide(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) -> Option<Divert> {
+        Sanitizer::the_one()?.executes(self, vcpu, cpu)
+    }
+
+    fn decided(&'static self, vcpu: &CurrentVcpu, carried_out: Result<(), &'static str>) {
+        if let Some(sanitizer) = Sanitizer::the_one() {
+            sanitizer.injected(vcpu, carried_out);
+        }
+    }
+}
 
 impl Sanitizer {
     /// `vcpu` is about to execute `segment`, for the first time in its epoch, or again after something happened to its bytes, or memory disagreed the last time.

@@ -2,17 +2,17 @@
 
 use super::coverage::Answer;
 use super::{Code, Sanitizer};
+use crate::code::segment::Segment;
 use crate::coverage::Row;
 use crate::exposure::{Ended, Exposure, ExposureId, Piece, Way};
 use crate::qemu::cpu::CurrentVcpu;
-use crate::report::findings::Evidence;
-use crate::segment::Segment;
-use crate::store_side::StoreSide;
+use crate::report::evidence::Evidence;
+use crate::stores::store_side::StoreSide;
 use crate::vcpu::VcpuState;
 use icsan_model::addr::{Linear, Seq, Vcpu};
 use icsan_model::detector::flags::SlotId;
 use icsan_model::detector::sync_log::SyncAt;
-use icsan_model::verdict::hazard::Kind;
+use icsan_model::verdict::kind::Kind;
 use std::time::Instant;
 
 impl Sanitizer {
@@ -25,7 +25,7 @@ impl Sanitizer {
     /// A protocol leaves the vCPU in that state exposed.
     pub(super) fn begins_exposure(&self, state: &mut VcpuState, row: Row, last: Seq) -> ExposureId {
         let id = self.deferrals.lock().begin();
-        state.exposures.push(Exposure { id, row, last, began: Instant::now(), writes: Vec::new(), undecided: None });
+        state.exposures.push(Exposure { id, row, last, began: Instant::now(), writes: Vec::new() });
         id
     }
 
@@ -46,7 +46,7 @@ impl Sanitizer {
         if self.config.defer.is_empty() {
             return Some(evidence);
         }
-        exposure.undecided = Some(Box::new(evidence));
+        self.undecided.lock().insert(exposure.id, evidence);
         None
     }
 
@@ -92,14 +92,15 @@ impl Sanitizer {
     }
 
     /// Counts it, and reports it, or what has become of what was reported.
-    fn has_ended(&self, Exposure { id, row, undecided, .. }: Exposure, ended: Ended) {
+    fn has_ended(&self, Exposure { id, row, .. }: Exposure, ended: Ended) {
+        let undecided = self.undecided.lock().remove(&id);
         let meant = self.is_deferral(&ended.by);
         self.deferrals.lock().end(row, &ended, meant);
         match undecided {
             Some(_) if meant && ended.met.is_none() => self.coverage.lock().defer(row),
             Some(mut evidence) => {
                 evidence.unsynced.iter_mut().for_each(|unsynced| unsynced.ended = Some(Box::new(ended.clone())));
-                self.found(Kind::Unsynced, *evidence);
+                self.found(Kind::Unsynced, evidence);
             }
             None => {
                 let mut findings = self.findings.lock();
@@ -117,8 +118,8 @@ impl Sanitizer {
             let since = |slot: SlotId| self.flags.holds_since(vcpu, slot);
             let met =
                 side.changed_by(&exposure.writes).iter().any(|(segment, change)| since(segment.slot).is_some_and(|since| since > *change));
-            if let Some(evidence) = exposure.undecided.filter(|_| met) {
-                self.found(Kind::Unsynced, *evidence);
+            if let Some(evidence) = self.undecided.lock().remove(&exposure.id).filter(|_| met) {
+                self.found(Kind::Unsynced, evidence);
             }
         }
     }

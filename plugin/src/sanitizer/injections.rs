@@ -1,11 +1,11 @@
 //! `inject=`: from a choice to what becomes of it.
 
 use super::Sanitizer;
+use crate::code::segment::Segment;
 use crate::injection::{Inject, Injected, Injections, Trail};
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert::{Divert, FollowsTrail, Trailing};
 use crate::qemu::locks::Mutex;
-use crate::segment::Segment;
 use crate::vcpu::VcpuState;
 use crate::x86;
 use icsan_model::addr::{Linear, Vcpu};

@@ -2,6 +2,8 @@
 
 use super::Sanitizer;
 use crate::gaps::Gap;
+use crate::patching::Awaited;
+use crate::points::await_returns;
 use crate::qemu::cpu::CurrentVcpu;
 use crate::qemu::process::say;
 use icsan_model::arch::x86::events;
@@ -62,9 +64,10 @@ impl Sanitizer {
             None => Gap::UnknownKernel.note(),
         }
         self.origins.kernel_ended();
+        self.user_modes.forget();
         if let Some(side) = &mut code.side {
             side.kernel_ended(ended);
-            self.awaited.store(0, Ordering::Relaxed);
+            await_returns(Awaited::default());
         }
     }
 }

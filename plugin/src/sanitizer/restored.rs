@@ -10,6 +10,8 @@
 //! begins a new epoch before the first thing that it does.
 
 use super::Sanitizer;
+use crate::patching::Awaited;
+use crate::points::await_returns;
 use crate::qemu::cpu::CurrentVcpu;
 use crate::qemu::current;
 use crate::qemu::process::say;
@@ -165,7 +167,8 @@ impl Sanitizer {
                 if let Some(side) = &mut code.side {
                     let touched = side.restored(|| self.flags.next());
                     touched.iter().for_each(|touched| self.touch(touched));
-                    self.awaited.store(0, Ordering::Relaxed);
+                    await_returns(Awaited::default());
+                    self.user_modes.forget();
                 }
             }
         }

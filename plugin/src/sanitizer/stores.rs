@@ -1,12 +1,12 @@
 //! Stores: from every store of the guest to the few that change code.
 
 use super::{Code, Sanitizer};
-use crate::page_filter;
+use crate::code::code_table::CodeTable;
 use crate::qemu::page_walk;
 use crate::qemu::stores::{Access, StoreWatch, Stored};
 use crate::report::Counts;
-use crate::segment::CodeTable;
-use crate::store_side::{CodeStore, StoreSide, Touched};
+use crate::stores::page_filter;
+use crate::stores::store_side::{CodeStore, StoreSide, Touched};
 use icsan_model::addr::{Linear, Phys, Vcpu};
 use icsan_model::arch::x86::atomicity;
 use icsan_model::detector::changes::{LATE, NOTICED_FOR, ToldOf};

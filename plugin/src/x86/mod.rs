@@ -1,27 +1,16 @@
 //! What the plugin knows of x86-64 beyond the model: which instructions to watch, and what must be looked up when they run.
 
 pub mod carry_out;
-mod death_point;
-mod entry_point;
 pub mod known_findings;
-mod marker;
 pub mod page_table;
 mod page_walk;
-mod point_word;
-mod protocol_point;
-mod registers;
-mod reset_point;
+pub mod registers;
 pub mod stack;
 pub mod straight;
-mod sync_point;
-mod sysret_point;
 pub mod text;
-mod watch_gate;
 
 use crate::patching::TaskName;
 use crate::qemu::cpu::CurrentCpu;
-use crate::qemu::translation::Instruction;
-use crate::sanitizer::Sanitizer;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::arch::decode::Decode;
 use icsan_model::arch::profile::Profile;
@@ -34,16 +23,6 @@ use icsan_symbols::{Symbolizer, protocol};
 
 /// The guest's page size, in bytes.
 pub const PAGE: u64 = 4096;
-
-/// The callbacks on single instructions that exist so far.
-#[derive(Debug, Default)]
-pub struct Points {
-    marker: marker::MarkerPoint,
-    reset: reset_point::ResetPoint,
-    protocol: protocol_point::ProtocolPoints,
-    deaths: death_point::DeathPoints,
-    entries: entry_point::EntryPoints,
-}
 
 /// Does the plugin learn of the event at all? It watches instructions, resets, and restored states; interrupt delivery
 /// and system management mode show in none.
@@ -177,37 +156,6 @@ pub fn instruction_at(cpu: &CurrentCpu, linear: Linear) -> Option<Vec<u8>> {
 #[must_use]
 pub fn callers_now(cpu: &CurrentCpu, symbols: &icsan_symbols::Symbolizer) -> Vec<stack::Caller> {
     registers::Registers::get().rsp(cpu).map_or_else(Vec::new, |rsp| stack::callers(cpu, symbols, rsp, false))
-}
-
-impl Points {
-    /// What found no room, by table.
-    #[must_use]
-    pub fn dropped(&self) -> [(&'static str, u64); 1] {
-        [("returns", self.protocol.dropped())]
-    }
-
-    /// Puts the callbacks on an instruction that it needs besides its segment's.
-    ///
-    /// `before`: the bytes right before it in memory, if it is the first of its block.
-    pub fn instrument(&self, instruction: &Instruction<'_>, before: Option<&[u8]>, sanitizer: &'static Sanitizer) {
-        let bytes = instruction.bytes();
-        let config = sanitizer.config();
-        // Before what looks at an IRET: an entry may be nothing else.
-        if config.writers {
-            self.entries.instrument(instruction, sanitizer);
-        }
-        if config.writers {
-            sysret_point::instrument(instruction);
-        }
-        sync_point::instrument(instruction, sanitizer, may_synchronize(bytes, &config.profile) || config.writers && concerns_stores(bytes));
-        self.marker.instrument(instruction, sanitizer);
-        watch_gate::instrument(instruction, sanitizer);
-        self.deaths.instrument(instruction, sanitizer);
-        self.reset.instrument(instruction, sanitizer);
-        if config.writers {
-            self.protocol.instrument(instruction, before, sanitizer);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::arch::sync_event::SyncEventId;
 use icsan_model::arch::x86::X86_64;
 use icsan_model::event::{Event, Store};
-use icsan_model::verdict::hazard::Kind;
+use icsan_model::verdict::kind::Kind;
 use icsan_recording::{Header, Reader, Record, RecordingError, Writer};
 use proptest::collection::vec;
 use proptest::option;

@@ -1,10 +1,10 @@
 //! Where interrupts and exceptions enter the kernel, and where a task ends: what [`crate::origins`] is told.
 
-use super::registers::Registers;
+use super::sink::{Sink, sink};
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::locks::RwLock;
 use crate::qemu::translation::{Instruction, Payload};
-use crate::sanitizer::Sanitizer;
+use crate::x86::registers::Registers;
 use icsan_model::addr::Linear;
 use icsan_symbols::entries::{KernelEntry, entry_of};
 use rustc_hash::FxHashMap;
@@ -29,7 +29,6 @@ struct Points {
 
 #[derive(Debug)]
 struct EntryPoint {
-    sanitizer: &'static Sanitizer,
     what: What,
 }
 
@@ -41,13 +40,14 @@ enum What {
 
 impl Payload for EntryPoint {
     fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
-        let origins = &self.sanitizer.origins;
+        let Some(sink) = sink() else { return };
+        let origins = sink.origins();
         let What::Enters { entry, number } = self.what else { return origins.dies(vcpu.id()) };
         let Some(frame) = Registers::get().rsp(cpu).map(|rsp| rsp.wrapping_add(entry.pushed)) else { return };
         // The saved code segment lies above the saved RIP.
         match cpu.bytes(frame.wrapping_add(8)).map(u64::from_le_bytes) {
             Some(cs) if cs & 3 != 0 => {
-                self.sanitizer.user_modes.leaves(vcpu.id());
+                sink.user_modes().leaves(vcpu.id());
                 origins.enters_from_user(vcpu.id(), number);
             }
             Some(_) => origins.enters_from_kernel(frame.wrapping_sub(entry.moves), number),
@@ -57,35 +57,35 @@ impl Payload for EntryPoint {
 }
 
 impl EntryPoints {
-    fn points(&self, sanitizer: &'static Sanitizer) -> Option<&'static FxHashMap<u64, EntryPoint>> {
-        let symbols = &sanitizer.config().symbols;
+    fn points(&self, sink: &dyn Sink) -> Option<&'static FxHashMap<u64, EntryPoint>> {
+        let (symbols, origins) = (&sink.config().symbols, sink.origins());
         let offset = symbols.offset()?;
         let known = *self.points.read();
         // A kernel may be where the one before it was.
-        if known.offset == Some(offset) && sanitizer.origins.known() {
+        if known.offset == Some(offset) && origins.known() {
             return known.by_address;
         }
         let mut points = self.points.write();
-        if points.offset != Some(offset) || !sanitizer.origins.known() {
+        if points.offset != Some(offset) || !origins.known() {
             let runtime = |link: u64| Linear(link.wrapping_add(offset));
             let entries = symbols.kernel_table()?.symbols().filter_map(|symbol| Some((runtime(symbol.addr), entry_of(symbol.name)?)));
             let entries: FxHashMap<Linear, &KernelEntry> = entries.collect();
             let addresses: Vec<Linear> = entries.keys().copied().collect();
             let point = |(at, number): (Linear, u8)| {
                 let what = What::Enters { entry: entries.get(&at)?, number };
-                Some((at.0, EntryPoint { sanitizer, what }))
+                Some((at.0, EntryPoint { what }))
             };
-            let last = symbols.runtime_address_of(LAST_WORDS).map(|at| (at, EntryPoint { sanitizer, what: What::Dies }));
-            let by_address = sanitizer.origins.learn(&addresses).into_iter().filter_map(point).chain(last).collect();
+            let last = symbols.runtime_address_of(LAST_WORDS).map(|at| (at, EntryPoint { what: What::Dies }));
+            let by_address = origins.learn(&addresses).into_iter().filter_map(point).chain(last).collect();
             *points = Points { offset: Some(offset), by_address: Some(Box::leak(Box::new(by_address))) };
         }
         points.by_address
     }
 
     /// Puts the callback on the instruction if it is the first one of an entry.
-    pub fn instrument(&self, instruction: &Instruction<'_>, sanitizer: &'static Sanitizer) {
+    pub fn instrument(&self, instruction: &Instruction<'_>, sink: &dyn Sink) {
         if instruction.linear.0 >> 63 == 1
-            && let Some(point) = self.points(sanitizer).and_then(|points| points.get(&instruction.linear.0))
+            && let Some(point) = self.points(sink).and_then(|points| points.get(&instruction.linear.0))
         {
             instruction.on_execute(point, true);
         }

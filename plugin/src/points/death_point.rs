@@ -1,8 +1,9 @@
 //! Where a kernel dies: the entry of the function by which Linux says so.
 
+use super::sink::sink;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::translation::{Instruction, Payload};
-use crate::sanitizer::Sanitizer;
+use icsan_symbols::Symbolizer;
 use std::sync::OnceLock;
 
 /// The function (kernel/panic.c). It does not return.
@@ -16,8 +17,8 @@ struct DeathPoint;
 
 impl Payload for DeathPoint {
     fn fire(&'static self, vcpu: &CurrentVcpu, _cpu: &CurrentCpu) {
-        if let Some(sanitizer) = Sanitizer::the_one() {
-            sanitizer.panics(vcpu.id());
+        if let Some(sink) = sink() {
+            sink.panics(vcpu.id());
         }
     }
 }
@@ -30,8 +31,7 @@ pub struct DeathPoints {
 
 impl DeathPoints {
     /// Puts the callback on the instruction if it is the function's first. Before the kernel's place is known none is.
-    pub fn instrument(&self, instruction: &Instruction<'_>, sanitizer: &'static Sanitizer) {
-        let symbols = &sanitizer.config().symbols;
+    pub fn instrument(&self, instruction: &Instruction<'_>, symbols: &Symbolizer) {
         let (Some(kernel), Some(offset)) = (symbols.kernel_table(), symbols.offset()) else { return };
         let link = *self.linked.get_or_init(|| kernel.address_of(PANIC));
         if link.is_some_and(|link| link.wrapping_add(offset) == instruction.linear.0) {

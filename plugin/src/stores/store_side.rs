@@ -4,16 +4,17 @@
 
 mod settle;
 
+use crate::code::code_table::CodeTable;
+use crate::code::places::Places;
+use crate::code::segment::Segment;
 use crate::gaps::Gap;
 use crate::patching::{Context, Patching, TaskName};
-use crate::places::Places;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::host_code::{Contents, HostPage};
 use crate::qemu::page_walk;
 use crate::qemu::scoreboard::VcpuSlots;
 use crate::qemu::translation::Instruction;
 use crate::recorder::{Past, Recorder};
-use crate::segment::{CodeTable, Segment};
 use crate::vcpu::VcpuState;
 use crate::x86::straight::is_straight;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
@@ -427,11 +428,11 @@ impl StoreSide {
                     && other.place().and_then(|place| place.phys(linear)) == phys(0)
             });
             let last = here.map(|other| slots.first_fetch(other.slot)).max().unwrap_or(Seq(0));
-            if last == Seq(0) || last >= changed || last < state.reset_at {
+            if last == Seq(0) || last >= changed || last < state.serialized.reset_at {
                 continue;
             }
-            let events = state.sync_log.since(last);
-            let by = state.sync_log.first_since(changed).or_else(|| state.sync_log.first_since(last));
+            let events = state.serialized.log.since(last);
+            let by = state.serialized.log.first_since(changed).or_else(|| state.serialized.log.first_since(last));
             if let (Some(by), Some(site)) = (by, phys(0)) {
                 let function = self.patching.writer(changed).and_then(|writer| writer.function);
                 let writer = function.or_else(|| memory.record(changed).and_then(|record| record.store.pc));

@@ -6,7 +6,7 @@
 //! for at each first execution: the program counter, which is exact where a block begins, and not behind the callback's instruction within it. (Not below 4 GiB, where
 //! code need not be 64-bit code.)
 
-use crate::segment::Segment;
+use crate::code::segment::Segment;
 use icsan_model::addr::Linear;
 use icsan_model::memory::PAGE;
 use rustc_hash::FxHashMap;

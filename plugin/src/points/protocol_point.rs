@@ -1,16 +1,16 @@
 //! Where patches begin and end: entries of protocol functions, the addresses that they return to, `__switch_to`, and the membarrier system call.
 
-use super::page_table;
 use super::point_word::PointWord;
-use super::registers::Registers;
-use super::stack::callers;
+use super::sink::{Sink, sink};
 use crate::config::CommitFunction;
 use crate::gaps::Gap;
-use crate::patching::{Covering, Entry, Identity, Meaning, Poke};
+use crate::patching::{Awaited, Covering, Entry, Identity, Meaning, Poke};
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::locks::RwLock;
 use crate::qemu::translation::{Instruction, Payload, WordPayload};
-use crate::sanitizer::Sanitizer;
+use crate::x86::page_table;
+use crate::x86::registers::Registers;
+use crate::x86::stack::callers;
 use icsan_model::addr::Linear;
 use icsan_symbols::calls::{CallKind, calls_ending};
 use icsan_symbols::protocol::{self, Effect, ProtocolFunction};
@@ -55,6 +55,21 @@ struct Entries {
     points: Option<&'static FxHashMap<u64, &'static EntryPoint>>,
 }
 
+/// Where those return to that are in a protocol function ([`Awaited`]).
+static AWAITED: AtomicU64 = AtomicU64::new(0);
+
+/// Whoever is in a protocol function returns to one of these. Each change of that has to be told.
+pub fn await_returns(to: Awaited) {
+    AWAITED.store(to.0, Ordering::Relaxed);
+}
+
+/// May anybody inside a protocol function return to this address? Without a lock: while a static key is flipped, all
+/// other vCPUs go on making system calls.
+#[inline]
+fn may_await_return(here: Linear) -> bool {
+    Awaited(AWAITED.load(Ordering::Relaxed)).may_include(here)
+}
+
 /// Where the kernel keeps the pointer to the current task, from GS on; [`UNKNOWN`] if that is not known.
 static CURRENT_TASK: AtomicU64 = AtomicU64::new(UNKNOWN);
 const UNKNOWN: u64 = u64::MAX;
@@ -88,26 +103,25 @@ fn who_runs(cpu: &CurrentCpu, here: Linear, known: Identity) -> Identity {
 
 #[derive(Debug)]
 struct EntryPoint {
-    sanitizer: &'static Sanitizer,
     entry: Linear,
     role: Role,
 }
 
 impl Payload for EntryPoint {
     fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
-        let registers = Registers::get();
+        let (registers, Some(sink)) = (Registers::get(), sink()) else { return };
         match self.role {
             Role::Switch => {
                 if let Some(next) = registers.rsi(cpu) {
                     let previous = registers.rdi(cpu);
-                    self.sanitizer.origins.switches(vcpu.id(), previous, next);
-                    self.sanitizer.runs_task(vcpu.id(), previous, next);
+                    sink.origins().switches(vcpu.id(), previous, next);
+                    sink.runs_task(vcpu.id(), previous, next);
                 }
             }
             Role::Function { meaning, pokes, chain } => {
                 let Some(stack) = registers.rsp(cpu) else { return };
                 let Some(returns_to) = cpu.bytes(stack).map(u64::from_le_bytes) else { return };
-                let symbols = &self.sanitizer.config().symbols;
+                let symbols = &sink.config().symbols;
                 let poke = pokes.and_then(|address| poke(cpu, address));
                 if pokes.is_some() && poke.is_none() {
                     // Its steps cannot be told apart.
@@ -123,7 +137,7 @@ impl Payload for EntryPoint {
                     meaning: Meaning { poke, ..meaning },
                     chain,
                 };
-                self.sanitizer.enters_function(entry, seen, cpu);
+                sink.enters_function(entry, &seen, cpu);
             }
         }
     }
@@ -136,14 +150,14 @@ struct ReturnPoint;
 impl WordPayload for ReturnPoint {
     #[inline]
     fn passes(word: u64) -> bool {
-        Sanitizer::the_one().is_none_or(|sanitizer| !sanitizer.may_await_return(PointWord::from_bits(word).at))
+        !may_await_return(PointWord::from_bits(word).at)
     }
 
     fn fire(word: u64, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
         let (PointWord { at, tag }, registers) = (PointWord::from_bits(word), Registers::get());
         let failed = tag != 0 && registers.rax(cpu) != Some(0);
-        if let (Some(stack), Some(sanitizer)) = (registers.rsp(cpu), Sanitizer::the_one()) {
-            sanitizer.returns_to(vcpu.id(), |known| who_runs(cpu, at, known), at, (stack, failed), cpu);
+        if let (Some(stack), Some(sink)) = (registers.rsp(cpu), sink()) {
+            sink.returns_to(vcpu.id(), &|known| who_runs(cpu, at, known), at, (stack, failed), cpu);
         }
     }
 }
@@ -154,14 +168,14 @@ struct SyscallPoint;
 
 impl WordPayload for SyscallPoint {
     fn fire(word: u64, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
-        let (registers, Some(sanitizer)) = (Registers::get(), Sanitizer::the_one()) else { return };
-        sanitizer.user_modes.leaves(vcpu.id());
+        let (registers, Some(sink)) = (Registers::get(), sink()) else { return };
+        sink.user_modes().leaves(vcpu.id());
         if registers.rax(cpu) == Some(MEMBARRIER)
             && registers.rdi(cpu) == Some(SYNC_CORE)
             && let Some(stack) = registers.rsp(cpu)
         {
             let pc = Linear(word);
-            sanitizer.calls_membarrier(vcpu.id(), |known| who_runs(cpu, pc, known), pc.offset(SYSCALL.len() as u64), stack);
+            sink.calls_membarrier(vcpu.id(), &|known| who_runs(cpu, pc, known), pc.offset(SYSCALL.len() as u64), stack);
         }
     }
 }
@@ -185,8 +199,8 @@ fn poke(cpu: &CurrentCpu, address: usize) -> Option<Poke> {
 }
 
 impl ProtocolPoints {
-    fn entries(&self, sanitizer: &'static Sanitizer) -> Option<&'static FxHashMap<u64, &'static EntryPoint>> {
-        let symbols = &sanitizer.config().symbols;
+    fn entries(&self, sink: &dyn Sink) -> Option<&'static FxHashMap<u64, &'static EntryPoint>> {
+        let symbols = &sink.config().symbols;
         let offset = symbols.offset();
         if offset.is_none() && symbols.kernel_table().is_some() {
             return None;
@@ -200,17 +214,17 @@ impl ProtocolPoints {
             let known = protocol::functions().iter().filter(|function| function.effect != Effect::SyncsOnly);
             // A call chain costs a walk over the stack, and what merely stores does so by the hundred thousand while the kernel boots.
             let function = |meaning: Meaning, pokes| Role::Function { meaning, pokes, chain: meaning.commits };
-            let named = sanitizer.config().commit.iter().map(|named| (named.symbol.as_str(), function(meaning_of_named(named), None)));
+            let named = sink.config().commit.iter().map(|named| (named.symbol.as_str(), function(meaning_of_named(named), None)));
             // One of them only: the other is on the way to it.
             let poke = protocol::POKES.iter().find(|poke| symbols.runtime_address_of(poke.name).is_some());
             let pokes = |name| poke.filter(|poke| poke.name == name).map(|poke| poke.address);
             let roles = known.map(|row| (row.name, function(meaning_of(row), pokes(row.name))));
             let roles = roles.chain(named).chain([(SWITCH, Role::Switch)]);
-            sanitizer.learns_intended(|function| symbols.function_range(function));
+            sink.learns_intended(&|function| symbols.function_range(function));
             CURRENT_TASK.store(symbols.current_task_from_gs().unwrap_or(UNKNOWN), Ordering::Relaxed);
             let entry = |(name, role)| {
                 let address = symbols.runtime_address_of(name)?;
-                let point: &'static EntryPoint = Box::leak(Box::new(EntryPoint { sanitizer, entry: Linear(address), role }));
+                let point: &'static EntryPoint = Box::leak(Box::new(EntryPoint { entry: Linear(address), role }));
                 Some((address, point))
             };
             *entries = Entries { offset, points: Some(Box::leak(Box::new(roles.filter_map(entry).collect()))) };
@@ -219,15 +233,15 @@ impl ProtocolPoints {
     }
 
     /// Puts the callbacks on an instruction that belong there. `before`: the bytes right before it in memory, if it is the first of its block.
-    pub fn instrument(&self, instruction: &Instruction<'_>, before: Option<&[u8]>, sanitizer: &'static Sanitizer) {
+    pub fn instrument(&self, instruction: &Instruction<'_>, before: Option<&[u8]>, sink: &dyn Sink) {
         let here = instruction.linear;
-        let entries = self.entries(sanitizer);
+        let entries = self.entries(sink);
         if let Some(point) = entries.and_then(|entries| entries.get(&here.0)) {
             instruction.on_execute(*point, true);
         }
         if instruction.bytes() == SYSCALL {
             // A kernel that boots has told before its first program runs.
-            let symbols = &sanitizer.config().symbols;
+            let symbols = &sink.config().symbols;
             if here.0 >> 63 == 0 && symbols.kernel_table().is_some() && symbols.offset().is_none() {
                 Gap::UnseenKernel.note();
             }
@@ -240,7 +254,7 @@ impl ProtocolPoints {
             _ => false,
         };
         let told = system_call || calls_ending(before).any(calls) || self.returns.read().contains(&here.0);
-        if !told && !sanitizer.awaits_return(here) {
+        if !told && !(may_await_return(here) && sink.awaits_return(here)) {
             return;
         }
         // Nobody may wait when the code is translated again.

@@ -1,8 +1,8 @@
 //! SYSRET and SYSEXIT: where a vCPU goes to user mode without an IRET.
 
+use super::sink::sink;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::translation::{Instruction, WordPayload};
-use crate::sanitizer::Sanitizer;
 use icsan_model::arch::x86::classify::{Class, classify};
 use icsan_model::arch::x86::events;
 
@@ -12,8 +12,8 @@ struct SysretPoint;
 
 impl WordPayload for SysretPoint {
     fn fire(_word: u64, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
-        if let Some(sanitizer) = Sanitizer::the_one() {
-            sanitizer.goes_to_user_mode(vcpu.id(), cpu);
+        if let Some(sink) = sink() {
+            sink.goes_to_user_mode(vcpu.id(), cpu);
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Instructions that serialize, or may.
 
-use super::carry_out::prepare;
-use super::page_table;
 use super::point_word::PointWord;
-use super::registers::Registers;
+use super::sink::{Sink, sink};
+use crate::config::Config;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert::{Divert, MayDivertWord};
 use crate::qemu::translation::{Instruction, WordPayload};
-use crate::sanitizer::Sanitizer;
+use crate::x86::carry_out::prepare;
+use crate::x86::page_table;
+use crate::x86::registers::Registers;
 use icsan_model::addr::Linear;
 use icsan_model::arch::sync_event::SyncEventId;
 use icsan_model::arch::x86::classify::{Class, classify};
@@ -31,8 +32,8 @@ struct FixedPoint;
 impl WordPayload for FixedPoint {
     fn fire(word: u64, vcpu: &CurrentVcpu, _cpu: &CurrentCpu) {
         let PointWord { at, tag } = PointWord::from_bits(word);
-        if let Some(sanitizer) = Sanitizer::the_one() {
-            sanitizer.synchronizes(vcpu, SyncAt { event: SyncEventId(tag), pc: at, origin: None });
+        if let Some(sink) = sink() {
+            sink.synchronizes(vcpu, SyncAt { event: SyncEventId(tag), pc: at, origin: None });
         }
     }
 }
@@ -91,32 +92,32 @@ impl Form {
 
 impl WordPayload for ResolvedPoint {
     fn fire(word: u64, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
-        let Some(sanitizer) = Sanitizer::the_one() else { return };
+        let Some(sink) = sink() else { return };
         let PointWord { at, tag } = PointWord::from_bits(word);
         let point = Self { pc: at, form: Form::from_tag(tag) };
         let mut to_user = false;
         let (event, origin) = match point.form {
             Form::Iret64 { len } => {
-                let (event, origin, user) = point.iret(vcpu, cpu, sanitizer, len);
+                let (event, origin, user) = point.iret(vcpu, cpu, sink, len);
                 to_user = user;
                 (event, origin)
             }
             // Only the 64-bit form is told apart: its frame lies at RSP, while older modes add a segment base that QEMU does not show.
             Form::IretOlder => (events::IRET, None),
-            Form::Wrmsr => (wrmsr(cpu, sanitizer), None),
+            Form::Wrmsr => (wrmsr(cpu, sink), None),
             Form::MovCr3 { register } => {
                 let new = Registers::get().general(cpu, register);
                 let origin = new.and_then(|new| {
                     let from = Registers::get().cr3(cpu).map(page_table::of_cr3);
-                    sanitizer.enters_space(vcpu.id(), from, page_table::of_cr3(new))
+                    sink.enters_space(vcpu.id(), from, page_table::of_cr3(new))
                 });
                 (mov_cr3(cpu, register), origin)
             }
         };
-        sanitizer.synchronizes(vcpu, SyncAt { event, pc: point.pc, origin });
+        sink.synchronizes(vcpu, SyncAt { event, pc: point.pc, origin });
         // Its own serialization is not one that a protocol intends.
         if to_user {
-            sanitizer.goes_to_user_mode(vcpu.id(), cpu);
+            sink.goes_to_user_mode(vcpu.id(), cpu);
         }
     }
 }
@@ -137,7 +138,7 @@ impl MayDivertWord for EmulatedPoint {
 
 impl ResolvedPoint {
     /// What it is, what it returns from, and whether it goes from the kernel to user mode.
-    fn iret(self, vcpu: &CurrentVcpu, cpu: &CurrentCpu, sanitizer: &Sanitizer, len: u8) -> (SyncEventId, Option<SyncOrigin>, bool) {
+    fn iret(self, vcpu: &CurrentVcpu, cpu: &CurrentCpu, sink: &dyn Sink, len: u8) -> (SyncEventId, Option<SyncOrigin>, bool) {
         let registers = Registers::get();
         let frame = || {
             let rsp = registers.rsp(cpu)?;
@@ -149,21 +150,21 @@ impl ResolvedPoint {
         let event = resolve::iret(self.pc, len, target, (new_cs ^ cs) & 3 == 0);
         let origin = match (event == events::IRET && cs & 3 == 0, new_cs & 3 == 0) {
             (false, _) => None,
-            (true, true) => sanitizer.origins.returns_to_kernel(rsp),
-            (true, false) => sanitizer.origins.returns_to_user(vcpu.id()),
+            (true, true) => sink.origins().returns_to_kernel(rsp),
+            (true, false) => sink.origins().returns_to_user(vcpu.id()),
         };
         (event, origin, cs & 3 == 0 && new_cs & 3 != 0)
     }
 }
 
-fn wrmsr(cpu: &CurrentCpu, sanitizer: &Sanitizer) -> SyncEventId {
+fn wrmsr(cpu: &CurrentCpu, sink: &dyn Sink) -> SyncEventId {
     let registers = Registers::get();
     let Some(msr) = registers.rcx(cpu).map(|rcx| rcx as u32) else { return events::WRMSR_NONSERIALIZING };
     let value = || Some(registers.rdx(cpu)? << 32 | registers.rax(cpu)? & 0xffff_ffff);
     if msr == LSTAR {
-        value().into_iter().for_each(|value| sanitizer.kernel_symbol_at(LSTAR_SYMBOL, value));
+        value().into_iter().for_each(|value| sink.kernel_symbol_at(LSTAR_SYMBOL, value));
     } else if let Some((_, symbols)) = MORE_ENTRIES.iter().find(|(entry, _)| *entry == msr) {
-        value().into_iter().for_each(|value| sanitizer.kernel_symbol_among(symbols, value));
+        value().into_iter().for_each(|value| sink.kernel_symbol_among(symbols, value));
     }
     resolve::wrmsr(msr)
 }
@@ -177,7 +178,7 @@ fn mov_cr3(cpu: &CurrentCpu, register: u8) -> SyncEventId {
 }
 
 /// Puts a callback on the instruction if it `may_synchronize`, or tells where the kernel is.
-pub fn instrument(instruction: &Instruction<'_>, sanitizer: &'static Sanitizer, may_synchronize: bool) {
+pub fn instrument(instruction: &Instruction<'_>, config: &Config, may_synchronize: bool) {
     let at = instruction.linear;
     let class = classify(instruction.bytes());
     match class {
@@ -197,7 +198,7 @@ pub fn instrument(instruction: &Instruction<'_>, sanitizer: &'static Sanitizer, 
     }
     // After the callback that ends the epoch: this one does not come back.
     let serialize = class == Some(Class::Fixed(events::SERIALIZE)) && instruction.bytes().len() == INSTEAD_OF_SERIALIZE.len();
-    if serialize && sanitizer.config().serialize {
+    if serialize && config.serialize {
         instruction.may_divert_word::<EmulatedPoint>(at.0);
     }
 }
@@ -205,7 +206,7 @@ pub fn instrument(instruction: &Instruction<'_>, sanitizer: &'static Sanitizer, 
 #[cfg(test)]
 mod tests {
     use super::{Class, Form};
-    use crate::x86::point_word::TAGS;
+    use crate::points::point_word::TAGS;
 
     #[test]
     fn every_form_has_a_tag_of_its_own() {

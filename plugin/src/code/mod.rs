@@ -1,0 +1,7 @@
+//! Code as it is executed: segments of translated blocks, where they are in memory, and at which linear addresses.
+
+pub mod code_table;
+pub mod places;
+mod seen;
+pub mod segment;
+pub mod views;

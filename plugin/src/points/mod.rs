@@ -1,0 +1,56 @@
+//! Points: callbacks on single instructions that tell of more than an execution: a serializing event, the entry or return
+//! of a protocol function, a system call, a marker. They tell a [`sink::Sink`], and know nothing of what it makes of it.
+
+mod death_point;
+mod entry_point;
+mod marker;
+mod point_word;
+mod protocol_point;
+mod reset_point;
+pub mod sink;
+mod sync_point;
+mod sysret_point;
+mod watch_gate;
+
+use crate::qemu::translation::Instruction;
+use crate::x86;
+pub use protocol_point::await_returns;
+use sink::Sink;
+
+/// The callbacks on single instructions that exist so far.
+#[derive(Debug, Default)]
+pub struct Points {
+    protocol: protocol_point::ProtocolPoints,
+    deaths: death_point::DeathPoints,
+    entries: entry_point::EntryPoints,
+}
+
+impl Points {
+    /// What found no room, by table.
+    #[must_use]
+    pub fn dropped(&self) -> [(&'static str, u64); 1] {
+        [("returns", self.protocol.dropped())]
+    }
+
+    /// Puts the callbacks on an instruction that it needs besides its segment's.
+    ///
+    /// `before`: the bytes right before it in memory, if it is the first of its block.
+    pub fn instrument(&self, instruction: &Instruction<'_>, before: Option<&[u8]>, sink: &dyn Sink) {
+        let bytes = instruction.bytes();
+        let config = sink.config();
+        // Before what looks at an IRET: an entry may be nothing else.
+        if config.writers {
+            self.entries.instrument(instruction, sink);
+            sysret_point::instrument(instruction);
+        }
+        let may_synchronize = x86::may_synchronize(bytes, &config.profile) || config.writers && x86::concerns_stores(bytes);
+        sync_point::instrument(instruction, config, may_synchronize);
+        marker::instrument(instruction);
+        watch_gate::instrument(instruction, config);
+        self.deaths.instrument(instruction, &config.symbols);
+        reset_point::instrument(instruction);
+        if config.writers {
+            self.protocol.instrument(instruction, before, sink);
+        }
+    }
+}

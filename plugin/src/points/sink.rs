@@ -1,0 +1,74 @@
+//! What the points tell, and whom.
+
+use crate::config::Config;
+use crate::origins::Origins;
+use crate::patching::{Entry, Identity};
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
+use crate::user_mode::UserModes;
+use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::detector::sync_log::SyncAt;
+use icsan_model::detector::sync_origin::SyncOrigin;
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::OnceLock;
+
+/// Says what a vCPU's registers tell of who runs there, beyond what is known.
+pub type Sees<'a> = &'a dyn Fn(Identity) -> Identity;
+
+/// Says where a function of the kernel's is.
+pub type RangeOf<'a> = &'a dyn Fn(&str) -> Option<Range<u64>>;
+
+/// Who is told. All of it is called in callbacks of the vCPU that it is about.
+pub trait Sink: Sync + Debug {
+    /// What the user chose.
+    fn config(&self) -> &Config;
+    /// What interrupts and exceptions vCPUs are in.
+    fn origins(&self) -> &Origins;
+    /// Which vCPUs are in user mode.
+    fn user_modes(&self) -> &UserModes;
+    /// The vCPU is about to complete an event of the architecture's table.
+    fn synchronizes(&self, vcpu: &CurrentVcpu, at: SyncAt);
+    /// It goes to user mode.
+    fn goes_to_user_mode(&self, vcpu: Vcpu, cpu: &CurrentCpu);
+    /// It enters the address space of the page table `to`, and leaves that of `from`. Answers with what it does so for,
+    /// where that is a step of a patch.
+    fn enters_space(&self, vcpu: Vcpu, from: Option<u64>, to: u64) -> Option<SyncOrigin>;
+    /// It runs the task `to` from now on, and ran `from` so far.
+    fn runs_task(&self, vcpu: Vcpu, from: Option<u64>, to: u64);
+    /// A task enters a protocol function.
+    fn enters_function(&self, entry: Entry, sees: Sees<'_>, cpu: &CurrentCpu);
+    /// A user task asks for the serialization of all its threads; it goes on at `returns_to`.
+    fn calls_membarrier(&self, vcpu: Vcpu, sees: Sees<'_>, returns_to: Linear, stack: u64);
+    /// A vCPU is where a protocol function may return to. `how`: its stack pointer, and whether what it comes from says
+    /// that it failed.
+    fn returns_to(&self, vcpu: Vcpu, sees: Sees<'_>, here: Linear, how: (u64, bool), cpu: &CurrentCpu);
+    /// Does anybody inside a protocol function return to this address?
+    fn awaits_return(&self, here: Linear) -> bool;
+    /// The kernel's `symbol` was seen at a runtime address.
+    fn kernel_symbol_at(&self, symbol: &str, runtime: u64);
+    /// One of these symbols was seen at a runtime address, if the kernel has any of them.
+    fn kernel_symbol_among(&self, symbols: &[&str], runtime: u64);
+    /// The kernel's place is known: where its functions are.
+    fn learns_intended(&self, range_of: RangeOf<'_>);
+    /// The boot processor begins at its reset vector.
+    fn was_reset(&self, vcpu: &CurrentVcpu);
+    /// The guest executed a marker.
+    fn mark(&self, vcpu: Vcpu, value: u64);
+    /// Watching begins or ends.
+    fn watch(&self, on: bool);
+    /// The guest's kernel gives up.
+    fn panics(&self, vcpu: Vcpu);
+}
+
+static SINK: OnceLock<&'static dyn Sink> = OnceLock::new();
+
+/// From now on the points tell this one. The first one stays.
+pub fn tell(sink: &'static dyn Sink) {
+    let _ = SINK.set(sink);
+}
+
+/// The one that is told. A callback finds it by no pointer of its payload's.
+#[inline]
+pub fn sink() -> Option<&'static dyn Sink> {
+    SINK.get().copied()
+}

@@ -1,0 +1,38 @@
+//! Is a hazard one of the known findings?
+
+use super::evidence::{Evidence, Shown};
+use crate::x86::known_findings::{KNOWN, KnownFinding, jump_target};
+use icsan_model::addr::Linear;
+use icsan_model::verdict::kind::Kind;
+use icsan_symbols::Names;
+
+fn is(known: &KnownFinding, kind: Kind, evidence: &Evidence, symbols: Names<'_>) -> bool {
+    let function = |address: Linear| symbols.resolve(address.0).map(|resolved| resolved.name);
+    let instead = |shown: &Shown| jump_target(&shown.bytes, evidence.linear).is_some_and(|target| begins(target, known.instead, symbols));
+    kind == known.kind
+        && function(evidence.linear) == Some(known.executes)
+        && evidence.memory == known.memory
+        && evidence.candidates.iter().all(|shown| shown.bytes == known.memory || instead(shown))
+        && match (known.stores, &evidence.writes) {
+            (None, None) => true,
+            (Some((stores, behalf)), Some(writes)) => {
+                !writes.is_empty()
+                    && writes.len() == evidence.writers.len()
+                    && writes.iter().zip(&evidence.writers).all(|(write, writer)| {
+                        let on_behalf = writer.as_ref().and_then(|writer| writer.function).and_then(function);
+                        write.vcpu == Some(evidence.vcpu) && write.pc.and_then(function) == Some(stores) && on_behalf == Some(behalf)
+                    })
+            }
+            _ => false,
+        }
+}
+
+fn begins(address: u64, function: &str, symbols: Names<'_>) -> bool {
+    symbols.resolve(address).is_some_and(|resolved| resolved.name == function && resolved.offset == 0)
+}
+
+/// The finding that a hazard is, if it is a known one; `symbols`: those of its boot.
+#[must_use]
+pub fn known_finding(kind: Kind, evidence: &Evidence, symbols: Names<'_>) -> Option<&'static KnownFinding> {
+    KNOWN.iter().find(|known| is(known, kind, evidence, symbols))
+}

@@ -1,0 +1,86 @@
+//! The sanitizer is whom the points tell.
+
+use super::Sanitizer;
+use crate::config::Config;
+use crate::origins::Origins;
+use crate::patching::Entry;
+use crate::points::sink::{RangeOf, Sees, Sink};
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
+use crate::user_mode::UserModes;
+use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::detector::sync_log::SyncAt;
+use icsan_model::detector::sync_origin::SyncOrigin;
+
+impl Sink for Sanitizer {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn origins(&self) -> &Origins {
+        &self.origins
+    }
+
+    fn user_modes(&self) -> &UserModes {
+        &self.user_modes
+    }
+
+    fn synchronizes(&self, vcpu: &CurrentVcpu, at: SyncAt) {
+        Sanitizer::synchronizes(self, vcpu, at);
+    }
+
+    fn goes_to_user_mode(&self, vcpu: Vcpu, cpu: &CurrentCpu) {
+        Sanitizer::goes_to_user_mode(self, vcpu, cpu);
+    }
+
+    fn enters_space(&self, vcpu: Vcpu, from: Option<u64>, to: u64) -> Option<SyncOrigin> {
+        Sanitizer::enters_space(self, vcpu, from, to)
+    }
+
+    fn runs_task(&self, vcpu: Vcpu, from: Option<u64>, to: u64) {
+        Sanitizer::runs_task(self, vcpu, from, to);
+    }
+
+    fn enters_function(&self, entry: Entry, sees: Sees<'_>, cpu: &CurrentCpu) {
+        Sanitizer::enters_function(self, entry, sees, cpu);
+    }
+
+    fn calls_membarrier(&self, vcpu: Vcpu, sees: Sees<'_>, returns_to: Linear, stack: u64) {
+        Sanitizer::calls_membarrier(self, vcpu, sees, returns_to, stack);
+    }
+
+    fn returns_to(&self, vcpu: Vcpu, sees: Sees<'_>, here: Linear, how: (u64, bool), cpu: &CurrentCpu) {
+        Sanitizer::returns_to(self, vcpu, sees, here, how, cpu);
+    }
+
+    fn awaits_return(&self, here: Linear) -> bool {
+        Sanitizer::awaits_return(self, here)
+    }
+
+    fn kernel_symbol_at(&self, symbol: &str, runtime: u64) {
+        Sanitizer::kernel_symbol_at(self, symbol, runtime);
+    }
+
+    fn kernel_symbol_among(&self, symbols: &[&str], runtime: u64) {
+        Sanitizer::kernel_symbol_among(self, symbols, runtime);
+    }
+
+    fn learns_intended(&self, range_of: RangeOf<'_>) {
+        self.intended.learn(range_of);
+    }
+
+    fn was_reset(&self, vcpu: &CurrentVcpu) {
+        Sanitizer::was_reset(self, vcpu);
+    }
+
+    fn mark(&self, vcpu: Vcpu, value: u64) {
+        Sanitizer::mark(self, vcpu, value);
+    }
+
+    fn watch(&self, on: bool) {
+        Sanitizer::watch(self, on);
+    }
+
+    fn panics(&self, vcpu: Vcpu) {
+        Sanitizer::panics(self, vcpu);
+    }
+}
