@@ -13,7 +13,7 @@ mod stores;
 
 use crate::glob::matches_any;
 use crate::verdict::Kind::{Alias, Smc, Stale, Torn, Unserialized};
-use crate::verdict::Profile::{AmdApm, Coherent, Fred, SdmStrict};
+use crate::verdict::Profile::{AmdApm, Coherent, Fred, NoLuck, SdmStrict};
 use crate::verdict::Verdict::{Reported, Silent, Unchecked};
 use crate::verdict::{Mode, Profile, Verdict, Verdicts};
 
@@ -115,9 +115,16 @@ impl Scenario {
     #[must_use]
     pub fn verdict(&self, mode: Mode, profile: Profile) -> Verdict {
         match (mode, &self.light) {
+            (_, _) if profile == NoLuck && !self.is_of_kernel() => Silent,
             (Mode::Light, Some((light, _))) => light.under(profile),
             _ => self.full.under(profile),
         }
+    }
+
+    /// Is the kernel's code changed, and not a program's?
+    #[must_use]
+    pub fn is_of_kernel(&self) -> bool {
+        self.name.split_once('/').is_some_and(|(group, _)| matches!(group, "kernel" | "module" | "coverage" | "bpf"))
     }
 
     /// How many rounds it has where each has `repeat`.
@@ -448,6 +455,15 @@ mod tests {
         assert_eq!(list, "2,11");
         assert!(selection.includes(first) && !selection.includes(second) && !selection.includes(&TABLE[10]));
         assert!(selection.includes(&TABLE[11]) && !Selection { without: "", filter: "!*", ..selection }.includes(first));
+    }
+
+    #[test]
+    fn programs_are_silent_where_they_are_not_judged() {
+        let verdict = |name: &str, profile| by_name(name).map(|row| row.verdict(Mode::Full, profile));
+        assert_eq!(verdict("cross/imm32-split", NoLuck), Some(Silent));
+        assert_eq!(verdict("module/no-ipi", NoLuck), Some(Reported(Unserialized)));
+        assert_eq!(verdict("module/ipi-no-sync", NoLuck), Some(Reported(Unserialized)));
+        assert_eq!(verdict("module/ipi-no-sync", Profile::LinuxX86), Some(Silent));
     }
 
     #[test]

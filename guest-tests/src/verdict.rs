@@ -15,18 +15,21 @@ pub enum Profile {
     AmdApm,
     /// CR3 writes on kernel entry and exit do not count.
     PtiBlind,
+    /// In the kernel's own text only what is there to serialize counts; programs are not judged.
+    NoLuck,
     /// Every store is snooped: the control.
     Coherent,
 }
 
 impl Profile {
     /// Every profile with its name, in the order of [`Verdicts`].
-    pub const NAMES: [(Self, &'static str); 6] = [
+    pub const NAMES: [(Self, &'static str); 7] = [
         (Self::LinuxX86, "linux-x86"),
         (Self::SdmStrict, "sdm-strict"),
         (Self::Fred, "fred"),
         (Self::AmdApm, "amd-apm"),
         (Self::PtiBlind, "pti-blind"),
+        (Self::NoLuck, "no-luck"),
         (Self::Coherent, "coherent"),
     ];
 

@@ -373,7 +373,8 @@ impl Patching {
     #[must_use]
     pub fn innermost(&self, vcpu: Vcpu) -> Option<Linear> {
         let who = self.tasks.who(vcpu);
-        let theirs = self.frames.iter().filter(|frame| frame.entered == Entered::Kernel && frame.who.is_kernel_task(who));
+        // Of two at one place of the stack the first ended in a jump to the second (`text_poke` to `__text_poke`).
+        let theirs = self.frames.iter().rev().filter(|frame| frame.entered == Entered::Kernel && frame.who.is_kernel_task(who));
         theirs.min_by_key(|frame| frame.stack).map(|frame| frame.entry)
     }
 

@@ -8,7 +8,7 @@
 
 use super::{Scenario, Visible, Writer, good};
 use crate::verdict::Kind::Unserialized;
-use crate::verdict::Profile::{Fred, SdmStrict};
+use crate::verdict::Profile::{Fred, NoLuck, SdmStrict};
 use crate::verdict::Verdict::{Reported, Unchecked};
 use crate::verdict::Verdicts;
 
@@ -57,6 +57,7 @@ pub(super) const ROWS: &[Scenario] = &[
         visible: Visible::Sometimes("an old filter may do what the new one does, and a mix anything"),
         ..good("bpf/replaced", "replaces the filter of a socket that another CPU, in system calls only, sends packets through")
             .under(Fred, Reported(Unserialized))
+            .under(NoLuck, Reported(Unserialized))
     },
     kernel("kernel/module", "loads two modules in turn, runs their code on every CPU, patches it, and unloads them"),
     // The heavy ones.

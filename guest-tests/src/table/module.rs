@@ -5,7 +5,7 @@
 
 use super::{NO_MIXES, NO_WRITER, Scenario, TORN, UNSERIALIZED, Visible, Writer, bad, good};
 use crate::verdict::Kind::{Alias, Unserialized};
-use crate::verdict::Profile::{Fred, SdmStrict};
+use crate::verdict::Profile::{Fred, NoLuck, SdmStrict};
 use crate::verdict::Verdict::{Reported, Unchecked};
 use crate::verdict::Verdicts;
 
@@ -20,6 +20,7 @@ pub(super) const ROWS: &[Scenario] = &[
         writer: Some(Writer::Other),
         ..good("module/ipi-no-sync", "an IPI whose handler does nothing: it ends in IRET, which FRED's ERETS replaces")
             .under(Fred, Reported(Unserialized))
+            .under(NoLuck, Reported(Unserialized))
     },
     good("module/ipi-sync", "an IPI whose handler serializes"),
     bad("module/no-int3", "module/good-own", TORN, "an instruction across two chunks, byte by byte under a running CPU, with no INT3")

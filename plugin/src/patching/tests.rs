@@ -52,6 +52,16 @@ fn what_ends_in_a_jump_is_left_with_what_it_jumped_to() {
 }
 
 #[test]
+fn what_was_jumped_to_is_innermost() {
+    let mut patching = Patching::new(1);
+    let kernel = |number: u64, stack: u64| entry(0, KERNEL | number, KERNEL | 10, stack, false);
+    [kernel(1, 0x8100), kernel(2, 0x8000), kernel(3, 0x8000)].into_iter().for_each(|entry| drop(patching.enter(entry)));
+    assert_eq!(patching.innermost(Vcpu(0)), Some(Linear(KERNEL | 3)));
+    patching.leave(Vcpu(0), Linear(KERNEL | 10), 0x8000, false);
+    assert_eq!(patching.innermost(Vcpu(0)), Some(Linear(KERNEL | 1)));
+}
+
+#[test]
 fn a_loop_whose_returns_are_not_seen_leaves_one_entry() {
     let mut patching = Patching::new(1);
     for _ in 0..3 {
