@@ -24,8 +24,8 @@ struct Site {
     end: AtomicU64,
 }
 
-/// What a protocol means to happen on every CPU, and where that is in the kernel that runs. Looked at without a lock, at
-/// each serializing event.
+/// What a protocol means to happen on every CPU, and where that is in the kernel that runs. Looked at without a lock,
+/// at each serializing event.
 #[derive(Debug)]
 pub struct IntendedSyncs(Box<[Site]>);
 
@@ -114,8 +114,8 @@ pub enum Class {
 }
 
 impl Class {
-    /// Of a vCPU that serialized like that; `last` is the last store's place in the order. `switches`: the events by which a vCPU
-    /// that patches leaves the mapping that it stored through, if it is this one that patches.
+    /// Of a vCPU that serialized like that; `last` is the last store's place in the order. `switches`: the events by
+    /// which a vCPU that patches leaves the mapping that it stored through, if it is this one that patches.
     #[must_use]
     pub fn of(state: &Serialized, last: Seq, covering: Covering, switches: Switches) -> Self {
         let happened = |events: SyncEventSet| state.log.since(last).iter().any(|event| events.contains(event));
@@ -166,7 +166,8 @@ pub struct Tally {
 pub struct CoverageTable(BTreeMap<Row, Tally>);
 
 impl CoverageTable {
-    /// A protocol was asked; `new`: about a commit, or step, that is not counted yet; `classes`: what its vCPUs came to.
+    /// A protocol was asked; `new`: about a commit, or step, that is not counted yet; `classes`: what its vCPUs came
+    /// to.
     pub fn add(&mut self, row: Row, new: bool, classes: impl Iterator<Item = Class>) {
         let tally = self.0.entry(row).or_default();
         tally.commits += u64::from(new);

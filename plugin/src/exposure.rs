@@ -25,8 +25,8 @@ const MAX_ROWS: usize = 1024;
 pub struct Deferral {
     /// The event.
     pub event: SyncEventId,
-    /// The function that it has to be in, or to belong to; with `*` at its end, any that begins like that. `None`: it may
-    /// be anywhere.
+    /// The function that it has to be in, or to belong to; with `*` at its end, any that begins like that. `None`: it
+    /// may be anywhere.
     pub symbol: Option<String>,
 }
 

@@ -54,7 +54,8 @@ pub struct Writer {
     pub context: Context,
 }
 
-/// A set of addresses, as a word that can be looked at without a lock: what is in it is found, and seldom anything else.
+/// A set of addresses, as a word that can be looked at without a lock: what is in it is found, and seldom anything
+/// else.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Awaited(pub u64);
 
@@ -133,8 +134,9 @@ pub struct Left {
 }
 
 impl Frame {
-    /// Is somebody with that stack pointer at `here` behind the call? Programs' addresses are those of translations, which processes share that have the code elsewhere: of
-    /// those only the place in the page counts ([`crate::code::views`]).
+    /// Is somebody with that stack pointer at `here` behind the call? Programs' addresses are those of translations,
+    /// which processes share that have the code elsewhere: of those only the place in the page counts
+    /// ([`crate::code::views`]).
     fn is_left(&self, who: Who, here: Linear, stack: u64) -> bool {
         let user = is_user(Linear(self.returns_to.0 | here.0));
         let same = self.returns_to == here || user && (self.returns_to.0 ^ here.0).is_multiple_of(PAGE);
@@ -340,7 +342,8 @@ impl Patching {
         let (site, steps) = (None, Steps::default());
         let unasked = if meaning.covers.is_some() { stores.clone() } else { Vec::new() };
         let new = Frame { who, entered, entry, returns_to, stack, meaning, stores, unasked, site, steps, chain: chain.into() };
-        // The same call again, in a loop: its return was not seen (its code was translated before the kernel's place was known).
+        // The same call again, in a loop: its return was not seen (its code was translated before the kernel's place
+        // was known).
         let same = |frame: &Frame| frame.entry == entry && frame.is_left(who, returns_to, stack);
         let again = self.frames.iter().position(same).unwrap_or(self.frames.len());
         let mut at = 0..;
@@ -437,7 +440,8 @@ impl Patching {
         Left { committed, asked }
     }
 
-    /// A user task asks the kernel to serialize all threads of its address space: what it stored so far is committed by the return.
+    /// A user task asks the kernel to serialize all threads of its address space: what it stored so far is committed by
+    /// the return.
     pub fn enter_membarrier(&mut self, vcpu: Vcpu, returns_to: Linear, stack: u64) {
         let who = self.tasks.who(vcpu);
         // What was stored before its task was known stands under its address space.
@@ -448,7 +452,8 @@ impl Patching {
         self.push(entry, Entered::SystemCall, stores);
     }
 
-    /// A task stored to code; `user`: with user privileges. `remembered`: does the history remember a store? To commit one that it has forgotten changes nothing.
+    /// A task stored to code; `user`: with user privileges. `remembered`: does the history remember a store? To commit
+    /// one that it has forgotten changes nothing.
     pub fn store(&mut self, seq: Seq, vcpu: Vcpu, user: bool, context: Context, remembered: impl Fn(Seq) -> bool) {
         let who = self.tasks.who(vcpu);
         let task = who.best();
@@ -512,8 +517,8 @@ impl Patching {
         room.then(|| self.pending.entry(task).or_default())
     }
 
-    /// Makes room for the stores of one more user task. To look through all stores is put off until as many more have been made as were left the last time, so that a store pays the
-    /// same share whatever is remembered.
+    /// Makes room for the stores of one more user task. To look through all stores is put off until as many more have
+    /// been made as were left the last time, so that a store pays the same share whatever is remembered.
     fn make_room(&mut self, remembered: &impl Fn(Seq) -> bool) {
         if self.since_sweep >= self.left_by_sweep {
             self.forget_stores(remembered);

@@ -53,7 +53,8 @@ impl UserModes {
         mode.in_user.load(Ordering::SeqCst)
     }
 
-    /// A state was restored, or another kernel began: that a vCPU is in user mode is known again when it next goes there.
+    /// A state was restored, or another kernel began: that a vCPU is in user mode is known again when it next goes
+    /// there.
     pub fn forget(&self) {
         for mode in &self.0 {
             mode.in_user.store(false, Ordering::SeqCst);

@@ -14,7 +14,8 @@ use icsan_model::verdict::last_sync::LastSync;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Blocks whose bytes memory does not hold any more, kept until they run again or memory agrees again. More of them at a time than this are not told apart from races.
+/// Blocks whose bytes memory does not hold any more, kept until they run again or memory agrees again. More of them at
+/// a time than this are not told apart from races.
 const MAX_SUSPECTS: usize = 1024;
 
 /// One vCPU.

@@ -1,22 +1,25 @@
 //! Which of Linux's x86 functions finish a change of code when they return.
 //!
-//! A patch has a *commit*: the moment its author takes it for done, after which no CPU may run the old bytes. In the kernel that
-//! is the return of a function whose last step makes every CPU serialize (`text_poke_sync()`, since 6.16 `smp_text_poke_sync_each_cpu()`:
-//! an IPI to all, waited for). Its return commits *the stores that the same task made inside of it*, and nothing else. Functions that
-//! only queue a change, or store without telling the other CPUs, do not commit; they are listed with the reason, so that nobody adds them
-//! by their name.
+//! A patch has a *commit*: the moment its author takes it for done, after which no CPU may run the old bytes. In the
+//! kernel that is the return of a function whose last step makes every CPU serialize (`text_poke_sync()`, since 6.16
+//! `smp_text_poke_sync_each_cpu()`: an IPI to all, waited for). Its return commits *the stores that the same task made
+//! inside of it*, and nothing else. Functions that only queue a change, or store without telling the other CPUs, do not
+//! commit; they are listed with the reason, so that nobody adds them by their name.
 //!
-//! Read for this: Debian's sources of 6.1.192, 6.12.117 and 7.3.4. [`ProtocolFunction::first`] and `last` are the oldest and the newest of
-//! these three that have the function, except that 6.15 and 6.16 are exact (the renaming of "Simplify, reorganize and clean up the x86
-//! text-patching code"). Whether a kernel has it as a symbol is for its symbol table to say: static functions may be inlined.
+//! Read for this: Debian's sources of 6.1.192, 6.12.117 and 7.3.4. [`ProtocolFunction::first`] and `last` are the
+//! oldest and the newest of these three that have the function, except that 6.15 and 6.16 are exact (the renaming of
+//! "Simplify, reorganize and clean up the x86 text-patching code"). Whether a kernel has it as a symbol is for its
+//! symbol table to say: static functions may be inlined.
 //!
 //! # What to know when hooking them
 //! - They sleep (`cond_resched()` before the first byte, mutexes): enter and leave by task, not by vCPU.
-//! - Many end in a jump to another one (`smp_text_poke_single` to `smp_text_poke_batch_finish`, `arch_ftrace_update_code` to
-//!   `ftrace_modify_all_code`): the return to the caller's address is the return, whichever RET executes it.
+//! - Many end in a jump to another one (`smp_text_poke_single` to `smp_text_poke_batch_finish`,
+//!   `arch_ftrace_update_code` to `ftrace_modify_all_code`): the return to the caller's address is the return,
+//!   whichever RET executes it.
 //! - They nest. An outer one ([`Effect::CommitsThrough`]) says nothing new where the inner one is a symbol.
-//! - While the kernel boots (`SYSTEM_BOOTING`, one CPU) `arch_jump_label_transform` and `arch_static_call_transform` store with
-//!   `text_poke_early()`. Their return commits that as well: there is no other CPU, and this one has serialized.
+//! - While the kernel boots (`SYSTEM_BOOTING`, one CPU) `arch_jump_label_transform` and `arch_static_call_transform`
+//!   store with `text_poke_early()`. Their return commits that as well: there is no other CPU, and this one has
+//!   serialized.
 //! - A `NAME.cold` is a part of the function, neither its entry nor its return.
 
 /// A kernel version: major and minor.
@@ -32,9 +35,11 @@ pub const NEWEST: Version = (7, 3);
 pub enum Effect {
     /// Every CPU has serialized since: they are committed.
     Commits,
-    /// They are committed, and were so already by a function of the kind [`Effect::Commits`] that it calls, unless that one was inlined.
+    /// They are committed, and were so already by a function of the kind [`Effect::Commits`] that it calls, unless that
+    /// one was inlined.
     CommitsThrough,
-    /// It only queues the change. What it may store itself is an earlier, full queue, committed by the function that it calls.
+    /// It only queues the change. What it may store itself is an earlier, full queue, committed by the function that it
+    /// calls.
     Queues,
     /// It stores, and at most its own CPU has serialized. Who calls it has to do the rest.
     StoresOnly,
@@ -54,7 +59,8 @@ pub struct ProtocolFunction {
     pub last: Version,
     /// What its return means.
     pub effect: Effect,
-    /// Where this is to be read in the kernel's sources, and what stands there. A file without a folder is in `arch/x86/kernel/`.
+    /// Where this is to be read in the kernel's sources, and what stands there. A file without a folder is in
+    /// `arch/x86/kernel/`.
     pub source: &'static str,
 }
 
@@ -71,8 +77,8 @@ impl ProtocolFunction {
         STEPS.contains(&self.name)
     }
 
-    /// Is a symbol of this name the function? It may have been specialized by the compiler (`.isra.0`, `.constprop.0`, `.llvm.123`); a part
-    /// of it (`.cold`, `.part.0`) is not the function.
+    /// Is a symbol of this name the function? It may have been specialized by the compiler (`.isra.0`, `.constprop.0`,
+    /// `.llvm.123`); a part of it (`.cold`, `.part.0`) is not the function.
     #[must_use]
     pub fn is_symbol(&self, symbol: &str) -> bool {
         let Some(suffixes) = symbol.strip_prefix(self.name) else { return false };
@@ -164,7 +170,8 @@ pub const ONLINE_MASK: &str = "__cpu_online_mask";
 const STEPS: &[&str] =
     &["text_poke_bp_batch", "smp_text_poke_batch_finish", "arch_unoptimize_kprobe", "int3_update_optimize", "int3_update_unoptimize"];
 
-/// The function that stores through an address space of its own (alternative.c): it writes CR3 before its store and after it, and its CPU serializes by that.
+/// The function that stores through an address space of its own (alternative.c): it writes CR3 before its store and
+/// after it, and its CPU serializes by that.
 pub const SWITCHES_SPACE: &str = "__text_poke";
 
 /// All functions, those that commit first.

@@ -1,5 +1,5 @@
-//! Instruction sets as data and pure functions: which events there are and what the manuals say of each, which of them a
-//! profile counts, which differences are exempt, and what an instruction is. Nothing here has a state.
+//! Instruction sets as data and pure functions: which events there are and what the manuals say of each, which of them
+//! a profile counts, which differences are exempt, and what an instruction is. Nothing here has a state.
 
 pub mod architecture;
 pub mod decode;

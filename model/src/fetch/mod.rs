@@ -1,5 +1,5 @@
-//! What a processor may hold of code that it fetched: buffers that keep old instructions, and what it does about its own
-//! stores.
+//! What a processor may hold of code that it fetched: buffers that keep old instructions, and what it does about its
+//! own stores.
 
 pub mod held;
 pub mod own_stores;

@@ -18,7 +18,8 @@ pub enum Kind {
     Smc,
     /// Somebody else's store, or one that nobody was seen to make, with no serializing event since.
     Unserialized,
-    /// Not the guest's fault: the emulator ran what memory has not held for a while. The model never says this; a plugin does.
+    /// Not the guest's fault: the emulator ran what memory has not held for a while. The model never says this; a
+    /// plugin does.
     Emulator,
     /// Never brought in during this epoch, but it could have been.
     Speculative,

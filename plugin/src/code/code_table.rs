@@ -21,7 +21,8 @@ fn pieces(linear: Linear, len: usize) -> impl Iterator<Item = u64> {
 #[derive(Debug, Default)]
 pub struct CodeTable {
     by_piece: FxHashMap<u64, &'static Neighbours>,
-    /// By the hash of what makes segments the same (a site that is patched again and again has many at one address), or the next number that was free then.
+    /// By the hash of what makes segments the same (a site that is patched again and again has many at one address), or
+    /// the next number that was free then.
     by_content: FxHashMap<u64, &'static Segment>,
     /// By piece of the host's memory. No larger than the segments are.
     seen: FxHashMap<u64, Seen>,
@@ -67,8 +68,8 @@ impl CodeTable {
         found
     }
 
-    /// The instruction at an address, out of the segments that `executed` says yes to: other processes have other code there. If there are several, the one that memory
-    /// holds, or the latest.
+    /// The instruction at an address, out of the segments that `executed` says yes to: other processes have other code
+    /// there. If there are several, the one that memory holds, or the latest.
     #[must_use]
     pub fn instruction(&self, at: Linear, executed: impl Fn(SlotId) -> bool) -> Option<Vec<u8>> {
         let begins = |segment: &&'static Segment| segment.run().instructions().any(|(linear, _)| linear == at);
@@ -104,13 +105,15 @@ impl CodeTable {
         segments.iter().for_each(|segment| self.views.changed(segment));
     }
 
-    /// The segment of the same code `shift` bytes further on in linear memory, whole pages, made if it is new, and whether it was made. `None` if it cannot be.
+    /// The segment of the same code `shift` bytes further on in linear memory, whole pages, made if it is new, and
+    /// whether it was made. `None` if it cannot be.
     pub fn shifted(&mut self, segment: &Segment, shift: u64, reserve: impl FnOnce(SlotId) -> bool) -> Option<(&'static Segment, bool)> {
         let place = segment.place().map(|place| Place { page: place.page.offset(shift), ..place });
         self.intern(segment.run().shifted(shift), segment.host.clone(), place, reserve)
     }
 
-    /// The segment of this run, made if it is new, and whether it was made. `reserve` says whether there is a slot for it; they are asked for in order. `None` if there is none.
+    /// The segment of this run, made if it is new, and whether it was made. `reserve` says whether there is a slot for
+    /// it; they are asked for in order. `None` if there is none.
     pub fn intern(
         &mut self,
         run: CodeRun,

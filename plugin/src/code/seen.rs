@@ -1,4 +1,5 @@
-//! What code held at each place of the host's memory, so that bytes which were seen with two values are known to change.
+//! What code held at each place of the host's memory, so that bytes which were seen with two values are known to
+//! change.
 
 use icsan_model::addr::Linear;
 use icsan_model::memory::PAGE;
@@ -43,8 +44,9 @@ impl Seen {
     }
 }
 
-/// The bytes of code at `host` in the host's memory, and `linear` in the guest's, by the pieces that they lie in: number of the piece, the first byte's place in it, bytes. What
-/// crosses into the next page lies elsewhere, and is left out.
+/// The bytes of code at `host` in the host's memory, and `linear` in the guest's, by the pieces that they lie in:
+/// number of the piece, the first byte's place in it, bytes. What crosses into the next page lies elsewhere, and is
+/// left out.
 pub(super) fn by_piece(host: u64, linear: Linear, bytes: &[u8]) -> impl Iterator<Item = (u64, usize, &[u8])> {
     let room = (PAGE - linear.0 % PAGE) as usize;
     let mut rest = &bytes[..bytes.len().min(room)];

@@ -1,12 +1,14 @@
 //! A segment: the instructions of a translated block that are fetched together, and that therefore get one callback.
 //!
-//! A block is cut after every instruction that may serialize, since what follows is fetched in a new epoch; and where its bytes are known to have changed
-//! before, after every instruction, so that a block that faults half-way is not blamed for what it did not execute.
+//! A block is cut after every instruction that may serialize, since what follows is fetched in a new epoch; and where
+//! its bytes are known to have changed before, after every instruction, so that a block that faults half-way is not
+//! blamed for what it did not execute.
 //!
-//! A vCPU's slots say which segments it executed in its current epoch, and since when. Code that never changed costs no more than its slot. What needs a closer look:
-//! a segment at whose bytes, or right behind them, memory changed since the vCPU last came here (**last change**; with the store side); and a segment that
-//! others contradict (**rivals**: other bytes at the same linear address). With the store side rivals are those that lie elsewhere in memory: the page was
-//! remapped. In the light mode they are all that is known.
+//! A vCPU's slots say which segments it executed in its current epoch, and since when. Code that never changed costs no
+//! more than its slot. What needs a closer look: a segment at whose bytes, or right behind them, memory changed since
+//! the vCPU last came here (**last change**; with the store side); and a segment that others contradict (**rivals**:
+//! other bytes at the same linear address). With the store side rivals are those that lie elsewhere in memory: the page
+//! was remapped. In the light mode they are all that is known.
 
 use crate::qemu::host_code::HostCode;
 use crate::qemu::locks::Mutex;
@@ -86,8 +88,8 @@ impl Rivals {
     }
 }
 
-/// The segments that touch one piece of linear address space, the oldest first. One list for all of them: where processes come and go at the same addresses, lists of their own
-/// would grow with the square of their number.
+/// The segments that touch one piece of linear address space, the oldest first. One list for all of them: where
+/// processes come and go at the same addresses, lists of their own would grow with the square of their number.
 #[derive(Debug, Default)]
 pub(super) struct Neighbours(Mutex<Vec<&'static Segment>>);
 
@@ -167,7 +169,8 @@ impl Segment {
         self.traits.fetch_or(traits::ELSEWHERE, Ordering::Relaxed);
     }
 
-    /// Did memory ever differ from it when a vCPU ran it? Set and asked by that vCPU's thread; to the others a late answer does not matter.
+    /// Did memory ever differ from it when a vCPU ran it? Set and asked by that vCPU's thread; to the others a late
+    /// answer does not matter.
     #[must_use]
     pub fn suspected(&self) -> bool {
         self.has(traits::SUSPECTED)
@@ -182,11 +185,13 @@ impl Segment {
     #[inline]
     #[must_use]
     pub fn may_have_rivals(&self, executed: impl Fn(SlotId) -> bool) -> bool {
-        // A vCPU that executed a rival did so after the rival was made, which set the flag, and QEMU's own publication of the block came in between.
+        // A vCPU that executed a rival did so after the rival was made, which set the flag, and QEMU's own publication
+        // of the block came in between.
         self.contested() && self.rest.rivals.may_include(executed)
     }
 
-    /// The segments that have other bytes at some of its addresses and that `executed` says yes to, latest first. Nearly always none.
+    /// The segments that have other bytes at some of its addresses and that `executed` says yes to, latest first.
+    /// Nearly always none.
     #[inline]
     #[must_use]
     pub fn rivals(&self, executed: impl Fn(SlotId) -> bool) -> Vec<&'static Segment> {
@@ -203,7 +208,8 @@ impl Segment {
         rivals
     }
 
-    /// Does it contradict the other one, and may that not lie at the same place in memory, of which the history knows all?
+    /// Does it contradict the other one, and may that not lie at the same place in memory, of which the history knows
+    /// all?
     fn is_rival_of(&self, other: &Self) -> bool {
         let elsewhere = self.place().is_none() || other.place().is_none() || self.place() != other.place();
         elsewhere && self.run().contradicts(other.run())

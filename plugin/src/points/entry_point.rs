@@ -23,7 +23,8 @@ pub struct EntryPoints {
 struct Points {
     /// For which offset of the kernel they are.
     offset: Option<u64>,
-    /// They are never freed: translated blocks point at the callbacks. There are no more of them than boots ([`icsan_symbols::MAX_BOOTS`]).
+    /// They are never freed: translated blocks point at the callbacks. There are no more of them than boots
+    /// ([`icsan_symbols::MAX_BOOTS`]).
     by_address: Option<&'static FxHashMap<u64, EntryPoint>>,
 }
 

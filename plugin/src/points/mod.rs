@@ -1,5 +1,6 @@
-//! Points: callbacks on single instructions that tell of more than an execution: a serializing event, the entry or return
-//! of a protocol function, a system call, a marker. They tell a [`sink::Sink`], and know nothing of what it makes of it.
+//! Points: callbacks on single instructions that tell of more than an execution: a serializing event, the entry or
+//! return of a protocol function, a system call, a marker. They tell a [`sink::Sink`], and know nothing of what it
+//! makes of it.
 
 mod death_point;
 mod entry_point;

@@ -1,4 +1,5 @@
-//! Where patches begin and end: entries of protocol functions, the addresses that they return to, `__switch_to`, and the membarrier system call.
+//! Where patches begin and end: entries of protocol functions, the addresses that they return to, `__switch_to`, and
+//! the membarrier system call.
 
 use super::point_word::PointWord;
 use super::sink::{Sink, sink};
@@ -17,7 +18,8 @@ use icsan_symbols::protocol::{self, Effect, ProtocolFunction};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The function that makes a vCPU run another task: (previous task, next task), pointers to `task_struct` (arch/x86/kernel/process_64.c).
+/// The function that makes a vCPU run another task: (previous task, next task), pointers to `task_struct`
+/// (arch/x86/kernel/process_64.c).
 const SWITCH: &str = "__switch_to";
 
 /// `syscall`.
@@ -42,7 +44,8 @@ pub struct ProtocolPoints {
     dropped: AtomicU64,
 }
 
-/// Returns that are remembered. A call through a register has one; guests have some dozens that enter a protocol function.
+/// Returns that are remembered. A call through a register has one; guests have some dozens that enter a protocol
+/// function.
 const MAX_RETURNS: usize = 1 << 16;
 
 /// The entries of the kernel that runs, by runtime address; empty until its place is known.
@@ -212,7 +215,8 @@ impl ProtocolPoints {
         let mut entries = self.entries.write();
         if entries.points.is_none() || entries.offset != offset {
             let known = protocol::functions().iter().filter(|function| function.effect != Effect::SyncsOnly);
-            // A call chain costs a walk over the stack, and what merely stores does so by the hundred thousand while the kernel boots.
+            // A call chain costs a walk over the stack, and what merely stores does so by the hundred thousand while
+            // the kernel boots.
             let function = |meaning: Meaning, pokes| Role::Function { meaning, pokes, chain: meaning.commits };
             let named = sink.config().commit.iter().map(|named| (named.symbol.as_str(), function(meaning_of_named(named), None)));
             // One of them only: the other is on the way to it.
@@ -232,7 +236,8 @@ impl ProtocolPoints {
         entries.points
     }
 
-    /// Puts the callbacks on an instruction that belong there. `before`: the bytes right before it in memory, if it is the first of its block.
+    /// Puts the callbacks on an instruction that belong there. `before`: the bytes right before it in memory, if it is
+    /// the first of its block.
     pub fn instrument(&self, instruction: &Instruction<'_>, before: Option<&[u8]>, sink: &dyn Sink) {
         let here = instruction.linear;
         let entries = self.entries(sink);
@@ -254,7 +259,8 @@ impl ProtocolPoints {
             _ => false,
         };
         let told = system_call || calls_ending(before).any(calls) || self.returns.read().contains(&here.0);
-        if !told && !(may_await_return(here) && sink.awaits_return(here)) {
+        let awaited = || may_await_return(here) && sink.awaits_return(here);
+        if !told && !awaited() {
             return;
         }
         // Nobody may wait when the code is translated again.

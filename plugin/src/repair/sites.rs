@@ -1,5 +1,6 @@
-//! Sites: the places of blocks that were watched for being outdated, each with a number that fits into a word beside a block's version. So what QEMU's generated
-//! code holds of a block is one word, and nothing is kept for each translation.
+//! Sites: the places of blocks that were watched for being outdated, each with a number that fits into a word beside a
+//! block's version. So what QEMU's generated code holds of a block is one word, and nothing is kept for each
+//! translation.
 
 use super::numbers::{Part, SUSPECT, VERSION_BITS};
 use crate::qemu::locks::Mutex;
@@ -10,7 +11,8 @@ use std::sync::OnceLock;
 /// Sites that can be told apart: those that `64 - VERSION_BITS` bits number.
 pub const MAX_SITES: u32 = 1 << (u64::BITS - VERSION_BITS);
 
-/// What tells sites apart: where the block begins, where its parts are in memory, with their lengths in bytes, and the lines of which page they have ([`super::numbers::Lines::id`]).
+/// What tells sites apart: where the block begins, where its parts are in memory, with their lengths in bytes, and the
+/// lines of which page they have ([`super::numbers::Lines::id`]).
 pub type Key = (Linear, [Option<(Phys, u64)>; 2], [Option<usize>; 2]);
 
 /// The place of a block.

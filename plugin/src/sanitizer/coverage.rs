@@ -76,8 +76,8 @@ impl Sanitizer {
         self.judged(&asked, true, classes, side, cpu);
     }
 
-    /// A membarrier returns. Of the process's vCPUs those are judged that are in user mode; the others of them when they
-    /// go there. A vCPU that comes to the process later does so by a load of its page table, which counts.
+    /// A membarrier returns. Of the process's vCPUs those are judged that are in user mode; the others of them when
+    /// they go there. A vCPU that comes to the process later does so by a load of its page table, which counts.
     fn judges_membarrier(&self, asked: Arc<Asked>, space: u64, side: &mut StoreSide, cpu: &CurrentCpu) {
         // Without the kernel's entries it is not known who is in user mode.
         if self.config.symbols.kernel_table().is_none() || self.config.profile.snoop {

@@ -29,8 +29,8 @@ impl Sanitizer {
         id
     }
 
-    /// What there is to report of a vCPU that a protocol left out, now: if the design may mean it to be serialized late,
-    /// that is put off.
+    /// What there is to report of a vCPU that a protocol left out, now: if the design may mean it to be serialized
+    /// late, that is put off.
     pub(super) fn goes_on_exposed(
         &self,
         answer: Answer,

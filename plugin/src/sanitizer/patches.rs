@@ -18,7 +18,8 @@ impl Sanitizer {
         }
     }
 
-    /// `vcpu` enters the address space of the page table `to`, and leaves that of `from`. Answers with what it does so for, where that is a step of a patch.
+    /// `vcpu` enters the address space of the page table `to`, and leaves that of `from`. Answers with what it does so
+    /// for, where that is a step of a patch.
     pub fn enters_space(&self, vcpu: Vcpu, from: Option<u64>, to: u64) -> Option<SyncOrigin> {
         // It does so in the kernel.
         self.user_modes.leaves(vcpu);

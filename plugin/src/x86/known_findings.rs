@@ -1,4 +1,5 @@
-//! Hazards of unmodified kernels that are understood and explained (docs/findings.md): the user is told of them in one line, and they are no reason to fail a test.
+//! Hazards of unmodified kernels that are understood and explained (docs/findings.md): the user is told of them in one
+//! line, and they are no reason to fail a test.
 
 use icsan_model::addr::Linear;
 use icsan_model::verdict::kind::Kind;
@@ -10,7 +11,8 @@ pub struct KnownFinding {
     pub kind: Kind,
     /// The function that executes.
     pub executes: &'static str,
-    /// The function that stores, and the protocol function on whose behalf it does: of every store. `None`: stores are not seen.
+    /// The function that stores, and the protocol function on whose behalf it does: of every store. `None`: stores are
+    /// not seen.
     pub stores: Option<(&'static str, &'static str)>,
     /// The instruction that is in memory.
     pub memory: &'static [u8],
