@@ -1,7 +1,8 @@
 //! What one event costs the model, and how that grows with history: `cargo bench -p icsan-model`.
 //!
-//! Each row is one event after a history of so many stores to one cell of code (`versions`), or of that many cells (`cells`). What grows with `versions` is a site that is
-//! patched over and over in one epoch, which is what the model keeps most of; what grows with `cells` is a kernel.
+//! Each row is one event after a history of so many stores to one cell of code (`versions`), or of that many cells
+//! (`cells`). What grows with `versions` is a site that is patched over and over in one epoch, which is what the model
+//! keeps most of; what grows with `cells` is a kernel.
 
 use divan::Bencher;
 use divan::counter::ItemsCount;

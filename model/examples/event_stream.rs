@@ -1,6 +1,8 @@
-//! A fixed stream of events through the plain model and through the fast path's memory, for counting instructions: `scripts/counts`.
+//! A fixed stream of events through the plain model and through the fast path's memory, for counting instructions:
+//! `scripts/counts`.
 //!
-//! `event_stream draw|plain|fast N` runs N random histories, always the same ones; `draw` only draws them, to be subtracted.
+//! `event_stream draw|plain|fast N` runs N random histories, always the same ones; `draw` only draws them, to be
+//! subtracted.
 
 use icsan_model::addr::{Epoch, Phys, Seq};
 use icsan_model::event::Event;

@@ -1,8 +1,8 @@
 //! Newtypes for the quantities that must not be mixed up.
 //!
-//! Addresses are in bytes. A [`Linear`] address is what the instruction pointer holds (after segmentation, before paging); a
-//! [`Phys`] address is what the page tables make of it. Hardware matches prefetched instructions by linear address and caches by physical
-//! address, and that difference is what half of this tool is about.
+//! Addresses are in bytes. A [`Linear`] address is what the instruction pointer holds (after segmentation, before
+//! paging); a [`Phys`] address is what the page tables make of it. Hardware matches prefetched instructions by linear
+//! address and caches by physical address, and that difference is what half of this tool is about.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

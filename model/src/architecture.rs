@@ -1,6 +1,7 @@
 //! An architecture as data: its event table, its profiles, its vendors.
 //!
-//! The core of the model knows no architecture. `x86/` holds the first one; another is another folder with another table.
+//! The core of the model knows no architecture. `x86/` holds the first one; another is another folder with another
+//! table.
 
 use crate::profile::Profile;
 use crate::sync_event::{SyncEvent, SyncEventId};

@@ -1,8 +1,9 @@
 //! Candidates: every instruction that a vCPU may execute at an address at one moment.
 //!
-//! Each chunk of the fetch window may stem from any moment since the vCPU brought it in, independently of the other chunks. So the candidates are the
-//! product of what the chunks were, each combination cut to the length of the instruction that it begins with. A combination that begins with no
-//! instruction keeps as many bytes as memory's instruction has, if it has so many.
+//! Each chunk of the fetch window may stem from any moment since the vCPU brought it in, independently of the other
+//! chunks. So the candidates are the product of what the chunks were, each combination cut to the length of the
+//! instruction that it begins with. A combination that begins with no instruction keeps as many bytes as memory's
+//! instruction has, if it has so many.
 
 use crate::addr::{Linear, Seq};
 use crate::decode::Decode;
@@ -11,8 +12,9 @@ use crate::window::{Part, Stretch, View};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many combinations one execution looks at. An instruction spans two chunks of 16 bytes at most, so this is reached when both had 64 versions in
-/// one epoch; a JIT that gets there needs no further evidence. Hitting it makes the answer incomplete, and the model says so.
+/// How many combinations one execution looks at. An instruction spans two chunks of 16 bytes at most, so this is
+/// reached when both had 64 versions in one epoch; a JIT that gets there needs no further evidence. Hitting it makes
+/// the answer incomplete, and the model says so.
 pub const MAX_COMBINATIONS: usize = 4096;
 
 /// One instruction that the vCPU may execute.
@@ -20,7 +22,8 @@ pub const MAX_COMBINATIONS: usize = 4096;
 pub struct Candidate {
     /// The instruction.
     pub bytes: Vec<u8>,
-    /// For each byte, the store that made its version. If several versions have the same value, the latest. `Seq(0)`: before all history.
+    /// For each byte, the store that made its version. If several versions have the same value, the latest. `Seq(0)`:
+    /// before all history.
     pub versions: Vec<Seq>,
     /// Did all bytes stand in memory together at one time since the vCPU brought the first of its chunks in?
     pub whole: bool,
@@ -32,7 +35,8 @@ pub struct Candidate {
     pub kind: Option<Kind>,
     /// Does an exemption of the profile cover its difference from memory?
     pub exempt: bool,
-    /// The stores that separate it from memory: those to the differing bytes since its versions were in memory. Oldest first.
+    /// The stores that separate it from memory: those to the differing bytes since its versions were in memory. Oldest
+    /// first.
     pub separated_by: Vec<Seq>,
 }
 
@@ -129,7 +133,8 @@ impl Search<'_> {
     }
 }
 
-/// Finds out where the bytes of candidates come from. What it finds out of the past serves all of them: a site that is patched over and over has as many candidates as versions.
+/// Finds out where the bytes of candidates come from. What it finds out of the past serves all of them: a site that is
+/// patched over and over has as many candidates as versions.
 pub(crate) struct Tracer<'a> {
     view: View<'a>,
     parts: &'a [Part],

@@ -1,7 +1,7 @@
 //! The one type of everything that the model is told.
 //!
-//! A plugin produces it, a recording stores it, a replay feeds it to [`crate::model::Model::apply`]. Each applied event takes the next [`Seq`].
-//! Times are places in that order; there is no clock.
+//! A plugin produces it, a recording stores it, a replay feeds it to [`crate::model::Model::apply`]. Each applied event
+//! takes the next [`Seq`]. Times are places in that order; there is no clock.
 
 use crate::addr::{Linear, Phys, Seq, Vcpu};
 use crate::sync_event::SyncEventId;
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// A store that is single-copy atomic: all its bytes change together.
 ///
-/// An access that is not atomic is given as several of these, one for each part that is, lowest address first. A store never crosses a page
-/// ([`crate::memory::PAGE`]).
+/// An access that is not atomic is given as several of these, one for each part that is, lowest address first. A store
+/// never crosses a page ([`crate::memory::PAGE`]).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Store {
     /// Who wrote. `None`: nobody that was seen (DMA, a loader, a debugger).
@@ -46,7 +46,8 @@ pub enum Event {
     },
     /// A store. With no writer: a change that was noticed, and that nobody was seen to make.
     Store(Store),
-    /// The writer of an earlier store that nobody was seen to make has turned out. An emulator may let others see a store before it tells of it.
+    /// The writer of an earlier store that nobody was seen to make has turned out. An emulator may let others see a
+    /// store before it tells of it.
     Attribute {
         /// The place of the store in the order of events.
         store: Seq,

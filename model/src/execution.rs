@@ -1,4 +1,5 @@
-//! One execution and what it is judged from: the part that the model, and whatever is faster than the model, have in common.
+//! One execution and what it is judged from: the part that the model, and whatever is faster than the model, have in
+//! common.
 
 use crate::addr::{Epoch, Linear, Seq, Vcpu};
 use crate::candidates::{self, Candidates, Tracer};
@@ -81,7 +82,8 @@ impl<'a> Execution<'a> {
         let mut tracer = Tracer::new(view, &held);
         list.extend(found.iter().map(|bytes| judge.candidate(tracer.trace_back(bytes.clone()), false)));
 
-        // A snooping buffer drops what was brought in by speculation just as it drops the rest, so nothing is left to add.
+        // A snooping buffer drops what was brought in by speculation just as it drops the rest, so nothing is left to
+        // add.
         if profile.buffers.speculation && !profile.snoop {
             let parts = view.parts(linear, decoder.max_len(), self.chunk(), |chunk| self.held.speculated_since(chunk));
             let (more, whole) = candidates::combine(&parts, &memory, decoder);
@@ -102,7 +104,8 @@ impl<'a> Execution<'a> {
         if self.profile.buffers.speculation { held.min(self.held.speculated_since(chunk)) } else { held }
     }
 
-    /// `end` bytes from the instruction's first on, cut where chunks meet: where each piece is, its length, and from when on it may stem.
+    /// `end` bytes from the instruction's first on, cut where chunks meet: where each piece is, its length, and from
+    /// when on it may stem.
     fn pieces(&self, end: u64) -> impl Iterator<Item = (Linear, u64, Seq)> {
         let chunk = self.chunk();
         let mut at = 0;
@@ -115,8 +118,8 @@ impl<'a> Execution<'a> {
         })
     }
 
-    /// Has no byte of memory's instruction changed or moved since the vCPU may have brought it in? Then it is the only candidate: whatever follows it, what begins
-    /// with its bytes is the same instruction.
+    /// Has no byte of memory's instruction changed or moved since the vCPU may have brought it in? Then it is the only
+    /// candidate: whatever follows it, what begins with its bytes is the same instruction.
     fn is_quiet(&self) -> bool {
         self.pieces(self.len.into()).all(|(first, count, since)| {
             let phys = self.mapping.translate(first);

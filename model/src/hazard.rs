@@ -23,7 +23,8 @@ pub enum Kind {
     Smc,
     /// Somebody else's store, or one that nobody was seen to make, with no serializing event since.
     Unserialized,
-    /// Not the guest's fault: the emulator ran what memory has not held for a while. The model never says this; a plugin does.
+    /// Not the guest's fault: the emulator ran what memory has not held for a while. The model never says this; a
+    /// plugin does.
     Emulator,
     /// Never brought in during this epoch, but it could have been.
     Speculative,
@@ -111,9 +112,11 @@ pub struct Hazard {
     pub memory: Vec<u8>,
     /// What may be executed instead, exempt candidates included; memory's own instruction is not in this list.
     pub candidates: Vec<Candidate>,
-    /// The stores that separate the candidates that are not exempt from memory, oldest first. Empty if a page was remapped instead.
+    /// The stores that separate the candidates that are not exempt from memory, oldest first. Empty if a page was
+    /// remapped instead.
     pub writes: Vec<Write>,
-    /// The last time that a page of the instruction moved in this vCPU's address space while a buffer may have held bytes of it.
+    /// The last time that a page of the instruction moved in this vCPU's address space while a buffer may have held
+    /// bytes of it.
     pub remapped: Option<Seq>,
     /// What began the epoch; `None` before the first serializing event.
     pub last_sync: Option<LastSync>,

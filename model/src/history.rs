@@ -1,13 +1,17 @@
-//! The store side of a fast detector: what it keeps behind a lock, and asks only when a vCPU executes code that changed.
+//! The store side of a fast detector: what it keeps behind a lock, and asks only when a vCPU executes code that
+//! changed.
 //!
-//! [`crate::model::Model`] follows every execution. A detector that is to be fast knows only, for each run of instructions and each vCPU, *whether and since when*
-//! the vCPU executed the run in its current epoch. That is enough: with unbounded buffers a chunk is held since the first execution of any run that touches it. A
-//! [`History`] takes that list ([`Ran`]) where the model has its buffers, and judges with the model's own code ([`crate::execution`]).
+//! [`crate::model::Model`] follows every execution. A detector that is to be fast knows only, for each run of
+//! instructions and each vCPU, *whether and since when* the vCPU executed the run in its current epoch. That is enough:
+//! with unbounded buffers a chunk is held since the first execution of any run that touches it. A [`History`] takes
+//! that list ([`Ran`]) where the model has its buffers, and judges with the model's own code ([`crate::execution`]).
 //!
 //! Where it cannot be as good as the model:
-//! 1. It serves unbounded buffers without look-ahead only ([`History::serves`]). Recordings of the others can be replayed in the model.
-//! 2. A page's past mappings are those of the runs that the vCPU executed in its epoch, no longer than that. What a page was in between is
-//!    missed, and so is an older instruction that was longer and reached into a page that is not known ([`Place::second`]).
+//! 1. It serves unbounded buffers without look-ahead only ([`History::serves`]). Recordings of the others can be
+//!    replayed in the model.
+//! 2. A page's past mappings are those of the runs that the vCPU executed in its epoch, no longer than that. What a
+//!    page was in between is missed, and so is an older instruction that was longer and reached into a page that is not
+//!    known ([`Place::second`]).
 //! 3. With speculation it takes every page to have been mapped for the whole epoch.
 //! 4. A taken branch after an own store is inferred by whoever calls [`History::branch`].
 
@@ -65,7 +69,8 @@ impl Place {
         }
     }
 
-    /// Where `len` bytes from `start` on are in memory: an address and a number of bytes for each page, as far as that is known.
+    /// Where `len` bytes from `start` on are in memory: an address and a number of bytes for each page, as far as that
+    /// is known.
     pub fn ranges(&self, start: Linear, len: u64) -> impl Iterator<Item = (Phys, u64)> + use<> {
         let from = start.0.wrapping_sub(self.page.0);
         let pages = [(0, Some(self.first)), (PAGE, self.second)];
@@ -164,9 +169,10 @@ impl History {
         u64::from(self.profile.buffers.chunk)
     }
 
-    /// What the past of these bytes matters to: who executed nothing in there in his epoch can hold nothing of them from before this moment, and nothing that he executes later
-    /// asks what they were. That is the chunks of every instruction that may have one of them in its window. `None` if it reaches beyond the page:
-    /// in linear memory another one may lie there.
+    /// What the past of these bytes matters to: who executed nothing in there in his epoch can hold nothing of them
+    /// from before this moment, and nothing that he executes later asks what they were. That is the chunks of every
+    /// instruction that may have one of them in its window. `None` if it reaches beyond the page: in linear memory
+    /// another one may lie there.
     #[must_use]
     pub fn neighbourhood(&self, phys: Phys, len: u64) -> Option<(Phys, u64)> {
         let (window, chunk) = (self.window(), self.chunk().min(PAGE));
@@ -176,9 +182,10 @@ impl History {
         (first >= page && end <= page.0 + PAGE).then_some((first, end - first.0))
     }
 
-    /// Forgets what the cell that holds this byte was, as far as nobody can hold it: `held` answers since when anybody has executed anything at such an address in an epoch that
-    /// has not ended, and whether anything was ever executed there; `horizon` is when the oldest epoch began. The latest few changes stay: a store may be told of while somebody who executes what was
-    /// there before is just about to say so.
+    /// Forgets what the cell that holds this byte was, as far as nobody can hold it: `held` answers since when anybody
+    /// has executed anything at such an address in an epoch that has not ended, and whether anything was ever executed
+    /// there; `horizon` is when the oldest epoch began. The latest few changes stay: a store may be told of while
+    /// somebody who executes what was there before is just about to say so.
     pub fn forget_unheld(&mut self, phys: Phys, horizon: Seq, latest: usize, held: impl FnOnce(Phys, u64) -> Holding) {
         let cell = Phys(phys.0 - phys.0 % CELL as u64);
         let speculation = self.profile.buffers.speculation;
@@ -241,11 +248,13 @@ impl History {
         }
     }
 
-    /// Judges every instruction of a run. What is not in the answer is silent, with no exemption needed and everything looked at.
+    /// Judges every instruction of a run. What is not in the answer is silent, with no exemption needed and everything
+    /// looked at.
     pub fn judge(&mut self, question: &Question<'_>) -> Vec<Judged> {
         let mut judged = Vec::new();
         self.each(question, |execution| {
-            // An error means that a byte of it is not known: it lies in a page that could not be placed. That is not judged, and the caller knows which pages those are.
+            // An error means that a byte of it is not known: it lies in a page that could not be placed. That is not
+            // judged, and the caller knows which pages those are.
             let Ok(verdict) = execution.verdict() else { return };
             if verdict.hazard.is_some() || verdict.exempt > 0 || !verdict.complete {
                 judged.push(Judged { linear: execution.linear, verdict });
@@ -302,9 +311,12 @@ impl History {
         held
     }
 
-    /// A moment at which memory held the run: its `since`, if it did then. A vCPU takes its moment, and then finds in memory what it runs. If memory held something else at that moment, a store has put it there
-    /// since, which was told of later: the first such one. (Bytes A become B, and A again. The vCPU comes while B has its place in the order, but is not noted yet, and the second A has none. It has
-    /// found A, so it came after both, and holds nothing of B.) If there is none, the moment was taken after memory was looked at, as it is where a page moved: then it is the last one before.
+    /// A moment at which memory held the run: its `since`, if it did then. A vCPU takes its moment, and then finds in
+    /// memory what it runs. If memory held something else at that moment, a store has put it there since, which was
+    /// told of later: the first such one. (Bytes A become B, and A again. The vCPU comes while B has its place in the
+    /// order, but is not noted yet, and the second A has none. It has found A, so it came after both, and holds nothing
+    /// of B.) If there is none, the moment was taken after memory was looked at, as it is where a page moved: then it
+    /// is the last one before.
     fn stood(&self, ran: &Ran<'_>) -> Option<Seq> {
         let bytes = || (0..).zip(ran.run.bytes()).filter_map(|(i, byte)| Some((ran.place.phys(ran.run.linear().offset(i))?, *byte)));
         let differs = |at: Seq| bytes().any(|(phys, byte)| self.memory.byte(phys, at).is_some_and(|known| known != byte));
@@ -328,7 +340,8 @@ impl History {
     }
 }
 
-/// The vCPU's translations, as far as the question tells: where a page was when something was executed in it, and nowhere in between.
+/// The vCPU's translations, as far as the question tells: where a page was when something was executed in it, and
+/// nowhere in between.
 fn mapping(question: &Question<'_>) -> Mapping {
     let mut mapping = Mapping::sketchy();
     let now: BTreeMap<Linear, Phys> = question.place.pages().collect();

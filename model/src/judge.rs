@@ -1,4 +1,5 @@
-//! The judgement on candidates: what separates each from memory, whether an exemption covers it, and what kind of hazard is left.
+//! The judgement on candidates: what separates each from memory, whether an exemption covers it, and what kind of
+//! hazard is left.
 
 use crate::addr::{Linear, Seq, Vcpu};
 use crate::candidates::{Candidate, Found};
@@ -62,7 +63,8 @@ impl Judge<'_> {
     fn covers(&self, exemption: Exemption, found: &Found, separating: &[(Linear, Vec<Seq>)], all: &BTreeSet<Seq>) -> bool {
         match exemption {
             Exemption::Breakpoint(_) => exemption.covers_breakpoint(self.memory, &found.bytes),
-            // One store, seen to be made by a CPU (whoever was not seen may have made several), to every byte that differs.
+            // One store, seen to be made by a CPU (whoever was not seen may have made several), to every byte that
+            // differs.
             Exemption::AlignedStore(block) => {
                 let only = all.iter().next().filter(|_| all.len() == 1 && separating.iter().all(|(_, stores)| stores.len() == 1));
                 only.and_then(|seq| self.view.memory.record(*seq))

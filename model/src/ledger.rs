@@ -1,8 +1,10 @@
 //! The reliance ledger: which serializing events made it safe to execute code that had changed.
 //!
-//! A vCPU that executed a site, and executes it again after it changed, is safe because something emptied its buffers in between. Everything that did so since it
-//! last executed the site counts: without *all* of these events the old instruction might still be held. So a row whose set has one member hangs on that event
-//! alone, and a profile without it reports a hazard there, unless an exemption covers the difference (a step of an INT3 patch that is still running).
+//! A vCPU that executed a site, and executes it again after it changed, is safe because something emptied its buffers
+//! in between. Everything that did so since it last executed the site counts: without *all* of these events the old
+//! instruction might still be held. So a row whose set has one member hangs on that event alone, and a profile without
+//! it reports a hazard there, unless an exemption covers the difference (a step of an INT3 patch that is still
+//! running).
 
 use crate::addr::{Linear, Phys};
 use crate::sync_event::SyncEventSet;
@@ -22,7 +24,8 @@ pub struct Reliance {
     pub writer: Option<Linear>,
     /// The first serializing event after the change (or, if there was none, the last one before it).
     pub by: SyncAt,
-    /// All events that emptied the vCPU's buffers since it last executed the site: a bit for each row of the architecture's table.
+    /// All events that emptied the vCPU's buffers since it last executed the site: a bit for each row of the
+    /// architecture's table.
     pub events: SyncEventSet,
 }
 

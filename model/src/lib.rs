@@ -1,37 +1,45 @@
 //! What a CPU may still execute after its code changed.
 //!
-//! The model keeps versioned code memory ([`memory`]) and, for each vCPU, a [`prefetch_buffer`] and a [`trace_buffer`] that hold old instructions until a
-//! serializing event empties them. It is told events ([`event::Event`]) and answers with hazards ([`hazard::Hazard`]). No QEMU, no I/O, no clock, no
-//! unsafe: the same events give the same answers.
+//! The model keeps versioned code memory ([`memory`]) and, for each vCPU, a [`prefetch_buffer`] and a [`trace_buffer`]
+//! that hold old instructions until a serializing event empties them. It is told events ([`event::Event`]) and answers
+//! with hazards ([`hazard::Hazard`]). No QEMU, no I/O, no clock, no unsafe: the same events give the same answers.
 //!
 //! # Which way it errs
-//! With unbounded buffers (the default) it **over-reports**, on purpose: what it calls a candidate is what the manuals do not forbid, not what some CPU is
-//! known to do. Everything that a vCPU executed in this epoch may still be held, every chunk of it from its own moment.
-//! It **under-reports** where it would have to guess: bytes that it was never told, stores that it was not shown, fetches that nothing shows (unless
-//! `speculation` is on), and buffers that a profile bounds. A bound can only take candidates away. Where the search for candidates hits its own bound,
-//! the verdict says that it is incomplete.
+//! With unbounded buffers (the default) it **over-reports**, on purpose: what it calls a candidate is what the manuals
+//! do not forbid, not what some CPU is known to do. Everything that a vCPU executed in this epoch may still be held,
+//! every chunk of it from its own moment. It **under-reports** where it would have to guess: bytes that it was never
+//! told, stores that it was not shown, fetches that nothing shows (unless `speculation` is on), and buffers that a
+//! profile bounds. A bound can only take candidates away. Where the search for candidates hits its own bound, the
+//! verdict says that it is incomplete.
 //!
 //! # Deviations from the manuals, by number
-//! 1. *Stores are single-copy atomic.* A store that is not is given as several, lowest address first, and the model sees the states between them as
-//!    states of memory. Hardware may show them in another order. (An instruction that is whole in such a state between two parts is not `torn`.)
-//! 2. *The trace buffer is as coarse as the fetch chunk* ([`trace_buffer`]): an old run answers for every address in its chunks. Over-reports.
-//! 3. *An instruction is fetched at one moment.* A store cannot come between the fetches of its two chunks. So with `snoop` nothing is ever torn, and nothing is
-//!    a hazard at all; the specification would allow torn ones.
-//! 4. *An own store is found by chunk*: at the next taken branch everything older than the store is gone from the chunks that it touched, other CPUs'
-//!    stores included. Hardware drops at least a cache line. Neither more nor less than the chunk is promised.
-//! 5. *A value is a version.* Versions of a byte with equal values are one: a store that changes nothing separates nothing, and a candidate is taken to be
-//!    the latest version that has its value, the one with the fewest stores to blame. In the same way a candidate is `whole` if its bytes stood in memory
-//!    together since the vCPU brought the first of its chunks in, even if it got them apart. Under-reports, in kind only.
-//! 6. *The breakpoint exemption does not ask which instruction the breakpoint stands for* ([`exemption`]): a whole instruction from two patches ago is
-//!    covered as well, until the commit. Under-reports.
-//! 7. *A remapped page keeps what was brought in from its old place*, until the vCPU serializes. The model has no TLB; the events that flush it serialize
-//!    on x86. A hazard that only a remapping explains is `unserialized` and has no writer.
-//! 8. *Bytes that nobody was seen to write* ([`event::Store`] without a writer) are never exempt as one aligned store: there may have been several.
+//! 1. *Stores are single-copy atomic.* A store that is not is given as several, lowest address first, and the model
+//!    sees the states between them as states of memory. Hardware may show them in another order. (An instruction that
+//!    is whole in such a state between two parts is not `torn`.)
+//! 2. *The trace buffer is as coarse as the fetch chunk* ([`trace_buffer`]): an old run answers for every address in
+//!    its chunks. Over-reports.
+//! 3. *An instruction is fetched at one moment.* A store cannot come between the fetches of its two chunks. So with
+//!    `snoop` nothing is ever torn, and nothing is a hazard at all; the specification would allow torn ones.
+//! 4. *An own store is found by chunk*: at the next taken branch everything older than the store is gone from the
+//!    chunks that it touched, other CPUs' stores included. Hardware drops at least a cache line. Neither more nor less
+//!    than the chunk is promised.
+//! 5. *A value is a version.* Versions of a byte with equal values are one: a store that changes nothing separates
+//!    nothing, and a candidate is taken to be the latest version that has its value, the one with the fewest stores to
+//!    blame. In the same way a candidate is `whole` if its bytes stood in memory together since the vCPU brought the
+//!    first of its chunks in, even if it got them apart. Under-reports, in kind only.
+//! 6. *The breakpoint exemption does not ask which instruction the breakpoint stands for* ([`exemption`]): a whole
+//!    instruction from two patches ago is covered as well, until the commit. Under-reports.
+//! 7. *A remapped page keeps what was brought in from its old place*, until the vCPU serializes. The model has no TLB;
+//!    the events that flush it serialize on x86. A hazard that only a remapping explains is `unserialized` and has no
+//!    writer.
+//! 8. *Bytes that nobody was seen to write* ([`event::Store`] without a writer) are never exempt as one aligned store:
+//!    there may have been several.
 //!
 //! # Reading order
-//! [`event`] (what goes in), [`model`] (what it does), [`candidates`] (the heart), [`hazard`] (what comes out), [`profile`] and [`x86`] (the data).
-//! A recording is a list of [`event::Event`]s; writing and reading one is the business of the crates that do I/O, and [`model::Model::apply`] is all that a
-//! replay needs. With the feature `proptest`, `strategies` makes random histories and `naive` judges them by brute force, for tests of other crates.
+//! [`event`] (what goes in), [`model`] (what it does), [`candidates`] (the heart), [`hazard`] (what comes out),
+//! [`profile`] and [`x86`] (the data). A recording is a list of [`event::Event`]s; writing and reading one is the
+//! business of the crates that do I/O, and [`model::Model::apply`] is all that a replay needs. With the feature
+//! `proptest`, `strategies` makes random histories and `naive` judges them by brute force, for tests of other crates.
 #![forbid(unsafe_code)]
 
 pub mod addr;

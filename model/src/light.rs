@@ -1,15 +1,17 @@
 //! The light detector: what a vCPU executes now, compared with what it executed earlier in the same epoch.
 //!
-//! It knows executed bytes and serializing events, and nothing of stores. A vCPU that executes other bytes at a linear address than it executed
-//! there earlier in the same epoch executes changed code with no serializing event in between; that is a hazard of the plain model, too
-//! (the older bytes are still a candidate), unless the change was the vCPU's own store and a taken branch came after it.
+//! It knows executed bytes and serializing events, and nothing of stores. A vCPU that executes other bytes at a linear
+//! address than it executed there earlier in the same epoch executes changed code with no serializing event in between;
+//! that is a hazard of the plain model, too (the older bytes are still a candidate), unless the change was the vCPU's
+//! own store and a taken branch came after it.
 //!
 //! # Which way it errs
-//! 1. It misses whatever needs the store side: bytes that were brought in but not executed (look-ahead, the rest of a chunk), torn mixes of
-//!    versions that this vCPU never executed, the end of an exemption at a commit.
-//! 2. It over-reports one legal thing: a vCPU that stores to its own code through the address that it executes from and then takes a branch. Only
-//!    the store side can tell that from another CPU's store.
-//! 3. [`Exemption::AlignedStore`] is granted if all differing bytes lie in one aligned block; how many stores made the difference is not known (misses).
+//! 1. It misses whatever needs the store side: bytes that were brought in but not executed (look-ahead, the rest of a
+//!    chunk), torn mixes of versions that this vCPU never executed, the end of an exemption at a commit.
+//! 2. It over-reports one legal thing: a vCPU that stores to its own code through the address that it executes from and
+//!    then takes a branch. Only the store side can tell that from another CPU's store.
+//! 3. [`Exemption::AlignedStore`] is granted if all differing bytes lie in one aligned block; how many stores made the
+//!    difference is not known (misses).
 
 use crate::addr::Linear;
 use crate::exemption::Exemption;
@@ -113,8 +115,9 @@ pub struct Conflict {
     pub linear: Linear,
     /// The bytes that are in memory and about to be executed.
     pub memory: Vec<u8>,
-    /// The bytes that were executed from the same address on earlier in this epoch: at least as many as `memory` has (those that were not
-    /// executed earlier are as in memory), and what was executed right after them, up to [`WINDOW`] in all. Only those that no exemption covers.
+    /// The bytes that were executed from the same address on earlier in this epoch: at least as many as `memory` has
+    /// (those that were not executed earlier are as in memory), and what was executed right after them, up to
+    /// [`WINDOW`] in all. Only those that no exemption covers.
     pub older: Vec<Vec<u8>>,
 }
 
@@ -127,7 +130,8 @@ pub struct Findings {
     pub exempt: u64,
 }
 
-/// A vCPU executes `run`; `earlier` are the runs that it executed before in this epoch (those that [contradict](CodeRun::contradicts) it are enough).
+/// A vCPU executes `run`; `earlier` are the runs that it executed before in this epoch (those that
+/// [contradict](CodeRun::contradicts) it are enough).
 pub fn judge<'a>(run: &CodeRun, earlier: impl Iterator<Item = &'a CodeRun> + Clone, exemptions: &[Exemption]) -> Findings {
     let mut findings = Findings::default();
     for (linear, memory) in run.instructions() {
@@ -190,8 +194,9 @@ pub struct Candidate {
     pub origin: Origin,
 }
 
-/// What the vCPU may execute at a conflict, if one fetch brings in `chunk` bytes (a power of two, at least 4): memory first, then what was executed earlier, then the
-/// mixes. That a mix may also have stood in memory, byte by byte, cannot be told without the stores.
+/// What the vCPU may execute at a conflict, if one fetch brings in `chunk` bytes (a power of two, at least 4): memory
+/// first, then what was executed earlier, then the mixes. That a mix may also have stood in memory, byte by byte,
+/// cannot be told without the stores.
 #[must_use]
 pub fn candidates(conflict: &Conflict, chunk: u32) -> Vec<Candidate> {
     let mut found = vec![Candidate { bytes: conflict.memory.clone(), origin: Origin::Memory }];

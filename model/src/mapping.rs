@@ -1,7 +1,8 @@
 //! What each linear page of one vCPU was mapped to, and when.
 //!
-//! Code mapped where nothing was mapped before cannot be stale, since there was nothing to bring in: an unmapped page contributes no
-//! candidate. (It takes a CR3 write to get into an address space, and that serializes; this covers the pages that come later.)
+//! Code mapped where nothing was mapped before cannot be stale, since there was nothing to bring in: an unmapped page
+//! contributes no candidate. (It takes a CR3 write to get into an address space, and that serializes; this covers the
+//! pages that come later.)
 
 use crate::addr::{Linear, Phys, Seq};
 use crate::memory::PAGE;
@@ -28,7 +29,8 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// An empty mapping in which a page that was unmapped for a time was somewhere unknown: that time contributes nothing, not even that there was nothing.
+    /// An empty mapping in which a page that was unmapped for a time was somewhere unknown: that time contributes
+    /// nothing, not even that there was nothing.
     #[must_use]
     pub fn sketchy() -> Self {
         Self { sketchy: true, ..Self::default() }

@@ -1,12 +1,12 @@
 //! Versioned code memory, by physical address.
 //!
-//! Every byte has a list of versions: the values that it had, each with the [`Seq`] of the [`Store`] that made it. A store that writes the value
-//! that is there already makes no version, because nobody can tell the difference. Before its first version a byte is *unknown*, and the
-//! unknown is never a candidate: the model does not guess. Contents that are merely seen for the first time ([`Memory::contents`]) have no store
-//! and are taken to have always been there.
+//! Every byte has a list of versions: the values that it had, each with the [`Seq`] of the [`Store`] that made it. A
+//! store that writes the value that is there already makes no version, because nobody can tell the difference. Before
+//! its first version a byte is *unknown*, and the unknown is never a candidate: the model does not guess. Contents that
+//! are merely seen for the first time ([`Memory::contents`]) have no store and are taken to have always been there.
 //!
-//! Pages hold the present. Versions are undo logs of small cells, made at a cell's first store: code that never changes costs its bytes, and looking
-//! back costs as much as the cell changed since then.
+//! Pages hold the present. Versions are undo logs of small cells, made at a cell's first store: code that never changes
+//! costs its bytes, and looking back costs as much as the cell changed since then.
 
 use crate::addr::{Linear, Phys, Seq, Vcpu};
 use crate::event::Store;
@@ -15,7 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The size of the smallest page of every supported architecture, in bytes. A store and a mapping never cross it.
 pub const PAGE: u64 = 4096;
 
-/// Bytes that share one undo log. A power of two. Small, so that a busy neighbour does not lengthen the log of a quiet instruction.
+/// Bytes that share one undo log. A power of two. Small, so that a busy neighbour does not lengthen the log of a quiet
+/// instruction.
 pub const CELL: usize = 16;
 
 /// A store as the memory remembers it.
@@ -71,7 +72,8 @@ fn split(phys: Phys) -> (u64, usize) {
 }
 
 impl Memory {
-    /// Contents that are seen for the first time. Bytes that are known already stay what they are. Bytes beyond the page's end are ignored.
+    /// Contents that are seen for the first time. Bytes that are known already stay what they are. Bytes beyond the
+    /// page's end are ignored.
     pub fn contents(&mut self, phys: Phys, bytes: &[u8]) {
         let (number, start) = split(phys);
         let page = self.pages.entry(number).or_default();
@@ -82,7 +84,8 @@ impl Memory {
         }
     }
 
-    /// Applies a store at its place in the order. `seq` must be later than every earlier one. Bytes beyond the page's end are ignored.
+    /// Applies a store at its place in the order. `seq` must be later than every earlier one. Bytes beyond the page's
+    /// end are ignored.
     pub fn store(&mut self, seq: Seq, store: Store) {
         let (number, start) = split(store.phys);
         let page = self.pages.entry(number).or_default();
@@ -97,7 +100,8 @@ impl Memory {
         self.records.insert(seq, Record { store, committed: false });
     }
 
-    /// The writer of a store that nobody was seen to make has turned out. `false` if the store is not remembered, or its writer was known.
+    /// The writer of a store that nobody was seen to make has turned out. `false` if the store is not remembered, or
+    /// its writer was known.
     pub fn attribute(&mut self, seq: Seq, vcpu: Vcpu, pc: Option<Linear>, linear: Option<Linear>) -> bool {
         let Some(record) = self.records.get_mut(&seq).filter(|record| record.store.vcpu.is_none()) else { return false };
         record.store = Store { vcpu: Some(vcpu), pc, linear, ..record.store.clone() };
@@ -200,7 +204,8 @@ impl Memory {
         self.records.get(&seq)
     }
 
-    /// Can `seq` be committed? A forgotten store can: committing it changes nothing, since nobody can hold what was before it.
+    /// Can `seq` be committed? A forgotten store can: committing it changes nothing, since nobody can hold what was
+    /// before it.
     #[must_use]
     pub fn is_store(&self, seq: Seq) -> bool {
         self.records.contains_key(&seq) || seq <= self.horizon
@@ -226,15 +231,17 @@ impl Memory {
         self.horizon = self.horizon.max(horizon);
     }
 
-    /// Forgets what the cell that holds this byte was before event `horizon`: for a cell that changes often, and of which nobody can hold anything older. Who made
-    /// the versions is forgotten at the next [`Memory::forget_unneeded`]. What was forgotten and is asked for all the same shows in [`Memory::forgot_after`].
+    /// Forgets what the cell that holds this byte was before event `horizon`: for a cell that changes often, and of
+    /// which nobody can hold anything older. Who made the versions is forgotten at the next
+    /// [`Memory::forget_unneeded`]. What was forgotten and is asked for all the same shows in [`Memory::forgot_after`].
     pub fn forget_cell_before(&mut self, phys: Phys, horizon: Seq) {
         if let Some(log) = self.log_mut(phys) {
             log.forget_before(horizon);
         }
     }
 
-    /// Forgets all but the latest `keep` changes of the cell that holds this byte, and who made the versions that are there now.
+    /// Forgets all but the latest `keep` changes of the cell that holds this byte, and who made the versions that are
+    /// there now.
     pub fn keep_latest(&mut self, phys: Phys, keep: usize) {
         if let Some(log) = self.log_mut(phys) {
             let horizon = log.changes.len().checked_sub(keep + 1).map(|last| log.changes[last].seq);

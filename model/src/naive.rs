@@ -1,8 +1,9 @@
 //! The model by brute force, as an oracle for the model and for everything faster. Only with the feature `proptest`.
 //!
-//! It shares types with the model and nothing else. It keeps a snapshot of the whole guest after every event. A buffer's entry is the *set of moments* that its bytes
-//! may stem from, one more with every event; there are no version lists, no ranges of time, no short cuts. Whatever is asked is answered by
-//! looking at all snapshots. It costs as much as it sounds.
+//! It shares types with the model and nothing else. It keeps a snapshot of the whole guest after every event. A
+//! buffer's entry is the *set of moments* that its bytes may stem from, one more with every event; there are no version
+//! lists, no ranges of time, no short cuts. Whatever is asked is answered by looking at all snapshots. It costs as much
+//! as it sounds.
 
 use crate::addr::{Linear, Phys, Seq, Vcpu};
 use crate::candidates::Candidate;

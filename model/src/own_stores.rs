@@ -1,5 +1,5 @@
-//! What a vCPU's own stores do to what it holds: a store through the linear address that it executes from becomes visible at its next taken branch
-//! (SDM vol. 3, "Handling Self- and Cross-Modifying Code", option 1).
+//! What a vCPU's own stores do to what it holds: a store through the linear address that it executes from becomes
+//! visible at its next taken branch (SDM vol. 3, "Handling Self- and Cross-Modifying Code", option 1).
 
 use crate::addr::{Linear, Seq};
 use std::collections::BTreeMap;

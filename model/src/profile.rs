@@ -9,7 +9,8 @@ use thiserror::Error;
 
 /// The sizes of a vCPU's buffers and the rules of filling them.
 ///
-/// The manuals give no bounds, so unbounded (`None`) is the default and the sound choice: a bound can only make the model miss.
+/// The manuals give no bounds, so unbounded (`None`) is the default and the sound choice: a bound can only make the
+/// model miss.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Buffers {
     /// The aligned block that one instruction fetch brings in, in bytes: a power of two.
@@ -22,7 +23,8 @@ pub struct Buffers {
     pub trace: Option<u32>,
     /// May a vCPU have brought in any mapped byte at any time?
     pub speculation: bool,
-    /// Does a CPU's own store to the linear address it executes from become visible at its next taken branch (the SDM's "option 1")?
+    /// Does a CPU's own store to the linear address it executes from become visible at its next taken branch (the SDM's
+    /// "option 1")?
     pub own_store_at_branch: bool,
 }
 
@@ -65,7 +67,8 @@ pub struct Profile {
     pub buffers: Buffers,
     /// Does every store empty the matching buffer entries of every vCPU at once?
     pub snoop: bool,
-    /// Events of `serializing` that count at one place only. That is for whoever knows places by name: the model does not look at it.
+    /// Events of `serializing` that count at one place only. That is for whoever knows places by name: the model does
+    /// not look at it.
     pub only_at: &'static [OnlyAt],
     /// Which code is judged, likewise.
     pub text: Text,
@@ -120,7 +123,8 @@ impl Profile {
         self.serializing.contains(event)
     }
 
-    /// Is it a matter of the event alone what serializes, and is all code judged? Only then the model itself can be asked.
+    /// Is it a matter of the event alone what serializes, and is all code judged? Only then the model itself can be
+    /// asked.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         self.only_at.is_empty() && self.text == Text::All

@@ -1,7 +1,8 @@
 //! Which rule of the manuals each kind of hazard breaks.
 //!
-//! The rule is the same everywhere; the manual that states it is one per architecture. Sections are named by title, because their numbers move
-//! between editions (one of these was 7.1.3, 8.1.3, 9.1.3, 10.1.3 and 11.1.3 of the same manual).
+//! The rule is the same everywhere; the manual that states it is one per architecture. Sections are named by title,
+//! because their numbers move between editions (one of these was 7.1.3, 8.1.3, 9.1.3, 10.1.3 and 11.1.3 of the same
+//! manual).
 
 use crate::hazard::Kind;
 use crate::sync_event::Sure;

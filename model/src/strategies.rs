@@ -1,8 +1,9 @@
 //! Random code-patching histories, and the toy machine that they run on. Only with the feature `proptest`.
 //!
-//! The machine is small on purpose, so that histories collide: code lies at the end of a page and at the beginning of the next, in a few chunks; there are
-//! few byte values, two linear views of the same memory, three physical pages. An [`Op`] is what is drawn; a [`Guest`] follows mapping and memory and
-//! makes the [`Event`]s of it, as an emulator would.
+//! The machine is small on purpose, so that histories collide: code lies at the end of a page and at the beginning of
+//! the next, in a few chunks; there are few byte values, two linear views of the same memory, three physical pages. An
+//! [`Op`] is what is drawn; a [`Guest`] follows mapping and memory and makes the [`Event`]s of it, as an emulator
+//! would.
 
 use crate::addr::{Linear, Phys, Seq, Vcpu};
 use crate::decode::Decode;
@@ -48,7 +49,8 @@ pub const VCPUS: u16 = 3;
 /// Bytes of code at the end of a page, and at the beginning of the next.
 pub const HALF: u64 = 8;
 
-/// Bytes of code in the middle of the first page, and where they begin: around a chunk's beginning, far from other pages.
+/// Bytes of code in the middle of the first page, and where they begin: around a chunk's beginning, far from other
+/// pages.
 pub const MIDDLE: u64 = 24;
 const MIDDLE_START: u64 = PAGE / 2 - MIDDLE / 2;
 
@@ -94,7 +96,8 @@ pub struct Guest {
     last: Seq,
 }
 
-/// The linear address of a byte of the code: the last bytes of a view's first page, the first of its second, then those in the middle of the first.
+/// The linear address of a byte of the code: the last bytes of a view's first page, the first of its second, then those
+/// in the middle of the first.
 #[must_use]
 pub fn code(view: u8, byte: u8) -> Linear {
     let byte = u64::from(byte) % (2 * HALF + MIDDLE);

@@ -1,7 +1,8 @@
 //! Serializing events, and the events that are commonly mistaken for them, as rows of a table.
 //!
-//! The table of an architecture is data ([`crate::architecture::Architecture::events`]); a row says what each vendor's manual says of the event, where,
-//! and how sure we are of it. Which rows empty a vCPU's buffers is the choice of a [`crate::profile::Profile`], never of this table.
+//! The table of an architecture is data ([`crate::architecture::Architecture::events`]); a row says what each vendor's
+//! manual says of the event, where, and how sure we are of it. Which rows empty a vCPU's buffers is the choice of a
+//! [`crate::profile::Profile`], never of this table.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

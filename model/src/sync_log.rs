@@ -5,7 +5,8 @@ use crate::sync_event::{SyncEventId, SyncEventSet};
 use crate::sync_origin::SyncOrigin;
 use std::collections::VecDeque;
 
-/// How many events are kept with their places. The *set* of events since a moment is exact however many there were; the place of the first one of very many is not.
+/// How many events are kept with their places. The *set* of events since a moment is exact however many there were; the
+/// place of the first one of very many is not.
 const KEPT: usize = 256;
 
 /// A serializing event and where it happened.

@@ -1,12 +1,12 @@
 //! The trace buffer: decoded instructions of one vCPU, kept as runs, found by linear address.
 //!
-//! A run is what was executed from a branch target on, instruction after instruction, until the next taken branch. Runs survive branches; that is
-//! their point. The buffer holds at most so many runs and drops the one that was begun first. Coming back to a run's first instruction walks the
-//! run that is there; it does not begin another.
+//! A run is what was executed from a branch target on, instruction after instruction, until the next taken branch. Runs
+//! survive branches; that is their point. The buffer holds at most so many runs and drops the one that was begun first.
+//! Coming back to a run's first instruction walks the run that is there; it does not begin another.
 //!
-//! Deviation 2 (see the crate's first page): hardware keeps whole decoded instructions and knows where each begins. This buffer keeps the *chunks* that the
-//! run's instructions touch, so an old run also answers for an address in the middle of it, and for the neighbours of its instructions within a chunk.
-//! That can only add candidates.
+//! Deviation 2 (see the crate's first page): hardware keeps whole decoded instructions and knows where each begins.
+//! This buffer keeps the *chunks* that the run's instructions touch, so an old run also answers for an address in the
+//! middle of it, and for the neighbours of its instructions within a chunk. That can only add candidates.
 
 use crate::addr::{Linear, Seq};
 use std::collections::{BTreeMap, VecDeque};
@@ -41,7 +41,8 @@ impl TraceBuffer {
         self.since.get(&chunk).copied()
     }
 
-    /// An instruction was executed; `chunks` are those that it touches, with the moments from which on their bytes may stem.
+    /// An instruction was executed; `chunks` are those that it touches, with the moments from which on their bytes may
+    /// stem.
     pub fn execute(&mut self, linear: Linear, len: u8, chunks: &[(Linear, Seq)]) {
         let start = match self.current {
             Some((start, next)) if next == linear => start,

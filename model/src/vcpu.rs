@@ -76,7 +76,8 @@ impl VcpuState {
     /// It executed an instruction: both buffers bring in what it touches, the prefetch buffer reads ahead.
     pub fn execute(&mut self, linear: Linear, len: u8, now: Seq) {
         let touched = self.chunks(linear, u64::from(len));
-        // What was held was perhaps what was executed, so a new run is as old as that. The prefetch buffer reads from memory instead.
+        // What was held was perhaps what was executed, so a new run is as old as that. The prefetch buffer reads from
+        // memory instead.
         let held: Vec<_> = touched.iter().map(|chunk| (*chunk, self.held_since(*chunk).unwrap_or(now))).collect();
         self.trace.execute(linear, len, &held);
         for chunk in self.chunks(linear, u64::from(len) + u64::from(self.parameters.lookahead)) {

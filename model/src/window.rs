@@ -1,4 +1,5 @@
-//! The fetch window: the bytes from an executed address on that could be part of the instruction, cut where chunks meet, each part with its past.
+//! The fetch window: the bytes from an executed address on that could be part of the instruction, cut where chunks
+//! meet, each part with its past.
 
 use crate::addr::{Linear, Phys, Seq};
 use crate::mapping::Mapping;
@@ -75,7 +76,8 @@ impl View<'_> {
         parts
     }
 
-    /// What `len` bytes at `linear`, all in one page, were from `since` on; oldest first, without gaps but for those of the mapping.
+    /// What `len` bytes at `linear`, all in one page, were from `since` on; oldest first, without gaps but for those of
+    /// the mapping.
     #[must_use]
     pub fn stretches(&self, linear: Linear, len: usize, since: Seq) -> Vec<Stretch> {
         let page = linear.align_down(PAGE);

@@ -144,7 +144,8 @@ fn epochs_that_have_not_begun_hold_nothing_back() {
 /// Where a page's last bytes, and what follows them in linear memory, are.
 const PLACE: Place = Place { page: Linear(0x7000), first: Phys(0x2000), second: Some(Phys(0x5000)) };
 
-/// A history with known memory, and changes of two segments: three bytes at the end of a page, and one that begins 8 bytes before it.
+/// A history with known memory, and changes of two segments: three bytes at the end of a page, and one that begins 8
+/// bytes before it.
 fn past() -> (History, Changes<Rc<Plain>>, [Rc<Plain>; 2]) {
     let mut history = History::new(*X86_64.default_profile(), Toy, 2);
     for page in [PLACE.first, PLACE.second.unwrap()] {

@@ -273,8 +273,9 @@ fn a_bound_that_is_hit_is_said() {
     assert!(!example.0.stats().complete());
 }
 
-/// "Whole" is judged from the moment on at which the vCPU brought the first chunk in. So an old whole instruction that was in memory before the last
-/// event, and of which the pieces come back one by one, is an exempt whole instruction for a weaker event set, and torn for the stronger one.
+/// "Whole" is judged from the moment on at which the vCPU brought the first chunk in. So an old whole instruction that
+/// was in memory before the last event, and of which the pieces come back one by one, is an exempt whole instruction
+/// for a weaker event set, and torn for the stronger one.
 #[test]
 fn a_stronger_event_set_can_make_an_exempt_candidate_torn() {
     let breakpoint =
@@ -309,7 +310,8 @@ fn an_execution_does_not_walk_the_past() {
     }
 }
 
-/// The random histories are worth something: they reach every kind, exemptions, remapped pages and bounded buffers that dropped something.
+/// The random histories are worth something: they reach every kind, exemptions, remapped pages and bounded buffers that
+/// dropped something.
 #[test]
 fn the_histories_reach_every_kind() {
     let mut runner = TestRunner::deterministic();

@@ -180,8 +180,8 @@ fn each_of_two_executors_is_found() {
     });
 }
 
-/// Only those are looked for that may have executed since the change before: the others are looked at as they are. The executor does so twice after the first change, in one epoch or in
-/// two.
+/// Only those are looked for that may have executed since the change before: the others are looked at as they are. The
+/// executor does so twice after the first change, in one epoch or in two.
 fn a_second_change(two_epochs: bool) {
     explore(Some(2), move || {
         let guest = Guest::new(2, BOTH);

@@ -13,7 +13,8 @@ const CODE: u64 = 0x5000;
 const A: u8 = 0x08;
 const B: u8 = 0x10;
 
-/// vCPU 0 ran A at that moment, and runs it again after another one stored B and then A again, at 6 and 7. Is that a hazard?
+/// vCPU 0 ran A at that moment, and runs it again after another one stored B and then A again, at 6 and 7. Is that a
+/// hazard?
 fn is_hazard(since: u64) -> bool {
     let profile = Profile {
         name: "test",

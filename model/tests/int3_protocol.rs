@@ -1,8 +1,10 @@
-//! Linux's breakpoint protocol (`text_poke_bp()`, since v6.16 `smp_text_poke_batch_finish()`) in the model: breakpoint, sync, tail, sync, first byte, sync.
+//! Linux's breakpoint protocol (`text_poke_bp()`, since v6.16 `smp_text_poke_batch_finish()`) in the model: breakpoint,
+//! sync, tail, sync, first byte, sync.
 //!
-//! With its three syncs it is silent in every interleaving. Each sync that is left out is missed by some history, but only where the instruction straddles
-//! fetch chunks, except for the last one, which is always missed. The middle one is what H. P. Anvin believed unnecessary in 2010: in this model it
-//! is needed if the executor brings in the tail's chunk by running the code behind the site, and is not needed where the site lies in one chunk.
+//! With its three syncs it is silent in every interleaving. Each sync that is left out is missed by some history, but
+//! only where the instruction straddles fetch chunks, except for the last one, which is always missed. The middle one
+//! is what H. P. Anvin believed unnecessary in 2010: in this model it is needed if the executor brings in the tail's
+//! chunk by running the code behind the site, and is not needed where the site lies in one chunk.
 
 use icsan_model::event::Event;
 use icsan_model::exemption::Exemption;
@@ -178,7 +180,8 @@ fn without_the_middle_sync_an_instruction_that_straddles_chunks_tears() {
     assert_eq!(search(without(1), 8, 2), BTreeSet::from([Kind::Torn]));
 }
 
-/// What an executor of the site alone brings in during the breakpoint is the first byte's chunk. Then the last sync is guard enough, as Anvin thought.
+/// What an executor of the site alone brings in during the breakpoint is the first byte's chunk. Then the last sync is
+/// guard enough, as Anvin thought.
 #[test]
 fn the_middle_sync_guards_only_those_who_run_the_code_behind_the_site() {
     let site_only = [Op::Fetch(1, 0, WHOLE.site), Op::Branch(1)];
@@ -216,7 +219,8 @@ fn within_one_chunk_the_last_sync_is_enough_to_be_clean_after_the_commit() {
     }
 }
 
-/// A patch in one atomic store, without a breakpoint: old and new whole instructions meet, and no exemption covers that.
+/// A patch in one atomic store, without a breakpoint: old and new whole instructions meet, and no exemption covers
+/// that.
 #[test]
 fn one_store_without_a_protocol_is_unserialized() {
     let steps = [Step::Other(Op::Fetch(1, 0, 0)), Step::Patch(Op::Store(0, 0, 0, NEW.to_vec())), Step::Other(Op::Fetch(1, 0, 0))];
@@ -225,7 +229,8 @@ fn one_store_without_a_protocol_is_unserialized() {
     assert_eq!(run(amd, 0, &steps), []);
 }
 
-/// What goes on around the protocol: executions of the site and of its neighbours, on any vCPU, and stores to the neighbours.
+/// What goes on around the protocol: executions of the site and of its neighbours, on any vCPU, and stores to the
+/// neighbours.
 fn noise(site: u8) -> impl Strategy<Value = Op> + Clone {
     let vcpu = || 0..VCPUS;
     let outside = (0..2 * HALF as u8).prop_filter("outside of the site", move |at| *at < site || *at >= site + LEN);

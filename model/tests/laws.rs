@@ -94,7 +94,8 @@ proptest! {
         }
     }
 
-    /// Only whether there is one: smaller chunks mix more. An own store makes the whole of a larger chunk visible, so that rule is off here.
+    /// Only whether there is one: smaller chunks mix more. An own store makes the whole of a larger chunk visible, so
+    /// that rule is off here.
     #[test]
     fn a_larger_chunk_hides_no_difference(profile in strategies::profile(), ops in strategies::history(LEN)) {
         let profile = with_buffers(profile, |buffers| {
@@ -102,7 +103,8 @@ proptest! {
         });
         let profile = Profile { snoop: false, ..profile };
         let larger = with_buffers(profile, |buffers| buffers.chunk *= 2);
-        // Unknown bytes are no candidates, and a larger chunk reaches more of them. So all that is reached is known here.
+        // Unknown bytes are no candidates, and a larger chunk reaches more of them. So all that is reached is known
+        // here.
         let around = strategies::PAGES.into_iter();
         let zeros = |phys| Event::Store(Store { vcpu: None, pc: None, linear: None, phys, bytes: vec![0; PAGE as usize] });
         let events = strategies::events(&ops).into_iter().filter(|event| !matches!(event, Event::Commit { .. } | Event::Attribute { .. }));
@@ -142,7 +144,8 @@ proptest! {
         }
     }
 
-    /// The specification allows torn ones; here every execution is at one moment (deviation 3), so there are none either.
+    /// The specification allows torn ones; here every execution is at one moment (deviation 3), so there are none
+    /// either.
     #[test]
     fn snooping_leaves_no_hazard(profile in strategies::profile(), ops in strategies::history(LEN)) {
         for executed in run(Profile { snoop: true, ..profile }, &strategies::events(&ops)).into_iter().flatten() {
@@ -182,7 +185,8 @@ proptest! {
     fn another_vcpus_executions_change_no_verdict(profile in strategies::profile(), ops in strategies::history(LEN), watched in 0..VCPUS) {
         let watched = Vcpu(watched);
         let events = strategies::events(&ops);
-        // The others' executions, branches and syncs are replaced by something that does nothing, so that times stay the same.
+        // The others' executions, branches and syncs are replaced by something that does nothing, so that times stay
+        // the same.
         let idle = Event::Commit { stores: Vec::new() };
         let alone: Vec<_> = events
             .iter()

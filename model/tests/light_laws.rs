@@ -65,7 +65,8 @@ fn execute(traces: &mut [Trace], guest: &Guest, vcpu: Vcpu, linear: Linear, len:
     traces[usize::from(vcpu.0)].execute(&CodeRun::new(linear, &bytes, &[len])).conflicts.len()
 }
 
-/// Histories whose stores stay within the code that has been seen: the model drops a candidate that it knows only the beginning of.
+/// Histories whose stores stay within the code that has been seen: the model drops a candidate that it knows only the
+/// beginning of.
 fn history() -> impl Strategy<Value = Vec<Op>> {
     strategies::history(60).prop_map(|mut ops| {
         // Nor does more become known of one page than of the others.

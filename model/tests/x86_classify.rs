@@ -1,4 +1,5 @@
-//! Classification of instructions against iced-x86, an independent decoder: both ways, over all one- and two-byte opcodes.
+//! Classification of instructions against iced-x86, an independent decoder: both ways, over all one- and two-byte
+//! opcodes.
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use icsan_model::sync_event::SyncEventId;
@@ -12,7 +13,8 @@ fn event(name: &str) -> SyncEventId {
     X86_64.event_by_name(name).unwrap_or_else(|| panic!("no event {name}"))
 }
 
-/// The class of an instruction that iced decoded, from its mnemonic and operands: the oracle. Names, not ids, so that a renamed row shows.
+/// The class of an instruction that iced decoded, from its mnemonic and operands: the oracle. Names, not ids, so that a
+/// renamed row shows.
 fn oracle(instruction: &Instruction) -> Option<Class> {
     use Mnemonic as M;
     if instruction.has_lock_prefix() && instruction.op_code().can_use_lock_prefix() {
@@ -83,7 +85,8 @@ fn oracle(instruction: &Instruction) -> Option<Class> {
         M::Vmlaunch => "vmlaunch",
         M::Vmresume => "vmresume",
         M::Vmrun => "vmrun",
-        // Conditional branches that are no fused compare-and-jump of another instruction set (Knights Corner's JKZD and JKNZD).
+        // Conditional branches that are no fused compare-and-jump of another instruction set (Knights Corner's JKZD and
+        // JKNZD).
         _ if instruction.flow_control() == FlowControl::ConditionalBranch => "near-branch",
         _ => return None,
     };
@@ -111,7 +114,8 @@ fn decode(bytes: &[u8], bits: u32) -> Option<Instruction> {
     })
 }
 
-/// The class of the instruction that these bytes begin with, if iced agrees. `None`: iced finds no instruction in that mode.
+/// The class of the instruction that these bytes begin with, if iced agrees. `None`: iced finds no instruction in that
+/// mode.
 fn compare(bytes: &[u8], bits: u32) -> Option<Result<Option<Class>, String>> {
     let instruction = decode(bytes, bits)?;
     let (exact, mut expected) = (&bytes[..instruction.len()], oracle(&instruction));
@@ -146,7 +150,8 @@ const PREFIXES: [&[u8]; 16] = [
     &[0xf2, 0x40],
 ];
 
-/// Compares all opcodes of one map with all ModRM bytes and some prefixes; gives the number of byte strings, the events met, the differences.
+/// Compares all opcodes of one map with all ModRM bytes and some prefixes; gives the number of byte strings, the events
+/// met, the differences.
 fn enumerate(map: &[u8], prefixes: &[&[u8]]) -> (usize, BTreeSet<u8>, Vec<String>) {
     let (mut met, mut count, mut failures) = (BTreeSet::new(), 0, Vec::new());
     for prefix in prefixes {
@@ -171,7 +176,8 @@ fn enumerate(map: &[u8], prefixes: &[&[u8]]) -> (usize, BTreeSet<u8>, Vec<String
                         None => {}
                     }
                 }
-                // No instruction in any mode: no event either, but for a REX (so 64-bit code) with an opcode of other modes, which we let pass.
+                // No instruction in any mode: no event either, but for a REX (so 64-bit code) with an opcode of other
+                // modes, which we let pass.
                 let opcode =
                     bytes.iter().find(|byte| !matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3));
                 let not_in_64_bits = matches!(opcode, Some(0x82 | 0x9a | 0xce | 0xea));
@@ -212,7 +218,8 @@ fn every_opcode_agrees_with_iced() {
     }
 }
 
-/// Every byte string of an encoding row: each opcode, each ModRM byte that fits, the mandatory prefix, and LOCK if asked for.
+/// Every byte string of an encoding row: each opcode, each ModRM byte that fits, the mandatory prefix, and LOCK if
+/// asked for.
 fn strings(encoding: &Encoding, lock: bool) -> Vec<Vec<u8>> {
     let mut prefixes = match encoding.prefix {
         Mandatory::Any | Mandatory::No | Mandatory::NotF3 => vec![],
@@ -271,7 +278,8 @@ fn every_row_with_every_harmless_prefix_and_every_rex() {
                 _ => false,
             };
             assert!(fits, "{bytes:02x?}: {class:?}, row {encoding:?}");
-            // Segment and address-size prefixes, one or two of them, in front and behind the mandatory one: nothing changes.
+            // Segment and address-size prefixes, one or two of them, in front and behind the mandatory one: nothing
+            // changes.
             let mandatory = bytes.iter().take_while(|byte| [0x66, 0xf0, 0xf2, 0xf3].contains(*byte)).count();
             const HARMLESS: [u8; 7] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x67];
             for (first, second) in HARMLESS.iter().flat_map(|first| HARMLESS.iter().map(move |second| (first, second))) {

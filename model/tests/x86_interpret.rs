@@ -83,7 +83,8 @@ fn nops_of_all_lengths_do_nothing() {
 
 #[test]
 fn what_kernels_patch() {
-    // A call and the jump that it becomes; a call through memory; a static key's jump, both ways; a return, and a breakpoint in its place.
+    // A call and the jump that it becomes; a call through memory; a static key's jump, both ways; a return, and a
+    // breakpoint in its place.
     let call = run(&[0xe8, 0x00, 0x10, 0x00, 0x00], &registers(), 0);
     assert_eq!(call.store, Some((access(STACK - 8, 8), RIP + 5)));
     assert_eq!((call.general, call.next), ([Some((4, STACK - 8)), None], Next::At(RIP + 0x1005)));
@@ -131,7 +132,8 @@ fn parts_of_registers_are_merged() {
 
 #[test]
 fn the_stack_pointer_as_an_operand() {
-    // PUSH RSP stores the old one; POP RSP keeps what it loaded; POP to memory counts from the new one; PUSH from the old one.
+    // PUSH RSP stores the old one; POP RSP keeps what it loaded; POP to memory counts from the new one; PUSH from the
+    // old one.
     assert_eq!(run(&[0x54], &registers(), 0).store, Some((access(STACK - 8, 8), STACK)));
     assert_eq!(run(&[0x5c], &registers(), 0x1234), writes(1, 4, 0x1234));
     assert_eq!(run(&[0x66, 0x5c], &registers(), 0x1234).general[0], Some((4, STACK & !0xffff | 0x1234)));

@@ -6,7 +6,8 @@ use icsan_model::x86::store_kind::{StoreKind, store_kind};
 
 const PREFIXES: [&[u8]; 9] = [&[], &[0x66], &[0xf2], &[0xf3], &[0xf0], &[0x67], &[0x48], &[0x66, 0x41], &[0xf3, 0x48]];
 
-/// Calls `check` with every instruction of the two maps, by first opcode byte and ModRM, behind each of the prefixes, in each mode: its bytes, and whether it stores by the decoder.
+/// Calls `check` with every instruction of the two maps, by first opcode byte and ModRM, behind each of the prefixes,
+/// in each mode: its bytes, and whether it stores by the decoder.
 fn every_instruction(mut check: impl FnMut(&[u8], bool)) {
     let mut info = InstructionInfoFactory::new();
     for bits in [16, 32, 64] {
@@ -74,7 +75,8 @@ fn most_of_what_does_not_store_is_known_not_to() {
     assert!(storing.iter().all(|bytes| may_store(bytes)) && may_store(&[]));
 }
 
-/// Every instruction that a decoder lets have a LOCK prefix is in the table of stores whose told value is an operand, and so is every MOVBE; nothing else is.
+/// Every instruction that a decoder lets have a LOCK prefix is in the table of stores whose told value is an operand,
+/// and so is every MOVBE; nothing else is.
 #[test]
 fn what_is_locked_has_a_kind() {
     let (mut locked, mut plain) = (0, 0);

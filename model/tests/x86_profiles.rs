@@ -76,7 +76,8 @@ fn no_luck_has_what_is_meant_to_serialize_and_nothing_else() {
     let profile = profile("no-luck");
     assert_eq!(names(profile), intended.into());
     assert!(names(profile).is_subset(&intel()));
-    // The CR3 writes of a switch to another task are no step of a patch; and programs are not judged by what the kernel means.
+    // The CR3 writes of a switch to another task are no step of a patch; and programs are not judged by what the kernel
+    // means.
     let limited: BTreeSet<_> = profile.only_at.iter().map(|only| X86_64.event_name(only.event)).collect();
     assert_eq!(limited, ["mov-cr3", "mov-cr3-noflush", "mov-cr3-pti"].into());
     assert_eq!(profile.text, Text::Kernel);

@@ -326,7 +326,8 @@ impl Config {
     }
 }
 
-/// Puts file names together again that hold a `+` themselves (Debian's do: `vmlinuz-6.12.117+deb12-cloud-amd64`): the longest that exists wins.
+/// Puts file names together again that hold a `+` themselves (Debian's do: `vmlinuz-6.12.117+deb12-cloud-amd64`): the
+/// longest that exists wins.
 fn files(pieces: &[String]) -> Vec<String> {
     let mut files = Vec::new();
     let mut rest = pieces;
@@ -346,8 +347,9 @@ fn symbolizer(paths: &[String]) -> Result<Symbolizer, ConfigError> {
     Ok(Symbolizer::new(tables))
 }
 
-/// `SYMBOL`, or `SYMBOL:EVENT` and further events as items of their own. What a function of the kernel's does to make every CPU serialize is taken to be
-/// any of the instructions that do nothing else, if the user does not say; one of a program's is not asked: which CPUs it means only the program knows.
+/// `SYMBOL`, or `SYMBOL:EVENT` and further events as items of their own. What a function of the kernel's does to make
+/// every CPU serialize is taken to be any of the instructions that do nothing else, if the user does not say; one of a
+/// program's is not asked: which CPUs it means only the program knows.
 fn commit_functions(items: &[String], symbols: &Symbolizer, arch: &Architecture) -> Result<Vec<CommitFunction>, ConfigError> {
     let mut functions: Vec<CommitFunction> = Vec::new();
     let mut takes_events = false;

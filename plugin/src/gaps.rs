@@ -1,8 +1,8 @@
-//! What is not watched, not judged or given up. Each kind of gap is told on stderr when it first opens, counted, and makes the report incomplete: a clean report means that
-//! everything was looked at.
+//! What is not watched, not judged or given up. Each kind of gap is told on stderr when it first opens, counted, and
+//! makes the report incomplete: a clean report means that everything was looked at.
 //!
-//! A gap is noted from any thread, on any path, without a lock. What a bounded table drops is counted by that table ([`crate::report::Counts::drop`]); a gap is what a user has to hear of
-//! while the guest still runs.
+//! A gap is noted from any thread, on any path, without a lock. What a bounded table drops is counted by that table
+//! ([`crate::report::Counts::drop`]); a gap is what a user has to hear of while the guest still runs.
 
 use crate::qemu::process::say;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,8 @@ macro_rules! gaps {
                 match self { $(Gap::$gap => $name,)* }
             }
 
-            /// What the user is told when the first one opens: what is not seen, what that does to the verdicts, and what to do about it.
+            /// What the user is told when the first one opens: what is not seen, what that does to the verdicts, and
+            /// what to do about it.
             #[must_use]
             pub fn text(self) -> &'static str {
                 match self { $(Gap::$gap => $text,)* }

@@ -1,7 +1,7 @@
 //! `inject=`: a vCPU that may execute an older instruction, by the model, does execute it.
 //!
-//! Here is what is chosen, and what is remembered of it. How it is carried out is in [`crate::qemu::divert`] and [`crate::x86::carry_out`]; when, in
-//! [`crate::sanitizer`].
+//! Here is what is chosen, and what is remembered of it. How it is carried out is in [`crate::qemu::divert`] and
+//! [`crate::x86::carry_out`]; when, in [`crate::sanitizer`].
 
 use icsan_model::addr::{Epoch, Linear, Vcpu};
 use icsan_model::candidates::Candidate;
@@ -25,7 +25,8 @@ pub enum Inject {
     Stale,
     /// A torn one, if there is one.
     Torn,
-    /// Any of them, at so many of a hundred executions. Depends on the seed, the vCPU, the site, and how often the vCPU was there with a choice; on nothing else.
+    /// Any of them, at so many of a hundred executions. Depends on the seed, the vCPU, the site, and how often the vCPU
+    /// was there with a choice; on nothing else.
     Random {
         /// What the choice begins with.
         seed: u64,
@@ -60,7 +61,8 @@ impl Inject {
         Some(Self::Random { seed: seed.parse().ok()?, percent })
     }
 
-    /// What `vcpu` executes at its `visit`-th execution of `site` with a choice. `others` are the candidates that are not in memory, the oldest first.
+    /// What `vcpu` executes at its `visit`-th execution of `site` with a choice. `others` are the candidates that are
+    /// not in memory, the oldest first.
     #[must_use]
     pub fn choose<'a>(&self, others: &'a [Candidate], vcpu: Vcpu, site: Linear, visit: u64) -> Option<&'a Candidate> {
         match *self {

@@ -1,8 +1,9 @@
 //! ICSAN's QEMU plugin.
 //!
-//! From block to verdict: QEMU translates a block ([`qemu::translation`]); it is cut into [`segment`]s, each with a slot that lets its callback fire once in each epoch
-//! of a vCPU; a segment that fires is compared with memory (is QEMU itself up to date?) and with what this vCPU executed there earlier in the epoch
-//! ([`icsan_model::light`]); instructions that serialize end the epoch ([`x86`]). What is found goes to [`report`].
+//! From block to verdict: QEMU translates a block ([`qemu::translation`]); it is cut into [`segment`]s, each with a
+//! slot that lets its callback fire once in each epoch of a vCPU; a segment that fires is compared with memory (is QEMU
+//! itself up to date?) and with what this vCPU executed there earlier in the epoch ([`icsan_model::light`]);
+//! instructions that serialize end the epoch ([`x86`]). What is found goes to [`report`].
 //!
 //! All `unsafe` is in [`qemu`]; all that knows an instruction set is in [`x86`].
 

@@ -1,4 +1,5 @@
-//! The light mode: what a vCPU executes, compared with what it executed at the same linear address earlier in its epoch ([`icsan_model::light`]). No store is seen.
+//! The light mode: what a vCPU executes, compared with what it executed at the same linear address earlier in its epoch
+//! ([`icsan_model::light`]). No store is seen.
 
 use crate::qemu::scoreboard::VcpuSlots;
 use crate::report::findings::{Origin, Shown};
@@ -20,7 +21,8 @@ pub struct Found {
     pub candidates: Vec<Shown>,
 }
 
-/// Compares a segment with what the vCPU of these slots executed at its addresses in this epoch. Answers with what contradicts it, and with how many differences an exemption covered.
+/// Compares a segment with what the vCPU of these slots executed at its addresses in this epoch. Answers with what
+/// contradicts it, and with how many differences an exemption covered.
 pub fn judge(segment: &Segment, slots: &VcpuSlots<'_>, exemptions: &[Exemption], chunk: u32) -> (Vec<Found>, u64) {
     let rivals = segment.rivals(|slot| slots.flag(slot).executed());
     if rivals.is_empty() {

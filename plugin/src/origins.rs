@@ -1,10 +1,11 @@
 //! Which interrupt or exception an IRET returns from.
 //!
 //! What is known at the entry is kept until the return:
-//! - Returns to the kernel are known again by the address of the saved RIP, which IRET takes from where the CPU put it. Kernel stacks belong to tasks, so it is the same one wherever
-//!   the task goes on.
-//! - Returns to user mode are known again by the task: the kernel builds the frame that it leaves by anew. Each vCPU has the entry from user mode that its task made last, and takes
-//!   it along when tasks are switched. A task without one made a system call, or has just been made.
+//! - Returns to the kernel are known again by the address of the saved RIP, which IRET takes from where the CPU put it.
+//!   Kernel stacks belong to tasks, so it is the same one wherever the task goes on.
+//! - Returns to user mode are known again by the task: the kernel builds the frame that it leaves by anew. Each vCPU
+//!   has the entry from user mode that its task made last, and takes it along when tasks are switched. A task without
+//!   one made a system call, or has just been made.
 //!
 //! All vCPUs share it without a lock. It is of fixed size: what finds no room is lost, and is said to be not known.
 
@@ -24,7 +25,8 @@ const NONE: u8 = 0;
 /// Kernel entries that are told apart; 0 is none.
 const ENTRIES: usize = 256;
 
-/// By address: which entry. Keys are aligned to eight bytes, and no address has more than 57 bits, so both fit into one word, which is never torn.
+/// By address: which entry. Keys are aligned to eight bytes, and no address has more than 57 bits, so both fit into one
+/// word, which is never torn.
 #[derive(Debug)]
 struct Table {
     slots: Box<[AtomicU64]>,
@@ -131,7 +133,8 @@ impl Origins {
         self.forget(true);
     }
 
-    /// The machine's state was restored: frames and tasks are those of another time, and none of them was seen to enter.
+    /// The machine's state was restored: frames and tasks are those of another time, and none of them was seen to
+    /// enter.
     pub fn restored(&self) {
         self.forget(false);
     }

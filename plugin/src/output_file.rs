@@ -1,5 +1,5 @@
-//! A file that the user named for ICSAN to write (`report=`, `record=`): whether it can be written, and that nobody else writes to it, is found out when the plugin is loaded, and before
-//! anything of what stands in it is lost.
+//! A file that the user named for ICSAN to write (`report=`, `record=`): whether it can be written, and that nobody
+//! else writes to it, is found out when the plugin is loaded, and before anything of what stands in it is lost.
 
 use crate::qemu::process::{lock, say, set_blocking};
 use std::fs::{File, Metadata, OpenOptions};
@@ -41,7 +41,8 @@ impl OutputFile {
                 Ok(false) => return Err(OutputError::InUse { by: holder(&metadata) }),
                 Err(error) => say(&format!("{}: {error}: it cannot be locked; take care that no other QEMU writes to it", path.display())),
             }
-            // Files of /proc and their like can be opened and not written. Behind the end, so that nothing is lost if it fails.
+            // Files of /proc and their like can be opened and not written. Behind the end, so that nothing is lost if
+            // it fails.
             file.write_all_at(b"\n", metadata.len())?;
             file.set_len(metadata.len())?;
         }
@@ -77,7 +78,8 @@ impl io::Write for OutputFile {
     }
 }
 
-/// Who holds the lock of a file, as far as the kernel tells (proc(5), /proc/locks: `1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF`).
+/// Who holds the lock of a file, as far as the kernel tells (proc(5), /proc/locks:
+/// `1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF`).
 fn holder(file: &Metadata) -> String {
     let place = format!("{:02x}:{:02x}:{}", libc::major(file.dev()), libc::minor(file.dev()), file.ino());
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();

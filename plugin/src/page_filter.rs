@@ -1,7 +1,9 @@
-//! Which stores can reach code: asked for every store of the guest, so that nearly all of them are left after a look at one or two words.
+//! Which stores can reach code: asked for every store of the guest, so that nearly all of them are left after a look at
+//! one or two words.
 //!
-//! A physical page holds code from the first translation of a block in it on, until it is found to hold none any more. Each vCPU remembers linear pages that it stored to and that held none. It must
-//! forget them when its translations may change (which, for a page that was accessible, takes an event that empties the TLB, and the plugin watches these),
+//! A physical page holds code from the first translation of a block in it on, until it is found to hold none any more.
+//! Each vCPU remembers linear pages that it stored to and that held none. It must forget them when its translations may
+//! change (which, for a page that was accessible, takes an event that empties the TLB, and the plugin watches these),
 //! and when another page begins to hold code.
 
 use icsan_model::addr::{Linear, Phys, Vcpu};
@@ -19,7 +21,8 @@ const WAYS: usize = 256;
 const BITS: usize = 1 << 18;
 type Bits = [AtomicU64; BITS / 64];
 
-/// So many GiB of physical addresses have bits of their own. Higher pages share them with lower ones, which costs time and no verdict: see [`PageFilter::unmark`].
+/// So many GiB of physical addresses have bits of their own. Higher pages share them with lower ones, which costs time
+/// and no verdict: see [`PageFilter::unmark`].
 const GIBS: usize = 1 << 12;
 
 #[derive(Debug)]
@@ -29,13 +32,14 @@ struct Plain {
     pages: [AtomicU64; WAYS],
 }
 
-/// vCPUs that remember pages where generated code's way to them is shortest. Further ones remember none, and all their stores are looked at.
+/// vCPUs that remember pages where generated code's way to them is shortest. Further ones remember none, and all their
+/// stores are looked at.
 const VCPUS: usize = 256;
 
 static PLAIN: [Plain; VCPUS] = [const { Plain::new() }; VCPUS];
 
-/// Does this vCPU, whose thread this is, remember that no page holds code that a store of up to 16 bytes through `linear` touches? This is the one
-/// look at nearly all stores of the guest: it goes by no pointer.
+/// Does this vCPU, whose thread this is, remember that no page holds code that a store of up to 16 bytes through
+/// `linear` touches? This is the one look at nearly all stores of the guest: it goes by no pointer.
 #[inline]
 #[must_use]
 pub fn passes(vcpu: Vcpu, linear: Linear) -> bool {
@@ -121,11 +125,13 @@ impl PageFilter {
             .is_some_and(|plain| plain.pages[way(linear)].load(Ordering::Relaxed) == linear.align_down(PAGE).0)
     }
 
-    /// The vCPU, whose thread this is, remembers that the linear page, which is mapped to this physical one, holds no code; if that is still so.
+    /// The vCPU, whose thread this is, remembers that the linear page, which is mapped to this physical one, holds no
+    /// code; if that is still so.
     pub fn note_plain(&self, vcpu: Vcpu, linear: Linear, phys: Phys) {
         let Some(plain) = self.plain.get(usize::from(vcpu.0)) else { return };
         plain.pages[way(linear)].store(linear.align_down(PAGE).0, Ordering::Relaxed);
-        // Whoever marks the page sets its bit and then clears what is remembered: either the bit is seen here (and that there are bits), or what was stored here is cleared there.
+        // Whoever marks the page sets its bit and then clears what is remembered: either the bit is seen here (and that
+        // there are bits), or what was stored here is cleared there.
         fence(Ordering::SeqCst);
         if self.may_hold_code(phys) {
             plain.pages[way(linear)].store(none(way(linear)), Ordering::Relaxed);

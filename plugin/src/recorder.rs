@@ -1,18 +1,25 @@
-//! The event recording (`record=PATH`): what the store side is told, and what it answers, in a file that `icsan-replay` feeds to the plain model.
+//! The event recording (`record=PATH`): what the store side is told, and what it answers, in a file that `icsan-replay`
+//! feeds to the plain model.
 //!
-//! [`Past`] is the store side's history with a recorder beside it: whatever changes the one is written by the other, under the lock that protects both, so the order
-//! in the file is the order in which it was judged. To that end every callback takes that lock while a recording is made, even where the fast path decides that there is nothing to judge: it is
-//! slower, and it changes no verdict.
+//! [`Past`] is the store side's history with a recorder beside it: whatever changes the one is written by the other,
+//! under the lock that protects both, so the order in the file is the order in which it was judged. To that end every
+//! callback takes that lock while a recording is made, even where the fast path decides that there is nothing to judge:
+//! it is slower, and it changes no verdict.
 //!
 //! What is in the file, and what is not:
-//! - A run is recorded the first time in an epoch of the vCPU, and again after something happened to its bytes, whether or not its flag has it called for ([`crate::skipped`]): so the model judges what flags
-//!   and fast path say no to. What is executed again in between is not. For unbounded buffers that makes no difference (a chunk is held since its first execution); a replay with bounded ones sees less than happened.
-//! - A translation is recorded when the vCPU first executes something in the page, or finds it elsewhere ([`Recorder::remap`]).
-//!   The history with `speculation=on` takes a page to have been mapped since the epoch began; to the model it was unmapped before that record. So a replay may lack
-//!   `speculative` hazards in pages that changed in an epoch before the vCPU first executed anything in them: recorded, and called `extra` by `icsan-replay --check`.
+//! - A run is recorded the first time in an epoch of the vCPU, and again after something happened to its bytes, whether
+//!   or not its flag has it called for ([`crate::skipped`]): so the model judges what flags and fast path say no to.
+//!   What is executed again in between is not. For unbounded buffers that makes no difference (a chunk is held since
+//!   its first execution); a replay with bounded ones sees less than happened.
+//! - A translation is recorded when the vCPU first executes something in the page, or finds it elsewhere
+//!   ([`Recorder::remap`]). The history with `speculation=on` takes a page to have been mapped since the epoch began;
+//!   to the model it was unmapped before that record. So a replay may lack `speculative` hazards in pages that changed
+//!   in an epoch before the vCPU first executed anything in them: recorded, and called `extra` by
+//!   `icsan-replay --check`.
 //! - Branches are recorded where one made an own store visible, and nowhere else.
 //! - Events that the profile does not count are recorded where the plugin watches them anyway.
-//! - Runs of which it is not known where they lie, or what memory holds there, are left out and counted ([`icsan_recording::Totals::dropped`]): the model would refuse them.
+//! - Runs of which it is not known where they lie, or what memory holds there, are left out and counted
+//!   ([`icsan_recording::Totals::dropped`]): the model would refuse them.
 
 use crate::config::Config;
 use crate::output_file::{OutputError, OutputFile};
@@ -35,7 +42,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use thiserror::Error;
 
-/// Pages that are remembered for each vCPU. If there are more, all are forgotten and recorded again, which the model takes for no change.
+/// Pages that are remembered for each vCPU. If there are more, all are forgotten and recorded again, which the model
+/// takes for no change.
 const MAX_PAGES: usize = 1 << 20;
 
 /// Stores whose places in the file are remembered before those are forgotten that the history has forgotten.
@@ -322,7 +330,8 @@ impl Past {
         }
     }
 
-    /// Does an execution of this run, which the vCPU is not asked about, matter to whoever reads the recording? `last`: its last one that was recorded, in this epoch.
+    /// Does an execution of this run, which the vCPU is not asked about, matter to whoever reads the recording? `last`:
+    /// its last one that was recorded, in this epoch.
     #[must_use]
     pub fn may_matter(&self, run: &CodeRun, place: Place, last: Option<&Recorded>) -> bool {
         let (Some(recorder), Some(last)) = (&self.recorder, last) else { return true };
@@ -335,7 +344,8 @@ impl Past {
         self.recorder.as_ref()?.pages.get(usize::from(vcpu.0))?.get(&linear).copied().flatten()
     }
 
-    /// See [`History::judge`]. What is a hazard is recorded behind the run, which must have been the last thing that was.
+    /// See [`History::judge`]. What is a hazard is recorded behind the run, which must have been the last thing that
+    /// was.
     pub fn judge(&mut self, question: &Question<'_>) -> Vec<Judged> {
         let judged = self.history.judge(question);
         if let Some(recorder) = &mut self.recorder {
@@ -364,7 +374,8 @@ impl Past {
         self.history.forget_unheld(phys, horizon, latest, held);
     }
 
-    /// See [`Memory::forget_page`]. Not while a recording is made: it would go on with contents that the reader does not know of.
+    /// See [`Memory::forget_page`]. Not while a recording is made: it would go on with contents that the reader does
+    /// not know of.
     pub fn forget_page(&mut self, phys: Phys) {
         debug_assert!(self.recorder.is_none());
         self.history.memory_mut().forget_page(phys);

@@ -1,8 +1,10 @@
-//! `emulator=repair`: QEMU's own outdated blocks are found before they run, dropped, and translated again (docs/emulator.md has the argument why none is missed).
+//! `emulator=repair`: QEMU's own outdated blocks are found before they run, dropped, and translated again
+//! (docs/emulator.md has the argument why none is missed).
 //!
-//! Every store to a page with code takes the next **number**, after it was made, and leaves it at each 16-byte **line** that it touches. A block's **version** is
-//! the largest number at its lines. It is told when the block is translated, and asked again at the block's first execution in an epoch: if it is another one, or if
-//! a store came since the translating vCPU's previous callback (the block is **suspect**), the block may be older than memory.
+//! Every store to a page with code takes the next **number**, after it was made, and leaves it at each 16-byte **line**
+//! that it touches. A block's **version** is the largest number at its lines. It is told when the block is translated,
+//! and asked again at the block's first execution in an epoch: if it is another one, or if a store came since the
+//! translating vCPU's previous callback (the block is **suspect**), the block may be older than memory.
 //!
 //! How a block is dropped and left is in [`crate::qemu::repair`].
 
@@ -27,7 +29,8 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Places of blocks that have a slot (12 bytes for each of 16 vCPUs at least). Blocks beyond them are looked at on every execution: slow, and right.
+/// Places of blocks that have a slot (12 bytes for each of 16 vCPUs at least). Blocks beyond them are looked at on
+/// every execution: slow, and right.
 const MAX_SLOTS: u32 = 1 << 18;
 
 /// Repairs of one block in a row, on one vCPU, after which it is executed as it is.
@@ -37,7 +40,8 @@ const PATIENCE: u64 = 64;
 const NEVER: u64 = u64::MAX;
 
 thread_local! {
-    /// The newest number at this vCPU's previous callback: whatever it decodes next is at least as new as the stores up to that one.
+    /// The newest number at this vCPU's previous callback: whatever it decodes next is at least as new as the stores up
+    /// to that one.
     static BOUND: Cell<u64> = const { Cell::new(NEVER) };
 }
 
@@ -197,7 +201,8 @@ impl Repair {
         self.running.load(Ordering::SeqCst) > 1
     }
 
-    /// The vCPU whose thread this is translated a block, which lies at `place`. Its pages are known as pages of code to whoever stores.
+    /// The vCPU whose thread this is translated a block, which lies at `place`. Its pages are known as pages of code to
+    /// whoever stores.
     pub fn watch(&'static self, block: &Translation<'_>, instructions: &[Instruction<'_>], place: Option<Place>) {
         let mut bound = BOUND.get();
         if bound == NEVER {
@@ -249,7 +254,8 @@ impl Repair {
             return None;
         }
         let newest = newest(&parts);
-        // Asked after the numbers were read: a vCPU that starts later stores later, and its store makes the version another one.
+        // Asked after the numbers were read: a vCPU that starts later stores later, and its store makes the version
+        // another one.
         let version = if self.several() { version(newest, bound) } else { newest };
         let site = self.sites.number((block, spans, parts.map(|part| part.map(|part| part.page.id()))), || Site {
             block,

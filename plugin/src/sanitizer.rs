@@ -89,7 +89,8 @@ pub struct Sanitizer {
     threads: Mutex<Vec<(Vcpu, i32)>>,
     findings: Mutex<Findings>,
     sink: Mutex<Sink>,
-    /// Did the vCPU store to code since it last left its line by an event that the profile does not count? Touched by its own thread only.
+    /// Did the vCPU store to code since it last left its line by an event that the profile does not count? Touched by
+    /// its own thread only.
     own_stores: Box<[AtomicBool]>,
     /// Where those return to that are in a protocol function.
     awaited: AtomicU64,
@@ -98,7 +99,8 @@ pub struct Sanitizer {
     /// Value of the guest's last marker.
     marker: AtomicU64,
     watching: AtomicBool,
-    /// Is there, at a first execution, nothing else to do than to look at the segment? That is: it watches, and neither records nor repairs.
+    /// Is there, at a first execution, nothing else to do than to look at the segment? That is: it watches, and neither
+    /// records nor repairs.
     looks_at_segments_only: AtomicBool,
     /// States that were restored.
     restores: Restores,
@@ -344,7 +346,8 @@ impl Sanitizer {
             let len = (last.linear.0 - first.linear.0 + last.bytes().len() as u64).min(PAGE - first.linear.0 % PAGE);
             self.learn(side, phys, len, &host);
         }
-        // Of an instruction that crosses into the next page there is no host pointer to its end, and nothing else of the block is there.
+        // Of an instruction that crosses into the next page there is no host pointer to its end, and nothing else of
+        // the block is there.
         let (last, next) = (instructions.last()?, place.page.offset(PAGE));
         if let Some(second) = place.second
             && last.linear < next
@@ -409,7 +412,8 @@ impl Hooks for &'static Sanitizer {
         if instructions.iter().any(|instruction| instruction.bytes().is_empty()) {
             return;
         }
-        // First the segments: on one instruction callbacks fire in the order of their registration, and a serializing instruction belongs to the epoch that it ends.
+        // First the segments: on one instruction callbacks fire in the order of their registration, and a serializing
+        // instruction belongs to the epoch that it ends.
         self.watch_segments(block, &instructions);
         for (index, instruction) in instructions.iter().enumerate() {
             let before = (index == 0 && self.config.writers).then(|| instruction.bytes_before(LONGEST_CALL, PAGE));

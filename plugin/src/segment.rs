@@ -1,12 +1,14 @@
 //! A segment: the instructions of a translated block that are fetched together, and that therefore get one callback.
 //!
-//! A block is cut after every instruction that may serialize, since what follows is fetched in a new epoch; and where its bytes are known to have changed
-//! before, after every instruction, so that a block that faults half-way is not blamed for what it did not execute.
+//! A block is cut after every instruction that may serialize, since what follows is fetched in a new epoch; and where
+//! its bytes are known to have changed before, after every instruction, so that a block that faults half-way is not
+//! blamed for what it did not execute.
 //!
-//! A vCPU's slots say which segments it executed in its current epoch, and since when. Code that never changed costs no more than its slot. What needs a closer look:
-//! a segment at whose bytes, or right behind them, memory changed since the vCPU last came here (**last change**; with the store side); and a segment that
-//! others contradict (**rivals**: other bytes at the same linear address). With the store side rivals are those that lie elsewhere in memory: the page was
-//! remapped. In the light mode they are all that is known.
+//! A vCPU's slots say which segments it executed in its current epoch, and since when. Code that never changed costs no
+//! more than its slot. What needs a closer look: a segment at whose bytes, or right behind them, memory changed since
+//! the vCPU last came here (**last change**; with the store side); and a segment that others contradict (**rivals**:
+//! other bytes at the same linear address). With the store side rivals are those that lie elsewhere in memory: the page
+//! was remapped. In the light mode they are all that is known.
 
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert::{Divert, MayDivert};
@@ -96,8 +98,8 @@ impl Rivals {
     }
 }
 
-/// The segments that touch one piece of linear address space, the oldest first. One list for all of them: where processes come and go at the same addresses, lists of their own
-/// would grow with the square of their number.
+/// The segments that touch one piece of linear address space, the oldest first. One list for all of them: where
+/// processes come and go at the same addresses, lists of their own would grow with the square of their number.
 #[derive(Debug, Default)]
 struct Neighbours(Mutex<Vec<&'static Segment>>);
 
@@ -189,7 +191,8 @@ impl Segment {
         self.traits.fetch_or(traits::ELSEWHERE, Ordering::Relaxed);
     }
 
-    /// Did memory ever differ from it when a vCPU ran it? Set and asked by that vCPU's thread; to the others a late answer does not matter.
+    /// Did memory ever differ from it when a vCPU ran it? Set and asked by that vCPU's thread; to the others a late
+    /// answer does not matter.
     #[must_use]
     pub fn suspected(&self) -> bool {
         self.has(traits::SUSPECTED)
@@ -204,11 +207,13 @@ impl Segment {
     #[inline]
     #[must_use]
     pub fn may_have_rivals(&self, executed: impl Fn(SlotId) -> bool) -> bool {
-        // A vCPU that executed a rival did so after the rival was made, which set the flag, and QEMU's own publication of the block came in between.
+        // A vCPU that executed a rival did so after the rival was made, which set the flag, and QEMU's own publication
+        // of the block came in between.
         self.contested() && self.rest.rivals.may_include(executed)
     }
 
-    /// The segments that have other bytes at some of its addresses and that `executed` says yes to, latest first. Nearly always none.
+    /// The segments that have other bytes at some of its addresses and that `executed` says yes to, latest first.
+    /// Nearly always none.
     #[inline]
     #[must_use]
     pub fn rivals(&self, executed: impl Fn(SlotId) -> bool) -> Vec<&'static Segment> {
@@ -225,7 +230,8 @@ impl Segment {
         rivals
     }
 
-    /// Does it contradict the other one, and may that not lie at the same place in memory, of which the history knows all?
+    /// Does it contradict the other one, and may that not lie at the same place in memory, of which the history knows
+    /// all?
     fn is_rival_of(&self, other: &Self) -> bool {
         let elsewhere = self.place().is_none() || other.place().is_none() || self.place() != other.place();
         elsewhere && self.run().contradicts(other.run())
@@ -283,8 +289,9 @@ impl Seen {
     }
 }
 
-/// The bytes of code at `host` in the host's memory, and `linear` in the guest's, by the pieces that they lie in: number of the piece, the first byte's place in it, bytes. What
-/// crosses into the next page lies elsewhere, and is left out.
+/// The bytes of code at `host` in the host's memory, and `linear` in the guest's, by the pieces that they lie in:
+/// number of the piece, the first byte's place in it, bytes. What crosses into the next page lies elsewhere, and is
+/// left out.
 fn by_piece(host: u64, linear: Linear, bytes: &[u8]) -> impl Iterator<Item = (u64, usize, &[u8])> {
     let room = (PAGE - linear.0 % PAGE) as usize;
     let mut rest = &bytes[..bytes.len().min(room)];
@@ -303,7 +310,8 @@ fn by_piece(host: u64, linear: Linear, bytes: &[u8]) -> impl Iterator<Item = (u6
 #[derive(Debug, Default)]
 pub struct CodeTable {
     by_piece: FxHashMap<u64, &'static Neighbours>,
-    /// By the hash of what makes segments the same (a site that is patched again and again has many at one address), or the next number that was free then.
+    /// By the hash of what makes segments the same (a site that is patched again and again has many at one address), or
+    /// the next number that was free then.
     by_content: FxHashMap<u64, &'static Segment>,
     /// By piece of the host's memory. No larger than the segments are.
     seen: FxHashMap<u64, Seen>,
@@ -342,8 +350,8 @@ impl CodeTable {
         found
     }
 
-    /// The instruction at an address, out of the segments that `executed` says yes to: other processes have other code there. If there are several, the one that memory
-    /// holds, or the latest.
+    /// The instruction at an address, out of the segments that `executed` says yes to: other processes have other code
+    /// there. If there are several, the one that memory holds, or the latest.
     #[must_use]
     pub fn instruction(&self, at: Linear, executed: impl Fn(SlotId) -> bool) -> Option<Vec<u8>> {
         let begins = |segment: &&'static Segment| segment.run().instructions().any(|(linear, _)| linear == at);
@@ -379,13 +387,15 @@ impl CodeTable {
         segments.iter().for_each(|segment| self.views.changed(segment));
     }
 
-    /// The segment of the same code `shift` bytes further on in linear memory, whole pages, made if it is new, and whether it was made. `None` if it cannot be.
+    /// The segment of the same code `shift` bytes further on in linear memory, whole pages, made if it is new, and
+    /// whether it was made. `None` if it cannot be.
     pub fn shifted(&mut self, segment: &Segment, shift: u64, reserve: impl FnOnce(SlotId) -> bool) -> Option<(&'static Segment, bool)> {
         let place = segment.place().map(|place| Place { page: place.page.offset(shift), ..place });
         self.intern(segment.run().shifted(shift), segment.host.clone(), place, reserve)
     }
 
-    /// The segment of this run, made if it is new, and whether it was made. `reserve` says whether there is a slot for it; they are asked for in order. `None` if there is none.
+    /// The segment of this run, made if it is new, and whether it was made. `reserve` says whether there is a slot for
+    /// it; they are asked for in order. `None` if there is none.
     pub fn intern(
         &mut self,
         run: CodeRun,

@@ -1,9 +1,10 @@
 //! `check=stores`: is what is noted of each store what memory holds after it? For tests, and for whoever doubts.
 //!
-//! What QEMU tells of a store is not always true ([`icsan_model::x86::store_kind`]). With this key every store of the guest is looked at. Those to pages with code are noted as ever, and compared by the store side,
-//! behind its lock; if memory holds something else, another vCPU may have stored there in between, so its store is waited for, for a second
-//! ([`crate::store_side::StoreSide::settle`]). Of the others nothing is noted, so that there is no past to settle anything by: they are compared with what would have been noted, and
-//! judged where the machine has one vCPU.
+//! What QEMU tells of a store is not always true ([`icsan_model::x86::store_kind`]). With this key every store of the
+//! guest is looked at. Those to pages with code are noted as ever, and compared by the store side, behind its lock; if
+//! memory holds something else, another vCPU may have stored there in between, so its store is waited for, for a second
+//! ([`crate::store_side::StoreSide::settle`]). Of the others nothing is noted, so that there is no past to settle
+//! anything by: they are compared with what would have been noted, and judged where the machine has one vCPU.
 
 use crate::gaps::Gap;
 use crate::qemu::locks::Mutex;

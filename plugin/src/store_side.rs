@@ -1,6 +1,8 @@
-//! The store side (`writers=on`): versioned code memory, and what is found in it when a vCPU executes code that changed.
+//! The store side (`writers=on`): versioned code memory, and what is found in it when a vCPU executes code that
+//! changed.
 //!
-//! Everything here is behind one lock. It is entered at translations, at stores to pages that hold code, and at the executions that need a closer look.
+//! Everything here is behind one lock. It is entered at translations, at stores to pages that hold code, and at the
+//! executions that need a closer look.
 
 mod settle;
 
@@ -33,14 +35,15 @@ use std::time::Instant;
 /// Changed bytes with at least so many unchanged ones between them are taken for different stores.
 const APART: usize = 16;
 
-/// The latest changes of a cell of code, which are kept whatever anybody holds: a store may be told of while somebody who executes what was there before it is just about to
-/// say so.
+/// The latest changes of a cell of code, which are kept whatever anybody holds: a store may be told of while somebody
+/// who executes what was there before it is just about to say so.
 const LATEST: usize = 4;
 
 /// Stores after which, at the earliest, what nobody can hold any more is forgotten in all cells.
 const FORGET_EVERY: u64 = 4096;
 
-/// Stores to a page, since code in it was last translated, at whose multiples it is asked whether it holds any code still. As many as clear a page by eight bytes each.
+/// Stores to a page, since code in it was last translated, at whose multiples it is asked whether it holds any code
+/// still. As many as clear a page by eight bytes each.
 const RETIRE_EVERY: u32 = 512;
 
 /// A store to code, as it was told of.
@@ -183,7 +186,8 @@ impl StoreSide {
     fn note_writer(&mut self, seq: Seq, store: &CodeStore<'_>, cpu: &CurrentCpu) {
         let Self { history, patching, task_name, .. } = self;
         let context = patching.context(store.vcpu, None, |task| task_name(cpu, task));
-        // The upper half of the address space is the kernel's. (Firmware and boot loaders run in the lower half, and make no system calls.)
+        // The upper half of the address space is the kernel's. (Firmware and boot loaders run in the lower half, and
+        // make no system calls.)
         let user = store.pc.0 >> 63 == 0;
         let memory = history.memory();
         patching.store(seq, store.vcpu, user, context, |store| memory.record(store).is_some());
@@ -226,9 +230,9 @@ impl StoreSide {
         true
     }
 
-    /// Compares what is known of memory with what its page holds, from the byte at `phys` on, and everything that the chunks of these `len` bytes and an older instruction
-    /// in them may reach. If they differ, the whole page is looked through: what changed becomes stores that nobody was seen to make. `next` gives the next
-    /// place in the order.
+    /// Compares what is known of memory with what its page holds, from the byte at `phys` on, and everything that the
+    /// chunks of these `len` bytes and an older instruction in them may reach. If they differ, the whole page is looked
+    /// through: what changed becomes stores that nobody was seen to make. `next` gives the next place in the order.
     pub fn compare(&mut self, phys: Phys, len: u64, contents: &impl Contents, mut next: impl FnMut() -> Seq) -> Vec<Touched> {
         let chunk = u64::from(self.profile.buffers.chunk);
         let page = phys.align_down(PAGE);
@@ -277,7 +281,8 @@ impl StoreSide {
         self.changes.add(&segment, self.history.memory());
     }
 
-    /// Before a store to pages that hold code is looked at: it shows whether the vCPU has taken a branch since its last one.
+    /// Before a store to pages that hold code is looked at: it shows whether the vCPU has taken a branch since its last
+    /// one.
     pub fn arrives(&mut self, table: &CodeTable, vcpu: Vcpu, pc: Linear, state: &VcpuState, slots: &VcpuSlots<'_>) {
         self.branch_before(vcpu, state, slots, pc, table);
     }
@@ -333,7 +338,8 @@ impl StoreSide {
         }
     }
 
-    /// The vCPU left the line that it executes in a way that no branch instruction shows: an interrupt that was handled.
+    /// The vCPU left the line that it executes in a way that no branch instruction shows: an interrupt that was
+    /// handled.
     pub fn branched(&mut self, vcpu: Vcpu, state: &VcpuState) {
         if self.history.awaits_branch(vcpu, state.epoch) {
             self.history.branch(vcpu, state.epoch);
@@ -354,7 +360,8 @@ impl StoreSide {
         self.history.run(vcpu, segment.run(), Some(place));
     }
 
-    /// Memory holds the segment's bytes: what is known of memory and is something else has been changed, and the store has not been told of.
+    /// Memory holds the segment's bytes: what is known of memory and is something else has been changed, and the store
+    /// has not been told of.
     pub fn catch_up(&mut self, segment: &Segment, mut next: impl FnMut() -> Seq) -> Vec<Touched> {
         let Some(place) = segment.place() else { return Vec::new() };
         let run = segment.run();
@@ -378,7 +385,8 @@ impl StoreSide {
         Place { second, ..place }
     }
 
-    /// A vCPU is about to execute a segment that needs a closer look. With `choices`, answers also with what it may execute as the segment's first instruction.
+    /// A vCPU is about to execute a segment that needs a closer look. With `choices`, answers also with what it may
+    /// execute as the segment's first instruction.
     pub fn judge(
         &mut self,
         table: &CodeTable,
@@ -440,7 +448,8 @@ impl StoreSide {
         }
     }
 
-    /// Forgets what no vCPU can hold. To be called after each store. `horizon` is the oldest beginning of an epoch; `held` says since when anybody holds a segment in his.
+    /// Forgets what no vCPU can hold. To be called after each store. `horizon` is the oldest beginning of an epoch;
+    /// `held` says since when anybody holds a segment in his.
     pub fn forget(&mut self, touched: &Touched, horizon: Seq, held: impl Fn(&Segment) -> Option<Seq>) {
         let changed = self.counts.stores + self.counts.unseen;
         if changed >= self.forget_at {
@@ -448,7 +457,8 @@ impl StoreSide {
             cells.into_iter().for_each(|cell| self.forget_cell(cell, horizon, &held));
             self.history.forget_before(horizon);
             self.forget_uncommitted();
-            // It looks at everything that is remembered: the more is left, the longer until the next time, so that a store pays the same share whatever is left.
+            // It looks at everything that is remembered: the more is left, the longer until the next time, so that a
+            // store pays the same share whatever is left.
             let memory = self.history.memory();
             self.forget_at = changed + FORGET_EVERY.max(4 * (memory.versions() + memory.size().1) as u64);
         }
@@ -472,8 +482,9 @@ impl StoreSide {
         });
     }
 
-    /// After a store to its page: if the page may hold no code any more, the segments that lie in it. Their code must have been overwritten, and nobody may hold it.
-    /// (A kernel gives the pages of its initialization, and of programs that ended, to whoever needs memory.)
+    /// After a store to its page: if the page may hold no code any more, the segments that lie in it. Their code must
+    /// have been overwritten, and nobody may hold it. (A kernel gives the pages of its initialization, and of programs
+    /// that ended, to whoever needs memory.)
     pub fn looks_dead(&mut self, phys: Phys, held: impl Fn(&Segment) -> Option<Seq>) -> Option<Vec<&'static Segment>> {
         let page = phys.align_down(PAGE);
         self.history.memory().page(page)?;
@@ -493,7 +504,8 @@ impl StoreSide {
         self.counts.retired += 1;
     }
 
-    /// The pages of a segment that is executed although they were retired: QEMU ran a block that it should have dropped, and memory holds its bytes again.
+    /// The pages of a segment that is executed although they were retired: QEMU ran a block that it should have
+    /// dropped, and memory holds its bytes again.
     pub fn unknown_pages(&self, place: Place) -> Vec<(Phys, HostPage)> {
         let pages = [Some(place.first), place.second].into_iter().flatten().map(|page| page.align_down(PAGE));
         let unknown = pages.filter(|page| self.history.memory().page(*page).is_none());

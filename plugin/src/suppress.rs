@@ -1,6 +1,7 @@
 //! Suppressions: hazards that the user knows of and does not want to hear of.
 //!
-//! One pattern a line, with a reason: `symbol:GLOB REASON` or `kind:GLOB REASON`. A glob knows `*` and `?`. Empty lines and lines that start with `#` are skipped.
+//! One pattern a line, with a reason: `symbol:GLOB REASON` or `kind:GLOB REASON`. A glob knows `*` and `?`. Empty lines
+//! and lines that start with `#` are skipped.
 
 use std::path::Path;
 use thiserror::Error;

@@ -1,9 +1,11 @@
 //! Views: the linear addresses at which a page of code is executed.
 //!
-//! QEMU translates x86 code independently of its place (`CF_PCREL`), and runs one translation at every linear address that leads to the same memory. A callback tells the
-//! address at which the block was *translated*. For a kernel's text that is the one that it runs at. A page that is mapped twice, or by two processes, may run at
-//! another one; what a vCPU holds goes by linear address, and so does the rule for its own stores. So for pages that were translated at several addresses, and whose code changes, the address is asked
-//! for at each first execution: the program counter, which is exact where a block begins, and not behind the callback's instruction within it. (Not below 4 GiB, where
+//! QEMU translates x86 code independently of its place (`CF_PCREL`), and runs one translation at every linear address
+//! that leads to the same memory. A callback tells the address at which the block was *translated*. For a kernel's text
+//! that is the one that it runs at. A page that is mapped twice, or by two processes, may run at another one; what a
+//! vCPU holds goes by linear address, and so does the rule for its own stores. So for pages that were translated at
+//! several addresses, and whose code changes, the address is asked for at each first execution: the program counter,
+//! which is exact where a block begins, and not behind the callback's instruction within it. (Not below 4 GiB, where
 //! code need not be 64-bit code.)
 
 use crate::segment::Segment;
@@ -62,7 +64,8 @@ impl View {
     }
 }
 
-/// How far from the address where it was translated an instruction runs, given a program counter of its block that is not behind it: whole pages.
+/// How far from the address where it was translated an instruction runs, given a program counter of its block that is
+/// not behind it: whole pages.
 #[must_use]
 pub fn shift(translated: Linear, counter: Linear) -> u64 {
     // Modulo 2^64, rounded up: the counter may lie before the instruction, by less than a page.

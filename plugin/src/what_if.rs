@@ -1,6 +1,8 @@
-//! Events that do not count for where they happen: `without=EVENT@SYMBOL`, and profiles that take an event at one place only.
+//! Events that do not count for where they happen: `without=EVENT@SYMBOL`, and profiles that take an event at one place
+//! only.
 //!
-//! Where an event happens is its origin, if it has one (an IRET returns from an entry of the kernel's, a CR3 write is `__text_poke()`'s), else the function of its instruction.
+//! Where an event happens is its origin, if it has one (an IRET returns from an entry of the kernel's, a CR3 write is
+//! `__text_poke()`'s), else the function of its instruction.
 
 use crate::qemu::locks::RwLock;
 use icsan_model::addr::Linear;
@@ -41,7 +43,8 @@ impl WithoutAt {
     }
 }
 
-/// The link-time addresses of the kernel's functions that are `meant` by name. Entries are single addresses of text, too.
+/// The link-time addresses of the kernel's functions that are `meant` by name. Entries are single addresses of text,
+/// too.
 fn ranges(symbols: &Symbolizer, meant: impl Fn(&str) -> bool) -> Vec<Range<u64>> {
     let Some(table) = symbols.kernel_table() else { return Vec::new() };
     let named = table.symbols().filter(|symbol| meant(symbol.name));

@@ -1,4 +1,5 @@
-//! A panic inside the plugin turns it off and goes no further. No QEMU is needed; the state is the process's, so this is one test in a program of its own.
+//! A panic inside the plugin turns it off and goes no further. No QEMU is needed; the state is the process's, so this
+//! is one test in a program of its own.
 
 use icsan::qemu::guard::{fault, guard, guard_always};
 use std::cell::Cell;

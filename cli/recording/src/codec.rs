@@ -1,7 +1,8 @@
-//! The codec: values to bytes and back. The only file that knows bincode; whoever replaces it changes this file and raises [`crate::VERSION`].
+//! The codec: values to bytes and back. The only file that knows bincode; whoever replaces it changes this file and
+//! raises [`crate::VERSION`].
 //!
-//! A list is the number of its elements and then the elements, which is what the codec itself makes of a `Vec`. So the writer can encode records as they come, and the
-//! reader can decode them one by one.
+//! A list is the number of its elements and then the elements, which is what the codec itself makes of a `Vec`. So the
+//! writer can encode records as they come, and the reader can decode them one by one.
 
 use crate::block::MAX_BLOCK;
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};

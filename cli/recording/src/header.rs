@@ -36,7 +36,8 @@ impl From<Buffers> for BufferKeys {
 pub struct Header {
     /// The architecture's name.
     pub architecture: String,
-    /// The names of the architecture's events. [`icsan_model::sync_event::SyncEventId`]s in the recording are places in this list: another build's table may be longer.
+    /// The names of the architecture's events. [`icsan_model::sync_event::SyncEventId`]s in the recording are places in
+    /// this list: another build's table may be longer.
     pub events: Vec<String>,
     /// The recorder's version.
     pub plugin: String,
@@ -77,6 +78,7 @@ pub struct Totals {
     pub records: u64,
     /// Verdicts.
     pub hazards: u64,
-    /// What the recorder had to leave out ([`crate::Writer::dropped`]): if it is not 0, a replay knows less than the run did.
+    /// What the recorder had to leave out ([`crate::Writer::dropped`]): if it is not 0, a replay knows less than the
+    /// run did.
     pub dropped: u64,
 }

@@ -9,8 +9,9 @@ use std::io::Read;
 
 /// Reads a recording: an iterator of its records, one block in memory at a time.
 ///
-/// It ends with `None` after the end block, and then [`Reader::totals`] has what that says. An error is the last thing that it gives, and everything before it is good:
-/// [`RecordingError::CutOff`] where the file just ends, [`RecordingError::Corrupt`] where it is damaged. A block is checked before the first record of it is given.
+/// It ends with `None` after the end block, and then [`Reader::totals`] has what that says. An error is the last thing
+/// that it gives, and everything before it is good: [`RecordingError::CutOff`] where the file just ends,
+/// [`RecordingError::Corrupt`] where it is damaged. A block is checked before the first record of it is given.
 #[derive(Debug)]
 pub struct Reader<R: Read> {
     input: R,

@@ -19,7 +19,8 @@ pub enum Record {
         /// The length of each instruction in bytes; each begins where the one before ends.
         lengths: Box<[u8]>,
     },
-    /// What the recorder said of an execution: of the record before (not counting other verdicts), or of one instruction of it, if it is a run. An execution without a verdict was no hazard.
+    /// What the recorder said of an execution: of the record before (not counting other verdicts), or of one
+    /// instruction of it, if it is a run. An execution without a verdict was no hazard.
     Verdict {
         /// Who executed.
         vcpu: Vcpu,

@@ -16,9 +16,11 @@ pub const MAX_RECORD: usize = 1 << 20;
 
 /// Writes a recording, a block at a time.
 ///
-/// Every block is given to `W` in one call and flushed, so a file needs no buffer of its own, and a process that dies leaves every block that it finished; at most [`BLOCK`] bytes of
-/// records, or one record and its verdicts, are lost with it. After an error of `W` nothing more is written and every call fails ([`RecordingError::Broken`]): drop the writer, and the
-/// file is readable up to there. Dropping one that was not finished writes what is pending, but no end block.
+/// Every block is given to `W` in one call and flushed, so a file needs no buffer of its own, and a process that dies
+/// leaves every block that it finished; at most [`BLOCK`] bytes of records, or one record and its verdicts, are lost
+/// with it. After an error of `W` nothing more is written and every call fails ([`RecordingError::Broken`]): drop the
+/// writer, and the file is readable up to there. Dropping one that was not finished writes what is pending, but no end
+/// block.
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     /// `None` after it failed or was finished.
@@ -46,15 +48,19 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Adds a record and answers the place that the model gives to its event; to its last one, if it is a run of several (the `i`th of `n` has that place `- (n - i)`, `i` counted from 1);
-    /// to the one before, if it has none (a verdict, an empty run). This is the [`Seq`] by which later events refer to a store.
+    /// Adds a record and answers the place that the model gives to its event; to its last one, if it is a run of
+    /// several (the `i`th of `n` has that place `- (n - i)`, `i` counted from 1); to the one before, if it has none (a
+    /// verdict, an empty run). This is the [`Seq`] by which later events refer to a store.
     ///
-    /// Verdicts must directly follow the record that they judge: whoever shares a writer between threads must hold its lock over both.
+    /// Verdicts must directly follow the record that they judge: whoever shares a writer between threads must hold its
+    /// lock over both.
     ///
     /// # Errors
-    /// `TooLarge` and `Encode`: this record is left out and takes no place; the caller should count it as [`Writer::dropped`]. Any other: the writer is of no more use.
+    /// `TooLarge` and `Encode`: this record is left out and takes no place; the caller should count it as
+    /// [`Writer::dropped`]. Any other: the writer is of no more use.
     pub fn push(&mut self, record: Record) -> Result<Seq, RecordingError> {
-        // A record and its verdicts stay together, unless there is no end of them (16: the number of records, and room).
+        // A record and its verdicts stay together, unless there is no end of them (16: the number of records, and
+        // room).
         let is_verdict = matches!(record, Record::Verdict { .. });
         if self.pending.len() >= if is_verdict { MAX_BLOCK - MAX_RECORD - 16 } else { BLOCK } {
             self.flush()?;
@@ -93,7 +99,8 @@ impl<W: Write> Writer<W> {
         self.totals.dropped = self.totals.dropped.saturating_add(count);
     }
 
-    /// Writes what is pending, as a block of its own. There is no need to call it other than before the process may die; not between a record and its verdicts.
+    /// Writes what is pending, as a block of its own. There is no need to call it other than before the process may
+    /// die; not between a record and its verdicts.
     ///
     /// # Errors
     /// Those of the output.

@@ -1,4 +1,5 @@
-//! Files that no writer wrote: they end in an error of the right kind, never in a panic, and what was read before is good.
+//! Files that no writer wrote: they end in an error of the right kind, never in a panic, and what was read before is
+//! good.
 
 mod common;
 

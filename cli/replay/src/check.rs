@@ -1,9 +1,12 @@
 //! The proof: are the recorded verdicts those of the plain model?
 //!
-//! A recorded verdict stands behind the record that it judges, so the verdicts of both are compared record by record. Each of the model's must be matched by exactly one recorded verdict
-//! on the same instruction and equal in everything that is recorded: kind, memory, candidates that are not exempt, stores. An execution of which both say nothing agrees, too.
+//! A recorded verdict stands behind the record that it judges, so the verdicts of both are compared record by record.
+//! Each of the model's must be matched by exactly one recorded verdict on the same instruction and equal in everything
+//! that is recorded: kind, memory, candidates that are not exempt, stores. An execution of which both say nothing
+//! agrees, too.
 //!
-//! Verdicts of the kind `emulator` on executions of which the model says nothing are no differences: they are about QEMU, and the model cannot know. They are counted.
+//! Verdicts of the kind `emulator` on executions of which the model says nothing are no differences: they are about
+//! QEMU, and the model cannot know. They are counted.
 
 use icsan_model::addr::{Linear, Seq, Vcpu};
 use icsan_model::hazard::Kind;
@@ -49,7 +52,8 @@ pub struct Agreement {
     pub agreed: u64,
     /// Executions.
     pub executions: u64,
-    /// Differences by kind: the model's that were not recorded, recorded ones that the model does not have, those that are not equal.
+    /// Differences by kind: the model's that were not recorded, recorded ones that the model does not have, those that
+    /// are not equal.
     pub missing: u64,
     /// See `missing`.
     pub extra: u64,

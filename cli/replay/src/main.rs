@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Replays a recording of ICSAN (record=PATH) on the plain model: its hazards, what other rules would make of the same run, and whether the recorder's verdicts were right.
+/// Replays a recording of ICSAN (record=PATH) on the plain model: its hazards, what other rules would make of the same
+/// run, and whether the recorder's verdicts were right.
 ///
-/// Exit code: 0; 1 if --check found a difference, or could not look at everything; 2 if the recording is damaged or cannot be replayed as wanted. A recording that was cut off is
-/// replayed as far as it goes.
+/// Exit code: 0; 1 if --check found a difference, or could not look at everything; 2 if the recording is damaged or
+/// cannot be replayed as wanted. A recording that was cut off is replayed as far as it goes.
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Arguments {

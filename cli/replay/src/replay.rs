@@ -10,7 +10,8 @@ use icsan_model::sync_event::SyncEventId;
 use icsan_recording::{Header, Record};
 use thiserror::Error;
 
-/// After so many events the model is made to forget, at the earliest: forgetting costs as much as the model remembers, so the more that is, the more rarely it is done.
+/// After so many events the model is made to forget, at the earliest: forgetting costs as much as the model remembers,
+/// so the more that is, the more rarely it is done.
 const FORGET: u64 = 1 << 20;
 
 /// An event that the model did not take. Its place in the order is kept free, so that what follows keeps its own.
@@ -78,7 +79,8 @@ impl Replay {
         Self { every: events, until_forget: events, ..self }
     }
 
-    /// Feeds one record. `executed` is called for each execution, `refused` for each event that the model does not take. A verdict is no event: it changes nothing.
+    /// Feeds one record. `executed` is called for each execution, `refused` for each event that the model does not
+    /// take. A verdict is no event: it changes nothing.
     pub fn feed(&mut self, record: &Record, mut executed: impl FnMut(Executed<'_>), mut refused: impl FnMut(Refused)) {
         match record {
             Record::Event(event) => self.event(event, &mut executed, &mut refused),

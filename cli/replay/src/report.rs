@@ -1,4 +1,5 @@
-//! What is printed: text for people, or JSON Lines for programs. Addresses in JSON are strings `0x…`, bytes hex strings, as in the plugin's report.
+//! What is printed: text for people, or JSON Lines for programs. Addresses in JSON are strings `0x…`, bytes hex
+//! strings, as in the plugin's report.
 
 mod json;
 mod text;

@@ -83,7 +83,8 @@ impl Settings {
         Ok((arch, profile))
     }
 
-    /// A model that has seen nothing yet. Instruction lengths are those of the plugin's decoder, so that candidates are the same.
+    /// A model that has seen nothing yet. Instruction lengths are those of the plugin's decoder, so that candidates are
+    /// the same.
     ///
     /// # Errors
     /// Unknown names, impossible buffers.

@@ -10,7 +10,8 @@ use icsan_recording::Record;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-/// vCPU 0 executes an instruction five times; another vCPU patches it after the first, and vCPU 0 gets an IRET after the third.
+/// vCPU 0 executes an instruction five times; another vCPU patches it after the first, and vCPU 0 gets an IRET after
+/// the third.
 fn records() -> Vec<Record> {
     let (vcpu, linear, phys) = (Vcpu(0), Linear(0xffff_ffff_8100_0000), Phys(0x10_0000));
     let fetch = Event::Fetch { vcpu, linear, len: 5 };

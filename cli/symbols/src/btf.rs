@@ -11,7 +11,8 @@
 //! | strings | zero-terminated; the first is empty |
 //! | layouts | newer kernels (7.3's `btf.h` has it, Debian's 7.3 leaves it out): the sizes of each kind, so that unknown kinds can be skipped |
 //!
-//! Until 6.12 a count has 16 bits and a kind 5; in 7.3 they have 24 and 7, and the bits between were always zero before.
+//! Until 6.12 a count has 16 bits and a kind 5; in 7.3 they have 24 and 7, and the bits between were always zero
+//! before.
 //!
 //! # Which way it errs
 //! A layout is given only if every required member is there, has the kind of type that it has in

@@ -1,7 +1,7 @@
 //! An index over sorted addresses: a search begins among the few that are near.
 //!
-//! The addresses between the first and the last one are divided into buckets of equal size, no more of
-//! them than addresses. A search that bisects 200,000 addresses misses the cache a dozen times; one that begins in a bucket
+//! The addresses between the first and the last one are divided into buckets of equal size, no more of them than
+//! addresses. A search that bisects 200,000 addresses misses the cache a dozen times; one that begins in a bucket
 //! misses it twice. Addresses that lie in one heap far from the rest share a bucket, which is then bisected as before.
 
 /// Where each bucket starts.

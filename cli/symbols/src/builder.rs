@@ -75,7 +75,8 @@ impl Builder {
             entries: self.entries,
         };
         let (entries, names) = (&table.entries, &table.names);
-        // With the first letters of each name beside its index: most comparisons then need neither the entry nor the name.
+        // With the first letters of each name beside its index: most comparisons then need neither the entry nor the
+        // name.
         let letters =
             |name: &str| name.bytes().chain(std::iter::repeat(0)).take(16).fold(0_u128, |word, byte| word << 8 | u128::from(byte));
         let mut by_name: Vec<(u128, u32)> = (0..).zip(entries).map(|(index, entry)| (letters(entry.name(names)), index)).collect();

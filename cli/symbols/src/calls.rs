@@ -1,10 +1,11 @@
 //! Is a word on a stack a return address? Only a CALL leaves one, so a CALL ends right before the place
 //! that it points to.
 //!
-//! Of a code address R that a stack may hold, the bytes before R are looked at: *could* a CALL of x86-64 end there? Instructions of x86
-//! cannot be read backwards, so the answer is about these bytes alone. Every near CALL is recognised (`E8`, and `FF /2` in each of its
-//! lengths, with any prefixes: those stand before the bytes that decide); now and then bytes in the middle of other instructions look
-//! like one. Where it matters, ask of a [`CallKind::Direct`] whether its target is the start of a function.
+//! Of a code address R that a stack may hold, the bytes before R are looked at: *could* a CALL of x86-64 end there?
+//! Instructions of x86 cannot be read backwards, so the answer is about these bytes alone. Every near CALL is
+//! recognised (`E8`, and `FF /2` in each of its lengths, with any prefixes: those stand before the bytes that decide);
+//! now and then bytes in the middle of other instructions look like one. Where it matters, ask of a
+//! [`CallKind::Direct`] whether its target is the start of a function.
 
 /// The most bytes before a return address that matter: what prefixes add in front changes nothing.
 pub const LONGEST: usize = 7;
@@ -37,8 +38,8 @@ impl CallKind {
     }
 }
 
-/// Does a CALL end with the last of these bytes? A direct one is preferred where both could be. [`LONGEST`] bytes are enough; with
-/// fewer, as at the start of a page, the longer forms are not seen.
+/// Does a CALL end with the last of these bytes? A direct one is preferred where both could be. [`LONGEST`] bytes are
+/// enough; with fewer, as at the start of a page, the longer forms are not seen.
 #[must_use]
 pub fn ends_with_call(bytes_before: &[u8]) -> Option<CallKind> {
     calls_ending(bytes_before).next()

@@ -28,12 +28,12 @@ pub fn parse(bytes: &[u8]) -> Result<SymbolTable, SymbolError> {
     read(bytes)
 }
 
-/// Reads the functions of one section of an object file, such as a kernel module, by their distance from that section's start: where the
-/// section is, only the one who loaded it knows.
+/// Reads the functions of one section of an object file, such as a kernel module, by their distance from that section's
+/// start: where the section is, only the one who loaded it knows.
 ///
 /// # Errors
-/// [`SymbolError::NoSymbols`] if there is no such section, or no function of known size in it; [`SymbolError::Truncated`] if the headers
-/// point outside of the file.
+/// [`SymbolError::NoSymbols`] if there is no such section, or no function of known size in it;
+/// [`SymbolError::Truncated`] if the headers point outside of the file.
 pub fn parse_section(bytes: &[u8], name: &str) -> Result<SymbolTable, SymbolError> {
     let elf = open(bytes)?;
     let section = elf.section_by_name(name).ok_or(SymbolError::NoSymbols)?;

@@ -1,7 +1,8 @@
 //! Where x86 interrupts and exceptions enter Linux, and where each entry finds the frame that the CPU pushed.
 //!
-//! The names are those of the assembly stubs that `DECLARE_IDTENTRY*` makes (arch/x86/include/asm/idtentry.h): `asm_` and the name of the handler. What is on the stack is
-//! read from the macros of arch/x86/entry/entry_64.S. `int $0x80` is a system call, and not listed; nor are Xen's entries, which no hardware calls.
+//! The names are those of the assembly stubs that `DECLARE_IDTENTRY*` makes (arch/x86/include/asm/idtentry.h): `asm_`
+//! and the name of the handler. What is on the stack is read from the macros of arch/x86/entry/entry_64.S. `int $0x80`
+//! is a system call, and not listed; nor are Xen's entries, which no hardware calls.
 
 /// How an entry is reached, and what it does to its frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -9,9 +10,11 @@
 pub struct KernelEntry {
     /// Its symbol; with `*` at its end, all that begin like that.
     pub symbol: &'static str,
-    /// What lies on the stack above the saved RIP (that is, at lower addresses) when the first instruction runs, in bytes: an error code, or the vector.
+    /// What lies on the stack above the saved RIP (that is, at lower addresses) when the first instruction runs, in
+    /// bytes: an error code, or the vector.
     pub pushed: u64,
-    /// How far down its frame moves if the kernel was interrupted: IRET finds the saved RIP at an address that is so much lower.
+    /// How far down its frame moves if the kernel was interrupted: IRET finds the saved RIP at an address that is so
+    /// much lower.
     pub moves: u64,
     /// Where this is to be read.
     pub source: &'static str,

@@ -17,8 +17,8 @@
 //! knows where KASLR put the kernel, once the guest has shown it.
 //!
 //! Beside names there is what else the plugin must know of a kernel: where its structures keep what ([`btf`], as
-//! [`SymbolTable::layout`]), which of its functions finish a patch ([`protocol`]), and whether a word on a stack is a return address
-//! ([`calls`]).
+//! [`SymbolTable::layout`]), which of its functions finish a patch ([`protocol`]), and whether a word on a stack is a
+//! return address ([`calls`]).
 //!
 //! # Which way it errs
 //! *No name rather than a wrong one.* A kernel address has no name before the KASLR offset is

@@ -171,9 +171,9 @@ impl Symbolizer {
         Some(earlier.len() + 1)
     }
 
-    /// Is this runtime address in the kernel's text, from `_stext` up to `_etext`? Never before the offset is known. Modules, BPF
-    /// programs and the like are elsewhere, and so is what the kernel runs only while it starts (`.init.text`). This is much
-    /// quicker than [`resolve`](Self::resolve): a scan of a stack asks it first.
+    /// Is this runtime address in the kernel's text, from `_stext` up to `_etext`? Never before the offset is known.
+    /// Modules, BPF programs and the like are elsewhere, and so is what the kernel runs only while it starts
+    /// (`.init.text`). This is much quicker than [`resolve`](Self::resolve): a scan of a stack asks it first.
     #[must_use]
     pub fn is_text(&self, runtime: u64) -> bool {
         runtime >= KERNEL_HALF && self.offset().is_some_and(|offset| self.text.contains(&runtime.wrapping_sub(offset)))
@@ -190,9 +190,10 @@ impl Symbolizer {
         self.programs.iter().filter(|table| !table.is_position_independent()).find_map(|table| table.function_range(symbol))
     }
 
-    /// What to add (with [`u64::wrapping_add`]) to the GS base that a vCPU of x86-64 has in the kernel to find the pointer to its running
-    /// `task_struct`: the per-CPU variable `current_task`, or in 6.2 to 6.14 a member of `pcpu_hot`. Since 6.15 per-CPU variables are
-    /// linked, and moved by KASLR, like others, so the offset must be known.
+    /// What to add (with [`u64::wrapping_add`]) to the GS base that a vCPU of x86-64 has in the kernel to find the
+    /// pointer to its running `task_struct`: the per-CPU variable `current_task`, or in 6.2 to 6.14 a member of
+    /// `pcpu_hot`. Since 6.15 per-CPU variables are linked, and moved by KASLR, like others, so the offset must be
+    /// known.
     #[must_use]
     pub fn current_task_from_gs(&self) -> Option<u64> {
         let table = self.kernel.as_ref()?;
@@ -267,12 +268,12 @@ impl Symbolizer {
         }
     }
 
-    /// Takes more evidence from the running guest: one of these symbols stands at `runtime`, in a kernel that has any of them. It is
-    /// needed because an aligned symbol fits, at some offset, the table of nearly every other kernel.
+    /// Takes more evidence from the running guest: one of these symbols stands at `runtime`, in a kernel that has any
+    /// of them. It is needed because an aligned symbol fits, at some offset, the table of nearly every other kernel.
     ///
     /// # Errors
-    /// [`OffsetError::Contradiction`] if none of them is there, which is said once. The offset is then forgotten for good: no names
-    /// rather than wrong ones.
+    /// [`OffsetError::Contradiction`] if none of them is there, which is said once. The offset is then forgotten for
+    /// good: no names rather than wrong ones.
     pub fn confirm(&self, symbols: &[&str], runtime: u64) -> Result<(), OffsetError> {
         let (Some(table), Some(known)) = (self.kernel.as_ref(), self.offset()) else { return Ok(()) };
         let links: Vec<_> = symbols.iter().filter_map(|symbol| Some((symbol, table.address_of(symbol)?))).collect();

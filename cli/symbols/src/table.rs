@@ -164,8 +164,8 @@ impl SymbolTable {
         })
     }
 
-    /// The link-time addresses of a function, from its first up to where the next symbol starts (in a program: as its size says). What
-    /// the compiler put into `NAME.cold` is apart. `None` if this is no text symbol.
+    /// The link-time addresses of a function, from its first up to where the next symbol starts (in a program: as its
+    /// size says). What the compiler put into `NAME.cold` is apart. `None` if this is no text symbol.
     #[must_use]
     pub fn function_range(&self, name: &str) -> Option<Range<u64>> {
         let found = self.by_name.get(self.first_named(name)).and_then(|&index| self.entries.get(index as usize))?;
@@ -177,8 +177,8 @@ impl SymbolTable {
         Some(found.addr..found.addr.checked_add(group.size)?)
     }
 
-    /// Where the kernel keeps what in its structures; `None` if the file does not say. Kernel images and a `vmlinux` do if they
-    /// have BTF, lists of symbols never do.
+    /// Where the kernel keeps what in its structures; `None` if the file does not say. Kernel images and a `vmlinux` do
+    /// if they have BTF, lists of symbols never do.
     #[must_use]
     pub fn layout(&self) -> Option<&KernelLayout> {
         self.layout.as_ref()

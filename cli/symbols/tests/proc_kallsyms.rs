@@ -1,6 +1,6 @@
-//! Real kernel images against what the kernels themselves say: `ICSAN_KERNELS` names the images, and beside each lies `PATH.kallsyms`, a copy of that kernel's
-//! `/proc/kallsyms` taken as root with `nokaslr`. All names, types and addresses are compared. Built with the feature `proc-kallsyms` only, since no script
-//! makes those copies.
+//! Real kernel images against what the kernels themselves say: `ICSAN_KERNELS` names the images, and beside each lies
+//! `PATH.kallsyms`, a copy of that kernel's `/proc/kallsyms` taken as root with `nokaslr`. All names, types and
+//! addresses are compared. Built with the feature `proc-kallsyms` only, since no script makes those copies.
 
 mod common;
 

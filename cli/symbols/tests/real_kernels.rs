@@ -1,4 +1,5 @@
-//! Real kernel images, named by `ICSAN_KERNELS` (paths joined by `:`); every file has to be good. Built with the feature `real-kernels` only.
+//! Real kernel images, named by `ICSAN_KERNELS` (paths joined by `:`); every file has to be good. Built with the
+//! feature `real-kernels` only.
 //!
 //! ```text
 //! ICSAN_KERNELS=$(scripts/kernel 6.1):$(scripts/kernel 6.12):$(scripts/kernel 7) \

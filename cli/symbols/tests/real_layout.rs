@@ -1,5 +1,5 @@
-//! What real kernel images say of their structures, their text and their patching functions. As in `real_kernels.rs`, `ICSAN_KERNELS` names
-//! the images.
+//! What real kernel images say of their structures, their text and their patching functions. As in `real_kernels.rs`,
+//! `ICSAN_KERNELS` names the images.
 
 mod common;
 
@@ -83,7 +83,8 @@ fn the_layout_is_found_by_section_and_by_magic_number() {
     }
 }
 
-/// The functions of [`protocol`] that Debian's kernels of these versions lack although their sources have them: inlined.
+/// The functions of [`protocol`] that Debian's kernels of these versions lack although their sources have them:
+/// inlined.
 const INLINED: [&str; 3] = ["text_poke_flush", "int3_update_optimize", "int3_update_unoptimize"];
 
 #[test]

@@ -142,8 +142,8 @@ impl Noticed {
 pub struct Changes<S> {
     reach: Reach<S>,
     noticed: VecDeque<Noticed>,
-    /// Stores after which memory held something else than was noted of them, and that no other vCPU's store explained in
-    /// time.
+    /// Stores after which memory held something else than was noted of them, and that no other vCPU's store explained
+    /// in time.
     untrue: Vec<ToldOf>,
 }
 
@@ -226,9 +226,9 @@ impl<S: Deref<Target: Segment> + Clone> Changes<S> {
         told
     }
 
-    /// After a store was told of and noted: what is known of its bytes becomes what memory holds. Where that is something
-    /// else, another vCPU stored there in between: its store has been told of already (memory holds again what was known
-    /// before), or will be. `next` gives the next place in the order.
+    /// After a store was told of and noted: what is known of its bytes becomes what memory holds. Where that is
+    /// something else, another vCPU stored there in between: its store has been told of already (memory holds again
+    /// what was known before), or will be. `next` gives the next place in the order.
     pub fn settle(&mut self, past: &mut impl Past, settling: Settling<'_>, clock: Duration, mut next: impl FnMut() -> Seq) -> Settled<S> {
         let Settling { told, phys, before, now } = settling;
         let mut settled = Settled { touched: Vec::new(), explained: 0 };

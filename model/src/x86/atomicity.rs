@@ -1,8 +1,10 @@
 //! Which stores of x86 are single-copy atomic.
 //!
-//! Intel SDM vol. 3, "Guaranteed Atomic Operations": up to 8 bytes that do not cross a cache line (since P6; aligned ones on everything since the Pentium), and 16 aligned
-//! bytes on processors with AVX. AMD APM vol. 2, "Access Atomicity", promises aligned ones, and on later processors those within 16 bytes; what
-//! Intel promises is taken for both. A locked access is atomic wherever it lies; it is not known which are, and those that cross a line are taken apart all the same.
+//! Intel SDM vol. 3, "Guaranteed Atomic Operations": up to 8 bytes that do not cross a cache line (since P6; aligned
+//! ones on everything since the Pentium), and 16 aligned bytes on processors with AVX. AMD APM vol. 2, "Access
+//! Atomicity", promises aligned ones, and on later processors those within 16 bytes; what Intel promises is taken for
+//! both. A locked access is atomic wherever it lies; it is not known which are, and those that cross a line are taken
+//! apart all the same.
 
 use std::ops::Range;
 
@@ -12,7 +14,8 @@ const LINE: u64 = 64;
 /// The largest access that is atomic without being aligned, in bytes.
 const WORD: u64 = 8;
 
-/// The parts of a store of `len` bytes at a linear address that each change at once, as offsets into it; lowest address first.
+/// The parts of a store of `len` bytes at a linear address that each change at once, as offsets into it; lowest address
+/// first.
 pub fn parts(linear: u64, len: u64) -> impl Iterator<Item = Range<usize>> {
     let whole = len == 16 && linear.is_multiple_of(16);
     let mut start = 0;

@@ -1,16 +1,20 @@
 //! Which event is this instruction? From the exact bytes of one instruction, without a decoder.
 //!
-//! The encodings are data ([`PLAIN`], [`LOCKED`]), matched in order; an index by opcode, built at compile time, rejects other instructions after
-//! one look-up.
+//! The encodings are data ([`PLAIN`], [`LOCKED`]), matched in order; an index by opcode, built at compile time, rejects
+//! other instructions after one look-up.
 //!
 //! What is assumed:
-//! - The bytes are one whole instruction and nothing after it, as QEMU gives them. The mode (16, 32 or 64 bits) is not needed: a byte `40`
-//!   to `4F` with more bytes after it can only be REX, since the INC and DEC that it is elsewhere end with it. A REX counts only
-//!   directly before the opcode; one with a legacy prefix after it is ignored, as hardware does.
+//! - The bytes are one whole instruction and nothing after it, as QEMU gives them. The mode (16, 32 or 64 bits) is not
+//!   needed: a byte `40` to `4F` with more bytes after it can only be REX, since the INC and DEC that it is elsewhere
+//!   end with it. A REX counts only directly before the opcode; one with a legacy prefix after it is ignored, as
+//!   hardware does.
 //! - Legacy prefixes come in any order and number. Of F2 and F3 the last one counts, and both win over 66.
-//! - LOCK makes an instruction that does not allow it #UD, so it is no event. Nor are bytes that end before what decides (ModRM mostly).
-//! - PAUSE is `F3 90` with any REX. An opcode that #UDs only in the guest's mode (`9A` in 64-bit code) is still named: it will not complete.
-//! - In 16-bit code IRET's operand size is the other way round: `CF` takes 2-byte values, `66 CF` 4-byte values. We say 4 and 2.
+//! - LOCK makes an instruction that does not allow it #UD, so it is no event. Nor are bytes that end before what
+//!   decides (ModRM mostly).
+//! - PAUSE is `F3 90` with any REX. An opcode that #UDs only in the guest's mode (`9A` in 64-bit code) is still named:
+//!   it will not complete.
+//! - In 16-bit code IRET's operand size is the other way round: `CF` takes 2-byte values, `66 CF` 4-byte values. We say
+//!   4 and 2.
 //!
 //! QEMU 11.1 ignores F2 and F3 in some places where hardware does not: at CPL 0 it runs ERETU and ERETS as CLAC.
 
@@ -313,8 +317,9 @@ impl Form {
 
 /// Finds the event of an instruction from its exact bytes. `None`: it is no event of the table.
 ///
-/// Every event of [`super::events::Seen::Instruction`], `Hot` and `Resolved` is found, hot ones too. A caller that instruments only what its
-/// profile counts, and the classes that are not `Fixed`, never pays for the hot ones; see [`super::events::worth_watching`].
+/// Every event of [`super::events::Seen::Instruction`], `Hot` and `Resolved` is found, hot ones too. A caller that
+/// instruments only what its profile counts, and the classes that are not `Fixed`, never pays for the hot ones; see
+/// [`super::events::worth_watching`].
 #[must_use]
 pub fn classify(bytes: &[u8]) -> Option<Class> {
     let mut prefixes = Prefixes::default();

@@ -1,16 +1,18 @@
 //! The event table of x86-64: what serializes the instruction stream, and what is commonly mistaken for it.
 //!
-//! One row an event, with each vendor's word and how sure we are of it. The rows are written once, in the macro call below; the ids
-//! ([`IRET`], [`MOV_CR3`], …) and the table come out of the same call, so they cannot drift apart. The order of the rows is no contract:
-//! recordings and reports use names.
+//! One row an event, with each vendor's word and how sure we are of it. The rows are written once, in the macro call
+//! below; the ids ([`IRET`], [`MOV_CR3`], …) and the table come out of the same call, so they cannot drift apart. The
+//! order of the rows is no contract: recordings and reports use names.
 //!
-//! Where a vendor's texts contradict each other, the row says what an older text that was read says against what is only remembered, and
-//! counts the event as *not* serializing: that errs towards reporting too much, and `with=EVENT` on the command line puts it back, while an
-//! event that is counted by mistake hides hazards in silence. The note of the row says so.
+//! Where a vendor's texts contradict each other, the row says what an older text that was read says against what is
+//! only remembered, and counts the event as *not* serializing: that errs towards reporting too much, and `with=EVENT`
+//! on the command line puts it back, while an event that is counted by mistake hides hazards in silence. The note of
+//! the row says so.
 //!
-//! Sources. Intel: SDM vol. 3A, "Serializing Instructions" (cited by title: its number has been 7.4, 8.3, 9.3, 10.3 and 11.3), whose two lists
-//! are complete, so that absence from them is a `No`. AMD: APM vol. 1 (24592), the 2003 and 2009 editions; APM vol. 3 (24594) rev. 3.10 of
-//! February 2005, the instruction pages. No current APM could be opened: the cells that rest on sandpile.org's "coherency" table are `Secondary`.
+//! Sources. Intel: SDM vol. 3A, "Serializing Instructions" (cited by title: its number has been 7.4, 8.3, 9.3, 10.3 and
+//! 11.3), whose two lists are complete, so that absence from them is a `No`. AMD: APM vol. 1 (24592), the 2003 and 2009
+//! editions; APM vol. 3 (24594) rev. 3.10 of February 2005, the instruction pages. No current APM could be opened: the
+//! cells that rest on sandpile.org's "coherency" table are `Secondary`.
 
 use crate::sync_event::{Claim, Sure, SyncEvent, SyncEventId, Word};
 
@@ -298,8 +300,8 @@ pub const fn seen(event: SyncEventId) -> Seen {
 
 /// Is the event rare enough to be watched, and visible at all? No built-in profile counts one that is not.
 ///
-/// A plugin needs to instrument only the instructions whose event is in its profile's serializing set, and those of [`Seen::Resolved`]; with
-/// `with=EVENT` a user can ask for a hot one, and pays for it.
+/// A plugin needs to instrument only the instructions whose event is in its profile's serializing set, and those of
+/// [`Seen::Resolved`]; with `with=EVENT` a user can ask for a hot one, and pays for it.
 #[must_use]
 pub const fn worth_watching(event: SyncEventId) -> bool {
     !matches!(seen(event), Seen::Hot | Seen::Never)

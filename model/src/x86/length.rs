@@ -3,7 +3,8 @@
 use crate::decode::Decode;
 use iced_x86::{Decoder, DecoderOptions};
 
-/// Lengths of x86 instructions. The mode of the code is not known: it is the one in which the instruction in memory has the length that the emulator gave it, 64-bit first.
+/// Lengths of x86 instructions. The mode of the code is not known: it is the one in which the instruction in memory has
+/// the length that the emulator gave it, 64-bit first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct X86Length;
 

@@ -1,8 +1,9 @@
 //! May this instruction store to memory? A table of those that never do: an instruction that is not in it may.
 //!
-//! Sources: Intel SDM vol. 2, appendix A, opcode maps and the opcode extensions A-6; each row is an operand that the maps call read (or none). The table
-//! is compared with a decoder in `tests/x86_may_store.rs`, over all opcodes of both maps. What loads a segment register is left out, though it names no memory that it
-//! writes: it sets the descriptor's accessed bit. So is everything with VEX, EVEX or XOP prefixes, and everything beyond the two maps.
+//! Sources: Intel SDM vol. 2, appendix A, opcode maps and the opcode extensions A-6; each row is an operand
+//! that the maps call read (or none). The table is compared with a decoder in `tests/x86_may_store.rs`, over all
+//! opcodes of both maps. What loads a segment register is left out, though it names no memory that it writes: it sets
+//! the descriptor's accessed bit. So is everything with VEX, EVEX or XOP prefixes, and everything beyond the two maps.
 
 /// What of an opcode never stores. Sets of ModRM.reg values are bit masks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,7 +136,8 @@ const fn index(rows: &[(u8, u8, Never)]) -> [Option<Never>; 256] {
 static ONE_BY_OPCODE: [Option<Never>; 256] = index(ONE);
 static TWO_BY_OPCODE: [Option<Never>; 256] = index(TWO);
 
-/// May the instruction of these bytes store? They are one whole instruction and nothing after it; what is assumed of them is what [`super::classify`] assumes.
+/// May the instruction of these bytes store? They are one whole instruction and nothing after it; what is assumed of
+/// them is what [`super::classify`] assumes.
 #[must_use]
 pub fn may_store(bytes: &[u8]) -> bool {
     let is_prefix = |byte: &u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);

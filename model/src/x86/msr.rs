@@ -1,7 +1,8 @@
 //! The MSRs whose writes do not serialize, by Intel's footnotes.
 //!
-//! The footnote has grown: the older editions name two entries, the one of about 2024 seven. The table takes the newest, since a write that
-//! is no longer promised to serialize must not be counted. A register that is not named serializes, FS_BASE and GS_BASE among them.
+//! The footnote has grown: the older editions name two entries, the one of about 2024 seven. The table takes the
+//! newest, since a write that is no longer promised to serialize must not be counted. A register that is not named
+//! serializes, FS_BASE and GS_BASE among them.
 
 /// Since which editions of the SDM an entry is in the footnote.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +30,8 @@ const fn msrs(first: u32, last: u32, name: &'static str, since: Edition) -> MsrR
     MsrRange { first, last, name, since }
 }
 
-/// The footnoted MSRs, ascending. Source: SDM vol. 3A, "Serializing Instructions", and vol. 2D, WRMSR; the newer entries were read in translation.
+/// The footnoted MSRs, ascending. Source: SDM vol. 3A, "Serializing Instructions", and vol. 2D, WRMSR; the newer
+/// entries were read in translation.
 pub const NONSERIALIZING: &[MsrRange] = &[
     msrs(0x48, 0x48, "IA32_SPEC_CTRL", Edition::Newer),
     msrs(0x49, 0x49, "IA32_PRED_CMD", Edition::Newer),

@@ -1,7 +1,8 @@
 //! The profiles of x86-64, the default first.
 //!
-//! Every set is derived from the words in the event table, so a corrected row corrects the profiles. Profiles with Intel's list take an event
-//! that Intel says `Yes` to, however sure; `amd-apm` the same of AMD. Conflicting texts were resolved in the table, towards `No`.
+//! Every set is derived from the words in the event table, so a corrected row corrects the profiles. Profiles with
+//! Intel's list take an event that Intel says `Yes` to, however sure; `amd-apm` the same of AMD. Conflicting texts were
+//! resolved in the table, towards `No`.
 
 use super::events::{self, EVENTS};
 use crate::exemption::Exemption;
@@ -27,11 +28,13 @@ pub const fn called_serializing(vendor: usize) -> SyncEventSet {
     set
 }
 
-/// INT3. A breakpoint protocol (`text_poke` and its kin) has a handler that carries out the instruction that the byte stands for.
+/// INT3. A breakpoint protocol (`text_poke` and its kin) has a handler that carries out the instruction that the byte
+/// stands for.
 const INT3: Exemption = Exemption::Breakpoint(&[0xcc]);
 
-/// AMD promises whole instructions when code is changed under a running CPU by a store inside one naturally aligned quadword: APM vol. 2, 7.6.1,
-/// which we have from OpenJDK's use of it (secondary) and, as to the quadword, from memory.
+/// AMD promises whole instructions when code is changed under a running CPU by a store inside one naturally aligned
+/// quadword: APM vol. 2, 7.6.1, which we have from OpenJDK's use of it (secondary) and, as to the quadword, from
+/// memory.
 const QUADWORD: Exemption = Exemption::AlignedStore(8);
 
 const LINUX: Profile = Profile {
@@ -45,12 +48,13 @@ const LINUX: Profile = Profile {
     text: Text::All,
 };
 
-/// What Linux does in order to serialize, of Intel's list. `sync_core()` (arch/x86/include/asm/sync_core.h) is SERIALIZE, or IRET-to-self; from 6.1 on it is
-/// nowhere CPUID. The function that stores through a mapping of its own writes CR3 twice (`__text_poke()`, arch/x86/kernel/alternative.c): its
-/// CPU serializes by that.
-/// CR0 is written where a processor starts: what it ran before it was put to sleep is gone.
+/// What Linux does in order to serialize, of Intel's list. `sync_core()` (arch/x86/include/asm/sync_core.h) is
+/// SERIALIZE, or IRET-to-self; from 6.1 on it is nowhere CPUID. The function that stores through a mapping of its own
+/// writes CR3 twice (`__text_poke()`, arch/x86/kernel/alternative.c): its CPU serializes by that. CR0 is written where
+/// a processor starts: what it ran before it was put to sleep is gone.
 ///
-/// Whatever else is on the list comes by the way: the kernel returns from an interrupt, switches to another task, empties its TLB, looks a feature up.
+/// Whatever else is on the list comes by the way: the kernel returns from an interrupt, switches to another task,
+/// empties its TLB, looks a feature up.
 const INTENDED: SyncEventSet = SyncEventSet::EMPTY
     .with(events::IRET_TO_SELF)
     .with(events::SERIALIZE)

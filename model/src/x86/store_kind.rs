@@ -1,13 +1,16 @@
 //! What an emulator that tells of an instruction's store can say of its value.
 //!
-//! QEMU's plugin API gives a value with each access ([`Access`]). Of most stores it is what was stored. It is not where QEMU carries out the access by one atomic operation of the host: there
-//! it tells the *operand* as what was stored, and as what was loaded either what was there before or what is there now. A compare-and-exchange tells the new value even if it was not stored.
-//! Of a byte-swapped store it tells the register, on hosts that can swap on the way to memory. (accel/tcg/atomic_template.h, `atomic_trace_rmw_post`; tcg/tcg-op-ldst.c,
-//! `tcg_gen_qemu_st_i32_int`; both the same in 10.0 and 11.1.) None of them is taken at its word: [`StoreKind::results`] lists what such a store may have left behind, and memory
-//! decides.
+//! QEMU's plugin API gives a value with each access ([`Access`]). Of most stores it is what was stored. It is not where
+//! QEMU carries out the access by one atomic operation of the host: there it tells the *operand* as what was stored,
+//! and as what was loaded either what was there before or what is there now. A compare-and-exchange tells the new value
+//! even if it was not stored. Of a byte-swapped store it tells the register, on hosts that can swap on the way to
+//! memory. (accel/tcg/atomic_template.h, `atomic_trace_rmw_post`; tcg/tcg-op-ldst.c, `tcg_gen_qemu_st_i32_int`; both
+//! the same in 10.0 and 11.1.) None of them is taken at its word: [`StoreKind::results`] lists what such a store may
+//! have left behind, and memory decides.
 //!
-//! Source of each row: Intel SDM vol. 2, LOCK (which instructions take the prefix, and XCHG, which needs none), appendix A for their opcodes; target/i386/tcg/emit.c.inc for the operation that TCG
-//! carries out for it. What is not in the table is [`StoreKind::Plain`]; a test boots every store that a decoder knows, and compares it with memory.
+//! Source of each row: Intel SDM vol. 2, LOCK (which instructions take the prefix, and XCHG, which needs none),
+//! appendix A for their opcodes; target/i386/tcg/emit.c.inc for the operation that TCG carries out for it. What is not
+//! in the table is [`StoreKind::Plain`]; a test boots every store that a decoder knows, and compares it with memory.
 
 use StoreKind::{Add, And, Compare, Or, Plain, Swapped, Xor};
 
@@ -54,7 +57,8 @@ impl StoreKind {
         matches!(self, Add | And | Or | Xor | Compare)
     }
 
-    /// What memory may hold right after such an access, if nobody else stored there. Nothing: it stored nothing, or nothing new.
+    /// What memory may hold right after such an access, if nobody else stored there. Nothing: it stored nothing, or
+    /// nothing new.
     pub fn results(self, access: Access) -> impl Iterator<Item = u128> {
         let Access { stored, loaded, len, atomic } = access;
         let bits = 8 * u32::from(len.clamp(1, 16));
@@ -76,7 +80,8 @@ impl StoreKind {
     }
 }
 
-/// An opcode whose stores are not plain if it has a LOCK prefix: first and last of its bytes, the values of ModRM.reg that it takes (a bit mask), and the kind.
+/// An opcode whose stores are not plain if it has a LOCK prefix: first and last of its bytes, the values of ModRM.reg
+/// that it takes (a bit mask), and the kind.
 type Row = (u8, u8, u8, StoreKind);
 
 const ANY: u8 = 0xff;
@@ -118,7 +123,8 @@ const TWO: &[Row] = &[
     (0xc7, 0xc7, 1 << 1, Compare),
 ];
 
-/// The kind of the stores of the instruction of these bytes, which are one whole instruction. What it says of one that stores nothing means nothing.
+/// The kind of the stores of the instruction of these bytes, which are one whole instruction. What it says of one that
+/// stores nothing means nothing.
 #[must_use]
 pub fn store_kind(bytes: &[u8]) -> StoreKind {
     // REX, too, wherever it stands. (Where it is INC or DEC instead, the instruction ends with it.)
@@ -223,8 +229,8 @@ mod tests {
         }
     }
 
-    /// The decoder knows which instructions take LOCK: each has the kind that its name says, and no other instruction has
-    /// one, but for MOVBE.
+    /// The decoder knows which instructions take LOCK: each has the kind that its name says, and no other instruction
+    /// has one, but for MOVBE.
     #[test]
     fn every_row_is_what_the_decoder_says() {
         let mut met: BTreeMap<&str, BTreeSet<Code>> = BTreeMap::new();

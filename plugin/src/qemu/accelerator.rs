@@ -4,7 +4,8 @@ use super::api::find;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// QEMU's variable that says whether TCG was chosen: a C `bool`, set when the accelerator is made, before plugins are loaded (accel/accel-system.c, system/vl.c).
+/// QEMU's variable that says whether TCG was chosen: a C `bool`, set when the accelerator is made, before plugins are
+/// loaded (accel/accel-system.c, system/vl.c).
 const TCG_ALLOWED: &std::ffi::CStr = c"tcg_allowed";
 
 /// What runs the guest.
@@ -45,7 +46,8 @@ impl Accelerator {
 
 fn tcg_allowed() -> Option<bool> {
     let variable = find(TCG_ALLOWED).ok()?;
-    // SAFETY: the variable of that name is one byte, which is live as long as QEMU is and which nobody writes after the accelerator was made.
+    // SAFETY: the variable of that name is one byte, which is live as long as QEMU is and which nobody writes after the
+    // accelerator was made.
     match unsafe { &*variable.cast_const().cast::<AtomicU8>() }.load(Ordering::Relaxed) {
         0 => Some(false),
         1 => Some(true),

@@ -1,11 +1,14 @@
 //! The functions of QEMU (and of its glib) that the plugin calls, looked up when it is installed.
 //!
-//! Nothing of QEMU is linked: QEMU opens plugins with eager binding, so that one function that an older QEMU lacks would end in the dynamic loader's
-//! words instead of ours; and unit tests of this crate must link without QEMU. A call through a pointer costs the same as one through the PLT.
+//! Nothing of QEMU is linked: QEMU opens plugins with eager binding, so that one function that an older QEMU lacks
+//! would end in the dynamic loader's words instead of ours; and unit tests of this crate must link without QEMU. A call
+//! through a pointer costs the same as one through the PLT.
 //!
 //! What differs between the versions of the plugin API, and is told apart here and nowhere else:
-//! - the callbacks of the cold registrations carry the plugin's id up to API 6 and a `userdata` since API 7 ([`super::install`]);
-//! - `qemu_plugin_read_register` returns `int` up to 5 and `bool` since 6: its return value is not used, the length of the answer is;
+//! - the callbacks of the cold registrations carry the plugin's id up to API 6 and a `userdata` since API 7
+//!   ([`super::install`]);
+//! - `qemu_plugin_read_register` returns `int` up to 5 and `bool` since 6: its return value is not used, the length of
+//!   the answer is;
 //! - the register descriptor grew: its size is asked of glib;
 //! - `qemu_plugin_translate_vaddr` and `qemu_plugin_read_memory_hwaddr` exist since 5.
 
@@ -27,9 +30,11 @@ pub enum Generation {
 }
 
 impl Generation {
-    /// Tells the API of the QEMU that this library was loaded into by what it exports. `None`: too old, or not a QEMU at all.
+    /// Tells the API of the QEMU that this library was loaded into by what it exports. `None`: too old, or not a QEMU
+    /// at all.
     ///
-    /// API 6 (QEMU 11.0) exports the same names as 7; it is told 7, and refuses with its own words. No Debian release ships it.
+    /// API 6 (QEMU 11.0) exports the same names as 7; it is told 7, and refuses with its own words. No Debian release
+    /// ships it.
     #[must_use]
     pub fn detect() -> Option<Self> {
         if exported(c"qemu_plugin_register_vcpu_discon_cb") {
@@ -73,7 +78,8 @@ pub(super) fn find(name: &'static std::ffi::CStr) -> Result<*mut c_void, String>
     if found.is_null() { Err(format!("this QEMU does not export `{}`", name.to_string_lossy())) } else { Ok(found) }
 }
 
-/// For tests: with this in QEMU's environment nothing is found that QEMU exports besides its plugin API, as if it were built without modules.
+/// For tests: with this in QEMU's environment nothing is found that QEMU exports besides its plugin API, as if it were
+/// built without modules.
 const WITHOUT_EXPORTS: &str = "ICSAN_WITHOUT_EXPORTS";
 
 /// [`find`] for functions of QEMU's own, which are no API: a QEMU that is built with modules exports them all.
@@ -120,7 +126,8 @@ macro_rules! api {
                     }
                 )*
                 Ok(Self {
-                    // SAFETY: the pointer is not null and is the function of that name, whose type in the headers of API 4 to 7 is the one in this table.
+                    // SAFETY: the pointer is not null and is the function of that name, whose type in the headers of
+                    // API 4 to 7 is the one in this table.
                     $($name: unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($arg),*) $(-> $ret)?>($name) },)*
                     $($opt: {
                         let found = lookup(const {
@@ -129,7 +136,8 @@ macro_rules! api {
                                 Err(_) => panic!("name with a NUL"),
                             }
                         });
-                        // SAFETY: as above; a null pointer is `None` by the layout guarantee of optional function pointers.
+                        // SAFETY: as above; a null pointer is `None` by the layout guarantee of optional function
+                        // pointers.
                         unsafe { std::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn($($optarg),*) $(-> $optret)?>>(found) }
                     },)*
                 })
@@ -145,8 +153,9 @@ pub type VcpuCallback = unsafe extern "C" fn(c_uint, *mut c_void);
 pub type StoreCallback = unsafe extern "C" fn(c_uint, sys::qemu_plugin_meminfo_t, u64, *mut c_void);
 
 api! {
-    // Cold registrations: the type of the callback depends on the version, so it is passed as a bare pointer. A third argument that the older
-    // versions do not read is harmless in the System V calling convention, which passes it in a register.
+    // Cold registrations: the type of the callback depends on the version, so it is passed as a bare pointer. A third
+    // argument that the older versions do not read is harmless in the System V calling convention, which passes it in a
+    // register.
     fn qemu_plugin_register_vcpu_init_cb(u64, *const c_void, *mut c_void);
     fn qemu_plugin_register_vcpu_idle_cb(u64, *const c_void, *mut c_void);
     fn qemu_plugin_register_vcpu_resume_cb(u64, *const c_void, *mut c_void);

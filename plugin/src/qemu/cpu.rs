@@ -11,7 +11,8 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::marker::PhantomData;
 
-/// Register handles by name. QEMU numbers registers alike on all vCPUs of a machine, so the first vCPU's list serves all.
+/// Register handles by name. QEMU numbers registers alike on all vCPUs of a machine, so the first vCPU's list serves
+/// all.
 static HANDLES: Mutex<Option<HashMap<String, Handle>>> = Mutex::new(None);
 
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +28,9 @@ pub(super) fn learn_registers() {
         return;
     }
     let mut found = HashMap::new();
-    // SAFETY: called in a vCPU's init callback, as QEMU asks. The array holds `len` descriptors, each as large as glib says (it grew after API 4, at its end); names
-    // are C strings that live as long as QEMU. The array itself is ours to free.
+    // SAFETY: called in a vCPU's init callback, as QEMU asks. The array holds `len` descriptors, each as large as glib
+    // says (it grew after API 4, at its end); names are C strings that live as long as QEMU. The array itself is ours
+    // to free.
     unsafe {
         let array = (api.qemu_plugin_get_registers)();
         if !array.is_null() {
@@ -68,7 +70,8 @@ impl Register {
     }
 }
 
-/// That a callback of this vCPU runs on this thread: the one key to what belongs to a vCPU's thread alone. It exists within the callback only, once, and stays on the thread.
+/// That a callback of this vCPU runs on this thread: the one key to what belongs to a vCPU's thread alone. It exists
+/// within the callback only, once, and stays on the thread.
 #[derive(Debug)]
 #[repr(transparent)]
 pub struct CurrentVcpu {
@@ -76,7 +79,8 @@ pub struct CurrentVcpu {
     _not_send: PhantomData<*mut ()>,
 }
 
-/// Compiles only while a token can neither be sent, nor shared, nor copied: the type of the one below is known only if none of the others fits.
+/// Compiles only while a token can neither be sent, nor shared, nor copied: the type of the one below is known only if
+/// none of the others fits.
 const _: fn() = || {
     trait Never<Way> {
         fn holds() {}
@@ -127,7 +131,8 @@ impl CurrentCpu {
             return None;
         }
         let fill = |api: &Api, bytes| {
-            // SAFETY: in a callback of a vCPU that was registered with R_REGS; the handle is QEMU's own; the array is live.
+            // SAFETY: in a callback of a vCPU that was registered with R_REGS; the handle is QEMU's own; the array is
+            // live.
             unsafe { (api.qemu_plugin_read_register)(register.0.0, bytes) };
             true
         };
@@ -159,13 +164,15 @@ impl CurrentCpu {
     pub fn physical_memory(&self, physical: u64, len: usize) -> Option<Vec<u8>> {
         let fill = |api: &Api, bytes| {
             let Some(read) = api.qemu_plugin_read_memory_hwaddr else { return false };
-            // SAFETY: in a vCPU's callback; QEMU resizes the array to `len` and fills it, or answers with something else than 0.
+            // SAFETY: in a vCPU's callback; QEMU resizes the array to `len` and fills it, or answers with something
+            // else than 0.
             unsafe { read(physical, bytes, len) == 0 }
         };
         with_bytes(fill, |bytes| (bytes.len() == len).then(|| bytes.to_vec()))
     }
 
-    /// The physical address behind a linear one, as the page tables have it now. `None` for what is not mapped, and where QEMU does not tell ([`page_walk`]).
+    /// The physical address behind a linear one, as the page tables have it now. `None` for what is not mapped, and
+    /// where QEMU does not tell ([`page_walk`]).
     #[must_use]
     pub fn physical(&self, linear: u64) -> Option<u64> {
         page_walk::physical(linear)
@@ -173,7 +180,8 @@ impl CurrentCpu {
 }
 
 thread_local! {
-    /// The thread's array for what QEMU answers; null while it is in use, and before the first question. It is kept, since a boot asks a million times.
+    /// The thread's array for what QEMU answers; null while it is in use, and before the first question. It is kept,
+    /// since a boot asks a million times.
     static ANSWER: Cell<*mut sys::GByteArray> = const { Cell::new(std::ptr::null_mut()) };
 }
 
@@ -181,8 +189,9 @@ thread_local! {
 fn with_bytes<R>(fill: impl FnOnce(&Api, *mut sys::GByteArray) -> bool, with: impl FnOnce(&[u8]) -> Option<R>) -> Option<R> {
     let api = api()?;
     let kept = ANSWER.replace(std::ptr::null_mut());
-    // SAFETY: the array was made here, by this thread, and is not kept by QEMU; `data` holds `len` bytes (and may be null if there are none). Nobody else has it: it was taken out of its
-    // place. A panic in `with` would lose it, which is no harm.
+    // SAFETY: the array was made here, by this thread, and is not kept by QEMU; `data` holds `len` bytes (and may be
+    // null if there are none). Nobody else has it: it was taken out of its place. A panic in `with` would lose it,
+    // which is no harm.
     unsafe {
         let array = if kept.is_null() { (api.g_byte_array_new)() } else { kept };
         (api.g_byte_array_set_size)(array, 0);

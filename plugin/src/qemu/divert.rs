@@ -1,17 +1,22 @@
 //! How a vCPU executes something else than the instruction at which it is (`inject`, `serialize=emulate`).
 //!
-//! A callback that may change the program counter (API 6 and later) runs before the instruction. It carries out the other one, with the functions of the plugin API for
-//! registers and memory, and goes on behind it by `qemu_plugin_set_pc`. Three things the API does not give, and they are taken from QEMU itself, where it exports them (it does if
-//! it was built with modules, as Debian's is):
-//! - **where the vCPU is.** In the middle of a block QEMU's own idea of RIP and of the lazily computed flags is that of some moment before. `qemu_plugin_set_pc` leaves the
-//!   block without bringing it up to date (docs/upstream/qemu-plugin-set-pc.md), so that `cpu_restore_state` has to;
-//! - **the arithmetic flags**, which are not in the register `eflags` that the API reads and writes: `helper_read_eflags`, `helper_write_eflags`;
+//! A callback that may change the program counter (API 6 and later) runs before the instruction. It carries out the
+//! other one, with the functions of the plugin API for registers and memory, and goes on behind it by
+//! `qemu_plugin_set_pc`. Three things the API does not give, and they are taken from QEMU itself, where it exports them
+//! (it does if it was built with modules, as Debian's is):
+//! - **where the vCPU is.** In the middle of a block QEMU's own idea of RIP and of the lazily computed flags is that of
+//!   some moment before. `qemu_plugin_set_pc` leaves the block without bringing it up to date
+//!   (docs/upstream/qemu-plugin-set-pc.md), so that `cpu_restore_state` has to;
+//! - **the arithmetic flags**, which are not in the register `eflags` that the API reads and writes:
+//!   `helper_read_eflags`, `helper_write_eflags`;
 //! - **exceptions**: #BP of an older INT3, #UD of what is no instruction: `raise_interrupt`, `raise_exception`.
 //!
-//! The last three want the address of the x86 part of QEMU's vCPU, which is found by the register file that lies in it, and compared with it at every use.
+//! The last three want the address of the x86 part of QEMU's vCPU, which is found by the register file that lies in it,
+//! and compared with it at every use.
 //!
-//! Leaving a block is a `longjmp` over the callback's frames. So [`fire`] holds nothing that needs to be dropped when it calls [`leave`]: everything else happened inside of
-//! [`guard`], where no function of QEMU leaves, and came out as a plain [`Leave`].
+//! Leaving a block is a `longjmp` over the callback's frames. So [`fire`] holds nothing that needs to be dropped when
+//! it calls [`leave`]: everything else happened inside of [`guard`], where no function of QEMU leaves, and came out as
+//! a plain [`Leave`].
 
 use super::api::{Generation, api, find};
 use super::cpu::{CurrentCpu, CurrentVcpu, Register};
@@ -75,8 +80,9 @@ pub fn prepare(generation: Generation) -> Result<(), String> {
         return Err(format!("QEMU {} lets no plugin change the program counter; use QEMU 11.1", generation.qemu()));
     }
     let exported = |name| find(name).map_err(|why| format!("{why}; use Debian's QEMU, or one built with --enable-modules"));
-    // SAFETY: each pointer is the function of that name, with the type that it has in the plugin API's header of version 7, or in QEMU 11.1's own headers (target/i386/tcg:
-    // the same since before 10.0). A C enum is passed as an int. `raise_*` do not return.
+    // SAFETY: each pointer is the function of that name, with the type that it has in the plugin API's header of
+    // version 7, or in QEMU 11.1's own headers (target/i386/tcg: the same since before 10.0). A C enum is passed as an
+    // int. `raise_*` do not return.
     let functions = unsafe {
         Functions {
             instruction_cond: std::mem::transmute::<*mut c_void, RegisterCond>(find(c"qemu_plugin_register_vcpu_insn_exec_cond_cb")?),
@@ -112,7 +118,8 @@ const CURRENT_CPU: &std::ffi::CStr = c"current_cpu";
 /// Where in QEMU's vCPU its x86 part lies, in bytes; 0: not found yet. The same for all vCPUs of a machine.
 static X86_PART: AtomicUsize = AtomicUsize::new(0);
 
-/// How many of the general registers must differ from each other and from 0 before the register file is looked for by them.
+/// How many of the general registers must differ from each other and from 0 before the register file is looked for by
+/// them.
 const TELLING: usize = 6;
 
 /// The vCPU of this thread, and its x86 part.
@@ -126,15 +133,18 @@ impl Cpu {
     /// `general`: what its registers hold, by which it is found. `None`: not found, or not where it was.
     fn find(general: &[u64; 16]) -> Option<Self> {
         let current = find(CURRENT_CPU).ok()?;
-        // SAFETY: dlsym gives this thread's instance of a thread-local variable; it is a pointer, null outside of a vCPU's thread.
+        // SAFETY: dlsym gives this thread's instance of a thread-local variable; it is a pointer, null outside of a
+        // vCPU's thread.
         let whole = unsafe { current.cast::<*mut c_void>().read() };
         if whole.is_null() {
             return None;
         }
-        // SAFETY: the vCPU is an object of QEMU's own heap, made by glib's or libc's malloc, so that it has so many usable bytes.
+        // SAFETY: the vCPU is an object of QEMU's own heap, made by glib's or libc's malloc, so that it has so many
+        // usable bytes.
         let size = unsafe { libc::malloc_usable_size(whole) };
         let words = size / size_of::<u64>();
-        // The register file is the beginning of the x86 part, in the order of the registers' numbers. Nobody else writes it: this is the vCPU's own thread.
+        // The register file is the beginning of the x86 part, in the order of the registers' numbers. Nobody else
+        // writes it: this is the vCPU's own thread.
         let holds = |word: usize| {
             word + general.len() <= words
                 // SAFETY: within the object, which is aligned for u64.
@@ -236,10 +246,12 @@ enum Leave {
 }
 
 impl Instruction<'_> {
-    /// Asks `payload` before every execution of this instruction on which the flag of `slot` of the executing vCPU is below [`DONE`].
+    /// Asks `payload` before every execution of this instruction on which the flag of `slot` of the executing vCPU is
+    /// below [`DONE`].
     pub fn may_divert_unless_done<P: MayDivert>(&self, slots: &Slots, slot: SlotId, payload: &'static P) {
         let (Some(functions), Some(flag)) = (FUNCTIONS.get(), slots.entry(slot)) else { return };
-        // SAFETY: the instruction handle is live within the translation callback; the payload lives for ever and is of the callback's type; the flag is in a scoreboard.
+        // SAFETY: the instruction handle is live within the translation callback; the payload lives for ever and is of
+        // the callback's type; the flag is in a scoreboard.
         unsafe {
             (functions.instruction_cond)(
                 self.handle(),
@@ -265,7 +277,8 @@ impl Instruction<'_> {
     /// Asks `P` about `word` before every execution of this instruction.
     pub fn may_divert_word<P: MayDivertWord>(&self, word: u64) {
         let Some(functions) = FUNCTIONS.get() else { return };
-        // SAFETY: the instruction handle is live within the translation callback, and the callback takes its user data for a number.
+        // SAFETY: the instruction handle is live within the translation callback, and the callback takes its user data
+        // for a number.
         unsafe { (functions.instruction)(self.handle(), entry::<Word<P>>, RW_REGS_PC, word as *mut c_void) }
     }
 }
@@ -284,7 +297,8 @@ unsafe extern "C" fn entry<P: Carried>(_vcpu: c_uint, _userdata: *mut c_void) {}
 unsafe extern "C" fn fire<P: Carried>(vcpu: c_uint, userdata: *mut c_void, back: usize) {
     let mut leaving = Leave::Stay;
     guard(|| {
-        // SAFETY: QEMU calls, on the thread of this vCPU, and the callback was registered as one that reads registers; the one value of each in it.
+        // SAFETY: QEMU calls, on the thread of this vCPU, and the callback was registered as one that reads registers;
+        // the one value of each in it.
         let (vcpu, cpu) = unsafe { (CurrentVcpu::new(vcpu), CurrentCpu::new(true)) };
         // SAFETY: `userdata` was given at the registration of this very instance of the function.
         let decision = unsafe { P::decide(userdata, &vcpu, &cpu) };
@@ -294,7 +308,8 @@ unsafe extern "C" fn fire<P: Carried>(vcpu: c_uint, userdata: *mut c_void, back:
         unsafe { P::decided(userdata, &vcpu, carried_out) }
     });
     if let Some(functions) = FUNCTIONS.get() {
-        // SAFETY: in a callback that was registered as one that changes the program counter. This frame holds plain values.
+        // SAFETY: in a callback that was registered as one that changes the program counter. This frame holds plain
+        // values.
         unsafe { leave(functions, leaving) }
     }
 }
@@ -310,11 +325,13 @@ fn carry_out(functions: &Functions, divert: &Divert, cpu: &CurrentCpu, back: usi
             bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
         }
     };
-    // SAFETY: the pointers are those of this thread's vCPU, whose callback runs, and `back` is where the block goes on after it.
+    // SAFETY: the pointers are those of this thread's vCPU, whose callback runs, and `back` is where the block goes on
+    // after it.
     if !unsafe { (functions.restore_state)(found.whole, back) } {
         return Err("QEMU does not know the block that it runs");
     }
-    // From here on the vCPU's state is that of the instruction and no longer that of the block: the block must be left, whatever happens.
+    // From here on the vCPU's state is that of the instruction and no longer that of the block: the block must be left,
+    // whatever happens.
     *leaving = Leave::At(registers.rip);
     // SAFETY: as above; the state is up to date.
     let flags = unsafe { (functions.read_flags)(found.x86) };
@@ -337,7 +354,8 @@ fn carry_out(functions: &Functions, divert: &Divert, cpu: &CurrentCpu, back: usi
         assert!(written, "a register cannot be written");
     }
     if let Some(flags) = flags {
-        // SAFETY: as above. It always takes the arithmetic flags and DF, to keep them apart from the register; the mask says which of the others to write to the register: none.
+        // SAFETY: as above. It always takes the arithmetic flags and DF, to keep them apart from the register; the mask
+        // says which of the others to write to the register: none.
         unsafe { (functions.write_flags)(found.x86, flags, 0) }
     }
     *leaving = match next {
@@ -355,7 +373,8 @@ fn with_array(bytes: &mut [u8], body: impl FnOnce(*mut sys::GByteArray) -> bool)
 }
 
 /// # Safety
-/// In a callback that was registered with `RW_REGS_PC`, with nothing to drop in any frame up to QEMU's generated code, after [`carry_out`].
+/// In a callback that was registered with `RW_REGS_PC`, with nothing to drop in any frame up to QEMU's generated code,
+/// after [`carry_out`].
 unsafe fn leave(functions: &Functions, leaving: Leave) {
     if !matches!(leaving, Leave::Stay) {
         none_is_held();
@@ -375,7 +394,8 @@ unsafe fn leave(functions: &Functions, leaving: Leave) {
 #[derive(Debug)]
 pub struct Trailing(*mut sys::qemu_plugin_scoreboard);
 
-// SAFETY: the pointer is QEMU's handle, valid for the life of the process (never freed here). QEMU takes its own lock to change the table, and stops all vCPUs to move it.
+// SAFETY: the pointer is QEMU's handle, valid for the life of the process (never freed here). QEMU takes its own lock
+// to change the table, and stops all vCPUs to move it.
 unsafe impl Send for Trailing {}
 // SAFETY: as above. Each vCPU's flag is only touched from that vCPU's thread.
 unsafe impl Sync for Trailing {}
@@ -400,7 +420,8 @@ impl Trailing {
     /// The vCPU follows a trail from now on, or no longer.
     pub fn set(&self, current: &CurrentVcpu, follows: bool) {
         let Some(api) = api() else { return };
-        // SAFETY: the scoreboard is live, and the vCPU exists and is in a callback; its part is one aligned u64, which only its own thread touches.
+        // SAFETY: the scoreboard is live, and the vCPU exists and is in a callback; its part is one aligned u64, which
+        // only its own thread touches.
         unsafe {
             let flag: *mut u64 = (api.qemu_plugin_scoreboard_find)(self.0, u32::from(current.id().0)).cast();
             if !flag.is_null() {
@@ -414,7 +435,8 @@ impl Translation<'_> {
     /// Tells `F` of every execution of this block, which begins at `linear`, by a vCPU that follows a trail.
     pub fn follow<F: FollowsTrail>(&self, trailing: &Trailing, linear: Linear) {
         let Some(functions) = FUNCTIONS.get() else { return };
-        // SAFETY: the block's handle is live within the translation callback. The user data is a number, and is taken for one.
+        // SAFETY: the block's handle is live within the translation callback. The user data is a number, and is taken
+        // for one.
         unsafe {
             (functions.block_cond)(
                 self.handle(),

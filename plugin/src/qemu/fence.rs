@@ -1,9 +1,12 @@
-//! A fence in two halves, one of which costs nothing: [`light`] for what happens millions of times, [`heavy`] for what happens rarely.
+//! A fence in two halves, one of which costs nothing: [`light`] for what happens millions of times, [`heavy`] for what
+//! happens rarely.
 //!
-//! Two threads that each first write and then look at what the other one wrote need a full fence in between on both sides, or each may miss the other. The kernel can run
-//! that fence on behalf of all threads of the process (`membarrier(2)`, PRIVATE_EXPEDITED, Linux 4.14): then the frequent side needs only to keep the compiler from reordering. Where the
-//! kernel does not have it, or a sandbox forbids it, both sides are ordinary fences; and from then on, too, where the rare side turned out not to be rare (a guest that compiles just in
-//! time on several vCPUs): each system call interrupts every thread that runs.
+//! Two threads that each first write and then look at what the other one wrote need a full fence in between on both
+//! sides, or each may miss the other. The kernel can run that fence on behalf of all threads of the process
+//! (`membarrier(2)`, PRIVATE_EXPEDITED, Linux 4.14): then the frequent side needs only to keep the compiler from
+//! reordering. Where the kernel does not have it, or a sandbox forbids it, both sides are ordinary fences; and from
+//! then on, too, where the rare side turned out not to be rare (a guest that compiles just in time on several vCPUs):
+//! each system call interrupts every thread that runs.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
 
@@ -11,7 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
 const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
 const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
 
-/// How often the kernel is asked before both sides become ordinary fences. A kernel's boot asks some 3000 times; one answer takes some 10 µs.
+/// How often the kernel is asked before both sides become ordinary fences. A kernel's boot asks some 3000 times; one
+/// answer takes some 10 µs.
 const ASKED_AT_MOST: u32 = 1 << 14;
 
 /// Does the frequent side rely on the rare one to ask the kernel?
@@ -21,7 +25,8 @@ static ASKS: AtomicBool = AtomicBool::new(false);
 static ASKED: AtomicU32 = AtomicU32::new(0);
 
 fn membarrier(command: libc::c_int) -> bool {
-    // SAFETY: the system call takes no pointers and changes nothing but the order of memory accesses, and whether the process may ask for that.
+    // SAFETY: the system call takes no pointers and changes nothing but the order of memory accesses, and whether the
+    // process may ask for that.
     unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
 }
 

@@ -1,7 +1,9 @@
-//! Nothing unwinds into QEMU: every entry runs in [`guard`]. Only what nearly every call needs comes before it (`passes`, of [`Payload`](super::translation::Payload) and
-//! [`StoreWatch`](super::stores::StoreWatch)): it cannot panic, since what it indexes by is in range by construction, and nothing that it computes can overflow.
+//! Nothing unwinds into QEMU: every entry runs in [`guard`]. Only what nearly every call needs comes before it
+//! (`passes`, of [`Payload`](super::translation::Payload) and [`StoreWatch`](super::stores::StoreWatch)): it cannot
+//! panic, since what it indexes by is in range by construction, and nothing that it computes can overflow.
 //!
-//! A panic is a bug of ICSAN, not of the guest: it turns ICSAN off for the rest of the run, is said once on stderr, and makes the report incomplete.
+//! A panic is a bug of ICSAN, not of the guest: it turns ICSAN off for the rest of the run, is said once on stderr, and
+//! makes the report incomplete.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,7 +47,8 @@ impl Guard {
     }
 
     fn run_always(&self, body: impl FnOnce()) {
-        // State that a panic left half changed is never looked at again, but for the report, which then says that it is incomplete.
+        // State that a panic left half changed is never looked at again, but for the report, which then says that it is
+        // incomplete.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(body)) {
             self.turn_off(payload.as_ref());
         }

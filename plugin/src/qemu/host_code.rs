@@ -1,15 +1,16 @@
 //! Code bytes where QEMU keeps guest memory in its own address space.
 //!
-//! At translation QEMU gives a host pointer for each instruction. Through it the plugin can see later whether memory still holds what was translated, without
-//! asking QEMU, at the price of a few loads.
+//! At translation QEMU gives a host pointer for each instruction. Through it the plugin can see later whether memory
+//! still holds what was translated, without asking QEMU, at the price of a few loads.
 
 use icsan_model::detector::flags::Holds;
 
-/// Bytes that are kept beside the pointer, so that most comparisons touch one cache line of ours: as many as leave room in it for what a segment is asked at the same time.
+/// Bytes that are kept beside the pointer, so that most comparisons touch one cache line of ours: as many as leave room
+/// in it for what a segment is asked at the same time.
 const INLINE: usize = 31;
 
-/// The bytes of a translated run, and where memory holds them: one piece for each guest page that an instruction starts in. Bytes of an
-/// instruction that cross into a page where none starts have no known place and are not compared.
+/// The bytes of a translated run, and where memory holds them: one piece for each guest page that an instruction starts
+/// in. Bytes of an instruction that cross into a page where none starts have no known place and are not compared.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]
 pub struct HostCode {
@@ -40,7 +41,8 @@ impl Rest {
 }
 
 impl HostCode {
-    /// From a run's bytes and its pieces in order: host address, offset in the run, length. A piece with the address 0 has no known place.
+    /// From a run's bytes and its pieces in order: host address, offset in the run, length. A piece with the address 0
+    /// has no known place.
     pub(super) fn new(run: &[u8], pieces: impl Iterator<Item = (usize, usize, usize)>) -> Self {
         let mut code = Self { head: 0, rest: None, head_len: 0, head_bytes: [0; INLINE] };
         let mut rest = Vec::new();
@@ -71,7 +73,8 @@ impl HostCode {
         code
     }
 
-    /// Host address of the first byte, as a stand-in for the physical address: equal exactly if the guest memory is the same. `None` if it is not known.
+    /// Host address of the first byte, as a stand-in for the physical address: equal exactly if the guest memory is the
+    /// same. `None` if it is not known.
     #[must_use]
     pub fn identity(&self) -> Option<usize> {
         (self.head_len != 0).then_some(self.head)
@@ -88,7 +91,8 @@ impl HostCode {
         Surely(self)
     }
 
-    /// [`HostCode::holds`] for most code, without a call: this is asked at nearly every first execution in an epoch. `false`: ask that.
+    /// [`HostCode::holds`] for most code, without a call: this is asked at nearly every first execution in an epoch.
+    /// `false`: ask that.
     #[inline(always)]
     #[must_use]
     pub fn surely_holds(&self) -> bool {
@@ -110,7 +114,8 @@ impl HostCode {
         self.head_holds() && self.rest.as_deref().is_none_or(Rest::holds)
     }
 
-    /// [`HostCode::holds`] where the memory may have been unplugged since, and is not the host's any more: then it does not hold them.
+    /// [`HostCode::holds`] where the memory may have been unplugged since, and is not the host's any more: then it does
+    /// not hold them.
     #[must_use]
     pub fn is_there_still(&self) -> bool {
         let head = (self.head, &self.head_bytes[..usize::from(self.head_len)]);
@@ -119,7 +124,8 @@ impl HostCode {
             let mut now = vec![0_u8; bytes.len()];
             let to = libc::iovec { iov_base: now.as_mut_ptr().cast(), iov_len: now.len() };
             let from = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: bytes.len() };
-            // SAFETY: the call reads any address of this process, or fails; it writes to `now`, which is as long as it is told.
+            // SAFETY: the call reads any address of this process, or fails; it writes to `now`, which is as long as it
+            // is told.
             let read = unsafe { libc::process_vm_readv(libc::getpid(), &raw const to, 1, &raw const from, 1, 0) };
             match usize::try_from(read) {
                 Ok(read) => read == bytes.len() && now == bytes,
@@ -178,15 +184,17 @@ impl HostPage {
     #[must_use]
     pub fn read(self, offset: usize, len: usize) -> Vec<u8> {
         let end = (offset + len).min(4096);
-        // SAFETY: QEMU gave an address in this page for guest memory that it translated from; guest pages are whole in the host's memory, and stay mapped as long as the
-        // machine lives. Other threads may write at the same time; single bytes have no invalid values.
+        // SAFETY: QEMU gave an address in this page for guest memory that it translated from; guest pages are whole in
+        // the host's memory, and stay mapped as long as the machine lives. Other threads may write at the same time;
+        // single bytes have no invalid values.
         (offset..end).map(|offset| unsafe { ((self.0 + offset) as *const u8).read_volatile() }).collect()
     }
 }
 
 /// What a page of guest memory holds.
 pub trait Contents {
-    /// Does it hold these bytes, from `offset` on? They must lie in the page (of at least 4096 bytes); what lies beyond is not compared.
+    /// Does it hold these bytes, from `offset` on? They must lie in the page (of at least 4096 bytes); what lies beyond
+    /// is not compared.
     fn holds(&self, offset: usize, bytes: &[u8]) -> bool;
 
     /// All that it holds: 4096 bytes.
@@ -253,7 +261,8 @@ fn same_few(address: usize, bytes: &[u8; INLINE], len: usize) -> bool {
         Some(Ok(held)) => unsafe { ((address + at) as *const Unaligned<u32>).read_volatile() }.0 ^ u32::from_ne_bytes(held),
         _ => 0,
     };
-    // Pieces that overlap, always four of them: which length comes next is hard to predict, and a branch on it costs more than a load.
+    // Pieces that overlap, always four of them: which length comes next is hard to predict, and a branch on it costs
+    // more than a load.
     match len {
         8..=INLINE => word(0) | word((len - 8).min(8)) | word((len - 8).min(16)) | word(len - 8) == 0,
         4..8 => half(0) | half(len - 4) == 0,
@@ -274,9 +283,11 @@ fn same_words(address: usize, bytes: &[u8]) -> bool {
 }
 
 fn same(address: usize, bytes: &[u8]) -> bool {
-    // SAFETY: QEMU gave this address for guest RAM (or ROM) that it translated from (or there are no bytes to compare), and RAM blocks stay mapped as long as the
-    // machine lives (code in memory that was unplugged does not run; what asks of it apart from that uses [`HostCode::is_there_still`]). Other host threads may write at the same time (guest stores): the comparison is
-    // left to C, which reads plain bytes that have no invalid values, and an answer from a moment of change only means "changing right now", which the caller must expect anyway.
+    // SAFETY: QEMU gave this address for guest RAM (or ROM) that it translated from (or there are no bytes to compare),
+    // and RAM blocks stay mapped as long as the machine lives (code in memory that was unplugged does not run; what
+    // asks of it apart from that uses [`HostCode::is_there_still`]). Other host threads may write at the same time
+    // (guest stores): the comparison is left to C, which reads plain bytes that have no invalid values, and an answer
+    // from a moment of change only means "changing right now", which the caller must expect anyway.
     bytes.is_empty() || unsafe { libc::memcmp(address as *const libc::c_void, bytes.as_ptr().cast(), bytes.len()) == 0 }
 }
 

@@ -32,14 +32,16 @@ pub struct Machine {
 pub trait Hooks: Sync + Send {
     /// A vCPU starts, on its own host thread.
     fn vcpu_start(&self, vcpu: Vcpu);
-    /// A vCPU that has started is about to sleep (`false`), or to run again. Told on its own host thread, which executes nothing in between.
+    /// A vCPU that has started is about to sleep (`false`), or to run again. Told on its own host thread, which
+    /// executes nothing in between.
     fn vcpu_runs(&self, vcpu: &CurrentVcpu, runs: bool);
     /// QEMU has dropped all translations: on a vCPU's thread that executes nothing, or on another one while no vCPU
     /// does.
     fn flushed(&self);
     /// A block is being translated, by the vCPU whose thread this is.
     fn translate(&self, block: &Translation<'_>, vcpu: Option<&CurrentVcpu>);
-    /// QEMU is about to exit: the last call, made once. Answers with the exit code that QEMU's own gives way to, if one does.
+    /// QEMU is about to exit: the last call, made once. Answers with the exit code that QEMU's own gives way to, if one
+    /// does.
     fn exit(&self) -> Option<u8>;
     /// The same if [`Hooks::exit`] does not come to its end.
     fn failed_exit(&self) -> Option<u8>;
@@ -103,8 +105,9 @@ fn start(id: u64, machine: Machine, arguments: &[String]) -> Result<(), String> 
         return Err("loaded twice; give -plugin libicsan.so once".to_owned());
     }
     let none = std::ptr::null_mut();
-    // SAFETY: each callback has the form that this version of the API calls (see the functions' types); an extra argument that older versions do not
-    // know is passed in a register and not read. Up to API 6 the exit callback is (id, userdata), since 7 (userdata).
+    // SAFETY: each callback has the form that this version of the API calls (see the functions' types); an extra
+    // argument that older versions do not know is passed in a register and not read. Up to API 6 the exit callback is
+    // (id, userdata), since 7 (userdata).
     unsafe {
         if generation >= Generation::V7 {
             (api.qemu_plugin_register_vcpu_init_cb)(id, vcpu_init_v7 as *const c_void, none);
@@ -195,7 +198,8 @@ fn flushed() {
 fn translate(tb: *mut sys::qemu_plugin_tb) {
     guard(|| {
         if let Some(hooks) = HOOKS.get() {
-            // SAFETY: the thread is the vCPU's since its init callback, it is in no other callback of it, and the token does not outlive this one.
+            // SAFETY: the thread is the vCPU's since its init callback, it is in no other callback of it, and the token
+            // does not outlive this one.
             let vcpu = super::current::vcpu().map(|vcpu| unsafe { CurrentVcpu::new(vcpu.0.into()) });
             // SAFETY: QEMU's handle, valid within the callback that is running.
             hooks.translate(&unsafe { Translation::new(tb) }, vcpu.as_ref());

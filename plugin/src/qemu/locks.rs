@@ -1,9 +1,10 @@
 //! The plugin's locks.
 //!
-//! A callback that leaves its block does so by a `longjmp` over its frames ([`super::divert`], [`super::repair`]): a lock that it held then would be held for ever. That none is held
-//! is so by construction, since everything that locks happens inside of [`guard`](super::guard::guard). With the feature `lock-check` it is checked as well: the
-//! locks count how many of them the thread holds, and who leaves with one ends QEMU; and it is told at the end how often anybody waited for one. (Without it they are
-//! `parking_lot`'s, and the check is nothing.)
+//! A callback that leaves its block does so by a `longjmp` over its frames ([`super::divert`], [`super::repair`]): a
+//! lock that it held then would be held for ever. That none is held is so by construction, since everything that locks
+//! happens inside of [`guard`](super::guard::guard). With the feature `lock-check` it is checked as well: the locks
+//! count how many of them the thread holds, and who leaves with one ends QEMU; and it is told at the end how often
+//! anybody waited for one. (Without it they are `parking_lot`'s, and the check is nothing.)
 
 #[cfg(not(feature = "lock-check"))]
 pub use parking_lot::{Mutex, MutexGuard, RwLock};

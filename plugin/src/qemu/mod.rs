@@ -1,12 +1,16 @@
-//! QEMU's plugin ABI: all `unsafe` and `extern "C"` of the plugin. Above this folder nobody sees a raw pointer or a QEMU version.
+//! QEMU's plugin ABI: all `unsafe` and `extern "C"` of the plugin. Above this folder nobody sees a raw pointer or a
+//! QEMU version.
 //!
 //! - [`version`]: the version symbol, chosen at load; [`api`]: the functions, looked up by name.
-//! - [`install`]: the entry and the cold callbacks; [`translation`]: a block being translated, and callbacks on its instructions.
+//! - [`install`]: the entry and the cold callbacks; [`translation`]: a block being translated, and callbacks on its
+//!   instructions.
 //! - [`stores`]: the guest's stores; [`scoreboard`]: per-vCPU slots; [`cpu`]: registers and memory of the running
 //!   vCPU; [`current`]: which one that is; [`host_code`]: guest code in host memory.
-//! - [`page_walk`]: where a linear page is in physical memory; [`host_address`]: where a physical one is in the host's; [`repair`]: how a block is left and translated again.
+//! - [`page_walk`]: where a linear page is in physical memory; [`host_address`]: where a physical one is in the host's;
+//!   [`repair`]: how a block is left and translated again.
 //! - [`accelerator`]: what runs the guest.
-//! - [`guard`]: no panic leaves this folder; [`fence`]: how vCPUs see what others did, at the expense of those who rarely look; [`process`]: what is asked of the host process.
+//! - [`guard`]: no panic leaves this folder; [`fence`]: how vCPUs see what others did, at the expense of those who
+//!   rarely look; [`process`]: what is asked of the host process.
 
 pub mod accelerator;
 pub mod api;

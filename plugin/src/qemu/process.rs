@@ -9,8 +9,8 @@ pub fn say(line: &str) {
     let _ = std::io::stderr().write_all(format!("icsan: {line}\n").as_bytes());
 }
 
-/// Ends the process at once with that code, after everything that is buffered by C's stdio was written. No destructors, no further exit handlers: to be called when
-/// the report is complete.
+/// Ends the process at once with that code, after everything that is buffered by C's stdio was written. No destructors,
+/// no further exit handlers: to be called when the report is complete.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: fflush(NULL) flushes all output streams and takes each stream's lock; _exit never returns.
     unsafe {
@@ -76,8 +76,8 @@ pub(super) fn qemu_version() -> Result<(i64, i64), String> {
         package: *const libc::c_char,
     }
     let query = find(c"qmp_query_version")?;
-    // SAFETY: the function has had this type, and its answer this layout (QEMU's documented QMP schema), since before plugin API 4. The answer is QEMU's to free; its
-    // few bytes are left.
+    // SAFETY: the function has had this type, and its answer this layout (QEMU's documented QMP schema), since before
+    // plugin API 4. The answer is QEMU's to free; its few bytes are left.
     unsafe {
         let query = std::mem::transmute::<*mut libc::c_void, unsafe extern "C" fn(*mut *mut libc::c_void) -> *const Info>(query);
         let info = query(std::ptr::null_mut());

@@ -1,12 +1,15 @@
 //! How a vCPU leaves a block and has QEMU translate it again (`emulator=repair`).
 //!
 //! Two ways, neither of which stores to guest memory:
-//! - **API 7**: QEMU is asked to write the guest's own memory over itself. It calls `memmove(p, p, 1024)`, which stores nothing (tried at installation, see
-//!   [`memmove_stores_nothing`]), and drops every block there; then `qemu_plugin_set_pc` to the block's start.
-//! - **API 4** has no such function. Debian's QEMU 10.0 exports its own symbols, and with them the one block is dropped and left. Used in that version only.
+//! - **API 7**: QEMU is asked to write the guest's own memory over itself. It calls `memmove(p, p, 1024)`, which stores
+//!   nothing (tried at installation, see [`memmove_stores_nothing`]), and drops every block there; then
+//!   `qemu_plugin_set_pc` to the block's start.
+//! - **API 4** has no such function. Debian's QEMU 10.0 exports its own symbols, and with them the one block is dropped
+//!   and left. Used in that version only.
 //!
-//! Both leave by a `longjmp` over the callback's frames. So [`fire`] and [`fire_v4`] hold nothing that needs to be dropped when they call [`leave`] or [`leave_v4`]: the
-//! decision is made inside of [`guard`] and comes out as plain numbers. `catch_unwind` keeps no state in its thread while nothing panics, and has returned by then.
+//! Both leave by a `longjmp` over the callback's frames. So [`fire`] and [`fire_v4`] hold nothing that needs to be
+//! dropped when they call [`leave`] or [`leave_v4`]: the decision is made inside of [`guard`] and comes out as plain
+//! numbers. `catch_unwind` keeps no state in its thread while nothing panics, and has returned by then.
 
 use super::api::{Generation, api, find, find_internal};
 use super::cpu::{CurrentCpu, CurrentVcpu, Register};
@@ -21,7 +24,8 @@ use std::ffi::CStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-/// QEMU is asked to rewrite so many aligned bytes: more than glibc moves through registers (8 vectors), less than it moves by `rep movsb`.
+/// QEMU is asked to rewrite so many aligned bytes: more than glibc moves through registers (8 vectors), less than it
+/// moves by `rep movsb`.
 pub const REWRITTEN: usize = 1024;
 
 /// CPUID without prefixes; TCG does not end a block after it.
@@ -75,8 +79,9 @@ static WAY: OnceLock<(Registrations, Way)> = OnceLock::new();
 /// What to do with the block that is running.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Leave {
-    /// At the block's first instruction: drop it, and look it up again. With the physical place and the host address of [`REWRITTEN`] aligned bytes that its
-    /// first byte is among, which must be the same memory; where [`needs_source`] says so.
+    /// At the block's first instruction: drop it, and look it up again. With the physical place and the host address of
+    /// [`REWRITTEN`] aligned bytes that its first byte is among, which must be the same memory; where [`needs_source`]
+    /// says so.
     Again(Option<(Phys, usize)>),
     /// At the instruction after a CPUID, which has this linear address: go on there in another block.
     Next(Linear),
@@ -84,7 +89,8 @@ pub enum Leave {
 
 /// A callback that may leave its block.
 pub trait MayLeave: 'static {
-    /// `vcpu` is about to execute a block's first instruction, or one after a CPUID, with which `word` was registered. When it leaves, nothing else of this callback happens.
+    /// `vcpu` is about to execute a block's first instruction, or one after a CPUID, with which `word` was registered.
+    /// When it leaves, nothing else of this callback happens.
     fn decide(word: u64, vcpu: &CurrentVcpu) -> Option<Leave>;
 }
 
@@ -108,7 +114,8 @@ pub fn prepare(generation: Generation) -> Result<(), String> {
         Generation::V7 => Way::Rewrite(rewrite()?),
     };
     register_membarrier()?;
-    // SAFETY: the pointers are the functions of these names, whose types are the same from API 4 to 7 (a C enum is passed as an int).
+    // SAFETY: the pointers are the functions of these names, whose types are the same from API 4 to 7 (a C enum is
+    // passed as an int).
     let registrations = unsafe {
         Registrations {
             block_cond: std::mem::transmute::<*mut c_void, RegisterCond>(find(c"qemu_plugin_register_vcpu_tb_exec_cond_cb")?),
@@ -141,7 +148,8 @@ fn rewrite() -> Result<Rewrite, String> {
 /// Debian builds QEMU with loadable modules, for which it exports all its symbols.
 fn internal() -> Result<Internal, String> {
     let elsewhere = |why: String| format!("{why}; use Debian's QEMU 10.0, or 11.1");
-    // SAFETY: the functions of these names, with the types of QEMU 10.0's headers; nothing is called before the version is known to be that.
+    // SAFETY: the functions of these names, with the types of QEMU 10.0's headers; nothing is called before the version
+    // is known to be that.
     let way = unsafe {
         Internal {
             get_cpu: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> *mut c_void>(
@@ -193,12 +201,14 @@ extern "C" fn on_store_to_probe(_signal: c_int, info: *mut libc::siginfo_t, _con
     }
 }
 
-/// Does `memmove(p, p, 1024)`, the one that QEMU calls, store nothing? Tried on a page that cannot be written. To be called while QEMU starts.
+/// Does `memmove(p, p, 1024)`, the one that QEMU calls, store nothing? Tried on a page that cannot be written. To be
+/// called while QEMU starts.
 #[must_use]
 pub fn memmove_stores_nothing() -> bool {
     type Move = unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> *mut c_void;
     let Ok(function) = find(c"memmove") else { return false };
-    // SAFETY: the function is C's memmove. The page is ours and readable; a store to it is caught by the handler, which makes it writable. The old handler is put back.
+    // SAFETY: the function is C's memmove. The page is ours and readable; a store to it is caught by the handler, which
+    // makes it writable. The old handler is put back.
     unsafe {
         let memmove = std::mem::transmute::<*mut c_void, Move>(function);
         let page = libc::mmap(std::ptr::null_mut(), HOST_PAGE, libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
@@ -241,21 +251,23 @@ pub fn barrier_of_all_threads() {
     unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0, 0) };
 }
 
-/// For each block a word for each vCPU: the version of the block that it checked in its epoch. Behind them the list of words that are not 0.
+/// For each block a word for each vCPU: the version of the block that it checked in its epoch. Behind them the list of
+/// words that are not 0.
 #[derive(Debug)]
 pub struct Checked {
     score: *mut sys::qemu_plugin_scoreboard,
     len: u32,
 }
 
-// SAFETY: the pointer is QEMU's handle, valid for the life of the process (never freed here). QEMU takes its own lock to change the table, and stops all vCPUs to
-// move it. Each vCPU's part is only touched from that vCPU's thread.
+// SAFETY: the pointer is QEMU's handle, valid for the life of the process (never freed here). QEMU takes its own lock
+// to change the table, and stops all vCPUs to move it. Each vCPU's part is only touched from that vCPU's thread.
 unsafe impl Send for Checked {}
 // SAFETY: as above.
 unsafe impl Sync for Checked {}
 
 impl Checked {
-    /// Makes the table. To be called at installation only, as [`Slots::new`](super::scoreboard::Slots::new). `None` outside of QEMU.
+    /// Makes the table. To be called at installation only, as [`Slots::new`](super::scoreboard::Slots::new). `None`
+    /// outside of QEMU.
     #[must_use]
     pub fn new(len: u32) -> Option<Self> {
         let words = len as usize + 1 + (len as usize).div_ceil(2);
@@ -273,8 +285,9 @@ impl Checked {
     /// The vCPU checked this version of a block.
     pub fn set(&self, current: &CurrentVcpu, slot: u32, version: u64) {
         let Some(part) = self.part(current).filter(|_| slot < self.len) else { return };
-        // SAFETY: the part has `len` words, then the length of the list, then room for `len` numbers of 32 bits. A number comes into the list only when its word was 0, so once
-        // at most. Only this vCPU's thread is here: it has the token.
+        // SAFETY: the part has `len` words, then the length of the list, then room for `len` numbers of 32 bits. A
+        // number comes into the list only when its word was 0, so once at most. Only this vCPU's thread is here: it has
+        // the token.
         unsafe {
             let word = &*part.add(slot as usize);
             if word.load(Ordering::Relaxed) == 0 {
@@ -303,11 +316,13 @@ impl Checked {
 }
 
 impl Translation<'_> {
-    /// Calls `P` with `word` before every execution of this block on which the executing vCPU's word of `slot` is not `version`; without a slot before every execution.
+    /// Calls `P` with `word` before every execution of this block on which the executing vCPU's word of `slot` is not
+    /// `version`; without a slot before every execution.
     pub fn may_leave<P: MayLeave>(&self, checked: &Checked, slot: Option<u32>, version: u64, word: u64) {
         let Some((registrations, way)) = WAY.get() else { return };
         let userdata = word as usize as *mut c_void;
-        // SAFETY: the block's handle is live within the translation callback; the word is passed on and never followed; the slot is in the table.
+        // SAFETY: the block's handle is live within the translation callback; the word is passed on and never followed;
+        // the slot is in the table.
         unsafe {
             match slot.filter(|slot| *slot < checked.len) {
                 Some(slot) => (registrations.block_cond)(
@@ -348,25 +363,30 @@ static RIP: OnceLock<Option<Register>> = OnceLock::new();
 unsafe extern "C" fn fire<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void) {
     let mut decision: Option<(Leave, u64)> = None;
     guard(|| {
-        // SAFETY: QEMU calls, on the thread of this vCPU, and the callback was registered as one that reads registers; the one value of each in it.
+        // SAFETY: QEMU calls, on the thread of this vCPU, and the callback was registered as one that reads registers;
+        // the one value of each in it.
         let (vcpu, cpu) = unsafe { (CurrentVcpu::new(vcpu), CurrentCpu::new(true)) };
         if let Some(leave) = P::decide(userdata as usize as u64, &vcpu) {
-            // Not the linear address: QEMU wants the segment's offset. At a block's start, and after CPUID, the register is exact; after CPUID it is CPUID's own.
+            // Not the linear address: QEMU wants the segment's offset. At a block's start, and after CPUID, the
+            // register is exact; after CPUID it is CPUID's own.
             let rip = RIP.get_or_init(|| Register::find("rip"));
             decision = rip.and_then(|rip| cpu.read(rip)).map(|pc| (leave, pc));
         }
     });
     if let (Some((decision, pc)), Some((_, Way::Rewrite(way)))) = (decision, WAY.get()) {
         none_is_held();
-        // SAFETY: in a callback that was registered as one that changes the program counter. This frame holds numbers and a reference to a static.
+        // SAFETY: in a callback that was registered as one that changes the program counter. This frame holds numbers
+        // and a reference to a static.
         unsafe { leave(way, decision, pc) }
     }
 }
 
 /// # Safety
-/// In a callback that was registered with `RW_REGS_PC`, at a place that the decision names, with nothing to drop in any frame up to QEMU's generated code.
+/// In a callback that was registered with `RW_REGS_PC`, at a place that the decision names, with nothing to drop in any
+/// frame up to QEMU's generated code.
 unsafe fn leave(way: &Rewrite, decision: Leave, pc: u64) {
-    // SAFETY: the caller's promise. QEMU reads the array's data only; source and destination are the same memory (see `Leave::Again`), so that nothing is stored.
+    // SAFETY: the caller's promise. QEMU reads the array's data only; source and destination are the same memory (see
+    // `Leave::Again`), so that nothing is stored.
     unsafe {
         match decision {
             Leave::Again(Some((phys, host))) => {
@@ -375,14 +395,16 @@ unsafe fn leave(way: &Rewrite, decision: Leave, pc: u64) {
                 (way.set_pc)(pc);
             }
             Leave::Again(None) => {}
-            // With a segment that does not begin at 0, or if what was decoded there was no CPUID, the vCPU stays in the block.
+            // With a segment that does not begin at 0, or if what was decoded there was no CPUID, the vCPU stays in the
+            // block.
             Leave::Next(next) if pc.wrapping_add(CPUID.len() as u64) == next.0 => (way.set_pc)(next.0),
             Leave::Next(_) => {}
         }
     }
 }
 
-/// QEMU 10.0's own functions want the callback's return address, which tells them the block and the instruction: it is passed on as the third argument.
+/// QEMU 10.0's own functions want the callback's return address, which tells them the block and the instruction: it is
+/// passed on as the third argument.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 unsafe extern "C" fn entry_v4<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void) {
@@ -401,15 +423,18 @@ unsafe extern "C" fn fire_v4<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void, b
     });
     if let (Some(decision), Some((_, Way::Internal(way)))) = (decision, WAY.get()) {
         none_is_held();
-        // SAFETY: `back` is where generated code goes on after this callback. This frame holds numbers and a reference to a static.
+        // SAFETY: `back` is where generated code goes on after this callback. This frame holds numbers and a reference
+        // to a static.
         unsafe { leave_v4(way, decision, vcpu, back) }
     }
 }
 
 /// # Safety
-/// `back` is the return address of the callback into the block that runs, with nothing to drop in any frame up to there.
+/// `back` is the return address of the callback into the block that runs, with nothing to drop in any frame up to
+/// there.
 unsafe fn leave_v4(way: &Internal, decision: Leave, vcpu: c_uint, back: usize) {
-    // SAFETY: the caller's promise; the functions are those of QEMU 10.0 (`internal`), and `cpu` is the vCPU of this thread. No page lock is held in an execution callback.
+    // SAFETY: the caller's promise; the functions are those of QEMU 10.0 (`internal`), and `cpu` is the vCPU of this
+    // thread. No page lock is held in an execution callback.
     unsafe {
         let cpu = (way.get_cpu)(vcpu as c_int);
         if !is_current(cpu) {

@@ -1,9 +1,10 @@
-//! Slots in QEMU's scoreboards: for every segment a flag and a first fetch for each vCPU. QEMU's generated code tests the flag before it calls back. What they mean is in
-//! [`icsan_model::detector::flags`]; here is where they lie.
+//! Slots in QEMU's scoreboards: for every segment a flag and a first fetch for each vCPU. QEMU's generated code tests
+//! the flag before it calls back. What they mean is in [`icsan_model::detector::flags`]; here is where they lie.
 //!
-//! The flags lie in scoreboards of QEMU's, close together, since they are looked at on every execution of a block. The first fetches, and for each vCPU a list of the slots
-//! whose flag is set, so that they can all be cleared at once, are touched only when a callback comes and lie elsewhere.
-//! All of it is set and cleared by the vCPU's own thread, without a lock: only a [`CurrentVcpu`] opens it.
+//! The flags lie in scoreboards of QEMU's, close together, since they are looked at on every execution of a block. The
+//! first fetches, and for each vCPU a list of the slots whose flag is set, so that they can all be cleared at once, are
+//! touched only when a callback comes and lie elsewhere. All of it is set and cleared by the vCPU's own thread, without
+//! a lock: only a [`CurrentVcpu`] opens it.
 
 use super::api::api;
 use super::cpu::CurrentVcpu;
@@ -16,14 +17,16 @@ use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-/// QEMU allocates scoreboards for so many vCPUs at first (plugins/core.c), and moves them when a vCPU beyond that appears.
+/// QEMU allocates scoreboards for so many vCPUs at first (plugins/core.c), and moves them when a vCPU beyond that
+/// appears.
 const NEVER_MOVED: usize = 16;
 
-/// Slots of one scoreboard, a power of two: generated code then finds a vCPU's flags by a shift and not by a multiplication. Scoreboards are made as slots are needed, since QEMU
-/// makes each for 16 vCPUs, and fills it: 8 MiB.
+/// Slots of one scoreboard, a power of two: generated code then finds a vCPU's flags by a shift and not by a
+/// multiplication. Scoreboards are made as slots are needed, since QEMU makes each for 16 vCPUs, and fills it: 8 MiB.
 const BOARD: usize = 1 << 16;
 
-/// The most slots that there can be: a bound on memory. Where QEMU may move scoreboards they all have to be made at installation, and there are fewer.
+/// The most slots that there can be: a bound on memory. Where QEMU may move scoreboards they all have to be made at
+/// installation, and there are fewer.
 const MOST: usize = 1 << 20;
 const MOST_IF_MOVED: usize = 1 << 18;
 
@@ -31,7 +34,8 @@ const MOST_IF_MOVED: usize = 1 << 18;
 #[derive(Debug)]
 struct Score(*mut sys::qemu_plugin_scoreboard);
 
-// SAFETY: the pointer is QEMU's handle, valid for the life of the process (never freed here). QEMU takes its own lock to change the table, and stops all vCPUs to move it.
+// SAFETY: the pointer is QEMU's handle, valid for the life of the process (never freed here). QEMU takes its own lock
+// to change the table, and stops all vCPUs to move it.
 unsafe impl Send for Score {}
 // SAFETY: as above.
 unsafe impl Sync for Score {}
@@ -70,11 +74,13 @@ pub struct Slots {
     parts: Box<[Part]>,
 }
 
-// SAFETY: flags and first fetches are atomics; the list of a vCPU's part is only touched with that vCPU's token, which does not leave its thread (see `VcpuSlots::push`).
+// SAFETY: flags and first fetches are atomics; the list of a vCPU's part is only touched with that vCPU's token, which
+// does not leave its thread (see `VcpuSlots::push`).
 unsafe impl Sync for Slots {}
 
 impl Slots {
-    /// Makes a table, for a machine that can have `vcpus`; `first_fetches`: will anybody ask since when? To be called at installation only. `None` outside of QEMU.
+    /// Makes a table, for a machine that can have `vcpus`; `first_fetches`: will anybody ask since when? To be called
+    /// at installation only. `None` outside of QEMU.
     #[must_use]
     pub fn new(vcpus: usize, first_fetches: bool) -> Option<Self> {
         let most = if vcpus > NEVER_MOVED { MOST_IF_MOVED } else { MOST };
@@ -88,11 +94,13 @@ impl Slots {
         Some(Self { boards, first_fetches, parts })
     }
 
-    /// Is there such a slot? It is made if it can be; slots are asked for in order. To be called in a translation callback.
+    /// Is there such a slot? It is made if it can be; slots are asked for in order. To be called in a translation
+    /// callback.
     #[must_use]
     pub fn reserve(&self, slot: SlotId) -> bool {
         let Some(board) = self.boards.get(slot.0 as usize / BOARD) else { return false };
-        // Making one takes QEMU's lock, whose holder waits for this vCPU only where scoreboards are moved; there all exist.
+        // Making one takes QEMU's lock, whose holder waits for this vCPU only where scoreboards are moved; there all
+        // exist.
         board.get().is_some() || Score::new().is_some_and(|made| board.set(made).is_ok())
     }
 
@@ -109,15 +117,17 @@ impl Slots {
         Some(VcpuSlots { slots: self, current, part: self.parts.get(usize::from(current.id().0))? })
     }
 
-    /// A flag of a vCPU that has started. To be called in a callback of any vCPU: QEMU moves the table only while none runs.
+    /// A flag of a vCPU that has started. To be called in a callback of any vCPU: QEMU moves the table only while none
+    /// runs.
     #[inline(always)]
     fn flag(&self, vcpu: Vcpu, part: &PartOfBoard, slot: SlotId) -> Option<&AtomicU64> {
         let mut flags = part.flags.load(Ordering::Relaxed);
         if flags.is_null() {
             flags = self.find(vcpu, part, slot)?;
         }
-        // SAFETY: the vCPU's part of the scoreboard has BOARD u64s, all of them touched as atomics only, but for QEMU's generated code, which reads them. It stays where it is
-        // while the callback runs, which is no shorter than the answer lives.
+        // SAFETY: the vCPU's part of the scoreboard has BOARD u64s, all of them touched as atomics only, but for QEMU's
+        // generated code, which reads them. It stays where it is while the callback runs, which is no shorter than the
+        // answer lives.
         Some(unsafe { &*flags.add(slot.0 as usize % BOARD) })
     }
 
@@ -186,7 +196,8 @@ impl OwnBoard for VcpuSlots<'_> {
 
     #[inline(always)]
     fn push(&self, id: SlotId) -> bool {
-        // SAFETY: the vCPU's token is here, of which there is one, and it does not leave its thread; so nobody else is in this list, and no reference to it outlives a method here.
+        // SAFETY: the vCPU's token is here, of which there is one, and it does not leave its thread; so nobody else is
+        // in this list, and no reference to it outlives a method here.
         unsafe { (*self.part.set.get()).push(id) }
     }
 

@@ -16,7 +16,8 @@ pub trait StoreWatch: Sync + 'static {
     /// The one.
     fn get() -> Option<&'static Self>;
 
-    /// Asked first, of every store of the guest: may what `vcpu` stored through `linear` be left? Nearly always yes. It must not panic.
+    /// Asked first, of every store of the guest: may what `vcpu` stored through `linear` be left? Nearly always yes. It
+    /// must not panic.
     fn passes(vcpu: Vcpu, linear: Linear) -> bool;
 
     /// `vcpu` has stored through `linear`; `pc` is the instruction.
@@ -77,8 +78,8 @@ impl Access<'_> {
         self.physical_at(self.linear)
     }
 
-    /// The physical address of a byte of the store: its first, or one in the page that it crosses into. QEMU looks both up before it stores, and is asked here for what it
-    /// found (its TLB entry), whatever the plugin API's version.
+    /// The physical address of a byte of the store: its first, or one in the page that it crosses into. QEMU looks both
+    /// up before it stores, and is asked here for what it found (its TLB entry), whatever the plugin API's version.
     #[must_use]
     pub fn physical_at(&self, linear: Linear) -> Option<Phys> {
         let api = api()?;
@@ -108,8 +109,9 @@ impl Access<'_> {
         Some(Stored::new(told(self.info)?, self.len())).filter(|_| self.kind == StoreKind::Plain)
     }
 
-    /// What memory may hold right after the store, if nobody else stored there ([`StoreKind::results`]). `several`: the machine may have more than one vCPU. With one QEMU
-    /// carries out what is locked as a load and a store, and so it does, while all other vCPUs stand still, if it is not aligned (accel/tcg/cputlb.c, `atomic_mmu_lookup`).
+    /// What memory may hold right after the store, if nobody else stored there ([`StoreKind::results`]). `several`: the
+    /// machine may have more than one vCPU. With one QEMU carries out what is locked as a load and a store, and so it
+    /// does, while all other vCPUs stand still, if it is not aligned (accel/tcg/cputlb.c, `atomic_mmu_lookup`).
     pub fn results(&self, several: bool) -> impl Iterator<Item = Stored> {
         let len = self.len();
         let atomic = several && self.linear.0.is_multiple_of(len);
@@ -150,8 +152,9 @@ unsafe extern "C" fn accessed<W: StoreWatch, const KIND: usize>(
     }
 }
 
-/// Apart, and never unwinding, so that nearly all stores have a short way without a frame on the stack. What QEMU gave comes first, and in the same order, so that it
-/// stays in its registers: to move it costs each store a tenth of its way.
+/// Apart, and never unwinding, so that nearly all stores have a short way without a frame on the stack. What QEMU gave
+/// comes first, and in the same order, so that it stays in its registers: to move it costs each store a tenth of its
+/// way.
 #[cold]
 #[inline(never)]
 extern "C" fn looked_at<W: StoreWatch>(vcpu: c_uint, info: sys::qemu_plugin_meminfo_t, linear: u64, pc: *mut c_void, kind: StoreKind) {
@@ -183,7 +186,8 @@ impl Instruction<'_> {
         use sys::qemu_plugin_mem_rw::{QEMU_PLUGIN_MEM_RW, QEMU_PLUGIN_MEM_W};
         let Some(api) = api() else { return };
         let kind = store_kind::store_kind(self.bytes());
-        // SAFETY: the instruction handle is live within the translation callback. The user data is a number and never followed.
+        // SAFETY: the instruction handle is live within the translation callback. The user data is a number and never
+        // followed.
         unsafe {
             (api.qemu_plugin_register_vcpu_mem_cb)(
                 self.handle(),

@@ -60,7 +60,8 @@ unsafe extern "C" fn fire_word<P: WordPayload, const REGISTERS: bool>(vcpu: c_ui
     let word = userdata as u64;
     if !P::passes(word) {
         guard(|| {
-            // SAFETY: QEMU calls, on the thread of this vCPU, and the callback was registered with R_REGS if REGISTERS says so; the one value of each in it.
+            // SAFETY: QEMU calls, on the thread of this vCPU, and the callback was registered with R_REGS if REGISTERS
+            // says so; the one value of each in it.
             let (vcpu, cpu) = unsafe { (CurrentVcpu::new(vcpu), CurrentCpu::new(REGISTERS)) };
             P::fire(word, &vcpu, &cpu);
         });
@@ -138,7 +139,8 @@ impl Instruction<'_> {
         &self.buffer[..usize::from(self.len)]
     }
 
-    /// Up to `len` bytes right before it in memory: fewer if they lie in another page (of `page` bytes), none if it is not in RAM.
+    /// Up to `len` bytes right before it in memory: fewer if they lie in another page (of `page` bytes), none if it is
+    /// not in RAM.
     #[must_use]
     pub fn bytes_before(&self, len: usize, page: u64) -> Vec<u8> {
         let offset = (self.linear.0 % page) as usize;
@@ -163,13 +165,15 @@ impl Instruction<'_> {
         self.insn
     }
 
-    /// Calls `payload` before every execution of this instruction on which the flag of `slot` of the executing vCPU is below [`DONE`].
+    /// Calls `payload` before every execution of this instruction on which the flag of `slot` of the executing vCPU is
+    /// below [`DONE`].
     ///
     /// `registers`: it reads registers. If not, the guest's registers may stay in the host's.
     pub fn on_execute_unless_done<P: Payload>(&self, slots: &Slots, slot: SlotId, payload: &'static P, registers: bool) {
         let (Some(api), Some(flag)) = (api(), slots.entry(slot)) else { return };
         let (callback, flags) = callback::<P>(registers);
-        // SAFETY: the instruction handle is live within the translation callback; the payload lives for ever; the flag is in a scoreboard.
+        // SAFETY: the instruction handle is live within the translation callback; the payload lives for ever; the flag
+        // is in a scoreboard.
         unsafe {
             (api.qemu_plugin_register_vcpu_insn_exec_cond_cb)(
                 self.insn,
@@ -201,7 +205,8 @@ impl Instruction<'_> {
         } else {
             (fire_word::<P, false>, sys::qemu_plugin_cb_flags::QEMU_PLUGIN_CB_NO_REGS)
         };
-        // SAFETY: the instruction handle is live within the translation callback, and the callback takes its user data for a number.
+        // SAFETY: the instruction handle is live within the translation callback, and the callback takes its user data
+        // for a number.
         unsafe { (api.qemu_plugin_register_vcpu_insn_exec_cb)(self.insn, callback, flags, word as *mut c_void) }
     }
 }

@@ -15,7 +15,8 @@ const LINES: usize = (PAGE / LINE) as usize;
 /// Pages that have numbers at a time: 2 KiB each. Blocks in further ones are executed as they are.
 pub const MAX_PAGES: usize = 1 << 16;
 
-/// The lines of a page that holds code. When the page does not any more they are another page's: their numbers only grow, so that to a block of the old one each is another version.
+/// The lines of a page that holds code. When the page does not any more they are another page's: their numbers only
+/// grow, so that to a block of the old one each is another version.
 #[derive(Debug)]
 pub struct Lines {
     /// Which they are, of all.
@@ -82,7 +83,8 @@ impl Numbers {
         page.raise(lines(phys.0 % PAGE, len), number);
     }
 
-    /// The page does not hold code any more: stores to it get no numbers from now on. Every block that was translated from it is outdated.
+    /// The page does not hold code any more: stores to it get no numbers from now on. Every block that was translated
+    /// from it is outdated.
     pub fn retire(&self, phys: Phys) {
         let mut pages = self.pages.write();
         if let Some(lines) = pages.lines.remove(&(phys.0 / PAGE)) {
@@ -91,8 +93,9 @@ impl Numbers {
         }
     }
 
-    /// The lines of a page that holds code. If it is new, or holds code again, stores are told of already, but one may have been made and not been seen yet: after `barrier`, which all
-    /// threads pass, it is visible, and the page counts as stored to. What was decoded in it before is suspect. `None`: there is no room.
+    /// The lines of a page that holds code. If it is new, or holds code again, stores are told of already, but one may
+    /// have been made and not been seen yet: after `barrier`, which all threads pass, it is visible, and the page
+    /// counts as stored to. What was decoded in it before is suspect. `None`: there is no room.
     pub fn page(&self, phys: Phys, barrier: impl FnOnce()) -> Option<&'static Lines> {
         let page = phys.0 / PAGE;
         if let Some(lines) = self.pages.read().lines.get(&page).copied() {

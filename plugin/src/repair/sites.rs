@@ -1,5 +1,6 @@
-//! Sites: the places of blocks that were watched for being outdated, each with a number that fits into a word beside a block's version. So what QEMU's generated
-//! code holds of a block is one word, and nothing is kept for each translation.
+//! Sites: the places of blocks that were watched for being outdated, each with a number that fits into a word beside a
+//! block's version. So what QEMU's generated code holds of a block is one word, and nothing is kept for each
+//! translation.
 
 use super::numbers::Part;
 use crate::qemu::locks::Mutex;
@@ -16,7 +17,8 @@ pub const MAX_SITES: u32 = 1 << (u64::BITS - VERSION_BITS);
 /// Version of a suspect block: no block has it when it is asked.
 pub const SUSPECT: u64 = (1 << VERSION_BITS) - 1;
 
-/// What tells sites apart: where the block begins, where its parts are in memory, with their lengths in bytes, and the lines of which page they have ([`super::numbers::Lines::id`]).
+/// What tells sites apart: where the block begins, where its parts are in memory, with their lengths in bytes, and the
+/// lines of which page they have ([`super::numbers::Lines::id`]).
 pub type Key = (Linear, [Option<(Phys, u64)>; 2], [Option<usize>; 2]);
 
 /// The place of a block.

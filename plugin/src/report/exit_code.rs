@@ -1,9 +1,11 @@
 //! QEMU's exit code, with `exitcode=`.
 
-/// The code of a report that proves nothing: incomplete, or nothing was watched, or it could not be written. `git bisect run` takes it for "cannot be tested".
+/// The code of a report that proves nothing: incomplete, or nothing was watched, or it could not be written.
+/// `git bisect run` takes it for "cannot be tested".
 pub const UNPROVEN: u8 = 125;
 
-/// What QEMU's exit code becomes; `None`: it stays QEMU's own. `asked`: the key's value. A hazard that was found is one, however incomplete the report is.
+/// What QEMU's exit code becomes; `None`: it stays QEMU's own. `asked`: the key's value. A hazard that was found is
+/// one, however incomplete the report is.
 #[must_use]
 pub fn exit_code(asked: u8, hazards: bool, complete: bool) -> Option<u8> {
     match (asked, hazards, complete) {

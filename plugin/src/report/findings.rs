@@ -124,9 +124,9 @@ impl Hazard {
     }
 }
 
-/// Hazards are the same if kind, executing site and writing site are; of a protocol that did not make a CPU serialize, if
-/// the function, the place where, the first site and the CPU's class are. Markers keep guest tests apart, and in another
-/// boot an address is another place.
+/// Hazards are the same if kind, executing site and writing site are; of a protocol that did not make a CPU serialize,
+/// if the function, the place where, the first site and the CPU's class are. Markers keep guest tests apart, and in
+/// another boot an address is another place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Key {
     kind: Kind,
@@ -197,7 +197,8 @@ impl Findings {
         &self.hazards
     }
 
-    /// Those that count and that the guest is to blame for, by cause, in the order of their first occurrence: each with its hazards.
+    /// Those that count and that the guest is to blame for, by cause, in the order of their first occurrence: each with
+    /// its hazards.
     pub fn groups(&self) -> impl Iterator<Item = (GroupId, &Cause, Vec<&Hazard>)> {
         let hazards = |members: &[usize]| members.iter().filter_map(|index| self.hazards.get(*index)).collect();
         self.groups.all().map(move |(id, cause, members)| (id, cause, hazards(members)))

@@ -1,4 +1,5 @@
-//! Golden reports: the whole text and the whole JSON of each kind and each note, in `golden/`. `UPDATE_EXPECT=1 cargo test -p icsan-plugin --lib golden` writes them.
+//! Golden reports: the whole text and the whole JSON of each kind and each note, in `golden/`.
+//! `UPDATE_EXPECT=1 cargo test -p icsan-plugin --lib golden` writes them.
 
 use super::findings::{Evidence, Findings, Origin, Shown};
 use super::fixture::{JMP, NOP, Run, at, evidence, memcpy_patches_itself, memory, older, patcher, phys, unwatched};
@@ -20,7 +21,8 @@ use icsan_model::sync_origin::SyncOrigin;
 use icsan_model::vcpu::LastSync;
 use icsan_model::x86::events;
 
-/// Compares with the two files of that name. JSON is spread over lines; that it is one line in a report, with the type first, is checked here.
+/// Compares with the two files of that name. JSON is spread over lines; that it is one line in a report, with the type
+/// first, is checked here.
 fn same(name: &str, text: &str, objects: &[Object<'_>]) {
     let pretty = objects.iter().map(|object| {
         let line = super::sink::line(object);

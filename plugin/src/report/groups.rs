@@ -17,7 +17,8 @@ pub struct GroupId(pub usize);
 pub struct Cause {
     /// Their kind.
     pub kind: Kind,
-    /// The function that made the last store whose maker is known, or the storing instruction if that is in no known function; `None`: no maker is known.
+    /// The function that made the last store whose maker is known, or the storing instruction if that is in no known
+    /// function; `None`: no maker is known.
     pub stores: Option<Linear>,
     /// The outermost protocol function on whose behalf it did; of a protocol that did not make a CPU serialize the
     /// function that was asked.
@@ -28,7 +29,8 @@ pub struct Cause {
     pub lucky: bool,
     /// The page that is executed.
     pub page: CodePage,
-    /// The function that is executed, if it has a name and no maker is known: that they are in one page does not make one cause of them.
+    /// The function that is executed, if it has a name and no maker is known: that they are in one page does not make
+    /// one cause of them.
     pub executes: Option<Linear>,
     /// What the guest was at.
     pub marker: u64,

@@ -8,7 +8,8 @@ use icsan_symbols::Names;
 use serde::Serialize;
 use std::fmt::Write;
 
-/// Places that are told of in the text, when something else is executed there for the first time; all is in the JSON report.
+/// Places that are told of in the text, when something else is executed there for the first time; all is in the JSON
+/// report.
 pub const SHOWN: usize = 20;
 
 /// Blocks of a trail that are in the text.

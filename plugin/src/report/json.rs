@@ -84,7 +84,8 @@ pub struct HazardObject<'a> {
     pub executed: Option<String>,
     /// Who wrote. Empty: not known, or a page moved.
     pub writes: Vec<WriteObject>,
-    /// `seen`, `unseen` (no CPU was seen to make the last store), `moved` (a page was remapped), `unknown` (stores are not watched).
+    /// `seen`, `unseen` (no CPU was seen to make the last store), `moved` (a page was remapped), `unknown` (stores are
+    /// not watched).
     pub writer: &'static str,
     /// Who called the executing function: best effort, innermost first, `?` where it is a guess.
     #[serde(skip_serializing_if = "Vec::is_empty")]

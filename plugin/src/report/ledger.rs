@@ -18,7 +18,8 @@ pub struct ReliedOn {
     pub event: &'static str,
     /// The function that it happened in, or its address.
     pub place: String,
-    /// What it belongs to, where that is known: the entry that an IRET returns from, or the function that wrote CR3 on its own behalf.
+    /// What it belongs to, where that is known: the entry that an IRET returns from, or the function that wrote CR3 on
+    /// its own behalf.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
     /// All events without which the old code might still have been held.
@@ -80,7 +81,8 @@ pub fn text(report: &Report<'_>, ledgers: &[(usize, Ledger)]) -> String {
     if rows.is_empty() {
         return "icsan: reliance: no vCPU ran code again after it had changed\n".to_owned();
     }
-    // People read it by writer, event and origin, or place; which other events would have to go, too, only as far as it is none.
+    // People read it by writer, event and origin, or place; which other events would have to go, too, only as far as it
+    // is none.
     let mut sums: BTreeMap<(Option<&str>, &str, String), (u64, u64)> = BTreeMap::new();
     for row in &rows {
         let sum = sums.entry((row.writer.as_deref(), row.event, row.whence())).or_default();

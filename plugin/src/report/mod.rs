@@ -1,6 +1,9 @@
 //! The report: JSON Lines for programs, text for people.
 //!
-//! - [`findings`]: the distinct hazards; [`groups`]: those of one cause; [`exit_code`]: what they make of QEMU's exit code; [`injections`]: what was executed instead; [`ledger`]: what safe executions relied on; [`json`]: the objects of schema 1; [`text`]: KCSAN's form; [`unsynced`]: patching protocols and the CPUs that they did not make serialize; [`sink`]: where both go.
+//! - [`findings`]: the distinct hazards; [`groups`]: those of one cause; [`exit_code`]: what they make of QEMU's exit
+//!   code; [`injections`]: what was executed instead; [`ledger`]: what safe executions relied on; [`json`]: the objects
+//!   of schema 1; [`text`]: KCSAN's form; [`unsynced`]: patching protocols and the CPUs that they did not make
+//!   serialize; [`sink`]: where both go.
 
 pub mod exit_code;
 pub mod findings;
@@ -53,7 +56,8 @@ pub fn origin_name(names: Names<'_>, origin: SyncOrigin) -> String {
     }
 }
 
-/// What the plugin holds on the heap, in bytes, and in its tables. QEMU's own memory, the slots among it, is not counted.
+/// What the plugin holds on the heap, in bytes, and in its tables. QEMU's own memory, the slots among it, is not
+/// counted.
 #[derive(Clone, Default, Debug, Serialize)]
 pub struct MemoryCounts {
     /// Bytes when the report was made.
@@ -105,7 +109,8 @@ pub struct Counts {
     pub panicked: Option<Vcpu>,
 }
 
-/// What the user is told of a guest whose kernel panicked. That is no hazard, and the report may well be complete; but what the guest did not come to was not tested.
+/// What the user is told of a guest whose kernel panicked. That is no hazard, and the report may well be complete; but
+/// what the guest did not come to was not tested.
 #[must_use]
 pub fn panic_text(vcpu: Vcpu) -> String {
     format!("the guest's kernel panicked, on vCPU {vcpu}: what it would have run after that is not tested")

@@ -1,7 +1,8 @@
 //! Where a report goes: text to stderr at once, JSON Lines to a file.
 //!
-//! The file gets each hazard when it is first seen, so that a QEMU that is killed leaves what was found; at exit it is written again with the final counts and
-//! the summary. A file that cannot be written twice (a pipe) gets its first line at once, and the rest at exit.
+//! The file gets each hazard when it is first seen, so that a QEMU that is killed leaves what was found; at exit it is
+//! written again with the final counts and the summary. A file that cannot be written twice (a pipe) gets its first
+//! line at once, and the rest at exit.
 
 use super::findings::{Findings, Hazard};
 use super::json::Object;

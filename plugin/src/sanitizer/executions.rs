@@ -25,8 +25,8 @@ use std::time::Duration;
 const A_MOMENT: Duration = Duration::from_micros(50);
 
 impl Sanitizer {
-    /// `vcpu` is about to execute `segment`, for the first time in its epoch, or again after something happened to its bytes, or memory disagreed the last time.
-    /// With `inject`, answers with what shall be executed instead.
+    /// `vcpu` is about to execute `segment`, for the first time in its epoch, or again after something happened to its
+    /// bytes, or memory disagreed the last time. With `inject`, answers with what shall be executed instead.
     pub fn executes(&'static self, segment: &'static Segment, current: &CurrentVcpu, cpu: &CurrentCpu) -> Option<Divert> {
         self.begins_anew(current);
         let vcpu = current.id();
@@ -88,7 +88,8 @@ impl Sanitizer {
         }
     }
 
-    /// With a recording: may an execution matter to its reader that the flag says no to? Without the lock; yes if anything happened since it was recorded.
+    /// With a recording: may an execution matter to its reader that the flag says no to? Without the lock; yes if
+    /// anything happened since it was recorded.
     fn skipped_may_matter(&self, segment: &Segment, state: &Mutex<VcpuState>, slots: &VcpuSlots<'_>) -> bool {
         let Some(changes) = &self.recorded else { return false };
         let state = state.lock();
@@ -97,8 +98,8 @@ impl Sanitizer {
         happened && slots.flag(segment.slot) == Flag::Executed
     }
 
-    /// [`Sanitizer::executes`] for most calls: memory holds the code, and nothing happened to it. `false`: it did nothing, and that is to be called. Without a lock, a call, and
-    /// anything that could panic: no guard is around it.
+    /// [`Sanitizer::executes`] for most calls: memory holds the code, and nothing happened to it. `false`: it did
+    /// nothing, and that is to be called. Without a lock, a call, and anything that could panic: no guard is around it.
     #[inline(always)]
     pub fn executes_quietly(&self, segment: &'static Segment, current: &CurrentVcpu) -> bool {
         if !self.looks_at_segments_only.load(Ordering::Relaxed) || !segment.is_ordinary() {
@@ -108,14 +109,16 @@ impl Sanitizer {
         self.flags.fast_path(&slots, segment, segment.host.surely())
     }
 
-    /// Does nobody contest the segment in a way that needs a closer look? With the store side who does lies in a page that moved, and anything near it may have been fetched from the
-    /// old place. In the light mode only who was executed in this epoch counts.
+    /// Does nobody contest the segment in a way that needs a closer look? With the store side who does lies in a page
+    /// that moved, and anything near it may have been fetched from the old place. In the light mode only who was
+    /// executed in this epoch counts.
     fn is_uncontested(&self, segment: &Segment, slots: &VcpuSlots<'_>) -> bool {
         let rivals_run = || segment.may_have_rivals(|slot| slots.flag(slot).executed());
         !segment.contested() || self.config.profile.snoop || !self.config.writers && !rivals_run()
     }
 
-    /// The segment's code at the linear address that the vCPU executes it at. Where that cannot be told it is the one that it was translated at.
+    /// The segment's code at the linear address that the vCPU executes it at. Where that cannot be told it is the one
+    /// that it was translated at.
     fn where_it_runs(&'static self, segment: &'static Segment, cpu: &CurrentCpu) -> &'static Segment {
         let translated = segment.run().linear();
         let shift = x86::program_counter(cpu).map_or(0, |counter| views::shift(translated, counter));
@@ -133,7 +136,8 @@ impl Sanitizer {
 
     /// QEMU runs a block whose bytes memory does not hold.
     fn outlives(&self, segment: &'static Segment, vcpu: Vcpu, state: &Mutex<VcpuState>, slots: &VcpuSlots<'_>, cpu: &CurrentCpu) {
-        // The slot stays clear, so that the next execution comes here, too; and the old bytes are no evidence of anything that the guest did.
+        // The slot stays clear, so that the next execution comes here, too; and the old bytes are no evidence of
+        // anything that the guest did.
         segment.suspect();
         let mut state = state.lock();
         if state.mismatch(segment) == Mismatch::Outlived {
@@ -186,7 +190,8 @@ impl Sanitizer {
         let looked = Looked { vcpu, state: &state, slots, now };
         let (judged, candidates) = side.judge(table, segment, place, &looked, cpu, self.injecting.is_some());
         let others = candidates.as_ref().map_or(&[][..], Candidates::others);
-        // Set before the lock is let go of: whatever happens to these bytes from now on finds the flag. Who has a choice has it every time.
+        // Set before the lock is let go of: whatever happens to these bytes from now on finds the flag. Who has a
+        // choice has it every time.
         let since = if moved { now } else { before };
         slots.set(&slots.slot(segment.slot)?, if others.is_empty() { Flag::Executed } else { Flag::Recheck }, since);
         let divert = self.chooses(segment, others, vcpu, &mut state, cpu);

@@ -2,8 +2,8 @@
 //!
 //! QEMU tells no plugin of it, but drops all translations, and tells of that:
 //! - in 10.0 a vCPU's thread does it, once memory is loaded: woken up for that, before it executes anything, while all
-//!   others sleep (`cpu_common_post_load`). When the room for translations is full a vCPU does the same in the middle of
-//!   what it executes;
+//!   others sleep (`cpu_common_post_load`). When the room for translations is full a vCPU does the same in the middle
+//!   of what it executes;
 //! - in 11.1 a thread does it that is no vCPU's, before memory is loaded (`RUN_STATE_RESTORE_VM`).
 //!
 //! Whatever executes next is translated anew. So what was restored is dealt with when the first block is, and each vCPU

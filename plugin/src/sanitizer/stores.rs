@@ -16,7 +16,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl Sanitizer {
-    /// Something happened to the bytes of these segments: whoever executed them in its epoch looks again when it executes them the next time. To be called with the code locked.
+    /// Something happened to the bytes of these segments: whoever executed them in its epoch looks again when it
+    /// executes them the next time. To be called with the code locked.
     pub(super) fn touch(&self, touched: &Touched) {
         self.flags.invalidate(&touched.segments, touched.seq);
     }
@@ -34,7 +35,8 @@ impl Sanitizer {
         None
     }
 
-    /// `vcpu` stored to pages of which at least one may hold code: the one that the store begins in, or the one that it crosses into.
+    /// `vcpu` stored to pages of which at least one may hold code: the one that the store begins in, or the one that it
+    /// crosses into.
     fn stores_to_code(&self, told: ToldOf, pages: [Option<Phys>; 2], access: &Access<'_>) {
         self.begins_anew(access.vcpu());
         let ToldOf { vcpu, pc, linear } = told;
@@ -54,7 +56,8 @@ impl Sanitizer {
             own.store(true, Ordering::Relaxed);
         }
         side.arrives(table, vcpu, pc, &state, &slots);
-        // Its value is what memory holds, if it can have left that. If memory holds something else, and QEMU's word is good, others have stored there since; else the value is not known.
+        // Its value is what memory holds, if it can have left that. If memory holds something else, and QEMU's word is
+        // good, others have stored there since; else the value is not known.
         let mut before = pages.map(|_| None);
         for (before, (phys, range)) in before.iter_mut().zip(pieces()) {
             *before = side.known(phys, range.len() as u64).and_then(Stored::of);
@@ -131,7 +134,8 @@ impl Sanitizer {
         });
     }
 
-    /// After a store to its page: if that holds no code any more, stores to it are not told of from now on, until code in it is translated again.
+    /// After a store to its page: if that holds no code any more, stores to it are not told of from now on, until code
+    /// in it is translated again.
     fn retires(&self, side: &mut StoreSide, phys: Phys) {
         // A recording must go on with what its reader knows.
         if self.config.record.is_some() {
@@ -147,7 +151,8 @@ impl Sanitizer {
         side.retire(phys);
     }
 
-    /// A store to a page without code shows whether what is believed of the guest's memory is true, where QEMU does not tell.
+    /// A store to a page without code shows whether what is believed of the guest's memory is true, where QEMU does not
+    /// tell.
     fn proves_places(&self, linear: Linear, access: &Access<'_>) {
         let repairs = self.repair.filter(|repair| repair.asks_for_proof());
         let walks = page_walk::wants_proof();

@@ -42,15 +42,15 @@ impl StoreSide {
         memory.record(memory.last_change(phys, len)).is_some_and(|record| record.store.vcpu.is_some_and(|other| other != vcpu))
     }
 
-    /// Has a store that QEMU told of not been made? Memory holds what it held before, and no other vCPU is known to have
-    /// put it back. (Memory that cannot be written ignores stores.)
+    /// Has a store that QEMU told of not been made? Memory holds what it held before, and no other vCPU is known to
+    /// have put it back. (Memory that cannot be written ignores stores.)
     #[must_use]
     pub fn ignored(&self, phys: Phys, linear: Linear, len: u64, vcpu: Vcpu, cpu: &CurrentCpu) -> bool {
         self.known(phys, len).is_some_and(|known| self.memory_holds(phys, linear, known, cpu)) && !self.is_anothers(phys, len, vcpu)
     }
 
-    /// After a store was told of: what is known of its bytes, all of one page, becomes what memory holds now; `before` is
-    /// what was known before. `next` gives the next place in the order.
+    /// After a store was told of: what is known of its bytes, all of one page, becomes what memory holds now; `before`
+    /// is what was known before. `next` gives the next place in the order.
     pub fn settle(&mut self, told: ToldOf, phys: Phys, before: &[u8], cpu: &CurrentCpu, next: impl FnMut() -> Seq) -> Vec<Touched> {
         if self.known(phys, before.len() as u64).is_some_and(|known| self.memory_holds(phys, told.linear, known, cpu)) {
             return Vec::new();

@@ -1,4 +1,5 @@
-//! Whether another instruction can be carried out where a vCPU is: 64-bit code, an instruction that the interpreter knows, memory that it may access.
+//! Whether another instruction can be carried out where a vCPU is: 64-bit code, an instruction that the interpreter
+//! knows, memory that it may access.
 
 use super::page_walk::Paging;
 use super::registers::Registers as Handles;
@@ -56,7 +57,8 @@ pub fn prepare(cpu: &CurrentCpu, bytes: &[u8], linear: Linear) -> Result<Divert,
     Ok(Divert { plan, registers, general })
 }
 
-/// QEMU does not show the bit of the code segment that says so. Above 4 GiB there is no other code in long mode; below, Linux's selectors tell.
+/// QEMU does not show the bit of the code segment that says so. Above 4 GiB there is no other code in long mode; below,
+/// Linux's selectors tell.
 fn is_64_bit(linear: Linear, cs: u64, efer: u64) -> bool {
     efer & EFER_LMA != 0 && (linear.0 >> 32 != 0 || cs == USER_CS)
 }

@@ -1,4 +1,5 @@
-//! Hazards of unmodified kernels that are understood and explained (docs/findings.md): the user is told of them in one line, and they are no reason to fail a test.
+//! Hazards of unmodified kernels that are understood and explained (docs/findings.md): the user is told of them in one
+//! line, and they are no reason to fail a test.
 
 use crate::report::findings::{Evidence, Shown};
 use icsan_model::addr::Linear;
@@ -12,7 +13,8 @@ pub struct KnownFinding {
     kind: Kind,
     /// The function that executes.
     executes: &'static str,
-    /// The function that stores, and the protocol function on whose behalf it does: of every store. `None`: stores are not seen.
+    /// The function that stores, and the protocol function on whose behalf it does: of every store. `None`: stores are
+    /// not seen.
     stores: Option<(&'static str, &'static str)>,
     /// The instruction that is in memory.
     memory: &'static [u8],

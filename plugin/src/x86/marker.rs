@@ -1,6 +1,7 @@
 //! The marker: a NOP by which a guest program tells the report where it is.
 //!
-//! `0F 1F 84 00 49 43 53 4E`, a NOP with the memory operand `[rax+rax+0x4E534349]` that no compiler makes; real CPUs ignore it. RAX holds the value.
+//! `0F 1F 84 00 49 43 53 4E`, a NOP with the memory operand `[rax+rax+0x4E534349]` that no compiler makes; real CPUs
+//! ignore it. RAX holds the value.
 
 use super::registers::Registers;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};

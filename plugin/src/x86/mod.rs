@@ -1,4 +1,5 @@
-//! What the plugin knows of x86-64 beyond the model: which instructions to watch, and what must be looked up when they run.
+//! What the plugin knows of x86-64 beyond the model: which instructions to watch, and what must be looked up when they
+//! run.
 
 pub mod carry_out;
 mod death_point;
@@ -65,7 +66,8 @@ pub fn may_synchronize(bytes: &[u8], profile: &Profile) -> bool {
     }
 }
 
-/// After which of these may linear addresses mean other memory? Whatever empties the TLB, or changes what it is filled from.
+/// After which of these may linear addresses mean other memory? Whatever empties the TLB, or changes what it is filled
+/// from.
 #[must_use]
 pub fn may_change_mapping(event: SyncEventId) -> bool {
     [
@@ -117,8 +119,8 @@ pub fn privilege(cpu: &CurrentCpu) -> Option<u8> {
     registers::Registers::get().cs(cpu).map(|cs| cs as u8 & 3)
 }
 
-/// The program counter of the vCPU whose callback runs, if its registers can be read: that of the callback's instruction, or of one before it in the same block. In 64-bit
-/// code only, where the code segment begins at 0.
+/// The program counter of the vCPU whose callback runs, if its registers can be read: that of the callback's
+/// instruction, or of one before it in the same block. In 64-bit code only, where the code segment begins at 0.
 #[must_use]
 pub fn program_counter(cpu: &CurrentCpu) -> Option<Linear> {
     registers::Registers::get().rip(cpu).map(Linear)
@@ -133,8 +135,8 @@ pub fn task_name(cpu: &CurrentCpu, layout: &icsan_symbols::KernelLayout, task: u
     Some(TaskName { pid: u32::from_le_bytes(pid.try_into().ok()?), comm })
 }
 
-/// The vCPUs whose CPUs are online, as the running kernel's mask says; the kernel numbers its CPUs as QEMU does. `None`:
-/// the symbols do not tell where it is.
+/// The vCPUs whose CPUs are online, as the running kernel's mask says; the kernel numbers its CPUs as QEMU does.
+/// `None`: the symbols do not tell where it is.
 #[must_use]
 pub fn online_vcpus(cpu: &CurrentCpu, symbols: &Symbolizer, vcpus: usize) -> Option<Vec<Vcpu>> {
     let mask = cpu.memory(symbols.runtime_address_of(protocol::ONLINE_MASK)?, vcpus.div_ceil(8))?;

@@ -1,7 +1,8 @@
 //! Would the CPU let this access through? A walk through the guest's page tables (SDM vol. 3, "Paging").
 //!
-//! What the plugin API reads and writes by linear address goes through the page tables, too, but past their permissions: a store would end up in a page that is
-//! shared until it is written to. So an injected instruction is only carried out where the CPU would neither fault nor have to set a bit in a table.
+//! What the plugin API reads and writes by linear address goes through the page tables, too, but past their
+//! permissions: a store would end up in a page that is shared until it is written to. So an injected instruction is
+//! only carried out where the CPU would neither fault nor have to set a bit in a table.
 
 use super::PAGE;
 use icsan_model::x86::interpret::Access;
@@ -51,7 +52,8 @@ pub enum NotAllowed {
     /// User code and a kernel's page, or the other way round where that is forbidden.
     #[error("it accesses a page of another privilege level")]
     Privilege,
-    /// The page has a protection key other than 0. The register that says what that means is not looked at; key 0 is taken to allow everything, as Linux has it.
+    /// The page has a protection key other than 0. The register that says what that means is not looked at; key 0 is
+    /// taken to allow everything, as Linux has it.
     #[error("it accesses a page with a protection key")]
     Keys,
     /// The CPU would have to set an accessed or dirty bit.
@@ -60,7 +62,8 @@ pub enum NotAllowed {
 }
 
 impl Paging {
-    /// Does the CPU let the access through, and change nothing in the page tables? `read` reads eight bytes at a physical address.
+    /// Does the CPU let the access through, and change nothing in the page tables? `read` reads eight bytes at a
+    /// physical address.
     ///
     /// # Errors
     /// Why not.

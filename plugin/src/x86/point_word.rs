@@ -1,9 +1,10 @@
-//! What a callback on an instruction carries in one word: where the instruction is, and a small number. So nothing is kept for each address that code ever ran at: a guest can have more of
-//! those than memory.
+//! What a callback on an instruction carries in one word: where the instruction is, and a small number. So nothing is
+//! kept for each address that code ever ran at: a guest can have more of those than memory.
 
 use icsan_model::addr::Linear;
 
-/// Bits of a linear address: with five-level paging bit 56 is repeated in all above it (SDM vol. 3, "Canonical Addressing"); QEMU raises #GP before it translates anything elsewhere.
+/// Bits of a linear address: with five-level paging bit 56 is repeated in all above it (SDM vol. 3, "Canonical
+/// Addressing"); QEMU raises #GP before it translates anything elsewhere.
 const ADDRESS_BITS: u32 = 57;
 
 /// Tags are below this.

@@ -99,7 +99,8 @@ impl Registers {
         Some(all)
     }
 
-    /// RFLAGS, but for the arithmetic flags: those QEMU computes when it needs them, and the register does not show them.
+    /// RFLAGS, but for the arithmetic flags: those QEMU computes when it needs them, and the register does not show
+    /// them.
     pub fn eflags(&self, cpu: &CurrentCpu) -> Option<u64> {
         cpu.read(self.eflags?)
     }

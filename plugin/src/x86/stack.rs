@@ -1,4 +1,5 @@
-//! A best-effort call chain: what on the stack looks like a return address, since a call instruction ends where it points.
+//! A best-effort call chain: what on the stack looks like a return address, since a call instruction ends where it
+//! points.
 //!
 //! As in the kernel's own reports, a `?` marks what was found that way. Old frames that nobody overwrote look the same.
 
@@ -24,7 +25,8 @@ pub struct Caller {
     pub sure: bool,
 }
 
-/// The callers of whoever has this stack pointer, innermost first. `at_entry`: the stack pointer points at a return address.
+/// The callers of whoever has this stack pointer, innermost first. `at_entry`: the stack pointer points at a return
+/// address.
 #[must_use]
 pub fn callers(cpu: &CurrentCpu, symbols: &Symbolizer, stack: u64, at_entry: bool) -> Vec<Caller> {
     // The stack may end sooner: less is better than nothing.

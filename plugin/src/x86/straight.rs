@@ -3,13 +3,16 @@
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
 use icsan_model::addr::Linear;
 
-/// How far straight-line code is followed, in bytes. Whoever stores further ahead than this without a branch is taken to have branched.
+/// How far straight-line code is followed, in bytes. Whoever stores further ahead than this without a branch is taken
+/// to have branched.
 const REACH: u64 = 1024;
 
-/// Does execution get from the instruction at `from` to the one at `to` without any branch instruction in between? `instruction` gives the bytes of the instruction
-/// that was translated at an address: exactly as many as it has, since the mode of the code is not known otherwise.
+/// Does execution get from the instruction at `from` to the one at `to` without any branch instruction in between?
+/// `instruction` gives the bytes of the instruction that was translated at an address: exactly as many as it has, since
+/// the mode of the code is not known otherwise.
 ///
-/// A conditional branch counts as taken: whether it was is not known, and then no `smc` hazard is claimed. An interrupt in between is the caller's business.
+/// A conditional branch counts as taken: whether it was is not known, and then no `smc` hazard is claimed. An interrupt
+/// in between is the caller's business.
 #[must_use]
 pub fn is_straight(from: Linear, to: Linear, instruction: impl Fn(Linear) -> Option<Vec<u8>>) -> bool {
     let distance = to.0.wrapping_sub(from.0);

@@ -15,12 +15,14 @@ use icsan_model::sync_origin::SyncOrigin;
 use icsan_model::x86::classify::{Class, classify};
 use icsan_model::x86::{events, resolve};
 
-/// The MSR that holds the address of the kernel's system-call entry (SDM vol. 4, IA32_LSTAR), and Linux's name for what is there.
+/// The MSR that holds the address of the kernel's system-call entry (SDM vol. 4, IA32_LSTAR), and Linux's name for what
+/// is there.
 const LSTAR: u32 = 0xc000_0082;
 const LSTAR_SYMBOL: &str = "entry_SYSCALL_64";
 
-/// Other MSRs that hold addresses of the kernel's entries, and Linux's names for what may be there (CSTAR, SYSENTER_EIP). LSTAR alone proves nothing: its target is
-/// 0x80 behind a whole 2 MiB in every Debian kernel, and so it fits the symbols of any of them.
+/// Other MSRs that hold addresses of the kernel's entries, and Linux's names for what may be there (CSTAR,
+/// SYSENTER_EIP). LSTAR alone proves nothing: its target is 0x80 behind a whole 2 MiB in every Debian kernel, and so it
+/// fits the symbols of any of them.
 const MORE_ENTRIES: [(u32, &[&str]); 2] =
     [(0xc000_0083, &["entry_SYSCALL_compat", "entry_SYSCALL32_ignore", "ignore_sysret"]), (0x176, &["entry_SYSENTER_compat"])];
 
@@ -96,7 +98,8 @@ impl WordPayload for ResolvedPoint {
         let point = Self { pc: at, form: Form::from_tag(tag) };
         let (event, origin) = match point.form {
             Form::Iret64 { len } => point.iret(vcpu, cpu, sanitizer, len),
-            // Only the 64-bit form is told apart: its frame lies at RSP, while older modes add a segment base that QEMU does not show.
+            // Only the 64-bit form is told apart: its frame lies at RSP, while older modes add a segment base that QEMU
+            // does not show.
             Form::IretOlder => (events::IRET, None),
             Form::Wrmsr => (wrmsr(cpu, sanitizer), None),
             Form::MovCr3 { register } => {
@@ -112,11 +115,13 @@ impl WordPayload for ResolvedPoint {
     }
 }
 
-/// A SERIALIZE that TCG does not know: what comes before #UD is carried out, so that it does not come (`serialize=emulate`). The word is its linear address.
+/// A SERIALIZE that TCG does not know: what comes before #UD is carried out, so that it does not come
+/// (`serialize=emulate`). The word is its linear address.
 #[derive(Debug)]
 struct EmulatedPoint;
 
-/// What is carried out in place of SERIALIZE, which only does what the sync point was told of: a NOP of the same length.
+/// What is carried out in place of SERIALIZE, which only does what the sync point was told of: a NOP of the same
+/// length.
 const INSTEAD_OF_SERIALIZE: [u8; 3] = [0x0f, 0x1f, 0x00];
 
 impl MayDivertWord for EmulatedPoint {

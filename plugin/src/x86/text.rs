@@ -5,7 +5,8 @@ use icsan_symbols::Names;
 
 /// The text of the instruction that `bytes` start with at the linear address `at`; `(bad)` if they are none.
 ///
-/// The mode is not known when a report is made: 64-bit is tried first, and the one in which the instruction has the length that QEMU decoded wins.
+/// The mode is not known when a report is made: 64-bit is tried first, and the one in which the instruction has the
+/// length that QEMU decoded wins.
 #[must_use]
 pub fn disassemble(bytes: &[u8], at: u64, symbols: Names<'_>) -> String {
     let decoded = [64, 32, 16]
@@ -26,7 +27,8 @@ pub fn disassemble(bytes: &[u8], at: u64, symbols: Names<'_>) -> String {
     text
 }
 
-/// How many of the bytes the first instruction takes, in the mode in which `like` is one whole instruction; all of them if they are no instruction.
+/// How many of the bytes the first instruction takes, in the mode in which `like` is one whole instruction; all of them
+/// if they are no instruction.
 #[must_use]
 pub fn first_instruction<'a>(bytes: &'a [u8], like: &[u8]) -> &'a [u8] {
     let decode = |bits, bytes| Decoder::new(bits, bytes, DecoderOptions::NONE).decode();

@@ -6,8 +6,8 @@ use crate::qemu::translation::{Instruction, WordPayload};
 use crate::sanitizer::Sanitizer;
 use icsan_symbols::KaslrRange;
 
-/// An instruction that may be the first of the symbol; the tag of its word is 1 for `start=`. A kernel's place is not known yet when much of it is translated, so that is decided when it
-/// runs.
+/// An instruction that may be the first of the symbol; the tag of its word is 1 for `start=`. A kernel's place is not
+/// known yet when much of it is translated, so that is decided when it runs.
 #[derive(Debug)]
 struct Gate;
 

@@ -1,8 +1,9 @@
 //! A guest of less than 200 bytes that QEMU's firmware boots, and that changes its own code in four places.
 //!
-//! Each place is the same round, run twice: at first `mov $0x11111111,%eax` is executed at the *site*; then it is changed to `mov $0x22222222,%eax` by a store of
-//! its four immediate bytes, and executed again, with neither a taken branch nor (by itself) a serializing event in between. What differs is in [`SITES`].
-//! It is 16-bit code, with interrupts off.
+//! Each place is the same round, run twice: at first `mov $0x11111111,%eax` is executed at the *site*; then it is
+//! changed to `mov $0x22222222,%eax` by a store of its four immediate bytes, and executed again, with neither a taken
+//! branch nor (by itself) a serializing event in between. What differs is in [`SITES`]. It is 16-bit code, with
+//! interrupts off.
 
 use std::fmt::Write;
 use std::ops::Range;

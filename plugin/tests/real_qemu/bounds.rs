@@ -7,11 +7,12 @@ use crate::machine::{BOOT, Machine};
 /// Slots on a machine that may have more than 16 vCPUs (plugin/src/qemu/scoreboard.rs).
 const SLOTS: u64 = 1 << 18;
 
-/// Functions of seven bytes that the guest writes, serializes, and calls once each; no two are the same. More than there are slots.
+/// Functions of seven bytes that the guest writes, serializes, and calls once each; no two are the same. More than
+/// there are slots.
 const FUNCTIONS: u32 = 280_000;
 
-/// 16-bit code with interrupts off: `mov $number,%eax; lret`, at one paragraph after the other from 64 to 512 KiB, again and again. Stops for ever if a function answers with
-/// another number than its own.
+/// 16-bit code with interrupts off: `mov $number,%eax; lret`, at one paragraph after the other from 64 to 512 KiB,
+/// again and again. Stops for ever if a function answers with another number than its own.
 fn fresh_code() -> BootSector {
     // cli; xor %ax,%ax; mov %ax,%ds; mov %ax,%ss; mov $0x7c00,%sp; xor %esi,%esi
     let mut code = vec![0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0x66, 0x31, 0xf6];
@@ -58,7 +59,8 @@ fn when_slots_run_out_the_report_says_so() {
 /// Addresses at which [`returns`] runs.
 const ADDRESSES: u64 = 0x7000;
 
-/// 16-bit code with interrupts off: runs `instruction`, which must be `lret` or `iret`, once at each paragraph from 64 to 512 KiB.
+/// 16-bit code with interrupts off: runs `instruction`, which must be `lret` or `iret`, once at each paragraph from 64
+/// to 512 KiB.
 fn returns(instruction: u8) -> BootSector {
     const IRET: u8 = 0xcf;
     // cli; xor %ax,%ax; mov %ax,%ds; mov %ax,%ss; mov $0x7c00,%sp; mov $0x1000,%bp

@@ -24,7 +24,8 @@ fn repair_leaves_the_verdicts_as_they_are() {
     }
 }
 
-/// A kernel with two CPUs boots to the panic that it owes to its missing root file system, with blocks repaired on its way.
+/// A kernel with two CPUs boots to the panic that it owes to its missing root file system, with blocks repaired on its
+/// way.
 #[test]
 fn a_kernel_boots_with_repairs() {
     let lab = Lab::open();

@@ -1,4 +1,5 @@
-//! However QEMU ends, the report is whole; and when it cannot be, what was found so far is there, or a line says what is missing.
+//! However QEMU ends, the report is whole; and when it cannot be, what was found so far is there, or a line says what
+//! is missing.
 
 use crate::boot_sector::{BootSector, DONE, Ending};
 use crate::lab::Lab;
@@ -58,7 +59,8 @@ fn the_user_ends_it() {
     }
 }
 
-/// A reset that the machine survives is no end, and what is found again counts as found again. (The last argument takes `-no-reboot` back.)
+/// A reset that the machine survives is no end, and what is found again counts as found again. (The last argument takes
+/// `-no-reboot` back.)
 #[test]
 fn a_reset_goes_on() {
     let lab = Lab::open();
@@ -103,7 +105,8 @@ fn killed() {
     }
 }
 
-/// A kernel that panics reboots, and `-no-reboot` makes that an end; in the meantime vCPUs are stopped, and timers tick.
+/// A kernel that panics reboots, and `-no-reboot` makes that an end; in the meantime vCPUs are stopped, and timers
+/// tick.
 #[test]
 fn a_kernel_panics() {
     let lab = Lab::open();
@@ -190,7 +193,8 @@ fn the_fifo_loses_its_reader() {
     }
 }
 
-/// Output that cannot be written any more is said once, and is no reason to disturb the guest: a file takes two kilobytes and no more (the limit of the process stands for a full disk).
+/// Output that cannot be written any more is said once, and is no reason to disturb the guest: a file takes two
+/// kilobytes and no more (the limit of the process stands for a full disk).
 #[test]
 fn a_full_disk() {
     let lab = Lab::open();

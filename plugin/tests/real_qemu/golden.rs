@@ -1,5 +1,5 @@
-//! Whole reports of the boot sector, in `golden/`, but for what differs from run to run: places in the order, epochs, and where the firmware serialized last.
-//! `UPDATE_EXPECT=1` writes them.
+//! Whole reports of the boot sector, in `golden/`, but for what differs from run to run: places in the order, epochs,
+//! and where the firmware serialized last. `UPDATE_EXPECT=1` writes them.
 
 use crate::boot_sector::{BootSector, Ending};
 use crate::lab::{Lab, Qemu};

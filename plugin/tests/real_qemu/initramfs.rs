@@ -41,7 +41,8 @@ pub fn write(path: &Path) {
     std::fs::write(path, archive).unwrap();
 }
 
-/// A file of a cpio archive in the new ASCII format (the kernel's Documentation/driver-api/early-userspace/buffer-format.rst).
+/// A file of a cpio archive in the new ASCII format (the kernel's
+/// Documentation/driver-api/early-userspace/buffer-format.rst).
 fn entry(number: u32, (name, mode, device, data): (&str, u32, (u32, u32), &[u8])) -> Vec<u8> {
     let size = |bytes: usize| u32::try_from(bytes).unwrap();
     let fields = [number, mode, 0, 0, 1, 0, size(data.len()), 0, 0, device.0, device.1, size(name.len() + 1), 0];

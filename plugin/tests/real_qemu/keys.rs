@@ -85,8 +85,9 @@ fn candidates_in_16_bit_code() {
 #[test]
 fn chunk() {
     let lab = Lab::open();
-    // For each chunk: candidates at `whole`, 6 bytes from a 16-byte boundary on, and at `straddle`, which has one at its fourth byte (and so none at 4 bytes).
-    // That is a boundary of cache lines, too: the store across it is not one, and what stood between its two halves is a version of its own.
+    // For each chunk: candidates at `whole`, 6 bytes from a 16-byte boundary on, and at `straddle`, which has one at
+    // its fourth byte (and so none at 4 bytes). That is a boundary of cache lines, too: the store across it is not one,
+    // and what stood between its two halves is a version of its own.
     for (chunk, whole, straddle) in [("4", 4, 4), ("8", 2, 4), ("16", 2, 4), ("32", 2, 4), ("64", 2, 4), ("128", 2, 3), ("4096", 2, 3)] {
         for qemu in &lab.qemus {
             let (guest, report) = run(&lab, qemu, &format!("chunk={chunk}"));
@@ -105,7 +106,8 @@ fn profiles() {
         ("linux-x86", &["whole", "straddle"]),
         // An IRET that does not serialize is a branch all the same, and makes the boot sector's own store visible.
         ("fred", &["whole", "straddle"]),
-        // AMD allows one store inside an aligned quadword: that of `whole`, and each half of that of `straddle`, but not both halves.
+        // AMD allows one store inside an aligned quadword: that of `whole`, and each half of that of `straddle`, but
+        // not both halves.
         ("amd-apm", &["straddle"]),
         ("pti-blind", &["whole", "straddle"]),
         // Every store is snooped at once, and the boot sector's are whole.
@@ -134,7 +136,8 @@ fn profiles() {
 #[test]
 fn with_and_without() {
     let lab = Lab::open();
-    // The IRET in the boot sector returns to the next instruction, but in 16-bit code, where the two are not told apart.
+    // The IRET in the boot sector returns to the next instruction, but in 16-bit code, where the two are not told
+    // apart.
     let cases: [(&str, &[&str], &[&str]); 5] = [
         ("without=cpuid", &["whole", "straddle", "synced"], &["cpuid"]),
         ("without=iret", &["whole", "straddle"], &["iret"]),

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// One QEMU at a time: the guests' speed, and so what they do within a time limit, must not depend on how many tests run.
+/// One QEMU at a time: the guests' speed, and so what they do within a time limit, must not depend on how many tests
+/// run.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// A QEMU that the plugin serves.

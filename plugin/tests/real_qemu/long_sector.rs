@@ -1,14 +1,17 @@
-//! A boot sector in 64-bit code, with interrupts off: a function whose instruction is changed through another linear address, again and again.
+//! A boot sector in 64-bit code, with interrupts off: a function whose instruction is changed through another linear
+//! address, again and again.
 //!
-//! Each round runs the function, changes the immediate operand of its `mov eax, imm32`, runs it again, serializes, and runs it once more. What it returned other than
-//! what stood in memory is counted, before and after the serializing instruction; and so is whether the flags, set before the changed instruction in the same block, are the
-//! same behind it.
+//! Each round runs the function, changes the immediate operand of its `mov eax, imm32`, runs it again, serializes, and
+//! runs it once more. What it returned other than what stood in memory is counted, before and after the serializing
+//! instruction; and so is whether the flags, set before the changed instruction in the same block, are the same behind
+//! it.
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use std::path::Path;
 
-/// Where the firmware puts it, and where the same memory is mapped for 64-bit code: above 4 GiB, where no other code runs.
+/// Where the firmware puts it, and where the same memory is mapped for 64-bit code: above 4 GiB, where no other code
+/// runs.
 pub const ORIGIN: u64 = 0x7c00;
 const HIGH: u64 = 0xffff_ffff_8000_0000;
 

@@ -1,6 +1,8 @@
-//! What an IRET returns from: said in the report, and taken from what serializes by `without=iret@SYMBOL`, on a boot sector that looks like a kernel's interrupt entries.
+//! What an IRET returns from: said in the report, and taken from what serializes by `without=iret@SYMBOL`, on a boot
+//! sector that looks like a kernel's interrupt entries.
 //!
-//! Its functions are changed through another linear address; then an interrupt comes, and then they run again. The IRET at its end is all that serializes.
+//! Its functions are changed through another linear address; then an interrupt comes, and then they run again. The IRET
+//! at its end is all that serializes.
 
 use crate::lab::{Lab, Qemu};
 use crate::long_sector::{ORIGIN, assemble_sector, go_high, say_it_is_through, switch_off, write_sector};
@@ -58,7 +60,8 @@ fn assemble() -> Result<Vec<u8>, IcedError> {
     Ok(sector)
 }
 
-/// The code of an entry. `moves`: it copies its frame, and the word below it, to six words further down, and returns by that.
+/// The code of an entry. `moves`: it copies its frame, and the word below it, to six words further down, and returns by
+/// that.
 fn entry(moves: bool) -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(64)?;
     if moves {

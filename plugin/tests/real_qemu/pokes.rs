@@ -1,5 +1,5 @@
-//! One store of a patching protocol, as the arguments of the kernel's `__text_poke()` tell it, on a boot sector that has
-//! a function of that name: what it is to store can be read, or cannot.
+//! One store of a patching protocol, as the arguments of the kernel's `__text_poke()` tell it, on a boot sector that
+//! has a function of that name: what it is to store can be read, or cannot.
 
 use crate::lab::{Lab, Qemu};
 use crate::long_sector::{ORIGIN, assemble_sector, go_high, say_it_is_through, switch_off, write_sector};

@@ -71,7 +71,8 @@ fn the_model_agrees_with_every_verdict() {
 /// So often the site of [`there_and_back`] is executed.
 const ROUNDS: u8 = 6;
 
-/// A guest that changes an instruction right before it, there and back, and executes it: with the same bytes each time, in one epoch.
+/// A guest that changes an instruction right before it, there and back, and executes it: with the same bytes each time,
+/// in one epoch.
 fn there_and_back() -> BootSector {
     // cli; xor %ax,%ax; mov %ax,%ds; mov %ax,%ss; mov $0x7c00,%sp; mov $ROUNDS,%si
     let mut code = vec![0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xbe, ROUNDS, 0x00];
@@ -82,7 +83,8 @@ fn there_and_back() -> BootSector {
     BootSector::of(code, Ending::PowerOff)
 }
 
-/// A segment that was executed in the epoch, and whose bytes changed since, is called for again: else the recording would have an execution that the model judges and the plugin did not.
+/// A segment that was executed in the epoch, and whose bytes changed since, is called for again: else the recording
+/// would have an execution that the model judges and the plugin did not.
 #[test]
 fn what_changes_again_and_again_is_judged_each_time() {
     let lab = Lab::open();

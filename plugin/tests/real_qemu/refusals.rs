@@ -1,4 +1,5 @@
-//! What cannot work is refused when it is loaded: one line that says what is wrong and what to do, and an exit. No crash, no hang, nothing silently ignored.
+//! What cannot work is refused when it is loaded: one line that says what is wrong and what to do, and an exit. No
+//! crash, no hang, nothing silently ignored.
 
 use crate::boot_sector::{BootSector, Ending, NEVER};
 use crate::lab::Lab;
@@ -93,7 +94,8 @@ fn values_that_are_none() {
     );
 }
 
-/// A shell variable that is not set, or a value that was forgotten, is no reason to run without what the user asked for.
+/// A shell variable that is not set, or a value that was forgotten, is no reason to run without what the user asked
+/// for.
 #[test]
 fn values_that_are_missing() {
     let lab = Lab::open();
@@ -466,7 +468,8 @@ fn a_guest_that_never_runs() {
     }
 }
 
-/// QEMU's own accelerator for tests translates nothing, as KVM does: that is said at once, and told by the exit code, however QEMU ends.
+/// QEMU's own accelerator for tests translates nothing, as KVM does: that is said at once, and told by the exit code,
+/// however QEMU ends.
 #[test]
 fn qtest_instead_of_tcg() {
     let lab = Lab::open();
@@ -486,12 +489,14 @@ fn qtest_instead_of_tcg() {
     }
 }
 
-/// Under KVM plugins see nothing. (`scripts/test` leaves this one out, by name and counted, on a machine whose /dev/kvm cannot be opened.)
+/// Under KVM plugins see nothing. (`scripts/test` leaves this one out, by name and counted, on a machine whose /dev/kvm
+/// cannot be opened.)
 #[test]
 fn kvm_instead_of_tcg() {
     let lab = Lab::open();
     for qemu in &lab.qemus {
-        // Stopped, since KVM guests do not get far on every machine that has the device; and a CPU of which no host lacks much.
+        // Stopped, since KVM guests do not get far on every machine that has the device; and a CPU of which no host
+        // lacks much.
         for accelerators in [&["-accel", "kvm", "-smp", "1"][..], &["-machine", "accel=kvm:tcg", "-smp", "1"]] {
             let machine = Machine::pc_with(&lab, qemu, accelerators).arguments(&["-S", "-cpu", "qemu64"]);
             let mut guest = machine.report().keys("exitcode=7").launch();

@@ -1,4 +1,5 @@
-//! Names are right wherever KASLR puts the kernel, whatever file they come from, and absent when the file is of another kernel.
+//! Names are right wherever KASLR puts the kernel, whatever file they come from, and absent when the file is of another
+//! kernel.
 
 use crate::boot_sector::{BootSector, DONE, Ending};
 use crate::lab::Lab;
@@ -9,7 +10,8 @@ use icsan_symbols::SymbolTable;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-/// What every boot of Debian's kernels does: `memcpy_orig` is patched by `memcpy_orig`, and its end runs before the next serializing event.
+/// What every boot of Debian's kernels does: `memcpy_orig` is patched by `memcpy_orig`, and its end runs before the
+/// next serializing event.
 pub fn assert_boot_hazard(guest: &Guest, report: &Report) {
     let [hazard] = report.hazards.as_slice() else { panic!("one hazard is expected\n{}", guest.outputs()) };
     let name = hazard["symbol"].as_str().unwrap_or_else(|| panic!("no name\n{}", guest.outputs()));
@@ -54,7 +56,8 @@ fn boot_to_the_hazard(machine: Machine, code: i32) -> (Guest, Report) {
     (guest, report)
 }
 
-/// With KASLR and from the image itself: `endings::a_kernel_panics` checks that with 6.1, up to the kernel's own word for the offset.
+/// With KASLR and from the image itself: `endings::a_kernel_panics` checks that with 6.1, up to the kernel's own word
+/// for the offset.
 #[test]
 fn from_a_system_map_without_kaslr() {
     let lab = Lab::open();

@@ -1,4 +1,5 @@
-//! The report for programs: `start`, `hazard`, `difference`, `refused`, `summary`, an object a line. Names are those of the plugin's report where they mean the same.
+//! The report for programs: `start`, `hazard`, `difference`, `refused`, `summary`, an object a line. Names are those of
+//! the plugin's report where they mean the same.
 
 use super::{disassemble, hex, rule, serializing};
 use crate::check::{Difference, What};

@@ -15,7 +15,8 @@ pub fn checked(linear: u64) -> Result<u64, NotCarriedOut> {
     if canonical(linear) { Ok(linear) } else { Err(NotCarriedOut::NonCanonical(linear)) }
 }
 
-/// The access of this size at this place, if it is canonical from end to end. One that wraps around to address 0 counts as not.
+/// The access of this size at this place, if it is canonical from end to end. One that wraps around to address 0 counts
+/// as not.
 pub fn access(linear: u64, size: Size) -> Result<Access, NotCarriedOut> {
     let last = linear.checked_add(u64::from(size.bytes()) - 1).ok_or(NotCarriedOut::NonCanonical(linear))?;
     checked(linear)?;

@@ -15,7 +15,8 @@ fn with(flags: u64, arithmetic: u64) -> u64 {
 fn sum(size: Size, left: u64, right: u64, carry: u64) -> Outcome {
     let wide = u128::from(left) + u128::from(right) + u128::from(carry);
     let result = size.truncate(wide as u64);
-    // The carry into each bit is where the result differs from the carryless sum; signs overflow if both operands had the one that the result has not.
+    // The carry into each bit is where the result differs from the carryless sum; signs overflow if both operands had
+    // the one that the result has not.
     let overflow = (left ^ result) & (right ^ result) & size.sign() != 0;
     let bits = flag_if(CF, wide >> size.bits() != 0) | flag_if(AF, (left ^ right ^ result) & 0x10 != 0) | flag_if(OF, overflow);
     (result, bits | of_result(size, result))

@@ -28,7 +28,8 @@ pub fn plan(bytes: &[u8], registers: &Registers) -> Result<Plan> {
         if decoder.last_error() == DecoderError::NoMoreBytes || bytes.is_empty() {
             return Err(NotCarriedOut::Truncated);
         }
-        // The decoder read all that it may. If the last byte was one too few, this is #GP, and if it made the instruction invalid, #UD.
+        // The decoder read all that it may. If the last byte was one too few, this is #GP, and if it made the
+        // instruction invalid, #UD.
         if instruction.len() >= LONGEST {
             return Err(NotCarriedOut::TooLong);
         }
@@ -273,7 +274,8 @@ impl Decoding<'_> {
     }
 }
 
-/// Instructions that change nothing but RIP: NOPs, hints, and what is one of both on a CPU without CET. Hints about caches never fault.
+/// Instructions that change nothing but RIP: NOPs, hints, and what is one of both on a CPU without CET. Hints about
+/// caches never fault.
 fn does_nothing(mnemonic: Mnemonic) -> bool {
     use Mnemonic::*;
     matches!(mnemonic, Nop | Reservednop | Pause | Endbr64 | Endbr32 | Rdsspd | Rdsspq)

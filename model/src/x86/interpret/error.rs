@@ -15,7 +15,8 @@ pub enum NotCarriedOut {
     /// It is an instruction that this interpreter does not know.
     #[error("{0:?} is not known to the interpreter")]
     Unsupported(Mnemonic),
-    /// It has a LOCK prefix, or is an XCHG with memory, which implies one: the caller's load and store are two accesses.
+    /// It has a LOCK prefix, or is an XCHG with memory, which implies one: the caller's load and store are two
+    /// accesses.
     #[error("the instruction is atomic")]
     Locked,
     /// A near branch with an operand-size prefix: Intel ignores the prefix, AMD truncates the target.

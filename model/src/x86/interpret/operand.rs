@@ -95,7 +95,8 @@ impl Slot {
         registers.general[usize::from(self.number & 15)]
     }
 
-    /// What the whole register holds after `value` was written to the slot, if it held `before`: 32 bits clear those above, fewer leave them alone.
+    /// What the whole register holds after `value` was written to the slot, if it held `before`: 32 bits clear those
+    /// above, fewer leave them alone.
     pub fn merge(self, before: u64, value: u64) -> u64 {
         let value = self.size.truncate(value);
         match (self.size, self.high) {

@@ -2,7 +2,8 @@
 
 use super::operand::{Place, Size, Slot, Source};
 
-/// A condition of Jcc, SETcc and CMOVcc, by its number in encodings: even ones are plain, each odd one is the negation of the one before it.
+/// A condition of Jcc, SETcc and CMOVcc, by its number in encodings: even ones are plain, each odd one is the negation
+/// of the one before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Condition(pub u8);
 

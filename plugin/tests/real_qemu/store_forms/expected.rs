@@ -23,8 +23,8 @@ pub enum Outcome {
 /// Calls to 16-bit addresses, where the guest is not.
 pub const CALLS_OUT_OF_REACH: &[Code] = &[Code::Call_rel16, Code::Call_rm16, Code::Call_m1616, Code::Call_ptr1616];
 
-/// Instructions that none of the encodings which are looked at decodes to: jumps as AMD has them, VIA's, 16-bit addresses where a 32-bit one is looked at, UD0 and the 8086's POP CS. None of them is a store that TCG
-/// has.
+/// Instructions that none of the encodings which are looked at decodes to: jumps as AMD has them, VIA's, 16-bit
+/// addresses where a 32-bit one is looked at, UD0 and the 8086's POP CS. None of them is a store that TCG has.
 pub const NOT_MET: &[Code] = &[
     Code::Popw_CS,
     Code::Loopne_rel8_16_RCX,

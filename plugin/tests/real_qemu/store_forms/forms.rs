@@ -1,4 +1,5 @@
-//! Every form of a store that the decoder knows: one encoding of each instruction that writes memory, found by decoding all opcodes.
+//! Every form of a store that the decoder knows: one encoding of each instruction that writes memory, found by decoding
+//! all opcodes.
 
 use super::expected::{CALLS_OUT_OF_REACH, is_lacking};
 use iced_x86::{
@@ -39,7 +40,8 @@ fn registers(opcode: u8) -> [u8; 8] {
     }
 }
 
-/// Calls `found` with every instruction of that mode, once for each combination of prefixes, opcode and register operand, with a memory operand at RDI and with a register.
+/// Calls `found` with every instruction of that mode, once for each combination of prefixes, opcode and register
+/// operand, with a memory operand at RDI and with a register.
 pub fn every_instruction(bits: u32, mut found: impl FnMut(&[u8], Instruction)) {
     let mut each = |before: &[u8], opcode: u8, rms: &[u8]| {
         // What is before it, the opcode, and what is filled.

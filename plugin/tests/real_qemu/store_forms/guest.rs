@@ -1,7 +1,10 @@
-//! The guest that runs every form of a store: an image that QEMU itself starts in 32-bit code (Multiboot), and that goes on in 64-bit code.
+//! The guest that runs every form of a store: an image that QEMU itself starts in 32-bit code (Multiboot), and that
+//! goes on in 64-bit code.
 //!
-//! For each form it fills the data, which lie in a page behind a function, sets the registers, and runs the instruction. Then it changes the function and calls it, so that QEMU translates it once more, and the
-//! plugin compares the page with what it knows. What happened goes to the debug console, [`RECORD`] bytes a form: the number of the exception, and the data as the guest reads them.
+//! For each form it fills the data, which lie in a page behind a function, sets the registers, and runs the
+//! instruction. Then it changes the function and calls it, so that QEMU translates it once more, and the plugin
+//! compares the page with what it knows. What happened goes to the debug console, [`RECORD`] bytes a form: the number
+//! of the exception, and the data as the guest reads them.
 
 use super::forms::{Form, SET_BIT};
 use iced_x86::code_asm::*;

@@ -1,7 +1,8 @@
 //! What the plugin notes of a store is what memory holds after it: for every form of a store that the decoder knows.
 //!
-//! One boot runs all of them on a page that holds code. The recording says what was noted of each, the guest shows what it reads there afterwards. Forms that TCG does not have, or whose stores are not told of, are
-//! lists in [`expected`]: a form that moves from one list to another fails.
+//! One boot runs all of them on a page that holds code. The recording says what was noted of each, the guest shows what
+//! it reads there afterwards. Forms that TCG does not have, or whose stores are not told of, are lists in [`expected`]:
+//! a form that moves from one list to another fails.
 
 mod expected;
 mod forms;
@@ -123,7 +124,8 @@ fn what_is_noted_is_what_memory_holds() {
     }
 }
 
-/// The forms are all that there are: each instruction of the decoder that exists in 32-bit or 64-bit code was met while they were looked for.
+/// The forms are all that there are: each instruction of the decoder that exists in 32-bit or 64-bit code was met while
+/// they were looked for.
 #[test]
 fn every_instruction_of_the_decoder_is_met() {
     let seen: BTreeMap<u32, BTreeSet<Code>> = [32, 64].map(|bits| (bits, forms::forms(bits, DATA).1)).into();
