@@ -36,7 +36,12 @@ pub struct Hazard {
     pub writers: Vec<Option<u64>>,
     /// Where the stores were made, as far as they were seen.
     pub stores: Vec<Place>,
+    /// Of what is unsynced: the protocol function.
+    pub protocol: Option<String>,
 }
+
+/// The name of `membarrier(PRIVATE_EXPEDITED_SYNC_CORE)` as a protocol.
+pub const MEMBARRIER: &str = "membarrier(SYNC_CORE)";
 
 /// A whole report.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -114,6 +119,7 @@ fn hazard(object: &Value) -> Result<Hazard, String> {
         breakpoint: object["candidates"].as_array().is_some_and(|list| list.iter().any(|candidate| candidate["bytes"] == "cc")),
         writers: object["writes"].as_array().map_or_else(Vec::new, |writes| writes.iter().map(|write| write["vcpu"].as_u64()).collect()),
         stores: object["writes"].as_array().map_or_else(Vec::new, |writes| writes.iter().filter_map(place).collect()),
+        protocol: object["unsynced"]["function"].as_str().map(str::to_owned),
     })
 }
 

@@ -47,7 +47,7 @@ pub fn row(row: &Row, evidence: &[Evidence], mode: Mode, profile: Profile) -> Ju
 fn fault_of_protocol(row: &Row, found: &[&Evidence]) -> Option<String> {
     let unsynced = found.iter().copied().filter(|found| found.hazard.kind == Kind::Unsynced);
     let right = |found: &&Evidence| {
-        found.protocol.as_ref().is_some_and(|function| matches_any(row.site, function)) && found.hazard.vcpu == row.executor as u64
+        found.hazard.protocol.as_ref().is_some_and(|function| matches_any(row.site, function)) && found.hazard.vcpu == row.executor as u64
     };
     let (right, wrong): (Vec<&Evidence>, Vec<&Evidence>) = unsynced.partition(right);
     if !wrong.is_empty() {
