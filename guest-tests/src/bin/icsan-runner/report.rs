@@ -56,6 +56,8 @@ pub struct Report {
     pub complete: bool,
     /// If not, why, in its own words.
     pub lost: String,
+    /// How often a protocol left a CPU out that serialized in time, as it was meant to.
+    pub deferred: u64,
 }
 
 /// Reads a report.
@@ -90,6 +92,8 @@ pub fn parse(text: &str) -> Result<Report, String> {
                 ended = true;
                 report.blocks = number(&object, "blocks").map_err(at)?;
                 report.complete = object["complete"].as_bool().ok_or_else(|| at("no `complete`".into()))?;
+                let coverage = object["coverage"].as_array().map_or(&[][..], Vec::as_slice);
+                report.deferred = coverage.iter().filter_map(|row| row["deferred"].as_u64()).sum();
                 let words = ["dropped_by", "fault", "note"].into_iter().filter(|key| !object[*key].is_null());
                 report.lost = words.map(|key| format!("{key} {}", object[key])).collect::<Vec<_>>().join(", ");
             }
