@@ -9,7 +9,7 @@ use icsan_guest_tests::console::{DONE, PREFIX};
 use icsan_guest_tests::glob::matches_any;
 use icsan_guest_tests::host::boot::{Boot, Hardware, Machine};
 use icsan_guest_tests::marker::Marker;
-use icsan_guest_tests::table::{ISOLATED, cpu_model};
+use icsan_guest_tests::table::ISOLATED;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use icsan_guest_tests::zoo::{self, Inject, Row};
 use std::fs;
@@ -109,7 +109,7 @@ fn run_rows(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16, 
         qemu: arguments.qemu.clone(),
         kernel: kernel.clone(),
         initramfs: setting.initramfs.to_owned(),
-        hardware: Hardware { cpu: cpu_model(isolation).into(), ..Hardware::default() },
+        hardware: Hardware::default(),
         smp: zoo::CPUS,
         thread: "multi".into(),
         plugin: Some(plugin(arguments, &kernel, profile, &report, inject, zoo::meaning(variant))?),
