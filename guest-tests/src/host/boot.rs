@@ -215,14 +215,8 @@ mod tests {
         assert!(!with("[    3.1] Oops: 0000 [#1] SMP\nint3: none"));
     }
 
-    #[test]
-    fn a_process_that_hangs_is_killed() {
-        let folder = std::env::temp_dir().join(format!("icsan-runner-test-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let qemu = folder.join("qemu");
-        fs::write(&qemu, "#!/bin/sh\necho hello\nsleep 100 &\nwait\n").unwrap();
-        fs::set_permissions(&qemu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let machine = Machine {
+    fn machine(qemu: PathBuf, append: &str) -> Machine {
+        Machine {
             qemu,
             kernel: PathBuf::new(),
             initramfs: PathBuf::new(),
@@ -230,9 +224,27 @@ mod tests {
             smp: 1,
             thread: "multi".into(),
             plugin: None,
-            append: String::new(),
+            append: append.into(),
             timeout: Duration::from_millis(300),
-        };
+        }
+    }
+
+    #[test]
+    fn page_tables_are_isolated_on_a_cpu_that_needs_it() {
+        let shown = |append| machine("qemu".into(), append).shown();
+        assert!(shown("icsan.zoo=key").contains("-cpu max ") && shown("icsan.zoo=key").contains("mitigations=off"));
+        let isolated = shown("icsan.zoo=key pti=auto");
+        assert!(isolated.contains("-cpu IvyBridge ") && !isolated.contains("mitigations=off"), "{isolated}");
+    }
+
+    #[test]
+    fn a_process_that_hangs_is_killed() {
+        let folder = std::env::temp_dir().join(format!("icsan-runner-test-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let qemu = folder.join("qemu");
+        fs::write(&qemu, "#!/bin/sh\necho hello\nsleep 100 &\nwait\n").unwrap();
+        fs::set_permissions(&qemu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let machine = machine(qemu, "");
         let boot = machine.boot().unwrap();
         assert!(boot.timed_out && !boot.clean_exit && boot.console == "hello\n", "{boot:?}");
         fs::remove_dir_all(folder).unwrap();

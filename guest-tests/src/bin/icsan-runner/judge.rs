@@ -334,6 +334,21 @@ mod tests {
     }
 
     #[test]
+    fn a_protocol_leaves_out_other_cpus_and_membarrier_its_caller_too() {
+        let whole = report::tests::WHOLE.replace("\"kind\":\"unserialized\"", "\"kind\":\"unsynced\"");
+        let of =
+            |vcpu, protocol: &str| Hazard { vcpu, protocol: Some(protocol.into()), ..report::parse(&whole).unwrap().hazards.remove(0) };
+        let fault = |vcpus: &[u64], protocol| {
+            let hazards: Vec<Hazard> = vcpus.iter().map(|vcpu| of(*vcpu, protocol)).collect();
+            fault_of_hazards(Verdict::Reported(Kind::Unsynced), &hazards.iter().collect::<Vec<_>>(), 1)
+        };
+        assert_eq!(fault(&[1], "text_poke_bp_batch"), None);
+        assert!(fault(&[0, 1], "text_poke_bp_batch").unwrap().contains("which patches"));
+        assert_eq!(fault(&[0, 1], MEMBARRIER), None);
+        assert!(fault(&[0], MEMBARRIER).is_some() && fault(&[], MEMBARRIER).is_some());
+    }
+
+    #[test]
     fn hazards_outside_of_scenarios_need_an_explanation() {
         let report = report::parse(&report::tests::WHOLE.replace("\"marker\":\"0x100010001\"", "\"marker\":\"0x0\"")).unwrap();
         assert!(failure(&outside(&report, Mode::Full, Profile::LinuxX86).0).contains("1 unexplained"));

@@ -205,6 +205,36 @@ mod tests {
         assert!(key(&[evidence(Kind::Emulator, 1, SITE, COPY, "key")], Mode::Full).unwrap().contains("silent"));
     }
 
+    /// Of the design that leaves out CPUs in user mode, in full mode.
+    fn deferral(workload: &str, isolated: bool, found: &[Evidence], deferred: u64) -> Option<String> {
+        let bug = BUGS.iter().find(|row| row.variant == "defer-user" && row.workload == workload && row.isolated == isolated).unwrap();
+        row(bug, found, deferred, Mode::Full, Profile::LinuxX86).fault
+    }
+
+    #[test]
+    fn a_cpu_that_is_deferred_must_have_been_left_out() {
+        assert_eq!(deferral("defer-plain", true, &[], 24), None);
+        assert!(deferral("defer-plain", true, &[], 0).unwrap().contains("nobody was left out"));
+        let unsynced = unsynced(1, "defer-plain");
+        assert!(deferral("defer-plain", true, &[unsynced], 24).unwrap().contains("should be silent"));
+    }
+
+    fn unsynced(vcpu: u64, workload: &str) -> Evidence {
+        let mut found = evidence(Kind::Unsynced, vcpu, SITE, COPY, workload);
+        found.hazard.protocol = Some("text_poke_bp_batch".into());
+        found
+    }
+
+    #[test]
+    fn what_is_executed_and_what_is_unsynced_are_demanded_both() {
+        let stale = evidence(Kind::Stale, 1, SITE, "memcpy/arch_jump_label_transform_apply", "defer-plain");
+        let unsynced = |vcpu| unsynced(vcpu, "defer-plain");
+        assert_eq!(deferral("defer-plain", false, &[stale.clone(), unsynced(1)], 0), None);
+        assert!(deferral("defer-plain", false, &[unsynced(1)], 0).unwrap().contains("should be stale"));
+        assert!(deferral("defer-plain", false, std::slice::from_ref(&stale), 0).unwrap().contains("but is not"));
+        assert!(deferral("defer-plain", false, &[stale, unsynced(1), unsynced(0)], 0).unwrap().contains("on vCPU 1 only"));
+    }
+
     #[test]
     fn the_light_mode_knows_no_writer() {
         let found = evidence(Kind::Unserialized, 1, SITE, "", "key");
