@@ -343,6 +343,14 @@ pub const BUGS: &[Row] = &[
         unsynced: Some(POKE),
         ..deferral("defer-entry", false, "the same, at once")
     },
+    Row {
+        executor: 0,
+        ..everyday(
+            "membarrier-skips-caller",
+            "membarrier(SYNC_CORE)",
+            "membarrier() returns to its caller, whose CPU it left out: SYSCALL and SYSRET do not serialize",
+        )
+    },
     everyday(
         "static-key-memcpy",
         "text_poke_bp_batch,text_poke_finish,arch_jump_label_transform_apply,arch_jump_label_transform",
