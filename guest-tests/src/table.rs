@@ -428,6 +428,7 @@ mod tests {
         let long = Selection { filter: "kernel/*", heavy: true, without: "" };
         assert_eq!(long.boots(), ["", "maxcpus=1"]);
         assert_eq!(Selection { filter: "kernel/maxcpus", heavy: true, without: "" }.boots(), ["maxcpus=1"]);
+        assert_eq!(Selection { filter: "coverage/*", heavy: true, without: "" }.boots(), ["", ISOLATED]);
         assert!(Selection { filter: "kernel/maxcpus", heavy: false, without: "" }.boots().is_empty());
         // One word, which the guest finds again on its command line.
         assert!(TABLE.iter().all(|row| !row.append.contains(char::is_whitespace)));
