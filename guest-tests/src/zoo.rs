@@ -334,6 +334,7 @@ pub const BUGS: &[Row] = &[
         site: "zoo_keyed+*",
         function: Some("arch_jump_label_transform_apply+*"),
         unsynced: Some(POKE),
+        visible: Some(Inject::Stale),
         ..deferral("defer-plain", false, "no page table is switched: SYSCALL does not serialize, and the old code is executed")
     },
     Row {
