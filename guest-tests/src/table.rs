@@ -158,15 +158,8 @@ pub const MODULES: [&str; 2] = ["pktgen", "dummy"];
 /// Where the guest finds them, as `NAME.ko`.
 pub const MODULES_FOLDER: &str = "/modules";
 
-/// The word on the kernel's command line that has it isolate its page tables, if the CPU is open to Meltdown. The last word of this kind counts.
-pub const ISOLATED: &str = "mitigations=auto";
-
-/// The CPU model, as QEMU's `-cpu` takes it, of a boot with that word on the kernel's command line.
-#[must_use]
-pub fn cpu_model(append: &str) -> &'static str {
-    // The first one is open to Meltdown: it has no RDCL_NO.
-    if append == ISOLATED { "Skylake-Client" } else { "max" }
-}
+/// The word on the kernel's command line of boots on a CPU that is open to Meltdown, so that the kernel isolates its page tables, as it does without it.
+pub const ISOLATED: &str = "pti=auto";
 
 /// The CPU that writes and steers; the vCPU of the same number.
 pub const WRITER: usize = 0;
@@ -442,6 +435,7 @@ mod tests {
         let long = Selection { filter: "kernel/*", heavy: true, without: "" };
         assert_eq!(long.boots(), ["", "maxcpus=1"]);
         assert_eq!(Selection { filter: "kernel/maxcpus", heavy: true, without: "" }.boots(), ["maxcpus=1"]);
+        assert_eq!(Selection { filter: "coverage/*", heavy: true, without: "" }.boots(), ["", ISOLATED]);
         assert!(Selection { filter: "kernel/maxcpus", heavy: false, without: "" }.boots().is_empty());
         // One word, which the guest finds again on its command line.
         assert!(TABLE.iter().all(|row| !row.append.contains(char::is_whitespace)));

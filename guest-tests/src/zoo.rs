@@ -4,7 +4,7 @@
 //! else, the row says what and why, as in [`crate::table`]. A bug that a profile cannot show has a row as well: silent, and the reason.
 
 use crate::verdict::Kind::{Stale, Torn, Unserialized, Unsynced};
-use crate::verdict::Profile::Coherent;
+use crate::verdict::Profile::{Coherent, PtiBlind};
 use crate::verdict::Verdict::{Silent, Unchecked};
 use crate::verdict::{Mode, Profile, Verdict, Verdicts};
 
@@ -102,6 +102,10 @@ pub struct Row {
     pub executor: usize,
     /// Is the bug one of all patches of a kind, so that it may be met at other places, and while the kernel boots?
     pub everywhere: bool,
+    /// The protocol function that must be unsynced, too, whatever is executed: globs.
+    pub unsynced: Option<&'static str>,
+    /// Is it silent since an event that is meant to ([`meaning`]) serializes who was left out, in time? Then that must have been seen.
+    pub deferred: bool,
     /// With what the guest sees it. `None`: nothing is reported, and nothing is to be seen. The healthy kernel must bear both.
     pub visible: Option<Inject>,
     /// Why it is reported, or silent.
@@ -113,6 +117,12 @@ impl Row {
     #[must_use]
     pub fn label(&self) -> String {
         format!("{}{}", self.workload, if self.isolated { ", isolated" } else { "" })
+    }
+
+    /// Does it have a boot of its own? With everyday work some of these kernels die, which is their bug.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.is_of_commits() || self.unsynced.is_some()
     }
 
     /// Is it about what a commit shows, and not about what the guest executes?
@@ -165,6 +175,8 @@ pub const BUGS: &[Row] = &[
         function: Some("arch_arm_kprobe+*,arch_disarm_kprobe+*"),
         executor: EXECUTOR,
         everywhere: false,
+        unsynced: None,
+        deferred: false,
         visible: Some(Inject::Stale),
         why: "arch_arm_kprobe() has returned, the breakpoint counts as planted, and the other CPU may still run the instruction; the same the other way round. \
               What would serialize it is the IPI that is missing",
@@ -180,6 +192,8 @@ pub const BUGS: &[Row] = &[
         function: Some("text_poke_early+*"),
         executor: 0,
         everywhere: true,
+        unsynced: None,
+        deferred: false,
         visible: None,
         why: "cannot show: text_poke_early() stores through the address that the code runs from, and memcpy()'s RET is a taken branch before interrupts \
               can come (SDM, option 1). The fix is for what the manual leaves open, as its author says. It would show as smc in a profile without option 1",
@@ -195,6 +209,8 @@ pub const BUGS: &[Row] = &[
         function: Some("apply_alternatives+*"),
         executor: 0,
         everywhere: true,
+        unsynced: None,
+        deferred: false,
         visible: None,
         why: "cannot show: own stores through the address that the code runs from, and taken branches since. What an interrupt would meet half-way is what \
               stands in memory at that moment: a broken instruction, but not a stale one",
@@ -210,6 +226,8 @@ pub const BUGS: &[Row] = &[
         function: None,
         executor: 0,
         everywhere: false,
+        unsynced: None,
+        deferred: false,
         visible: Some(Inject::Stale),
         why: "the caller's CPU was left out: its other thread comes by a switch without a CR3 write, returns by SYSRET, and runs what the caller takes for \
               gone",
@@ -225,6 +243,8 @@ pub const BUGS: &[Row] = &[
         function: None,
         executor: 0,
         everywhere: false,
+        unsynced: None,
+        deferred: false,
         visible: Some(Inject::Stale),
         why: "a process of one thread is sent home at once: SYSCALL and SYSRET do not serialize",
     },
@@ -239,6 +259,8 @@ pub const BUGS: &[Row] = &[
         function: BATCH,
         executor: EXECUTOR,
         everywhere: true,
+        unsynced: None,
+        deferred: false,
         visible: Some(Inject::Torn),
         why: "the tails are written while the other CPU may hold the old first byte: of a site that straddles chunks, the old first chunk and the new \
               second one. Sites in one chunk have whole versions only",
@@ -254,6 +276,8 @@ pub const BUGS: &[Row] = &[
         function: BATCH,
         executor: EXECUTOR,
         everywhere: true,
+        unsynced: None,
+        deferred: false,
         visible: Some(Inject::Torn),
         why: "the first bytes are written while the other CPU may hold an old tail, which it brought in by running on behind the breakpoint: the new first \
               chunk and the old second one",
@@ -269,6 +293,8 @@ pub const BUGS: &[Row] = &[
         function: BATCH,
         executor: EXECUTOR,
         everywhere: true,
+        unsynced: None,
+        deferred: false,
         visible: Some(Inject::Stale),
         why: "text_poke_bp_batch() has returned, and the other CPU may still run the breakpoint, whose chunk it brought in again behind it",
     },
@@ -283,6 +309,8 @@ pub const BUGS: &[Row] = &[
         function: Some("arch_jump_label_transform_queue+*"),
         executor: EXECUTOR,
         everywhere: true,
+        unsynced: None,
+        deferred: false,
         visible: Some(Inject::Stale),
         why: "no breakpoint and no sync: what the queue function stores itself is committed by the next function that commits, and the other CPU may run the \
               old instruction",
@@ -291,14 +319,39 @@ pub const BUGS: &[Row] = &[
     everyday("batch-no-first-sync", "text_poke_bp_batch", "the tails are written, and nothing came after the breakpoints"),
     everyday("batch-no-second-sync", "text_poke_bp_batch", "the first bytes are written, and nothing came after the tails"),
     everyday("batch-no-third-sync", "text_poke_bp_batch", "text_poke_bp_batch() returns, and nothing came after the first bytes"),
-    deferral(
-        "defer-plain",
-        true,
-        "the switch to the kernel's page table is meant to end it, and does, before anything that changed is executed",
-    ),
-    deferral("defer-entry", true, "the entry is executed before the switch of page tables that is meant to end it"),
-    deferral("defer-plain", false, "no page table is switched, and nothing else is meant to serialize who comes back from user mode"),
-    deferral("defer-entry", false, "the same"),
+    Row {
+        full: Verdicts::SILENT.but(PtiBlind, Unchecked("the event that is meant to serialize does not count")),
+        deferred: true,
+        ..deferral(
+            "defer-plain",
+            true,
+            "the switch to the kernel's page table serializes before anything is executed that was changed, as it is meant to",
+        )
+    },
+    deferral("defer-entry", true, "the entry is executed before the switch of page tables that is meant to serialize"),
+    Row {
+        full: STALE,
+        site: "zoo_keyed+*",
+        function: Some("arch_jump_label_transform_apply+*"),
+        unsynced: Some(POKE),
+        visible: Some(Inject::Stale),
+        ..deferral("defer-plain", false, "no page table is switched: SYSCALL does not serialize, and the old code is executed")
+    },
+    Row {
+        full: STALE,
+        site: "entry_SYSCALL_64+*",
+        function: Some("text_poke_bp+*"),
+        unsynced: Some(POKE),
+        ..deferral("defer-entry", false, "the same, at once")
+    },
+    Row {
+        executor: 0,
+        ..everyday(
+            "membarrier-skips-caller",
+            "membarrier(SYNC_CORE)",
+            "membarrier() returns to its caller, whose CPU it left out: SYSCALL and SYSRET do not serialize",
+        )
+    },
     everyday(
         "static-key-memcpy",
         "text_poke_bp_batch,text_poke_finish,arch_jump_label_transform_apply,arch_jump_label_transform",
@@ -322,14 +375,29 @@ const fn everyday(variant: &'static str, site: &'static str, why: &'static str) 
         function: None,
         executor: EXECUTOR,
         everywhere: true,
+        unsynced: None,
+        deferred: false,
         visible: None,
         why,
     }
 }
 
+/// The kernel of that design.
+const DEFERS: &str = "defer-user";
+
+/// What commits its patches.
+const POKE: &str = "text_poke_bp_batch";
+
+/// A key of the plugin's that says what a kernel means, if there is one.
+#[must_use]
+pub fn meaning(variant: &str) -> Option<&'static str> {
+    // The switch to the kernel's page table serializes those that it leaves out. That is no write of CR3 like others.
+    (variant == DEFERS).then_some("defer=mov-cr3-pti")
+}
+
 /// The design that leaves out CPUs in user mode, as the commits show it.
 const fn deferral(workload: &'static str, isolated: bool, why: &'static str) -> Row {
-    Row { workload, isolated, ..everyday("defer-user", "text_poke_bp_batch", why) }
+    Row { workload, isolated, ..everyday(DEFERS, POKE, why) }
 }
 
 /// Code that a program of the guest generated has no symbol.
@@ -367,6 +435,8 @@ pub fn rows(variant: &str) -> Vec<Row> {
         function: None,
         executor: 0,
         everywhere: false,
+        unsynced: None,
+        deferred: false,
         visible: None,
         why,
     };

@@ -1,6 +1,7 @@
 //! One boot: a QEMU process from its start to its end, which comes by power-off, by a crash, or by our timeout.
 
 use super::initramfs::GuestFile;
+use crate::table::ISOLATED;
 use anyhow::{Context, Result};
 use std::fs;
 use std::io::Read;
@@ -15,8 +16,6 @@ use std::time::{Duration, Instant};
 pub struct Hardware {
     /// The value of `-machine`.
     pub board: String,
-    /// The value of `-cpu`.
-    pub cpu: String,
     /// The value of `-m`.
     pub memory: String,
     /// More of QEMU's command line.
@@ -25,7 +24,7 @@ pub struct Hardware {
 
 impl Default for Hardware {
     fn default() -> Self {
-        Self { board: "q35".into(), cpu: "max".into(), memory: "512".into(), options: Vec::new() }
+        Self { board: "q35".into(), memory: "512".into(), options: Vec::new() }
     }
 }
 
@@ -80,14 +79,22 @@ impl Boot {
 }
 
 /// The kernel's command line, but for the scenarios' own part. Oopses end the boot; levels below 4 keep the console for the KTAP lines.
-const APPEND: &str = "console=ttyS0 panic=-1 oops=panic mitigations=off loglevel=4";
+const APPEND: &str = "console=ttyS0 panic=-1 oops=panic loglevel=4";
+
+/// The CPU model, and the word on the kernel's command line that says which mitigations there are.
+const PLAIN: (&str, &str) = ("max", "mitigations=off");
+
+/// The same for page tables that are isolated: this CPU is open to Meltdown. Returns stay RET, so that nothing else differs.
+const OPEN: (&str, &str) = ("IvyBridge", "indirect_target_selection=off");
 
 impl Machine {
     /// The command line.
     fn command(&self) -> Command {
+        let isolated = self.append.split(' ').any(|word| word == ISOLATED);
+        let (cpu, mitigations) = if isolated { OPEN } else { PLAIN };
         let mut command = Command::new(&self.qemu);
         command
-            .args(["-machine", &self.hardware.board, "-cpu", &self.hardware.cpu, "-m", &self.hardware.memory])
+            .args(["-machine", &self.hardware.board, "-cpu", cpu, "-m", &self.hardware.memory])
             .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
             .args(&self.hardware.options)
             .args(["-accel", &format!("tcg,thread={}", self.thread), "-smp", &self.smp.to_string()])
@@ -95,7 +102,7 @@ impl Machine {
             .arg(&self.kernel)
             .arg("-initrd")
             .arg(&self.initramfs)
-            .args(["-append", &format!("{APPEND} {}", self.append)]);
+            .args(["-append", &format!("{APPEND} {mitigations} {}", self.append)]);
         if let Some(plugin) = &self.plugin {
             command.args(["-plugin", plugin]);
         }
@@ -208,14 +215,8 @@ mod tests {
         assert!(!with("[    3.1] Oops: 0000 [#1] SMP\nint3: none"));
     }
 
-    #[test]
-    fn a_process_that_hangs_is_killed() {
-        let folder = std::env::temp_dir().join(format!("icsan-runner-test-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let qemu = folder.join("qemu");
-        fs::write(&qemu, "#!/bin/sh\necho hello\nsleep 100 &\nwait\n").unwrap();
-        fs::set_permissions(&qemu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let machine = Machine {
+    fn machine(qemu: PathBuf, append: &str) -> Machine {
+        Machine {
             qemu,
             kernel: PathBuf::new(),
             initramfs: PathBuf::new(),
@@ -223,9 +224,27 @@ mod tests {
             smp: 1,
             thread: "multi".into(),
             plugin: None,
-            append: String::new(),
+            append: append.into(),
             timeout: Duration::from_millis(300),
-        };
+        }
+    }
+
+    #[test]
+    fn page_tables_are_isolated_on_a_cpu_that_needs_it() {
+        let shown = |append| machine("qemu".into(), append).shown();
+        assert!(shown("icsan.zoo=key").contains("-cpu max ") && shown("icsan.zoo=key").contains("mitigations=off"));
+        let isolated = shown("icsan.zoo=key pti=auto");
+        assert!(isolated.contains("-cpu IvyBridge ") && !isolated.contains("mitigations=off"), "{isolated}");
+    }
+
+    #[test]
+    fn a_process_that_hangs_is_killed() {
+        let folder = std::env::temp_dir().join(format!("icsan-runner-test-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let qemu = folder.join("qemu");
+        fs::write(&qemu, "#!/bin/sh\necho hello\nsleep 100 &\nwait\n").unwrap();
+        fs::set_permissions(&qemu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let machine = machine(qemu, "");
         let boot = machine.boot().unwrap();
         assert!(boot.timed_out && !boot.clean_exit && boot.console == "hello\n", "{boot:?}");
         fs::remove_dir_all(folder).unwrap();

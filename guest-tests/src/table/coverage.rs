@@ -23,6 +23,11 @@ const fn broken(name: &'static str, twin: &'static str, what: &'static str) -> S
     }
 }
 
+/// In a boot of its own, with page tables isolated.
+const fn isolated(name: &'static str, what: &'static str) -> Scenario {
+    Scenario { append: ISOLATED, ..good(name, what).heavy() }
+}
+
 pub(super) const ROWS: &[Scenario] = &[
     good(
         "coverage/healthy",
@@ -39,12 +44,9 @@ pub(super) const ROWS: &[Scenario] = &[
         "coverage/membarrier",
         "the same; ipi_sync_core() returns at once, so that the caller does not serialize, and the other CPU by the IPI's own IRET only",
     ),
-    Scenario { append: ISOLATED, ..good("coverage/healthy-isolated", "coverage/healthy, with page tables isolated") },
-    Scenario {
-        append: ISOLATED,
-        ..good(
-            "coverage/membarrier-isolated",
-            "coverage/membarrier, with page tables isolated: the write of CR3 on the way to user mode serializes",
-        )
-    },
+    isolated("coverage/healthy-isolated", "coverage/healthy, with page tables isolated"),
+    isolated(
+        "coverage/membarrier-isolated",
+        "coverage/membarrier, with page tables isolated: the write of CR3 on the way to user mode serializes",
+    ),
 ];

@@ -72,7 +72,6 @@ pub(super) const ROWS: &[Scenario] = &[
         ..kernel("kernel/suspend", "the machine sleeps (ACPI S3) and is woken by its clock, twice, beside a static key that is flipped")
             .heavy()
     },
-    Scenario { cpus: 2, ..kernel("kernel/suspend-idle", "the same by suspend-to-idle, in which no CPU is taken away").heavy() },
     Scenario {
         append: "maxcpus=1",
         cpus: 2,

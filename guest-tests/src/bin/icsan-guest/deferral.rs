@@ -1,13 +1,13 @@
 //! `defer-plain` and `defer-entry`: kernel text is patched while the other CPU is in user mode, and nothing calls that CPU into the kernel until the
 //! patch is done. Then it makes a system call, and runs what was patched.
 //!
-//! That CPU has run the old text since it last serialized, if entering and leaving the kernel does not serialize; and its timer is held off meanwhile. So
-//! whatever makes it serialize is the kernel's own doing, and how fast the host is does not matter.
+//! That CPU has run the old text since it last serialized, if entering and leaving the kernel does not serialize; its timer is held off meanwhile, and no
+//! other task may take it. So whatever makes it serialize is the kernel's own doing, and how fast the host is does not matter.
 
 use crate::cpu::pause;
 use crate::executor::wait_until;
 use crate::outcome::{Attempt, Outcome};
-use crate::sys::pin;
+use crate::sys::{pin, stand_above};
 use crate::zoo::{done, say_visible, zoo_file, zoo_path};
 use icsan_guest_tests::table::WRITER;
 use icsan_guest_tests::zoo::EXECUTOR;
@@ -93,6 +93,7 @@ fn executor(turns: &Turns, text: Text) -> io::Result<u32> {
     };
     let mut wrong = 0;
     loop {
+        stand_above(true)?;
         zoo_file("hold", "1")?;
         let before = run()?;
         // From here on no system call.
@@ -103,6 +104,7 @@ fn executor(turns: &Turns, text: Text) -> io::Result<u32> {
         let patched = !turns.away.load(Acquire);
         let after = run()?;
         zoo_file("hold", "0")?;
+        stand_above(false)?;
         if !patched {
             return Ok(wrong);
         }

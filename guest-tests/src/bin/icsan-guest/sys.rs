@@ -18,6 +18,15 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets no ordinary task take the CPU from the calling thread; or lets them again.
+pub fn stand_above(others: bool) -> io::Result<()> {
+    let (policy, priority) = if others { (libc::SCHED_FIFO, 1) } else { (libc::SCHED_OTHER, 0) };
+    let parameter = libc::sched_param { sched_priority: priority };
+    // SAFETY: the parameter is a local of ours; 0 is the calling thread.
+    check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) }.into())?;
+    Ok(())
+}
+
 /// How many CPUs are online.
 pub fn cpus() -> usize {
     // SAFETY: asks for a number and touches no memory of ours.

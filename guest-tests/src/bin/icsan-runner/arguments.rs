@@ -3,7 +3,6 @@
 use crate::inject::Inject;
 use clap::Parser;
 use icsan_guest_tests::host::boot::Hardware;
-use icsan_guest_tests::table::cpu_model;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -85,10 +84,9 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// What the guest runs on, in a boot with that word on the kernel's command line.
-    pub fn hardware(&self, append: &str) -> Hardware {
-        let cpu = cpu_model(append).into();
-        Hardware { board: self.machine.clone(), cpu, memory: self.memory.clone(), options: self.qemu_word.clone() }
+    /// What the guest runs on.
+    pub fn hardware(&self) -> Hardware {
+        Hardware { board: self.machine.clone(), memory: self.memory.clone(), options: self.qemu_word.clone() }
     }
 
     /// The patcher for a kernel.

@@ -105,6 +105,7 @@ mod tests {
             stores,
             known: None,
             breakpoint: false,
+            protocol: None,
         }
     }
 

@@ -91,6 +91,7 @@ mod tests {
             breakpoint: false,
             writers: Vec::new(),
             stores: Vec::new(),
+            protocol: None,
         };
         let mut kernel = hazard(0xffff_ffff_8100_0000, Some("memcpy_orig+0xf3/0x130"));
         assert!(explain(&kernel, Mode::Light, LinuxX86).is_none(), "by its place alone it is not");

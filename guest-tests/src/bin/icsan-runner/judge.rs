@@ -4,7 +4,7 @@ use crate::attribution;
 use crate::explained::explain;
 use crate::guest_output::{Ending, GuestOutput};
 use crate::inject::{Failures, Inject};
-use crate::report::{Hazard, Report};
+use crate::report::{Hazard, MEMBARRIER, Report};
 use icsan_guest_tests::marker::Marker;
 use icsan_guest_tests::skips::ExpectedSkips;
 use icsan_guest_tests::table::{self, Scenario, Writer};
@@ -143,9 +143,10 @@ fn fault_of_hazards(verdict: Verdict, hazards: &[&Hazard], executor: u64) -> Opt
         Verdict::Reported(kind) if !hazards.iter().any(|hazard| hazard.kind == kind && hazard.vcpu == executor) => {
             Some(format!("should be {kind} on vCPU {executor}, but is: {}", list(hazards)))
         }
-        // A protocol leaves out every CPU but the one that patches, which its own switches serialize.
+        // A protocol leaves out every CPU but the one that patches, which its own switches serialize. A caller of membarrier has none.
         Verdict::Reported(Kind::Unsynced) => hazards
             .iter()
+            .filter(|hazard| hazard.protocol.as_deref() != Some(MEMBARRIER))
             .any(|hazard| hazard.kind == Kind::Unsynced && hazard.vcpu == table::WRITER as u64)
             .then(|| format!("should not be unsynced on vCPU {}, which patches, but is: {}", table::WRITER, list(hazards))),
         Verdict::Reported(kind) if hazards.iter().any(|hazard| hazard.vcpu != executor) => {
@@ -330,6 +331,21 @@ mod tests {
         assert!(failure(&judge(&saw(59), &silent, coherent)[0]).contains("must not fail"));
         assert_eq!(judge(&saw(60), &silent, coherent)[0].status, Status::Passed);
         assert_eq!(judge(&saw(60), report::tests::WHOLE, conditions(Profile::LinuxX86))[0].failures, None);
+    }
+
+    #[test]
+    fn a_protocol_leaves_out_other_cpus_and_membarrier_its_caller_too() {
+        let whole = report::tests::WHOLE.replace("\"kind\":\"unserialized\"", "\"kind\":\"unsynced\"");
+        let of =
+            |vcpu, protocol: &str| Hazard { vcpu, protocol: Some(protocol.into()), ..report::parse(&whole).unwrap().hazards.remove(0) };
+        let fault = |vcpus: &[u64], protocol| {
+            let hazards: Vec<Hazard> = vcpus.iter().map(|vcpu| of(*vcpu, protocol)).collect();
+            fault_of_hazards(Verdict::Reported(Kind::Unsynced), &hazards.iter().collect::<Vec<_>>(), 1)
+        };
+        assert_eq!(fault(&[1], "text_poke_bp_batch"), None);
+        assert!(fault(&[0, 1], "text_poke_bp_batch").unwrap().contains("which patches"));
+        assert_eq!(fault(&[0, 1], MEMBARRIER), None);
+        assert!(fault(&[0], MEMBARRIER).is_some() && fault(&[], MEMBARRIER).is_some());
     }
 
     #[test]

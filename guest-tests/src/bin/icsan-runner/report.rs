@@ -36,7 +36,12 @@ pub struct Hazard {
     pub writers: Vec<Option<u64>>,
     /// Where the stores were made, as far as they were seen.
     pub stores: Vec<Place>,
+    /// Of what is unsynced: the protocol function.
+    pub protocol: Option<String>,
 }
+
+/// The name of `membarrier(PRIVATE_EXPEDITED_SYNC_CORE)` as a protocol.
+pub const MEMBARRIER: &str = "membarrier(SYNC_CORE)";
 
 /// A whole report.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -51,6 +56,8 @@ pub struct Report {
     pub complete: bool,
     /// If not, why, in its own words.
     pub lost: String,
+    /// How often a protocol left a CPU out that serialized in time, as it was meant to.
+    pub deferred: u64,
 }
 
 /// Reads a report.
@@ -85,6 +92,8 @@ pub fn parse(text: &str) -> Result<Report, String> {
                 ended = true;
                 report.blocks = number(&object, "blocks").map_err(at)?;
                 report.complete = object["complete"].as_bool().ok_or_else(|| at("no `complete`".into()))?;
+                let coverage = object["coverage"].as_array().map_or(&[][..], Vec::as_slice);
+                report.deferred = coverage.iter().filter_map(|row| row["deferred"].as_u64()).sum();
                 let words = ["dropped_by", "fault", "note"].into_iter().filter(|key| !object[*key].is_null());
                 report.lost = words.map(|key| format!("{key} {}", object[key])).collect::<Vec<_>>().join(", ");
             }
@@ -114,6 +123,7 @@ fn hazard(object: &Value) -> Result<Hazard, String> {
         breakpoint: object["candidates"].as_array().is_some_and(|list| list.iter().any(|candidate| candidate["bytes"] == "cc")),
         writers: object["writes"].as_array().map_or_else(Vec::new, |writes| writes.iter().map(|write| write["vcpu"].as_u64()).collect()),
         stores: object["writes"].as_array().map_or_else(Vec::new, |writes| writes.iter().filter_map(place).collect()),
+        protocol: object["unsynced"]["function"].as_str().map(str::to_owned),
     })
 }
 

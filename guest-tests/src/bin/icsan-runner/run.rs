@@ -58,8 +58,8 @@ pub fn run(context: &Setting, cell: &Cell<'_>) -> Result<Judged> {
     let profile_name = profile.map_or("no-plugin", Profile::name);
     let mut machine_name =
         format!("{} {} smp{} {} {append}", qemu.name, kernel.name, arguments.smp, arguments.thread).trim_end().to_owned();
-    let hardware = arguments.hardware(append);
-    if hardware != (Hardware { cpu: hardware.cpu.clone(), ..Hardware::default() }) {
+    let hardware = arguments.hardware();
+    if hardware != Hardware::default() {
         machine_name = format!("{machine_name} {} {}", hardware.board, hardware.memory);
     }
     if let Some([key, _]) = arguments.inject.map(Inject::keys) {

@@ -10,8 +10,6 @@ pub struct Evidence {
     pub hazard: Hazard,
     /// The stores, as far as they were seen.
     pub writes: Vec<Write>,
-    /// Of what is unsynced: the protocol function.
-    pub protocol: Option<String>,
 }
 
 /// One store.
@@ -36,12 +34,9 @@ pub fn read(text: &str) -> Result<(Report, Vec<Evidence>), String> {
     }
     // The same lines in the same order as the report's hazards.
     let objects = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let writes = objects.filter(|object| object["type"] == "hazard" && object["suppressed"] != true).map(|object| {
-        let protocol = object["unsynced"]["function"].as_str().map(str::to_owned);
-        (writes(&object), protocol)
-    });
+    let writes = objects.filter(|object| object["type"] == "hazard" && object["suppressed"] != true).map(|object| writes(&object));
     let evidence = report.hazards.iter().cloned().zip(writes);
-    let evidence = evidence.map(|(hazard, (writes, protocol))| Evidence { hazard, writes, protocol }).collect();
+    let evidence = evidence.map(|(hazard, writes)| Evidence { hazard, writes }).collect();
     Ok((report, evidence))
 }
 

@@ -22,38 +22,46 @@ pub struct Judged {
 /// The name of what is reported outside of all workloads.
 pub const OUTSIDE: &str = "boot";
 
-/// Judges one workload.
+/// Judges one workload. `deferred`: how often a CPU was left out and serialized in time, as it was meant to.
 #[must_use]
-pub fn row(row: &Row, evidence: &[Evidence], mode: Mode, profile: Profile) -> Judged {
+pub fn row(row: &Row, evidence: &[Evidence], deferred: u64, mode: Mode, profile: Profile) -> Judged {
     let marker = u64::from(workload_id(row.workload));
     let mine = |found: &&Evidence| u64::from(found.hazard.marker.scenario) == marker && found.hazard.kind != Kind::Emulator;
     let found: Vec<&Evidence> = evidence.iter().filter(mine).collect();
     let verdict = row.verdict(mode, profile);
     let (demanded, fault) = match verdict {
+        Verdict::Silent if row.deferred && found.is_empty() && mode == Mode::Full => {
+            ("deferred".into(), (deferred == 0).then(|| "should be deferred, but nobody was left out".to_owned()))
+        }
         Verdict::Silent => ("silent".into(), (!found.is_empty()).then(|| format!("should be silent, but: {}", list(&found)))),
-        Verdict::Reported(Kind::Unsynced) => (Kind::Unsynced.to_string(), fault_of_protocol(row, &found)),
+        Verdict::Reported(Kind::Unsynced) => (Kind::Unsynced.to_string(), fault_of_protocol(row, row.site, &found)),
         Verdict::Reported(kind) => {
             // A broken protocol is unsynced whatever is executed.
-            let found: Vec<&Evidence> = found.into_iter().filter(|found| found.hazard.kind != Kind::Unsynced).collect();
-            (kind.to_string(), fault_of(row, kind, &found, mode))
+            let (unsynced, executed): (Vec<&Evidence>, Vec<&Evidence>) =
+                found.into_iter().partition(|found| found.hazard.kind == Kind::Unsynced);
+            let fault = fault_of(row, kind, &executed, mode);
+            match row.unsynced.filter(|_| mode == Mode::Full) {
+                None => (kind.to_string(), fault),
+                Some(functions) => (format!("{kind}, unsynced"), fault.or_else(|| fault_of_protocol(row, functions, &unsynced))),
+            }
         }
         Verdict::Unchecked(_) => ("any".into(), None),
     };
     Judged { workload: row.label(), demanded, fault }
 }
 
-/// Unsynced at least once, of a function of the row's, on the vCPU that does not patch; of no other function, and never on the one that does. What CPUs
+/// Unsynced at least once, of one of these functions, on the vCPU that does not patch; of no other function, and never on the one that does. What CPUs
 /// then execute is chance.
-fn fault_of_protocol(row: &Row, found: &[&Evidence]) -> Option<String> {
+fn fault_of_protocol(row: &Row, functions: &str, found: &[&Evidence]) -> Option<String> {
     let unsynced = found.iter().copied().filter(|found| found.hazard.kind == Kind::Unsynced);
     let right = |found: &&Evidence| {
-        found.protocol.as_ref().is_some_and(|function| matches_any(row.site, function)) && found.hazard.vcpu == row.executor as u64
+        found.hazard.protocol.as_ref().is_some_and(|function| matches_any(functions, function)) && found.hazard.vcpu == row.executor as u64
     };
     let (right, wrong): (Vec<&Evidence>, Vec<&Evidence>) = unsynced.partition(right);
     if !wrong.is_empty() {
-        return Some(format!("should be unsynced in {} on vCPU {} only, but: {}", row.site, row.executor, list(&wrong)));
+        return Some(format!("should be unsynced in {functions} on vCPU {} only, but: {}", row.executor, list(&wrong)));
     }
-    right.is_empty().then(|| format!("should be unsynced in {}, but is not", row.site))
+    right.is_empty().then(|| format!("should be unsynced in {functions}, but is not"))
 }
 
 /// The right kind at least once, by the right executor at the right place, and nothing anywhere else, unless the bug is everywhere; all that is reported there is
@@ -164,7 +172,7 @@ mod tests {
 
     fn key(found: &[Evidence], mode: Mode) -> Option<String> {
         let bug = BUGS.iter().find(|row| row.workload == "key").unwrap();
-        row(bug, found, mode, Profile::LinuxX86).fault
+        row(bug, found, 0, mode, Profile::LinuxX86).fault
     }
 
     const SITE: &str = "zoo_keyed+0x4/0x20";
@@ -195,6 +203,36 @@ mod tests {
         // Not this workload's, and the emulator's own.
         assert!(key(&[evidence(Kind::Stale, 1, SITE, COPY, "batch")], Mode::Full).unwrap().contains("silent"));
         assert!(key(&[evidence(Kind::Emulator, 1, SITE, COPY, "key")], Mode::Full).unwrap().contains("silent"));
+    }
+
+    /// Of the design that leaves out CPUs in user mode, in full mode.
+    fn deferral(workload: &str, isolated: bool, found: &[Evidence], deferred: u64) -> Option<String> {
+        let bug = BUGS.iter().find(|row| row.variant == "defer-user" && row.workload == workload && row.isolated == isolated).unwrap();
+        row(bug, found, deferred, Mode::Full, Profile::LinuxX86).fault
+    }
+
+    #[test]
+    fn a_cpu_that_is_deferred_must_have_been_left_out() {
+        assert_eq!(deferral("defer-plain", true, &[], 24), None);
+        assert!(deferral("defer-plain", true, &[], 0).unwrap().contains("nobody was left out"));
+        let unsynced = unsynced(1, "defer-plain");
+        assert!(deferral("defer-plain", true, &[unsynced], 24).unwrap().contains("should be silent"));
+    }
+
+    fn unsynced(vcpu: u64, workload: &str) -> Evidence {
+        let mut found = evidence(Kind::Unsynced, vcpu, SITE, COPY, workload);
+        found.hazard.protocol = Some("text_poke_bp_batch".into());
+        found
+    }
+
+    #[test]
+    fn what_is_executed_and_what_is_unsynced_are_demanded_both() {
+        let stale = evidence(Kind::Stale, 1, SITE, "memcpy/arch_jump_label_transform_apply", "defer-plain");
+        let unsynced = |vcpu| unsynced(vcpu, "defer-plain");
+        assert_eq!(deferral("defer-plain", false, &[stale.clone(), unsynced(1)], 0), None);
+        assert!(deferral("defer-plain", false, &[unsynced(1)], 0).unwrap().contains("should be stale"));
+        assert!(deferral("defer-plain", false, std::slice::from_ref(&stale), 0).unwrap().contains("but is not"));
+        assert!(deferral("defer-plain", false, &[stale, unsynced(1), unsynced(0)], 0).unwrap().contains("on vCPU 1 only"));
     }
 
     #[test]

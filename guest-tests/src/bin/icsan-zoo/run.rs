@@ -9,7 +9,7 @@ use icsan_guest_tests::console::{DONE, PREFIX};
 use icsan_guest_tests::glob::matches_any;
 use icsan_guest_tests::host::boot::{Boot, Hardware, Machine};
 use icsan_guest_tests::marker::Marker;
-use icsan_guest_tests::table::{ISOLATED, cpu_model};
+use icsan_guest_tests::table::ISOLATED;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use icsan_guest_tests::zoo::{self, Inject, Row};
 use std::fs;
@@ -76,15 +76,12 @@ pub fn run(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16, i
     Ok(tried)
 }
 
-/// Which rows share a boot. What a commit shows has one of its own: with everyday work some of these kernels die, which is their bug. So has what is
-/// isolated.
+/// Which rows share a boot.
 fn by_boot(rows: Vec<Row>) -> Vec<Vec<Row>> {
     let mut boots: Vec<Vec<Row>> = Vec::new();
     for row in rows {
-        let shares = |boot: &&mut Vec<Row>| {
-            !row.is_of_commits() && boot.iter().all(|other| !other.is_of_commits() && other.isolated == row.isolated)
-        };
-        match boots.iter_mut().find(shares) {
+        let shares = |other: &Row| !other.is_alone() && other.isolated == row.isolated;
+        match boots.iter_mut().find(|boot| !row.is_alone() && boot.iter().all(shares)) {
             Some(boot) => boot.push(row),
             None => boots.push(vec![row]),
         }
@@ -102,7 +99,7 @@ fn run_rows(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16, 
     }
     let word = inject.map_or("", Inject::word);
     let isolated = rows.iter().any(|row| row.isolated);
-    let alone = if of_commits { format!("-{}", rows[0].workload) } else { String::new() };
+    let alone = if rows[0].is_alone() { format!("-{}", rows[0].workload) } else { String::new() };
     let stem = setting.folder.join(format!("{variant}{alone}{}-{}{word}-{round}", if isolated { "-isolated" } else { "" }, profile.name()));
     let report = stem.with_extension("jsonl");
     let (at_boot, by_program): (Vec<&str>, Vec<&str>) = rows.iter().map(|row| row.workload).partition(|name| zoo::AT_BOOT.contains(name));
@@ -112,10 +109,10 @@ fn run_rows(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16, 
         qemu: arguments.qemu.clone(),
         kernel: kernel.clone(),
         initramfs: setting.initramfs.to_owned(),
-        hardware: Hardware { cpu: cpu_model(isolation).into(), ..Hardware::default() },
+        hardware: Hardware::default(),
         smp: zoo::CPUS,
         thread: "multi".into(),
-        plugin: Some(plugin(arguments, &kernel, profile, &report, inject)?),
+        plugin: Some(plugin(arguments, &kernel, profile, &report, inject, zoo::meaning(variant))?),
         append: format!("{asked}icsan.zoo={} {isolation}", by_program.join(",")),
         timeout: Duration::from_secs(arguments.timeout),
     };
@@ -176,7 +173,14 @@ fn fault_of_guest(boot: &Boot, workloads: usize) -> Option<String> {
     }
 }
 
-fn plugin(arguments: &Arguments, kernel: &Path, profile: Profile, report: &Path, inject: Option<Inject>) -> Result<String> {
+fn plugin(
+    arguments: &Arguments,
+    kernel: &Path,
+    profile: Profile,
+    report: &Path,
+    inject: Option<Inject>,
+    meaning: Option<&str>,
+) -> Result<String> {
     let mut words = vec![
         arguments.plugin.display().to_string(),
         format!("profile={}", profile.name()),
@@ -185,6 +189,7 @@ fn plugin(arguments: &Arguments, kernel: &Path, profile: Profile, report: &Path,
         arguments.mode.key().to_owned(),
     ];
     words.extend(inject.into_iter().flat_map(inject::keys));
+    words.extend(meaning.filter(|_| arguments.mode == Mode::Full).map(str::to_owned));
     words.extend(arguments.extra.iter().cloned());
     if let Some(word) = words.iter().find(|word| word.contains(',')) {
         bail!("QEMU owns the comma, which stands in {word}");
@@ -204,7 +209,7 @@ fn judged(rows: &[Row], fault: Option<String>, report: &Path, mode: Mode, profil
     };
     let mut judged: Vec<Judged> = Vec::new();
     for row in rows {
-        let mut result = judge::row(row, &evidence, mode, profile);
+        let mut result = judge::row(row, &evidence, report.deferred, mode, profile);
         let marker = Marker { scenario: zoo::workload_id(row.workload), round: 1, attempt: 1 };
         if !report.markers.contains(&marker) {
             result.fault = Some("the plugin did not see the marker".into());
