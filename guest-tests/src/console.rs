@@ -1,6 +1,7 @@
 //! The lines that the guest prints for the runner.
 //!
-//! The serial console belongs to the kernel too, so each of our lines starts with [`PREFIX`], and everything else is not ours.
+//! The serial console belongs to the kernel too, so each of our lines starts with [`PREFIX`], and everything else is
+//! not ours.
 
 /// Stands before every KTAP line of the guest.
 pub const PREFIX: &str = "ICSAN| ";

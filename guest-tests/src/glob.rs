@@ -1,7 +1,8 @@
-//! Filters for scenario names: globs with `*`, several joined by commas; one that begins with `!` takes away what it matches.
+//! Filters for scenario names: globs with `*`, several joined by commas; one that begins with `!` takes away what it
+//! matches.
 
-/// Does any of the comma-separated globs match the whole name, and none of those with `!`? A filter that only takes away matches everything else, an empty one
-/// everything.
+/// Does any of the comma-separated globs match the whole name, and none of those with `!`? A filter that only takes
+/// away matches everything else, an empty one everything.
 #[must_use]
 pub fn matches_any(filter: &str, name: &str) -> bool {
     let is = |glob: &str| matches(glob.as_bytes(), name.as_bytes());

@@ -1,16 +1,21 @@
 //! Litmus tests: does `inject=` show exactly what the model allows?
 //!
-//! A [`Litmus`] is a few bytes of code and a list of steps: a CPU calls the code, a CPU stores to it, a CPU serializes. The steps are carried out strictly one
-//! after the other, those of two CPUs, too, so the only thing that can make two rounds differ is an instruction that is older than memory. The outcome of
-//! a round is the list of what its calls came to ([`End`]).
+//! A [`Litmus`] is a few bytes of code and a list of steps: a CPU calls the code, a CPU stores to it, a CPU serializes.
+//! The steps are carried out strictly one after the other, those of two CPUs, too, so the only thing that can make two
+//! rounds differ is an instruction that is older than memory. The outcome of a round is the list of what its calls came
+//! to ([`End`]).
 //!
 //! Three ways lead to a set of outcomes, and they must agree ([`compare`]):
-//! - **the model** ([`explore`]): every outcome that [`icsan_model::machine::model::Model`] allows, worked out exhaustively;
-//! - **injection**: the guest runs the test some thousand times under `inject=random:…`. All that it shows must be allowed (else the plugin executes what no
-//!   CPU may: unsound), and all that is allowed must be shown (else it misses something: incomplete);
-//! - **a CPU**: the same program without injection, under QEMU and natively. It shows hardly more than one outcome a test, and never one that is not allowed.
+//! - **the model** ([`explore`]): every outcome that [`icsan_model::machine::model::Model`] allows, worked out
+//!   exhaustively;
+//! - **injection**: the guest runs the test some thousand times under `inject=random:…`. All that it shows must be
+//!   allowed (else the plugin executes what no CPU may: unsound), and all that is allowed must be shown (else it misses
+//!   something: incomplete);
+//! - **a CPU**: the same program without injection, under QEMU and natively. It shows hardly more than one outcome a
+//!   test, and never one that is not allowed.
 //!
-//! An interrupt between two steps serializes (IRET), which takes choices away and adds none. So rounds need not be free of them, there must only be enough.
+//! An interrupt between two steps serializes (IRET), which takes choices away and adds none. So rounds need not be free
+//! of them, there must only be enough.
 
 #[cfg(feature = "interpret")]
 pub mod compare;
@@ -42,7 +47,8 @@ pub enum View {
 /// What a CPU does in one step. Its own code is elsewhere, does not change, and branches between any two steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Calls the function at this offset, with this second argument. The first one is the address of the alias. RAX is what comes back.
+    /// Calls the function at this offset, with this second argument. The first one is the address of the alias. RAX is
+    /// what comes back.
     Execute(u16, u32),
     /// One store of 1, 2, 4 or 8 bytes.
     Store(u16, &'static [u8], View),

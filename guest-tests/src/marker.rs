@@ -1,6 +1,7 @@
 //! The marker instruction: how the guest tells the plugin which scenario runs.
 //!
-//! `nop dword ptr [rax+rax+0x4E534349]` is a NOP on every x86-64 CPU; its displacement spells "ICSN". RAX holds the value.
+//! `nop dword ptr [rax+rax+0x4E534349]` is a NOP on every x86-64 CPU; its displacement spells "ICSN". RAX holds the
+//! value.
 
 use std::fmt;
 

@@ -1,10 +1,10 @@
 //! The scenarios, and what ICSAN must say about each.
 //!
-//! A row says what is true under the full model (`writers=on`). Where the light mode has to say something else, since it sees no store,
-//! the row says what and why: a known difference, not a licence.
+//! A row says what is true under the full model (`writers=on`). Where the light mode has to say something else, since
+//! it sees no store, the row says what and why: a known difference, not a licence.
 //!
-//! Unless a row says otherwise, the changed bytes of an own-code or hand-over scenario straddle two aligned quadwords, so that AMD's exemption
-//! of aligned quadwords does not touch it; only the `cross/` rows are about that exemption.
+//! Unless a row says otherwise, the changed bytes of an own-code or hand-over scenario straddle two aligned quadwords,
+//! so that AMD's exemption of aligned quadwords does not touch it; only the `cross/` rows are about that exemption.
 
 mod coverage;
 mod kernel;
@@ -53,14 +53,16 @@ pub enum Files {
     Patcher,
 }
 
-/// Whether a bad scenario fails for the guest to see where the plugin has the oldest instructions executed (`inject=stale`). A good one never may.
+/// Whether a bad scenario fails for the guest to see where the plugin has the oldest instructions executed
+/// (`inject=stale`). A good one never may.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Visible {
     /// In every round, after a good part of the changes.
     Always,
     /// Never, with torn instructions neither (`inject=torn`). Why not.
     Never(&'static str),
-    /// A torn instruction does harm. The oldest mostly is none, but may be, where a tick falls in between. What it is otherwise.
+    /// A torn instruction does harm. The oldest mostly is none, but may be, where a tick falls in between. What it is
+    /// otherwise.
     OnlyTorn(&'static str),
     /// It depends. On what.
     Sometimes(&'static str),
@@ -151,14 +153,16 @@ impl Scenario {
     }
 }
 
-/// The modules of the guest's kernel that `kernel/module` loads: without dependencies, in Linux 6.1 as in 7.3, and with each kind of place
-/// that is patched when a module is loaded. The first is the larger one, so that the second one's text takes its place.
+/// The modules of the guest's kernel that `kernel/module` loads: without dependencies, in Linux 6.1 as in 7.3, and with
+/// each kind of place that is patched when a module is loaded. The first is the larger one, so that the second one's
+/// text takes its place.
 pub const MODULES: [&str; 2] = ["pktgen", "dummy"];
 
 /// Where the guest finds them, as `NAME.ko`.
 pub const MODULES_FOLDER: &str = "/modules";
 
-/// The word on the kernel's command line of boots on a CPU that is open to Meltdown, so that the kernel isolates its page tables, as it does without it.
+/// The word on the kernel's command line of boots on a CPU that is open to Meltdown, so that the kernel isolates its
+/// page tables, as it does without it.
 pub const ISOLATED: &str = "pti=auto";
 
 /// The CPU that writes and steers; the vCPU of the same number.
@@ -304,7 +308,8 @@ const BASIC: &[Scenario] = &[
         "NOP5 to JMP and back byte by byte, across two chunks, under a spinning thread",
     )
     .in_light(UNSERIALIZED, NO_MIXES),
-    // The same with a hand-over: the executor stands aside during the store and executes CPUID before it runs the code again.
+    // The same with a hand-over: the executor stands aside during the store and executes CPUID before it runs the code
+    // again.
     good("cross/imm8-cpuid", "1-byte immediate; the executor stands aside and executes CPUID"),
     good("cross/imm32-cpuid", "aligned 4-byte immediate; the executor stands aside and executes CPUID"),
     good("cross/imm64-cpuid", "aligned 8-byte immediate; the executor stands aside and executes CPUID"),

@@ -1,7 +1,8 @@
 //! The bug zoo: kernels with one bug each, what they are made to do, and what ICSAN must say.
 //!
-//! A row says what is true under the full model, by the commits of the known protocol functions; where the light mode has to say something
-//! else, the row says what and why, as in [`crate::table`]. A bug that a profile cannot show has a row as well: silent, and the reason.
+//! A row says what is true under the full model, by the commits of the known protocol functions; where the light mode
+//! has to say something else, the row says what and why, as in [`crate::table`]. A bug that a profile cannot show has a
+//! row as well: silent, and the reason.
 
 use crate::verdict::Kind::{Stale, Torn, Unserialized, Unsynced};
 use crate::verdict::Profile::{Coherent, PtiBlind};
@@ -46,10 +47,12 @@ pub const WORKLOADS: &[(&str, &str)] = &[
 /// The workloads that are also run with page tables isolated.
 pub const DEFERRALS: &[&str] = &["defer-plain", "defer-entry"];
 
-/// The workloads that the kernel carries out while it boots; it is asked for them by a word of its own on the command line.
+/// The workloads that the kernel carries out while it boots; it is asked for them by a word of its own on the command
+/// line.
 pub const AT_BOOT: &[&str] = &["early", "nops"];
 
-/// What the line of a workload begins with that says how often the guest saw something else than what was patched: `WORKLOAD: WRONG of LOOKED` follows.
+/// What the line of a workload begins with that says how often the guest saw something else than what was patched:
+/// `WORKLOAD: WRONG of LOOKED` follows.
 pub const VISIBLE: &str = "# visible: ";
 
 /// Which old instruction a bug lets a CPU execute so that the guest sees it: what `inject=` is set to.
@@ -96,7 +99,8 @@ pub struct Row {
     pub site: &'static str,
     /// Which function's stores it must be put down to, where stores are seen: globs over the symbol.
     pub writer: &'static str,
-    /// Which of the known patching functions they must have been made for: globs over the outermost one; none: for none of them.
+    /// Which of the known patching functions they must have been made for: globs over the outermost one; none: for none
+    /// of them.
     pub function: Option<&'static str>,
     /// Who executes it: the vCPU.
     pub executor: usize,
@@ -104,9 +108,11 @@ pub struct Row {
     pub everywhere: bool,
     /// The protocol function that must be unsynced, too, whatever is executed: globs.
     pub unsynced: Option<&'static str>,
-    /// Is it silent since an event that is meant to ([`meaning`]) serializes who was left out, in time? Then that must have been seen.
+    /// Is it silent since an event that is meant to ([`meaning`]) serializes who was left out, in time? Then that must
+    /// have been seen.
     pub deferred: bool,
-    /// With what the guest sees it. `None`: nothing is reported, and nothing is to be seen. The healthy kernel must bear both.
+    /// With what the guest sees it. `None`: nothing is reported, and nothing is to be seen. The healthy kernel must
+    /// bear both.
     pub visible: Option<Inject>,
     /// Why it is reported, or silent.
     pub why: &'static str,

@@ -1,7 +1,10 @@
-//! `icsan-workload`: a guest's /init that does one piece of ordinary work and switches the machine off. What `icsan-bench` boots.
+//! `icsan-workload`: a guest's /init that does one piece of ordinary work and switches the machine off. What
+//! `icsan-bench` boots.
 //!
-//! The kernel's command line says which: `icsan.workload=NAME`, or `NAME:TIMES` for that many times the work (`toggle:SECONDS` is for scripts/memory). The amount of work is the same for
-//! any number of CPUs: they share it. Nothing here changes code, but for `flips` and `fresh`; what is measured is what ICSAN costs those who do nothing that it looks for.
+//! The kernel's command line says which: `icsan.workload=NAME`, or `NAME:TIMES` for that many times the work
+//! (`toggle:SECONDS` is for scripts/memory). The amount of work is the same for any number of CPUs: they share it.
+//! Nothing here changes code, but for `flips` and `fresh`; what is measured is what ICSAN costs those who do nothing
+//! that it looks for.
 
 use icsan_guest_tests::console::PREFIX;
 use icsan_guest_tests::numbers::Numbers;
@@ -13,8 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A piece of work: its name, how many rounds of it there are in all, and what does some of them. The result of a round depends on nothing
-/// but its number, and those of all rounds are joined by exclusive or.
+/// A piece of work: its name, how many rounds of it there are in all, and what does some of them. The result of a round
+/// depends on nothing but its number, and those of all rounds are joined by exclusive or.
 struct Workload {
     name: &'static str,
     rounds: u64,
@@ -44,7 +47,8 @@ const COPIED: usize = 16 << 20;
 const PIECE: usize = 16 << 10;
 const DEPTH: u64 = 200;
 
-/// System calls of each CPU but the first in `flips`, in which nothing is shared: the first one flips until the others have done theirs, which run through what is flipped.
+/// System calls of each CPU but the first in `flips`, in which nothing is shared: the first one flips until the others
+/// have done theirs, which run through what is flipped.
 const YIELDS: u64 = 400_000;
 
 /// Numbers that one round of `sort` sorts.
@@ -60,7 +64,8 @@ const DIGESTED: usize = 4 << 20;
 const TOUCHED: usize = 16 << 20;
 const PAGE: usize = 4096;
 
-/// CPU bound, with a working set beyond the caches. Memory is taken once: page faults are the kernel's work, and `fault`'s.
+/// CPU bound, with a working set beyond the caches. Memory is taken once: page faults are the kernel's work, and
+/// `fault`'s.
 fn sort(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
     let mut numbers = vec![0; NUMBERS];
     rounds.fold(0, |sum, round| {
@@ -164,7 +169,8 @@ fn copy(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
     })
 }
 
-/// Not CPU bound at all: page faults. Each ends with an IRET, which serializes, and so begins an epoch: what costs ICSAN most.
+/// Not CPU bound at all: page faults. Each ends with an IRET, which serializes, and so begins an epoch: what costs
+/// ICSAN most.
 fn fault(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
     rounds.fold(0, |sum, round| {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -184,7 +190,8 @@ fn fault(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
 const MADE: usize = 1 << 12;
 const FUNCTION: usize = 16;
 
-/// What a just-in-time compiler does to ICSAN and to QEMU: functions are written, made visible with CPUID, and each called once. No two are the same, and new ones take the place of old ones.
+/// What a just-in-time compiler does to ICSAN and to QEMU: functions are written, made visible with CPUID, and each
+/// called once. No two are the same, and new ones take the place of old ones.
 fn fresh(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
     const PLACES: usize = 16 * MADE;
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -210,7 +217,8 @@ fn fresh(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
     })
 }
 
-/// Does the work so many times, with a thread for each CPU, and gives a checksum that does not depend on how many there are.
+/// Does the work so many times, with a thread for each CPU, and gives a checksum that does not depend on how many there
+/// are.
 fn perform(workload: &Workload, times: u64) -> u64 {
     let threads = thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64);
     thread::scope(|scope| {
@@ -223,9 +231,9 @@ fn perform(workload: &Workload, times: u64) -> u64 {
 /// The kernel's switch of a static key that sits in the scheduler's hot paths.
 const SCHEDSTATS: &str = "/proc/sys/kernel/sched_schedstats";
 
-/// Flips a static key of the scheduler as fast as it goes, while all other CPUs run through it, `yields` times each (the greatest number: for ever); for as long as any of them
-/// does, and `more` says so of the time.
-/// Tells every 10 seconds how often it has. Answers with the number of flips.
+/// Flips a static key of the scheduler as fast as it goes, while all other CPUs run through it, `yields` times each
+/// (the greatest number: for ever); for as long as any of them does, and `more` says so of the time. Tells every 10
+/// seconds how often it has. Answers with the number of flips.
 fn toggle(yields: u64, more: impl Fn(Duration) -> bool) -> u64 {
     let stop = AtomicBool::new(false);
     let others = thread::available_parallelism().map_or(1, |cpus| cpus.get()) - 1;

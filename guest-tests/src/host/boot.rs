@@ -69,8 +69,8 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Did the kernel die of a breakpoint that nobody planted? Multi-threaded TCG does that to healthy kernels: a block of the INT3 of a
-    /// text patch outlives the patch.
+    /// Did the kernel die of a breakpoint that nobody planted? Multi-threaded TCG does that to healthy kernels: a block
+    /// of the INT3 of a text patch outlives the patch.
     #[must_use]
     pub fn died_of_int3(&self) -> bool {
         // "int3: 0000 [#1]", with "Oops: " before it since 6.10.
@@ -78,13 +78,15 @@ impl Boot {
     }
 }
 
-/// The kernel's command line, but for the scenarios' own part. Oopses end the boot; levels below 4 keep the console for the KTAP lines.
+/// The kernel's command line, but for the scenarios' own part. Oopses end the boot; levels below 4 keep the console for
+/// the KTAP lines.
 const APPEND: &str = "console=ttyS0 panic=-1 oops=panic loglevel=4";
 
 /// The CPU model, and the word on the kernel's command line that says which mitigations there are.
 const PLAIN: (&str, &str) = ("max", "mitigations=off");
 
-/// The same for page tables that are isolated: this CPU is open to Meltdown. Returns stay RET, so that nothing else differs.
+/// The same for page tables that are isolated: this CPU is open to Meltdown. Returns stay RET, so that nothing else
+/// differs.
 const OPEN: (&str, &str) = ("IvyBridge", "indirect_target_selection=off");
 
 impl Machine {

@@ -52,7 +52,8 @@ pub fn build(init: &[u8], files: &[GuestFile]) -> io::Result<Vec<u8>> {
     packed.finish()
 }
 
-/// A further archive, as it is, to follow another one in an initramfs: what is below `folder`, at `at` (a path without a leading slash, empty for the root).
+/// A further archive, as it is, to follow another one in an initramfs: what is below `folder`, at `at` (a path without
+/// a leading slash, empty for the root).
 ///
 /// # Errors
 /// Something below the folder cannot be read.

@@ -1,20 +1,23 @@
 //! Every outcome of a litmus test that the model allows.
 //!
 //! # Why this is the set
-//! - *The events are the test's.* Its steps become the model's events in their order: a store is cut into its atomic parts as the plugin cuts it, a CPU
-//!   branches around each step since its own code does, CPUID and the IRET at the end of an exception serialize by the profile.
-//! - *A call is followed instruction by instruction.* Where the CPU is, memory's instruction has a length; that is the model's `Fetch`, and the model's candidates
-//!   are all that the CPU may execute there. Each of them is carried out on a copy of the whole state (registers, stack, code, model) by the interpreter, and
-//!   followed to the end of the test. Nothing else is chosen anywhere, so the ends of these paths are the outcomes, each of them, and no other.
-//! - *The choices of one fetch do not bind the next*, and what is chosen does not change what the CPU holds: that is the model's own rule (a `Fetch` is of memory's
-//!   instruction, whatever is executed), and the plugin's.
+//! - *The events are the test's.* Its steps become the model's events in their order: a store is cut into its atomic
+//!   parts as the plugin cuts it, a CPU branches around each step since its own code does, CPUID and the IRET at the
+//!   end of an exception serialize by the profile.
+//! - *A call is followed instruction by instruction.* Where the CPU is, memory's instruction has a length; that is the
+//!   model's `Fetch`, and the model's candidates are all that the CPU may execute there. Each of them is carried out on
+//!   a copy of the whole state (registers, stack, code, model) by the interpreter, and followed to the end of the test.
+//!   Nothing else is chosen anywhere, so the ends of these paths are the outcomes, each of them, and no other.
+//! - *The choices of one fetch do not bind the next*, and what is chosen does not change what the CPU holds: that is
+//!   the model's own rule (a `Fetch` is of memory's instruction, whatever is executed), and the plugin's.
 //!
-//! So the set is exact with respect to the model, and as generous as the model is. What it does not show: that the model is right about CPUs (the native
-//! run can only refute it), and anything about tests that are not in the table.
+//! So the set is exact with respect to the model, and as generous as the model is. What it does not show: that the
+//! model is right about CPUs (the native run can only refute it), and anything about tests that are not in the table.
 //!
 //! # Rules for tests
-//! What follows is not worked out, and refused as an error of the test: bytes in memory that are executed and are no instruction (but UD2); loads, stores and jumps
-//! to anywhere but the code and the stack; taken branches to the very next instruction, which look like none; more than [`LIMIT`] instructions.
+//! What follows is not worked out, and refused as an error of the test: bytes in memory that are executed and are no
+//! instruction (but UD2); loads, stores and jumps to anywhere but the code and the stack; taken branches to the very
+//! next instruction, which look like none; more than [`LIMIT`] instructions.
 
 use super::outcome::{End, Outcome};
 use super::{Action, Litmus, PAGE, View};
@@ -57,7 +60,8 @@ const RDI: usize = 7;
 pub struct Allowed {
     /// The outcomes.
     pub outcomes: BTreeSet<Outcome>,
-    /// Candidates that the interpreter does not carry out, in words. What they would lead to is not among the outcomes, nor is it injected.
+    /// Candidates that the interpreter does not carry out, in words. What they would lead to is not among the outcomes,
+    /// nor is it injected.
     pub not_carried_out: BTreeSet<String>,
 }
 

@@ -1,6 +1,7 @@
 //! What a round came to, and the lines in which the guest says so.
 //!
-//! `litmus NAME ROUNDS OUTCOME=COUNT …`: an outcome is its ends joined by commas, an end a value or what happened `@` which offset.
+//! `litmus NAME ROUNDS OUTCOME=COUNT …`: an outcome is its ends joined by commas, an end a value or what happened `@`
+//! which offset.
 
 use std::collections::BTreeMap;
 use std::fmt;

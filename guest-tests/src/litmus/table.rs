@@ -113,7 +113,8 @@ pub const TABLE: &[Litmus] = &[
             zero(Execute(0, 0)),
         ],
     },
-    // The NOP falls into two ADDs of two bytes. With the JMP's tail it swallows the first, and the JMP with the NOP's tail goes to 0x4433.
+    // The NOP falls into two ADDs of two bytes. With the JMP's tail it swallows the first, and the JMP with the NOP's
+    // tail goes to 0x4433.
     Litmus {
         name: "jump-split",
         what: "NOP5 becomes JMP5 over the edge of two chunks: both mixes are instructions, one of them longer",

@@ -1,5 +1,5 @@
-//! The rows about what a patching protocol makes other CPUs do: the kernel's own protocol, on an everyday workload, whole and with a step taken
-//! away. No executor is made for the bug: the report must come from the commit alone.
+//! The rows about what a patching protocol makes other CPUs do: the kernel's own protocol, on an everyday workload,
+//! whole and with a step taken away. No executor is made for the bug: the report must come from the commit alone.
 
 use super::{ISOLATED, Scenario, Visible, Writer, good};
 use crate::verdict::Kind::Unsynced;

@@ -1,10 +1,12 @@
-//! The rows in which the kernel changes its own text, or a program's, while other CPUs, if there are any, are in user mode and in system calls.
+//! The rows in which the kernel changes its own text, or a program's, while other CPUs, if there are any, are in user
+//! mode and in system calls.
 //!
-//! Each proves that text changed, or that what it switched on worked; where it did not, or the kernel lacks it, the scenario is skipped, which fails unless
-//! `expected-skips.txt` has it.
+//! Each proves that text changed, or that what it switched on worked; where it did not, or the kernel lacks it, the
+//! scenario is skipped, which fails unless `expected-skips.txt` has it.
 //!
-//! One row of each mechanism (static key, tracepoint, ftrace, kprobe at an entry and as a jump, uprobe, BPF, module) is in every run. Further triggers of the same
-//! mechanism are heavy: they read the kernel's text several times each, which is what takes the time.
+//! One row of each mechanism (static key, tracepoint, ftrace, kprobe at an entry and as a jump, uprobe, BPF, module) is
+//! in every run. Further triggers of the same mechanism are heavy: they read the kernel's text several times each,
+//! which is what takes the time.
 
 use super::{Scenario, Visible, Writer, good};
 use crate::verdict::Kind::Unserialized;

@@ -1,7 +1,7 @@
 //! The rows of a kernel module that patches its own text, well and badly: `guest-tests/module`.
 //!
-//! A bad role has its executor run the old version, stores, and has it run the new one, with that CPU's interrupts off: no tick serializes in
-//! between. The exceptions are the roles that are about interrupts.
+//! A bad role has its executor run the old version, stores, and has it run the new one, with that CPU's interrupts off:
+//! no tick serializes in between. The exceptions are the roles that are about interrupts.
 
 use super::{NO_MIXES, NO_WRITER, Scenario, TORN, UNSERIALIZED, Visible, Writer, bad, good};
 use crate::verdict::Kind::{Alias, Unserialized};

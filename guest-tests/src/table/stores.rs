@@ -1,6 +1,8 @@
-//! The rows that only the store side can judge in full: mixes of versions, second mappings, ways to store, commits, and neighbours in a chunk.
+//! The rows that only the store side can judge in full: mixes of versions, second mappings, ways to store, commits, and
+//! neighbours in a chunk.
 //!
-//! In all of them the executor begins the epoch of each change itself, by CPUID, so that one change is all that the epoch holds.
+//! In all of them the executor begins the epoch of each change itself, by CPUID, so that one change is all that the
+//! epoch holds.
 
 use super::{NO_COMMIT, NO_MIXES, NO_WRITER, QUADWORD, Scenario, TORN_LATER, UNSERIALIZED, Visible, bad, good};
 use crate::verdict::Kind::{Alias, Smc, Stale, Torn, Unserialized};
@@ -13,7 +15,8 @@ const NO_NEIGHBOURS: &str = "the changed instruction was brought in with its chu
 const SLOW_CHILD: Visible = Visible::Sometimes("another process must run before the change is executed, and a tick may fall in between");
 
 pub(super) const ROWS: &[Scenario] = &[
-    // Torn: an instruction that straddles chunks, changed by two stores while the executor stands aside; no CPUID before it runs again.
+    // Torn: an instruction that straddles chunks, changed by two stores while the executor stands aside; no CPUID
+    // before it runs again.
     bad("torn/chunk", "torn/chunk-cpuid", TORN_LATER, "two stores change an immediate that straddles two chunks")
         .in_light(UNSERIALIZED, NO_MIXES),
     good("torn/chunk-cpuid", "the same; the executor executes CPUID"),

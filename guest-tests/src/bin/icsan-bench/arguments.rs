@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use icsan_guest_tests::verdict::Mode;
 
-/// All workloads, and with how many vCPUs each is measured unless the user says so: `boot` first, the others are compared with it. The last ones are not measured unless they are asked for.
+/// All workloads, and with how many vCPUs each is measured unless the user says so: `boot` first, the others are
+/// compared with it. The last ones are not measured unless they are asked for.
 const WORKLOADS: [(&str, &[u8]); 9] = [
     ("boot", &[1, 2]),
     ("sort", &[1, 2]),
@@ -20,7 +21,8 @@ const WORKLOADS: [(&str, &[u8]); 9] = [
 ];
 const USUAL: usize = 7;
 
-/// Measures what ICSAN costs a guest: boots the same machine with and without the plugin, in turn, and compares QEMU's CPU time.
+/// Measures what ICSAN costs a guest: boots the same machine with and without the plugin, in turn, and compares QEMU's
+/// CPU time.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "icsan-bench", version)]
 pub struct Arguments {

@@ -1,4 +1,5 @@
-//! What a figure's reader must know of where it was measured: date, versions, shape of the machine, and whether it was quiet.
+//! What a figure's reader must know of where it was measured: date, versions, shape of the machine, and whether it was
+//! quiet.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};

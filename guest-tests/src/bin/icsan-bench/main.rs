@@ -1,7 +1,8 @@
 //! `icsan-bench`: what ICSAN costs a guest.
 //!
-//! Boots the same machine without and with the plugin, in turn, and compares the user time of the whole QEMU process. It prints numbers and
-//! judges nothing: only that the guest did its work, that both did the same, and that the plugin watched all of it.
+//! Boots the same machine without and with the plugin, in turn, and compares the user time of the whole QEMU process.
+//! It prints numbers and judges nothing: only that the guest did its work, that both did the same, and that the plugin
+//! watched all of it.
 
 mod arguments;
 mod machine;
@@ -128,7 +129,8 @@ fn measure_all(arguments: &Arguments, folder: &Path) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Boots without the plugin and in each of its modes, in turn, and makes pairs of the first with each of the others. Round 0 does not count.
+/// Boots without the plugin and in each of its modes, in turn, and makes pairs of the first with each of the others.
+/// Round 0 does not count.
 fn measure(arguments: &Arguments, qemu: &Named, guest: &Guest<'_>, rounds: RangeInclusive<u16>) -> Result<Vec<Row>> {
     let report = guest.folder.join("report.jsonl");
     let new = |mode| Row {

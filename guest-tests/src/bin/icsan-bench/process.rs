@@ -1,6 +1,7 @@
 //! One QEMU process and what it used.
 //!
-//! The figures are the kernel's own account of that child (`wait4`), so they hold all of QEMU's threads and nothing else.
+//! The figures are the kernel's own account of that child (`wait4`), so they hold all of QEMU's threads and nothing
+//! else.
 
 use anyhow::{Context, Result, bail};
 use icsan_guest_tests::console::PREFIX;
@@ -61,7 +62,8 @@ const APPEND: &str = "console=ttyS0 panic=-1 oops=panic mitigations=off loglevel
 const TRIES: usize = 5;
 
 impl Guest<'_> {
-    /// QEMU's command line. `tcg`: more of the accelerator's keys; a second `-accel` would only be tried if the first one failed.
+    /// QEMU's command line. `tcg`: more of the accelerator's keys; a second `-accel` would only be tried if the first
+    /// one failed.
     pub fn command(&self, plugin: Option<&str>, tcg: &str) -> Command {
         let mut command = Command::new(self.qemu);
         command
@@ -158,7 +160,8 @@ fn seconds(time: libc::timeval) -> f64 {
     time.tv_sec as f64 + time.tv_usec as f64 / 1e6
 }
 
-/// For how many seconds all CPUs together were busy since the machine started, time that a hypervisor took away included.
+/// For how many seconds all CPUs together were busy since the machine started, time that a hypervisor took away
+/// included.
 fn busy_seconds() -> Result<f64> {
     let stat = fs::read_to_string("/proc/stat")?;
     // SAFETY: no pointers.

@@ -1,6 +1,8 @@
-//! Does ICSAN's memory stay bounded? A guest that flips a static key at full rate, and the resident size of its QEMU as it goes.
+//! Does ICSAN's memory stay bounded? A guest that flips a static key at full rate, and the resident size of its QEMU as
+//! it goes.
 //!
-//! QEMU's own staleness kills kernels under this load (docs/emulator.md). A boot that dies of it is told as such, and another one goes on.
+//! QEMU's own staleness kills kernels under this load (docs/emulator.md). A boot that dies of it is told as such, and
+//! another one goes on.
 
 use crate::process::Guest;
 use anyhow::{Context, Result, bail};
@@ -67,9 +69,11 @@ pub fn run(guest: &Guest<'_>, plugin: &str, seconds: u64) -> Result<()> {
 /// One boot: what was seen, and whether the kernel died of QEMU's own staleness.
 fn boot(guest: &Guest<'_>, plugin: &str, wanted: Duration) -> Result<(Vec<Sample>, bool)> {
     let (console, stderr) = (guest.folder.join("console"), guest.folder.join("stderr"));
-    // QEMU keeps generated code until its buffer is full; a small one is full early, so that what grows after that is ours.
+    // QEMU keeps generated code until its buffer is full; a small one is full early, so that what grows after that is
+    // ours.
     let mut command = guest.command(Some(plugin), &format!(",tb-size={CODE_BUFFER}"));
-    // glibc gives each thread an arena of its own, and keeps in each what it once needed there. With one for all, what is resident is what is in use.
+    // glibc gives each thread an arena of its own, and keeps in each what it once needed there. With one for all, what
+    // is resident is what is in use.
     command.env("MALLOC_ARENA_MAX", "1");
     command.stdin(Stdio::null()).stdout(File::create(&console)?).stderr(File::create(&stderr)?);
     let mut child = command.spawn().with_context(|| format!("cannot start {}", guest.qemu.display()))?;

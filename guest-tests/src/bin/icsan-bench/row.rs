@@ -38,7 +38,8 @@ impl Work {
     /// From the last line of a report.
     ///
     /// # Errors
-    /// One line: no summary, or the plugin did not watch all of the run, and the figures would flatter it. That it ran out of slots is a figure of its own.
+    /// One line: no summary, or the plugin did not watch all of the run, and the figures would flatter it. That it ran
+    /// out of slots is a figure of its own.
     pub fn parse(report: &str) -> Result<Self, String> {
         let last = report.lines().last().ok_or("the plugin's report is empty")?;
         let summary: Value = serde_json::from_str(last).map_err(|error| format!("the plugin's report: {error}"))?;

@@ -1,4 +1,5 @@
-//! Each attempt at a scenario runs in a process of its own: fresh addresses, fresh membarrier registrations, and a crash ends only itself.
+//! Each attempt at a scenario runs in a process of its own: fresh addresses, fresh membarrier registrations, and a
+//! crash ends only itself.
 
 use crate::cpu::mark;
 use crate::outcome::Outcome;
@@ -12,10 +13,12 @@ use std::io::{self, Read, Write};
 use std::os::fd::FromRawFd;
 use std::time::{Duration, Instant};
 
-/// How long one attempt may take. Most take less than three seconds on a host that has a CPU for each vCPU; a busy one is given time.
+/// How long one attempt may take. Most take less than three seconds on a host that has a CPU for each vCPU; a busy one
+/// is given time.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// How long one attempt at a heavy scenario may take. `kernel/preempt` took 35 and 98 s with 2 vCPUs, and more than 400 s with 4 on two host CPUs that others used, too.
+/// How long one attempt at a heavy scenario may take. `kernel/preempt` took 35 and 98 s with 2 vCPUs, and more than 400
+/// s with 4 on two host CPUs that others used, too.
 const HEAVY_LIMIT: Duration = Duration::from_secs(1000);
 
 /// Runs one attempt and says what came of it.
@@ -70,7 +73,8 @@ fn run(row: &Scenario, marker: Marker) -> io::Result<Outcome> {
     })
 }
 
-/// Wild jumps and stray breakpoints are what outdated blocks end in, and old instructions that were executed on purpose.
+/// Wild jumps and stray breakpoints are what outdated blocks end in, and old instructions that were executed on
+/// purpose.
 fn died(status: libc::c_int, injected: bool) -> Outcome {
     let how = match () {
         () if libc::WIFSIGNALED(status) => format!("killed by signal {}", libc::WTERMSIG(status)),

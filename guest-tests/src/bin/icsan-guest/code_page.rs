@@ -20,14 +20,15 @@ pub struct CodePage {
     memfd: Option<libc::c_int>,
 }
 
-// SAFETY: the pointers are to shared mappings that outlive every thread of a scenario; racing on them is what scenarios are for, and they
-// do it by single instructions of inline assembly, never by Rust's own loads and stores.
+// SAFETY: the pointers are to shared mappings that outlive every thread of a scenario; racing on them is what scenarios
+// are for, and they do it by single instructions of inline assembly, never by Rust's own loads and stores.
 unsafe impl Send for CodePage {}
 // SAFETY: as above.
 unsafe impl Sync for CodePage {}
 
 fn map(at: *mut u8, len: usize, protection: libc::c_int, flags: libc::c_int, fd: libc::c_int) -> io::Result<*mut u8> {
-    // SAFETY: with a null address, or MAP_FIXED over a mapping that the caller owns, this takes no memory that Rust knows of.
+    // SAFETY: with a null address, or MAP_FIXED over a mapping that the caller owns, this takes no memory that Rust
+    // knows of.
     let mapped = unsafe { libc::mmap(at.cast(), len, protection, flags, fd, 0) };
     if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(mapped.cast()) }
 }

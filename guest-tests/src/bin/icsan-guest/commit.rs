@@ -20,7 +20,8 @@ struct Patch<'a> {
     result: io::Result<()>,
 }
 
-/// The patching function that a plugin can be told of (`commit=guest_patch_commit`): when it returns, the stores that were made inside of it are done.
+/// The patching function that a plugin can be told of (`commit=guest_patch_commit`): when it returns, the stores that
+/// were made inside of it are done.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn guest_patch_commit(patch: &mut Patch<'_>) {
@@ -102,8 +103,8 @@ pub fn by_fork(runs: Runs) -> Attempt {
                 ready.write_all(&[0])?;
                 return stored.read_exact(&mut [0]);
             }
-            // What the fork does to the executor's page tables is over, and the child has run: its page faults take longer
-            // than a tick, and need not be taken between the change and the execution.
+            // What the fork does to the executor's page tables is over, and the child has run: its page faults take
+            // longer than a tick, and need not be taken between the change and the execution.
             is_ready.read_exact(&mut [0])?;
             change = pace.next();
             let Some(n) = change else { return stores.write_all(&[0]) };

@@ -11,8 +11,8 @@ use crate::sys::{Membarrier, membarrier, pin};
 use icsan_guest_tests::table::{WRITER, executor};
 use std::sync::Arc;
 
-/// Changes the code under a spinning thread. Each change begins an epoch of the executor's, so that only one store separates what it may run: that is
-/// what AMD's exemption asks for.
+/// Changes the code under a spinning thread. Each change begins an epoch of the executor's, so that only one store
+/// separates what it may run: that is what AMD's exemption asks for.
 pub fn under_spinner(kind: Kind) -> Attempt {
     pin(WRITER)?;
     membarrier(Membarrier::RegisterSyncCore)?;

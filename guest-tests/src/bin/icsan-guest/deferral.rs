@@ -1,8 +1,9 @@
-//! `defer-plain` and `defer-entry`: kernel text is patched while the other CPU is in user mode, and nothing calls that CPU into the kernel until the
-//! patch is done. Then it makes a system call, and runs what was patched.
+//! `defer-plain` and `defer-entry`: kernel text is patched while the other CPU is in user mode, and nothing calls that
+//! CPU into the kernel until the patch is done. Then it makes a system call, and runs what was patched.
 //!
-//! That CPU has run the old text since it last serialized, if entering and leaving the kernel does not serialize; its timer is held off meanwhile, and no
-//! other task may take it. So whatever makes it serialize is the kernel's own doing, and how fast the host is does not matter.
+//! That CPU has run the old text since it last serialized, if entering and leaving the kernel does not serialize; its
+//! timer is held off meanwhile, and no other task may take it. So whatever makes it serialize is the kernel's own
+//! doing, and how fast the host is does not matter.
 
 use crate::cpu::pause;
 use crate::executor::wait_until;

@@ -16,8 +16,8 @@ const STEP: Duration = Duration::from_secs(12);
 /// How long it waits for what must come, on a busy host.
 pub const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long a scenario waits for an executor to run into the new version. Real CPUs need nanoseconds, TCG some microseconds; a block that
-/// TCG left outdated never gets there.
+/// How long a scenario waits for an executor to run into the new version. Real CPUs need nanoseconds, TCG some
+/// microseconds; a block that TCG left outdated never gets there.
 pub const SIGHT: Duration = Duration::from_millis(4);
 
 /// Waits until `done` or until the time is over; says which.
@@ -45,7 +45,8 @@ struct Shared {
     ticket: AtomicU64,
     /// The command's argument.
     argument: AtomicU64,
-    /// Commands, or runs, that are done: 1 more than that, since 0 means not ready; `FAILED` if the thread could not be pinned.
+    /// Commands, or runs, that are done: 1 more than that, since 0 means not ready; `FAILED` if the thread could not be
+    /// pinned.
     done: AtomicU64,
     /// The last result.
     result: AtomicU64,
@@ -116,8 +117,8 @@ impl Spinner {
         wait_until(STEP, || self.0.runs() > before + more)
     }
 
-    /// What the function returns after a change that has it return `value`. Waits for that as long as it takes, up to `limit`; but under injection
-    /// for two whole runs only, since the next tick ends the staleness that is to be seen.
+    /// What the function returns after a change that has it return `value`. Waits for that as long as it takes, up to
+    /// `limit`; but under injection for two whole runs only, since the next tick ends the staleness that is to be seen.
     pub fn runs_into(&self, value: u64, limit: Duration) -> u64 {
         if pace::injected() {
             self.ran(2);

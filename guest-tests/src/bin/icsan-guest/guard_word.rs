@@ -1,7 +1,7 @@
 //! `guard/`: a word says whether the code behind it may be entered (the shape of JDK-8310239).
 //!
-//! The patcher closes the guard, waits until the executor was turned away, changes the body and opens the guard. The executor calls the
-//! function all the time; a closed guard returns 0 instead of running the body.
+//! The patcher closes the guard, waits until the executor was turned away, changes the body and opens the guard. The
+//! executor calls the function all the time; a closed guard returns 0 instead of running the body.
 
 use crate::code_page::CodePage;
 use crate::cpu::{cpuid, pause};
@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-/// Where the body begins, where its immediate is, and the data guard: in another page than the code, so that closing it stores to no code.
+/// Where the body begins, where its immediate is, and the data guard: in another page than the code, so that closing it
+/// stores to no code.
 struct Layout {
     body_immediate: usize,
     guard: usize,
@@ -85,7 +86,8 @@ fn guarded(lay_out: fn(&CodePage) -> Layout, guard_is_data: bool, fenced: bool) 
         value
     })?;
     let mut pace = if fenced { Pace::of_good() } else { Pace::of_bad() };
-    // A new epoch each time, so that one store only separates the versions of a word: that is what AMD's exemption asks for.
+    // A new epoch each time, so that one store only separates the versions of a word: that is what AMD's exemption asks
+    // for.
     while let Some(n) = next_epoch(&mut pace)? {
         // Never 0, which means turned away, and never what it was before.
         let value = (1 + n % 254) * 0x0101_0101;

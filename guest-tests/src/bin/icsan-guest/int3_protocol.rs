@@ -1,7 +1,9 @@
-//! `int3/`: the one-byte breakpoint protocol in user space, with a SIGTRAP handler that carries out the new instruction.
+//! `int3/`: the one-byte breakpoint protocol in user space, with a SIGTRAP handler that carries out the new
+//! instruction.
 //!
-//! The site straddles two chunks: byte 0 and 1 of the instruction in the first, the rest in the second. That is where a missing sync shows.
-//! The function takes a second way past the site, which brings both chunks into the executor's buffers without running it.
+//! The site straddles two chunks: byte 0 and 1 of the instruction in the first, the rest in the second. That is where a
+//! missing sync shows. The function takes a second way past the site, which brings both chunks into the executor's
+//! buffers without running it.
 
 use crate::code_page::CodePage;
 use crate::commit::committed;
@@ -145,7 +147,8 @@ pub enum Missing {
     All,
 }
 
-/// The stores and the syncs, up to the moment at which the patch is called done. Answers with what the site did before that, if it was run.
+/// The stores and the syncs, up to the moment at which the patch is called done. Answers with what the site did before
+/// that, if it was run.
 fn steps(missing: Missing, site: &Site, executor: &Executor, n: u32) -> io::Result<Option<u64>> {
     let mut between = None;
     site.breakpoint(n);

@@ -1,4 +1,5 @@
-//! `kernel/bpf-*`: programs that the kernel translates to code of its own, runs and frees, on every CPU at once. What they return proves that the new code ran.
+//! `kernel/bpf-*`: programs that the kernel translates to code of its own, runs and frees, on every CPU at once. What
+//! they return proves that the new code ran.
 //!
 //! The kernel packs small programs into pages that they share, so that a new one soon stands where another one stood.
 
@@ -98,7 +99,8 @@ pub fn run() -> Attempt {
     everywhere("programs", |number| test_run(SOCKET_FILTER, number, 1))
 }
 
-/// XDP programs. More than one run goes through the dispatcher, into which the kernel patches a direct call for each program.
+/// XDP programs. More than one run goes through the dispatcher, into which the kernel patches a direct call for each
+/// program.
 pub fn dispatcher() -> Attempt {
     const XDP: u32 = 6;
     everywhere("XDP programs", |number| test_run(XDP, number, 4))

@@ -1,5 +1,6 @@
-//! `coverage/`: what everyday kernels patch beside everyday work, and what a program with a just-in-time compiler asks of them, with the kernel's own
-//! protocol whole, or with a step taken away by the module. No executor waits for the bug.
+//! `coverage/`: what everyday kernels patch beside everyday work, and what a program with a just-in-time compiler asks
+//! of them, with the kernel's own protocol whole, or with a step taken away by the module. No executor waits for the
+//! bug.
 
 use crate::executor::{Executor, Spinner};
 use crate::kernel_patching::{all_ran, other_cpus, write};
@@ -46,8 +47,8 @@ fn without(function: Option<&str>, work: fn() -> Attempt) -> Attempt {
     result
 }
 
-/// A program of two threads changes its code, as one with a just-in-time compiler does: one thread through an alias, with membarrier(SYNC_CORE) before it
-/// says so; the other one, on another CPU, then runs it.
+/// A program of two threads changes its code, as one with a just-in-time compiler does: one thread through an alias,
+/// with membarrier(SYNC_CORE) before it says so; the other one, on another CPU, then runs it.
 pub fn code_changes() -> Attempt {
     pin(WRITER)?;
     membarrier(Membarrier::RegisterSyncCore)?;
@@ -67,8 +68,8 @@ pub fn code_changes() -> Attempt {
     Ok(Outcome::Done { patches: TOGGLES, seen, tight: seen, wrong: first_wrong })
 }
 
-/// Twenty toggles of a static key, one tracepoint switched on and off, one kprobe armed and disarmed, and a program that changes its code, beside two loops
-/// of sched_yield(2) on each other CPU.
+/// Twenty toggles of a static key, one tracepoint switched on and off, one kprobe armed and disarmed, and a program
+/// that changes its code, beside two loops of sched_yield(2) on each other CPU.
 pub fn everyday() -> Attempt {
     pin(WRITER)?;
     let yields = |cpu| {
@@ -92,7 +93,8 @@ pub fn everyday() -> Attempt {
     tracing(TRACEPOINT, "1")?;
     all_ran(threads);
     tracing(TRACEPOINT, "0")?;
-    // Not at the entry, where the tracer's own call would be used; the kernel refuses a place where no instruction starts.
+    // Not at the entry, where the tracer's own call would be used; the kernel refuses a place where no instruction
+    // starts.
     let inside = |offset: &u32| write(&format!("{TRACING}/kprobe_events"), &format!("p:icsan __x64_sys_sched_yield+{offset}")).is_ok();
     if !(INSIDE..2 * INSIDE).any(|offset| inside(&offset)) {
         return Err(io::Error::other("no kprobe can be planted inside of __x64_sys_sched_yield"));

@@ -125,8 +125,9 @@ const WAKEUPS: &str = "/sys/power/wakeup_count";
 const SLEPT: &str = "/sys/power/suspend_stats/success";
 const ALARM: &str = "/sys/class/rtc/rtc0/wakealarm";
 
-/// The machine sleeps (ACPI S3) until its clock wakes it, beside a static key that is flipped: all CPUs but the first are taken away, and the first one
-/// begins in firmware. The kernel flips a key of its own when it freezes its tasks. (From suspend-to-idle QEMU's clock does not wake it.)
+/// The machine sleeps (ACPI S3) until its clock wakes it, beside a static key that is flipped: all CPUs but the first
+/// are taken away, and the first one begins in firmware. The kernel flips a key of its own when it freezes its tasks.
+/// (From suspend-to-idle QEMU's clock does not wake it.)
 pub fn suspend() -> Attempt {
     const TIMES: u32 = 2;
     if let Some(lack) = [STATE, MEM_SLEEP, WAKEUPS, SLEPT, ALARM, KEY].into_iter().find_map(lacks) {
@@ -173,7 +174,8 @@ fn sleep_until_alarm() -> io::Result<()> {
     }
 }
 
-/// The kernel booted with one CPU, and took the LOCK prefixes out of its text. They come back with the second CPU, once a boot.
+/// The kernel booted with one CPU, and took the LOCK prefixes out of its text. They come back with the second CPU, once
+/// a boot.
 pub fn maxcpus() -> Attempt {
     if let Some(lack) = lacks(&online_file(1)).or_else(|| lacks(KCORE)) {
         return Ok(lack);

@@ -1,4 +1,5 @@
-//! `kernel/membarrier`: every command of membarrier(2), with and without its registration, while other CPUs run threads of the same process.
+//! `kernel/membarrier`: every command of membarrier(2), with and without its registration, while other CPUs run threads
+//! of the same process.
 
 use crate::kernel_patching::{all_ran, bystanders};
 use crate::outcome::{Attempt, Outcome};

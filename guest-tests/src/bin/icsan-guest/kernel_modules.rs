@@ -1,4 +1,5 @@
-//! `kernel/module`: the kernel loads text, patches it, and frees it, again and again at the same addresses, while other CPUs run it.
+//! `kernel/module`: the kernel loads text, patches it, and frees it, again and again at the same addresses, while other
+//! CPUs run it.
 
 use crate::executor::{Spinner, wait_until};
 use crate::kernel_patching::{LONG, other_cpus, user_mode};

@@ -1,4 +1,5 @@
-//! `kernel/`: the kernel changes its own text, while other CPUs spin in user mode and live in system calls. What all of these scenarios share.
+//! `kernel/`: the kernel changes its own text, while other CPUs spin in user mode and live in system calls. What all of
+//! these scenarios share.
 
 use crate::executor::Spinner;
 use crate::kernel_text::Text;
@@ -27,7 +28,8 @@ pub fn user_mode() -> io::Result<Vec<Spinner>> {
     other_cpus().map(|cpu| Spinner::start(cpu, || (0..10_000).fold(0u64, |sum, n| std::hint::black_box(sum ^ n)))).collect()
 }
 
-/// Two threads on each other CPU: one that spins in user mode, one that lives in system calls, and now and then in the page-fault handler.
+/// Two threads on each other CPU: one that spins in user mode, one that lives in system calls, and now and then in the
+/// page-fault handler.
 pub fn bystanders() -> io::Result<Vec<Spinner>> {
     let mut threads = user_mode()?;
     for cpu in other_cpus() {
@@ -80,7 +82,8 @@ pub enum Times {
     Once,
 }
 
-/// Switches something on and off, beside bystanders; kernel text must have changed. What else proves that it works is `on`'s business.
+/// Switches something on and off, beside bystanders; kernel text must have changed. What else proves that it works is
+/// `on`'s business.
 pub fn toggle(needs: &str, times: Times, on: impl Fn() -> io::Result<()>, off: impl Fn() -> io::Result<()>) -> Attempt {
     if let Some(lack) = lacks(needs) {
         return Ok(lack);

@@ -54,7 +54,8 @@ pub fn dynamic_debug() -> Attempt {
     toggle(FILE, Times::Some, || write(FILE, "file kernel/* +p\n"), || write(FILE, "file kernel/* -p\n"))
 }
 
-/// In the allocator, once a boot. (A kernel with CONFIG_KFENCE_STATIC_KEYS would flip the key at every interval; Debian's does not.)
+/// In the allocator, once a boot. (A kernel with CONFIG_KFENCE_STATIC_KEYS would flip the key at every interval;
+/// Debian's does not.)
 pub fn kfence() -> Attempt {
     const FILE: &str = "/sys/module/kfence/parameters/sample_interval";
     toggle(FILE, Times::Once, || write(FILE, "50"), || write(FILE, "0"))
@@ -103,7 +104,8 @@ fn open_event() -> io::Result<libc::c_int> {
     Ok(check(event)? as libc::c_int)
 }
 
-/// In the context switch. It goes off a second later, by a work item, which is waited for, so that it is part of the scenario.
+/// In the context switch. It goes off a second later, by a work item, which is waited for, so that it is part of the
+/// scenario.
 pub fn perf_event() -> Attempt {
     const NEEDS: &str = "/proc/sys/kernel/perf_event_paranoid";
     let text = Text::open()?;

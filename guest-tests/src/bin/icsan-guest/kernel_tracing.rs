@@ -24,8 +24,8 @@ pub fn tracing(file: &str, text: &str) -> io::Result<()> {
     write(&format!("{TRACING}/{file}"), text)
 }
 
-/// Jump labels and static calls. The first probe that is attached turns a call from the iterator to itself, and the second one, which
-/// records the names of processes for the scheduler's, turns it back while the call is in use.
+/// Jump labels and static calls. The first probe that is attached turns a call from the iterator to itself, and the
+/// second one, which records the names of processes for the scheduler's, turns it back while the call is in use.
 pub fn tracepoints(which: &str) -> Attempt {
     let file = format!("events/{which}/enable");
     let times = if which.contains('/') { Times::Some } else { Times::Once };
@@ -79,8 +79,8 @@ pub fn kprobe(kind: char) -> Attempt {
     toggle(&format!("{TRACING}/kprobe_events"), Times::Some, on, remove_kprobe)
 }
 
-/// A kprobe inside of that system call, behind the tracer's own call, which the kernel replaces by a jump after a while, and takes back before
-/// it is removed: INT3 and instruction, then INT3 and jump, and the other way round.
+/// A kprobe inside of that system call, behind the tracer's own call, which the kernel replaces by a jump after a
+/// while, and takes back before it is removed: INT3 and instruction, then INT3 and jump, and the other way round.
 pub fn kprobe_inside() -> Attempt {
     const LIST: &str = "/sys/kernel/debug/kprobes/list";
     /// How far into the function a place is looked for.
@@ -94,8 +94,8 @@ pub fn kprobe_inside() -> Attempt {
         }
     }
     let text = Text::open()?;
-    // The kernel refuses a place where no instruction starts, and only some of the others can become a jump. It says at once which, and does
-    // it later.
+    // The kernel refuses a place where no instruction starts, and only some of the others can become a jump. It says at
+    // once which, and does it later.
     let first = Cell::new(1);
     let on = || {
         for offset in first.get()..INSIDE {
@@ -141,7 +141,8 @@ fn place_in_file() -> io::Result<(String, u64)> {
     place.ok_or_else(|| io::Error::other("this program's text is not in /proc/self/maps"))
 }
 
-/// A uprobe in the function that a thread on each other CPU runs: the kernel patches user text, and executes what it stands for elsewhere.
+/// A uprobe in the function that a thread on each other CPU runs: the kernel patches user text, and executes what it
+/// stands for elsewhere.
 pub fn uprobe() -> Attempt {
     const EVENT: &str = "events/uprobes/icsan/enable";
     const TOGGLES: u32 = 3;

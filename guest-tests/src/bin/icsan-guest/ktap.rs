@@ -21,7 +21,8 @@ pub fn say(line: &str) {
     let _ = out.flush();
 }
 
-/// Runs every scenario that is asked for, and belongs to a boot with `append` on the kernel's command line, `repeat` times. True if none failed.
+/// Runs every scenario that is asked for, and belongs to a boot with `append` on the kernel's command line, `repeat`
+/// times. True if none failed.
 pub fn run(selection: Selection<'_>, append: &str, repeat: u16) -> bool {
     let rows: Vec<&Scenario> = TABLE.iter().filter(|row| selection.includes(row) && row.append == append).collect();
     say("KTAP version 1");

@@ -1,7 +1,8 @@
 //! Litmus tests: carries the steps of [`icsan_guest_tests::litmus`] out, and counts the outcomes.
 //!
-//! Each CPU has a thread that is pinned to it. A step belongs to one of them; the threads hand over by a counter, without system calls, since a switch of
-//! tasks would serialize. The threads' own code never changes. Before each round memory is laid out anew, and every CPU serializes.
+//! Each CPU has a thread that is pinned to it. A step belongs to one of them; the threads hand over by a counter,
+//! without system calls, since a switch of tasks would serialize. The threads' own code never changes. Before each
+//! round memory is laid out anew, and every CPU serializes.
 
 mod guarded;
 
@@ -78,7 +79,8 @@ struct Code {
     image: Vec<u8>,
 }
 
-// SAFETY: the pointers are to shared mappings that outlive the threads, which touch them by single instructions of inline assembly and volatile reads.
+// SAFETY: the pointers are to shared mappings that outlive the threads, which touch them by single instructions of
+// inline assembly and volatile reads.
 unsafe impl Send for Code {}
 // SAFETY: as above.
 unsafe impl Sync for Code {}
@@ -155,7 +157,8 @@ fn store(at: *mut u8, bytes: &[u8]) {
 struct Play {
     test: &'static Litmus,
     code: Code,
-    /// How many turns were taken. A round has one for each CPU, in which it serializes, one for each step, and one in which the round is counted.
+    /// How many turns were taken. A round has one for each CPU, in which it serializes, one for each step, and one in
+    /// which the round is counted.
     turn: AtomicU64,
     /// There is no further round.
     over: AtomicBool,

@@ -1,7 +1,7 @@
 //! `icsan-guest`: carries the scenarios of the table out, as /init of a guest or as an ordinary program.
 //!
 //! ```text
-//! icsan-guest                     as process 1 only: everything that the kernel's command line asks for, then power off
+//! icsan-guest                     as process 1 only: all that the kernel's command line asks for, then power off
 //! icsan-guest list                the scenarios
 //! icsan-guest litmus FILTER:ROUNDS
 //! icsan-guest run FILTER [TIMES]  as an ordinary program

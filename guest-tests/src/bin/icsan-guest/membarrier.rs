@@ -44,7 +44,8 @@ pub fn registered_late() -> Attempt {
     hand_over(SHAPE, HandOver { writer: late, executor: || {}, serializes: true })
 }
 
-/// Registered PRIVATE_EXPEDITED. That its IPI serializes is a side effect that a CPU of today has, so the outcome is judged.
+/// Registered PRIVATE_EXPEDITED. That its IPI serializes is a side effect that a CPU of today has, so the outcome is
+/// judged.
 pub fn plain() -> Attempt {
     membarrier(Membarrier::RegisterPrivateExpedited)?;
     hand_over(SHAPE, HandOver { writer: || membarrier(Membarrier::PrivateExpedited), executor: || {}, serializes: true })

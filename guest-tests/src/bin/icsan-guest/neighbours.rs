@@ -1,4 +1,5 @@
-//! `neighbour/`, and the rows like them: what the executor ran before the change is not what is changed, but stands in the same chunk.
+//! `neighbour/`, and the rows like them: what the executor ran before the change is not what is changed, but stands in
+//! the same chunk.
 
 use crate::code_page::CodePage;
 use crate::commit::committed;

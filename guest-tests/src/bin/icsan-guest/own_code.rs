@@ -17,7 +17,8 @@ pub fn jump() -> Attempt {
     stores_then_calls(&Shape::new(Kind::Imm32TwoQuadwords)?, || {}, true)
 }
 
-/// Stores through a second mapping, does `between`, and calls. Without a serializing instruction the outcome is not judged.
+/// Stores through a second mapping, does `between`, and calls. Without a serializing instruction the outcome is not
+/// judged.
 pub fn alias(between: fn(), serializes: bool) -> Attempt {
     stores_then_calls(&Shape::on(Kind::Imm32TwoQuadwords, CodePage::aliased()?), between, serializes)
 }
@@ -62,8 +63,8 @@ fn two_views() -> std::io::Result<[Shape; 2]> {
     Ok(CodePage::twice()?.map(|view| Shape::on(Kind::Imm32TwoQuadwords, view)))
 }
 
-/// Calls the code at one address, stores through that, and calls it at the other one, where it has not been since it serialized. The emulator may have translated the old
-/// code there, and use that translation for both addresses.
+/// Calls the code at one address, stores through that, and calls it at the other one, where it has not been since it
+/// serialized. The emulator may have translated the old code there, and use that translation for both addresses.
 pub fn at_other_address() -> Attempt {
     let [here, there] = two_views()?;
     pin(executor(cpus()))?;
@@ -79,7 +80,8 @@ pub fn at_other_address() -> Attempt {
     Ok(pace.outcome())
 }
 
-/// Calls the code at one address, stores through the other one, does `between`, and calls it again. Its translation may stem from the other address.
+/// Calls the code at one address, stores through the other one, does `between`, and calls it again. Its translation may
+/// stem from the other address.
 pub fn through_other_address(between: fn(), serializes: bool) -> Attempt {
     let [here, there] = two_views()?;
     pin(executor(cpus()))?;
@@ -117,7 +119,8 @@ fn straight_line(page: &CodePage, entry: usize, judged: bool) -> Attempt {
     Ok(pace.outcome())
 }
 
-/// `mov dword ptr [rip + to the immediate], edi`, what stands between, `mov eax, imm32; ret`, so that the last but one begins at `at`.
+/// `mov dword ptr [rip + to the immediate], edi`, what stands between, `mov eax, imm32; ret`, so that the last but one
+/// begins at `at`.
 fn instruction_at(at: usize, between: &[u8], judged: bool) -> Attempt {
     let page = CodePage::anonymous(2)?;
     let entry = at - between.len() - 6;
@@ -132,7 +135,8 @@ fn next_instruction(between: &[u8], judged: bool) -> Attempt {
     instruction_at(6 + between.len(), between, judged)
 }
 
-/// Stores into the next instruction, or behind a CPUID. Its first byte is the last one of a page, and the store goes to the next page only.
+/// Stores into the next instruction, or behind a CPUID. Its first byte is the last one of a page, and the store goes to
+/// the next page only.
 pub fn next_across_pages(fenced: bool) -> Attempt {
     instruction_at(PAGE - 1, if fenced { CPUID } else { &[] }, fenced)
 }
@@ -172,7 +176,8 @@ pub fn next_by_rep_movsb(fenced: bool) -> Attempt {
     straight_line(&page, 0, fenced)
 }
 
-/// The same through a second mapping. The immediate straddles two aligned quadwords, and stands in the chunk of the storing instruction.
+/// The same through a second mapping. The immediate straddles two aligned quadwords, and stands in the chunk of the
+/// storing instruction.
 pub fn next_through_alias(fenced: bool) -> Attempt {
     let page = CodePage::aliased()?;
     let between = if fenced { CPUID } else { &[] };

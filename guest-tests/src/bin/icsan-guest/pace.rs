@@ -1,31 +1,35 @@
 //! How many changes a round makes.
 //!
-//! A timer interrupt, 250 times a second, serializes the executor and rightly hides a change that it falls into. So only a change that was
-//! made and seen well within a tick counts as tight, and a round goes on until it had enough of those; or until its time is over, on a host
-//! that gives its CPUs to others for longer than that.
+//! A timer interrupt, 250 times a second, serializes the executor and rightly hides a change that it falls into. So
+//! only a change that was made and seen well within a tick counts as tight, and a round goes on until it had enough of
+//! those; or until its time is over, on a host that gives its CPUs to others for longer than that.
 //!
-//! Where the plugin has old instructions executed (`icsan.inject=1`), what the executor ran is the result: a wrong version is counted, and does not spoil the
-//! attempt. The emulator's own staleness is repaired then. A round of a bad scenario makes a number of changes, and more only if ticks hide too many of them.
+//! Where the plugin has old instructions executed (`icsan.inject=1`), what the executor ran is the result: a wrong
+//! version is counted, and does not spoil the attempt. The emulator's own staleness is repaired then. A round of a bad
+//! scenario makes a number of changes, and more only if ticks hide too many of them.
 
 use crate::outcome::{Outcome, wrong};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// A change that takes no longer, from before the executor runs the old version until it was seen to run the new one, is tight.
+/// A change that takes no longer, from before the executor runs the old version until it was seen to run the new one,
+/// is tight.
 const TIGHT: Duration = Duration::from_micros(800);
 
 /// The same where another process runs in between, which takes longer: half a tick.
 const TIGHT_FOR_SLOW: Duration = Duration::from_millis(2);
 
-/// How many tight changes make a round. (On an idle host QEMU 10.0 runs an outdated block after nearly each change of `cross/jmp5-bytes`, which is then no evidence: of rounds of
-/// 16 tight changes one in forty had nothing else, with an older plugin as well.)
+/// How many tight changes make a round. (On an idle host QEMU 10.0 runs an outdated block after nearly each change of
+/// `cross/jmp5-bytes`, which is then no evidence: of rounds of 16 tight changes one in forty had nothing else, with an
+/// older plugin as well.)
 const ENOUGH: u32 = 32;
 
 /// With fewer than this, a round of a bad scenario says nothing.
 const TOO_FEW: u32 = 4;
 
-/// When a round of a bad scenario ends, whatever it had. (Versions repeat after 255 changes, but neighbours never are equal.)
+/// When a round of a bad scenario ends, whatever it had. (Versions repeat after 255 changes, but neighbours never are
+/// equal.)
 const CHANGES: u32 = 1000;
 
 /// The same for a good one.
@@ -40,7 +44,8 @@ const BRIEF: Duration = Duration::from_millis(1200);
 /// Under injection, the fewest changes of a round of a bad scenario.
 const INJECTED_CHANGES: u32 = 60;
 
-/// So many of them must have failed, or else so many must say something, because they failed or were tight. A tick hides the rest on a busy host.
+/// So many of them must have failed, or else so many must say something, because they failed or were tight. A tick
+/// hides the rest on a busy host.
 const FAILED: u32 = 15;
 const TELLING: u32 = 60;
 
@@ -155,8 +160,8 @@ impl Pace {
         }
     }
 
-    /// The change is over: the executor ran what returns `got`, and should have run what returns `expected`. Answers with the end of the attempt if it must not go
-    /// on: the emulator is at fault.
+    /// The change is over: the executor ran what returns `got`, and should have run what returns `expected`. Answers
+    /// with the end of the attempt if it must not go on: the emulator is at fault.
     #[must_use]
     pub fn ran(&mut self, expected: u64, got: u64) -> Option<Outcome> {
         self.saw(got == expected, || wrong(expected, got))

@@ -36,7 +36,8 @@ pub fn prepare() -> io::Result<Option<Outcome>> {
     Ok(None)
 }
 
-/// Plays a role, with this thread, on that CPU, as the writer. The module stays loaded: its addresses hold for the whole boot.
+/// Plays a role, with this thread, on that CPU, as the writer. The module stays loaded: its addresses hold for the
+/// whole boot.
 fn play(role: &str, writer: usize) -> Attempt {
     if let Some(lack) = prepare()? {
         return Ok(lack);
@@ -49,7 +50,8 @@ fn play(role: &str, writer: usize) -> Attempt {
     pin(writer)?;
     match fs::write(ROLE, format!("{role} {}", executor(cpus()))) {
         Ok(()) => Ok(outcome(&fs::read_to_string(ROLE)?, pace::injected())),
-        // One CPU waited for the other for seconds, which spins with interrupts on or off: the host is busy with something else.
+        // One CPU waited for the other for seconds, which spins with interrupts on or off: the host is busy with
+        // something else.
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(Outcome::Spoiled(format!("{role}: {error}"))),
         Err(error) => Err(io::Error::other(format!("{ROLE} <- {role}: {error}"))),
     }

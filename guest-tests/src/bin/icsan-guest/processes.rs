@@ -23,7 +23,8 @@ pub fn wait_for(pid: libc::pid_t) -> io::Result<i32> {
     Ok(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 255 })
 }
 
-/// The parent runs the code and changes it through an alias; the child, on the same CPU, runs it first. A CR3 write stands between.
+/// The parent runs the code and changes it through an alias; the child, on the same CPU, runs it first. A CR3 write
+/// stands between.
 pub fn fork() -> Attempt {
     pin(executor(cpus()))?;
     let shape = Shape::on(Kind::Imm32TwoQuadwords, CodePage::aliased()?);
@@ -47,7 +48,8 @@ pub fn fork() -> Attempt {
     Ok(pace.outcome())
 }
 
-/// Changes this program's text, runs it, and has a child do the same and then execute the program anew, at the same addresses.
+/// Changes this program's text, runs it, and has a child do the same and then execute the program anew, at the same
+/// addresses.
 pub fn exec() -> Attempt {
     pin(executor(cpus()))?;
     let shape = Shape::new(Kind::Imm32Text)?;

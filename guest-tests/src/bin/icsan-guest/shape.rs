@@ -1,7 +1,7 @@
 //! Shapes: which bytes of which instruction change, by which stores.
 //!
-//! A shape is a piece of code with versions 0, 1, 2, …; running version `n` returns [`Shape::expected`]`(n)`. Neighbouring versions differ in
-//! every byte of an immediate, so that a mix is seen as one.
+//! A shape is a piece of code with versions 0, 1, 2, …; running version `n` returns [`Shape::expected`]`(n)`.
+//! Neighbouring versions differ in every byte of an immediate, so that a mix is seen as one.
 
 use crate::code_page::{CodePage, Function, PAGE};
 use std::arch::global_asm;
@@ -31,7 +31,8 @@ pub fn text_target() -> Function {
     patch_target_imm32
 }
 
-/// NOP5 and the JMP that replaces it differ in their first and fourth byte only, so each mix of them is an instruction too, and has a place to go.
+/// NOP5 and the JMP that replaces it differ in their first and fourth byte only, so each mix of them is an instruction
+/// too, and has a place to go.
 pub const NOP5: [u8; 5] = [0x0F, 0x1F, 0x44, 0x00, 0x00];
 /// Its displacement is [`JMP_DISTANCE`].
 pub const JMP5: [u8; 5] = [0xE9, 0x1F, 0x44, 0x01, 0x00];
@@ -90,7 +91,8 @@ pub enum Kind {
     Imm32Tail,
     /// Four bytes near the start of a page, by one store that begins in the page before it, which holds no code.
     Imm32FromData,
-    /// Five NOPs of one byte, or one instruction of five, of which the first byte is the last one of a chunk: two stores.
+    /// Five NOPs of one byte, or one instruction of five, of which the first byte is the last one of a chunk: two
+    /// stores.
     Boundary,
     /// The same as `Imm32`, in the program's own text.
     Imm32Text,

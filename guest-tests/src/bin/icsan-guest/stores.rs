@@ -1,4 +1,5 @@
-//! `store/`: the same change of code, however it is stored; and stores of the kernel into the code, on behalf of a system call.
+//! `store/`: the same change of code, however it is stored; and stores of the kernel into the code, on behalf of a
+//! system call.
 
 use crate::code_page::CodePage;
 use crate::cross_modify::{HandOver, hand_over_by};

@@ -1,5 +1,5 @@
-//! The workloads of the bug zoo (`icsan.zoo=` on the kernel's command line): they have the kernels of `guest-tests/zoo/` patch themselves, while
-//! another CPU runs what is patched.
+//! The workloads of the bug zoo (`icsan.zoo=` on the kernel's command line): they have the kernels of
+//! `guest-tests/zoo/` patch themselves, while another CPU runs what is patched.
 
 use crate::code_page::{CodePage, Function};
 use crate::cpu::mark;
@@ -91,7 +91,8 @@ pub fn zoo_file(name: &str, text: &str) -> io::Result<()> {
     fs::write(zoo_path(name), text).map_err(|error| io::Error::new(error.kind(), format!("{name} <- {text}: {error}")))
 }
 
-/// A thread on the executor's CPU that runs `what` in the kernel, in system calls of two milliseconds each. Neither SYSCALL nor SYSRET serializes.
+/// A thread on the executor's CPU that runs `what` in the kernel, in system calls of two milliseconds each. Neither
+/// SYSCALL nor SYSRET serializes.
 fn executor(what: &'static str) -> io::Result<Spinner> {
     pin(WRITER)?;
     Spinner::start(EXECUTOR, move || u64::from(zoo_file("burst", &format!("{what} 2000")).is_err()))
@@ -129,7 +130,8 @@ fn say_visible_in_kernel(workload: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Until the executor came in time, often enough, for each of the syncs that may be missing; or on a busy host until it is clear that it does not.
+/// Until the executor came in time, often enough, for each of the syncs that may be missing; or on a busy host until it
+/// is clear that it does not.
 fn batch() -> Attempt {
     const ENOUGH: u32 = 6;
     const PATIENT: Duration = Duration::from_secs(15);
@@ -220,8 +222,8 @@ fn membarrier_alone() -> Attempt {
     done(CHANGES)
 }
 
-/// Two threads take turns on one CPU: one runs code, the other changes it and calls membarrier. They wait for each other in read(2), so no interrupt is
-/// needed to get from one to the other, and the address space stays.
+/// Two threads take turns on one CPU: one runs code, the other changes it and calls membarrier. They wait for each
+/// other in read(2), so no interrupt is needed to get from one to the other, and the address space stays.
 fn membarrier_sibling() -> Attempt {
     pin(WRITER)?;
     membarrier(Membarrier::RegisterSyncCore)?;

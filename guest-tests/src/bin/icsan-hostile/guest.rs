@@ -1,5 +1,6 @@
-//! The guest: children that live for two seconds at most, each with a thread for each CPU. A thread changes a few bytes of code that all of them share, through
-//! one of two mappings, and calls into it, over and over. What faults comes back by a signal handler; what does not come back is killed.
+//! The guest: children that live for two seconds at most, each with a thread for each CPU. A thread changes a few bytes
+//! of code that all of them share, through one of two mappings, and calls into it, over and over. What faults comes
+//! back by a signal handler; what does not come back is killed.
 //!
 //! Every thread is in seccomp's strict mode: random code finds system calls, too.
 
@@ -15,8 +16,8 @@ use std::time::{Duration, Instant};
 const CODE: usize = 4 * 4096;
 const DATA: usize = 4096;
 
-/// Signal stacks are aligned to their size, so that the handler finds its thread's [`Context`] at the beginning of its stack. It may not look at anything
-/// that a register points to: they are random, the base of FS included.
+/// Signal stacks are aligned to their size, so that the handler finds its thread's [`Context`] at the beginning of its
+/// stack. It may not look at anything that a register points to: they are random, the base of FS included.
 const SIGNAL_STACK: usize = 1 << 16;
 
 /// A child's life.
@@ -47,7 +48,8 @@ struct Context {
 }
 
 unsafe extern "C" {
-    /// Calls `code` with random registers: sixteen words, of which the stack pointer is not taken. Comes back when it returns, or when the handler says so.
+    /// Calls `code` with random registers: sixteen words, of which the stack pointer is not taken. Comes back when it
+    /// returns, or when the handler says so.
     fn hostile_call(code: u64, context: *mut Context, registers: *const u64);
     /// Where the handler goes on: with the stack as it was at the call.
     fn hostile_return();
@@ -83,7 +85,8 @@ global_asm!(
     "mov r15, [rax + 120]",
     "mov rax, [rax]",
     "call qword ptr [rsp + 8]",
-    // Whoever gets here need not have the stack pointer of the call. If it has, the context is on top, and says so; else this faults, or traps, and the handler comes.
+    // Whoever gets here need not have the stack pointer of the call. If it has, the context is on top, and says so;
+    // else this faults, or traps, and the handler comes.
     "mov rsi, [rsp]",
     "cmp [rsi], rsp",
     "je 2f",
@@ -107,7 +110,8 @@ global_asm!(
 extern "C" fn on_fault(signal: libc::c_int, _info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let here = &raw const context as usize;
     let mine = (here & !(SIGNAL_STACK - 1)) as *mut Context;
-    // SAFETY: the kernel passes a valid context to a handler installed with SA_SIGINFO; the thread's own context is at the beginning of its signal stack.
+    // SAFETY: the kernel passes a valid context to a handler installed with SA_SIGINFO; the thread's own context is at
+    // the beginning of its signal stack.
     unsafe {
         // Time is up for code that loops; everything else that the thread does may go on.
         if signal == libc::SIGALRM && (*mine).inside == 0 {

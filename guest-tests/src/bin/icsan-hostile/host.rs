@@ -1,4 +1,5 @@
-//! The host's side: boots the guest again and again until the time is over. The guest may die of what it does; QEMU may not, and its report must be whole.
+//! The host's side: boots the guest again and again until the time is over. The guest may die of what it does; QEMU may
+//! not, and its report must be whole.
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;

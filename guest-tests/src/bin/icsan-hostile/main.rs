@@ -1,4 +1,5 @@
-//! `icsan-hostile`: random code that several threads change at random while they run it, under random injection. Whatever the guest does, QEMU must stay alive.
+//! `icsan-hostile`: random code that several threads change at random while they run it, under random injection.
+//! Whatever the guest does, QEMU must stay alive.
 //!
 //! As process 1 of a guest it is the guest ([`guest`]); otherwise it boots one ([`host`], with the feature `runner`).
 

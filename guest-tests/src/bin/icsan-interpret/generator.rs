@@ -1,4 +1,5 @@
-//! Random cases of a form: the encoding is chosen first, then the registers that bring its memory operand into the memory that there is.
+//! Random cases of a form: the encoding is chosen first, then the registers that bring its memory operand into the
+//! memory that there is.
 
 use crate::forms::{Control, Form, Immediate, Operands};
 use crate::machine::{CODE, CODE_LEN, Machine, PAD_LEN, SCRATCH, SCRATCH_LEN};
@@ -99,7 +100,8 @@ impl Builder<'_> {
             match self.random.one_of(self.form.prefixes) {
                 0x64 => {
                     let prefix = self.random.one_of(&[0x26, 0x2e, 0x36, 0x3e, 0x64, 0x64, 0x65, 0x65]);
-                    // In 64-bit mode only FS and GS count, whatever comes behind them; QEMU 10.0 has the last one count.
+                    // In 64-bit mode only FS and GS count, whatever comes behind them; QEMU 10.0 has the last one
+                    // count.
                     if machine.emulated && self.bytes.iter().any(|byte| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65)) {
                         continue;
                     }
@@ -153,7 +155,8 @@ impl Builder<'_> {
         if register { self.register_operand(field) } else { self.memory_operand(field) }
     }
 
-    /// JRCXZ shall meet a zero often enough. It is the only one that looks at a register which it does not name, apart from the stack pointer.
+    /// JRCXZ shall meet a zero often enough. It is the only one that looks at a register which it does not name, apart
+    /// from the stack pointer.
     fn counter(&mut self) {
         if self.form.immediate == Immediate::Near && self.random.once_in(2) {
             self.registers.general[1] = if self.random.once_in(2) { self.random.next() << 32 } else { 0 };

@@ -1,7 +1,9 @@
-//! The CPU that this runs on: code and memory at fixed addresses, and a way to execute one instruction with all registers loaded.
+//! The CPU that this runs on: code and memory at fixed addresses, and a way to execute one instruction with all
+//! registers loaded.
 //!
-//! All of it lies below 2 GiB, so that the stubs reach it by absolute addresses, without a register. Where an instruction may go on there is a landing
-//! pad, which notes its number and leaves; everywhere else in the code stands INT3, and a signal handler notes the rest.
+//! All of it lies below 2 GiB, so that the stubs reach it by absolute addresses, without a register. Where an
+//! instruction may go on there is a landing pad, which notes its number and leaves; everywhere else in the code stands
+//! INT3, and a signal handler notes the rest.
 
 use icsan_model::arch::x86::interpret::Registers;
 use std::arch::global_asm;
@@ -152,8 +154,8 @@ impl Machine {
         map(CONTEXT, size_of::<Context>(), writable);
         let mut fs_base = 0_u64;
         let stack = vec![0_u8; 1 << 16].leak();
-        // SAFETY: the code was mapped above; GS is not used by anything in a program for x86-64 Linux; the handler keeps to what a handler may do, on a
-        // stack that is never freed.
+        // SAFETY: the code was mapped above; GS is not used by anything in a program for x86-64 Linux; the handler
+        // keeps to what a handler may do, on a stack that is never freed.
         unsafe {
             ptr::write_bytes(CODE as *mut u8, BREAKPOINT, CODE_LEN as usize);
             assert_eq!(libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, GS_BASE), 0, "cannot set GS");
@@ -175,8 +177,9 @@ impl Machine {
         let behind = registers.rip + bytes.len() as u64;
         let pads = [Some(behind), target.filter(|target| *target != behind)];
         let context = context();
-        // SAFETY: code, memory and context are mapped, and nothing else of this program refers to them. Pads and instructions lie in the code. The stubs save
-        // what a C function must, and come back from wherever the instruction goes: a pad, or by a signal.
+        // SAFETY: code, memory and context are mapped, and nothing else of this program refers to them. Pads and
+        // instructions lie in the code. The stubs save what a C function must, and come back from wherever the
+        // instruction goes: a pad, or by a signal.
         unsafe {
             copy(registers.rip, bytes);
             for (pad, number) in pads.into_iter().zip(1..) {

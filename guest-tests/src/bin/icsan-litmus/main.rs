@@ -1,4 +1,5 @@
-//! `icsan-litmus`: what litmus tests show under injection must be what the model allows, neither more nor less (see [`icsan_guest_tests::litmus`]).
+//! `icsan-litmus`: what litmus tests show under injection must be what the model allows, neither more nor less (see
+//! [`icsan_guest_tests::litmus`]).
 
 mod arguments;
 mod seen;

@@ -21,10 +21,12 @@ pub struct Arguments {
     /// A kernel image to boot; repeatable
     #[arg(long, value_name = "NAME=PATH", required = true)]
     pub kernel: Vec<Named>,
-    /// The modules folder of a kernel, `lib/modules/RELEASE`, by that kernel's name; repeatable. Without it, kernel/module is not run
+    /// The modules folder of a kernel, `lib/modules/RELEASE`, by that kernel's name; repeatable. Without it,
+    /// kernel/module is not run
     #[arg(long, value_name = "NAME=FOLDER")]
     pub modules: Vec<NamedFolder>,
-    /// The module icsan_patcher.ko, built for a kernel, by that kernel's name; repeatable. Without it, the rows module/* are not run
+    /// The module icsan_patcher.ko, built for a kernel, by that kernel's name; repeatable. Without it, the rows
+    /// module/* are not run
     #[arg(long, value_name = "NAME=PATH")]
     pub patcher: Vec<Named>,
     /// A profile to judge by; repeatable [default: all]
@@ -63,7 +65,8 @@ pub struct Arguments {
     /// What the plugin knows: full (follows every store), or light (`writers=off`: compares what is executed)
     #[arg(long, value_name = "MODE", default_value = "full", value_parser = |text: &str| Mode::from_name(text).ok_or("light or full"))]
     pub mode: Mode,
-    /// Have old instructions executed: stale, torn, or random:SEED:PERCENT. The guest's own view is judged, too. QEMU 11.1
+    /// Have old instructions executed: stale, torn, or random:SEED:PERCENT. The guest's own view is judged, too. QEMU
+    /// 11.1
     #[arg(long, value_name = "MODE", requires = "plugin")]
     pub inject: Option<Inject>,
     /// After how many seconds a boot is killed [default: 600, with --heavy or --inject 1800]

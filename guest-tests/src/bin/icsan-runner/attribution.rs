@@ -1,6 +1,7 @@
 //! Who executed and who stored, by function: for the rows of the module that patches itself, whose functions are known.
 //!
-//! A kernel image's symbols do not cover modules, so the guest says where it loaded the module, and the file that it loaded says what is there.
+//! A kernel image's symbols do not cover modules, so the guest says where it loaded the module, and the file that it
+//! loaded says what is there.
 
 use crate::arguments::Named;
 use crate::report::{Hazard, Report};

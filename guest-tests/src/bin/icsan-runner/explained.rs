@@ -1,4 +1,5 @@
-//! Hazards that are true findings outside of all scenarios: firmware and kernels that rely on more than the profile grants. Counted, not failed.
+//! Hazards that are true findings outside of all scenarios: firmware and kernels that rely on more than the profile
+//! grants. Counted, not failed.
 
 use crate::report::Hazard;
 use icsan_guest_tests::glob::matches_any;

@@ -6,8 +6,9 @@ use icsan_guest_tests::table::{Scenario, Visible};
 use icsan_guest_tests::verdict::{Kind, Verdict};
 use std::str::FromStr;
 
-/// Of the changes of a bad scenario that say something one in so many must fail, at least: where a torn instruction is asked for, every other change can do no
-/// harm. A change that was seen, and not soon, says nothing: a tick may have hidden it.
+/// Of the changes of a bad scenario that say something one in so many must fail, at least: where a torn instruction is
+/// asked for, every other change can do no harm. A change that was seen, and not soon, says nothing: a tick may have
+/// hidden it.
 const ONE_IN: u32 = 4;
 
 /// What is executed instead: the value of the plugin's key.

@@ -143,7 +143,8 @@ fn fault_of_hazards(verdict: Verdict, hazards: &[&Hazard], executor: u64) -> Opt
         Verdict::Reported(kind) if !hazards.iter().any(|hazard| hazard.kind == kind && hazard.vcpu == executor) => {
             Some(format!("should be {kind} on vCPU {executor}, but is: {}", list(hazards)))
         }
-        // A protocol leaves out every CPU but the one that patches, which its own switches serialize. A caller of membarrier has none.
+        // A protocol leaves out every CPU but the one that patches, which its own switches serialize. A caller of
+        // membarrier has none.
         Verdict::Reported(Kind::Unsynced) => hazards
             .iter()
             .filter(|hazard| hazard.protocol.as_deref() != Some(MEMBARRIER))

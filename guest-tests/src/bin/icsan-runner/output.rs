@@ -107,8 +107,9 @@ pub fn ktap(number: usize, boot: &Judged) -> String {
     text
 }
 
-/// Scenario × profile, one table for each machine. A cell says what was demanded (S silent, R reported, ? nothing, without a plugin) and how many rounds
-/// were so, with an exclamation mark if the check failed; and under injection after how many changes the guest saw something else than it should.
+/// Scenario × profile, one table for each machine. A cell says what was demanded (S silent, R reported, ? nothing,
+/// without a plugin) and how many rounds were so, with an exclamation mark if the check failed; and under injection
+/// after how many changes the guest saw something else than it should.
 #[must_use]
 pub fn table(boots: &[Judged]) -> String {
     let mut text = String::new();

@@ -15,8 +15,9 @@ use icsan_guest_tests::verdict::{Mode, Profile};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How often a boot is tried whose kernel dies of a breakpoint that outlived its patch: QEMU's fault (see [`Boot::died_of_int3`]). A healthy
-/// kernel does so once in some dozens of boots here, so this many in a row mean something else.
+/// How often a boot is tried whose kernel dies of a breakpoint that outlived its patch: QEMU's fault (see
+/// [`Boot::died_of_int3`]). A healthy kernel does so once in some dozens of boots here, so this many in a row mean
+/// something else.
 const BOOTS: usize = 5;
 
 /// What all boots share.

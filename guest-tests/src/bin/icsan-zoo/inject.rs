@@ -1,4 +1,5 @@
-//! `--inject`: the plugin has old instructions executed, and what the guest saw of it is judged: a bug must show, and where there is none nothing may.
+//! `--inject`: the plugin has old instructions executed, and what the guest saw of it is judged: a bug must show, and
+//! where there is none nothing may.
 
 use crate::judge::Judged;
 use icsan_guest_tests::console::PREFIX;

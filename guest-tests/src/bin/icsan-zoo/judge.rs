@@ -50,8 +50,8 @@ pub fn row(row: &Row, evidence: &[Evidence], deferred: u64, mode: Mode, profile:
     Judged { workload: row.label(), demanded, fault }
 }
 
-/// Unsynced at least once, of one of these functions, on the vCPU that does not patch; of no other function, and never on the one that does. What CPUs
-/// then execute is chance.
+/// Unsynced at least once, of one of these functions, on the vCPU that does not patch; of no other function, and never
+/// on the one that does. What CPUs then execute is chance.
 fn fault_of_protocol(row: &Row, functions: &str, found: &[&Evidence]) -> Option<String> {
     let unsynced = found.iter().copied().filter(|found| found.hazard.kind == Kind::Unsynced);
     let right = |found: &&Evidence| {
@@ -64,8 +64,9 @@ fn fault_of_protocol(row: &Row, functions: &str, found: &[&Evidence]) -> Option<
     right.is_empty().then(|| format!("should be unsynced in {functions}, but is not"))
 }
 
-/// The right kind at least once, by the right executor at the right place, and nothing anywhere else, unless the bug is everywhere; all that is reported there is
-/// put down to the right stores. A lesser kind there is no fault: the window that the bug opens can be met in more than one way.
+/// The right kind at least once, by the right executor at the right place, and nothing anywhere else, unless the bug is
+/// everywhere; all that is reported there is put down to the right stores. A lesser kind there is no fault: the window
+/// that the bug opens can be met in more than one way.
 fn fault_of(row: &Row, kind: Kind, found: &[&Evidence], mode: Mode) -> Option<String> {
     let there = |found: &Evidence| found.hazard.vcpu == row.executor as u64 && at(row.site, found.hazard.symbol.as_deref());
     let by = |found: &Evidence| mode == Mode::Light || !found.writes.is_empty() && found.writes.iter().all(|write| is_by(row, write));

@@ -16,8 +16,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// How often a boot is tried whose kernel dies. Healthy kernels die of breakpoints that outlived their patch under multi-threaded TCG, and what the patches
-/// of the zoo leave out is just what guards a kernel against it. A death is never a verdict.
+/// How often a boot is tried whose kernel dies. Healthy kernels die of breakpoints that outlived their patch under
+/// multi-threaded TCG, and what the patches of the zoo leave out is just what guards a kernel against it. A death is
+/// never a verdict.
 const BOOTS: u32 = 6;
 
 /// What all boots share.
@@ -148,7 +149,8 @@ pub fn rows(arguments: &Arguments, variant: &str) -> Vec<Row> {
     zoo::rows(variant).into_iter().filter(|row| matches_any(&arguments.filter, row.workload)).collect()
 }
 
-/// An oops, whatever it died of, or a guest that hung: what outdated code does cannot be foreseen. Or a workload that did not get its host's time.
+/// An oops, whatever it died of, or a guest that hung: what outdated code does cannot be foreseen. Or a workload that
+/// did not get its host's time.
 fn spoiled(boot: &Boot) -> bool {
     boot.console.contains(": spoiled ")
         || boot.timed_out

@@ -7,8 +7,9 @@ use std::cell::Cell;
 use std::io;
 use std::ptr;
 
-// (function, alias, argument, where to keep the stack pointer). The code gets alias and argument, all other registers that a call may use are 0, and so are the
-// flags but for what `xor eax, eax` makes of them: what the model begins with.
+// (function, alias, argument, where to keep the stack pointer). The code gets alias and argument, all other registers
+// that a call may use are 0, and so are the flags but for what `xor eax, eax` makes of them: what the model begins
+// with.
 global_asm!(
     ".pushsection .text.icsan_litmus, \"ax\", @progbits",
     ".globl icsan_litmus_call",
@@ -58,7 +59,8 @@ thread_local! {
 pub fn call(code: &Code, entry: usize, argument: u64) -> End {
     ENDED.set(None);
     let (function, alias) = (code.address(entry, View::Own), code.address(0, View::Alias));
-    // SAFETY: the code is what a litmus test lays out or makes of it. It uses registers that a call may use, and the stack; what else it does ends in a signal.
+    // SAFETY: the code is what a litmus test lays out or makes of it. It uses registers that a call may use, and the
+    // stack; what else it does ends in a signal.
     let value = STACK_POINTER.with(|kept| unsafe { icsan_litmus_call(function, alias, argument, ptr::from_ref(kept)) });
     STACK_POINTER.set(0);
     let offset = |rip: u64| rip.wrapping_sub(code.address(0, View::Own) as u64);
