@@ -33,7 +33,9 @@ zoo_tools() {
 }
 
 # zoo_usable: the tree is there, and if habitat.diff was applied to it, there is a copy to take it back by.
-zoo_usable() { complete "$zoo_tree" && { [[ -e $zoo_tree/.habitat ]] || ! grep -q icsan_zoo "$zoo_tree/kernel/Makefile"; }; }
+zoo_usable() {
+	complete "$zoo_tree" && { [[ -e $zoo_tree/.habitat ]] || ! grep -q icsan_zoo "$zoo_tree/kernel/Makefile"; }
+}
 
 # zoo_source: the source tree, from Debian's package. What no x86 kernel of ours compiles stays packed.
 zoo_source() {
@@ -98,7 +100,7 @@ zoo_habitat() {
 	! cmp -s "$zoo/habitat.diff" "$applied" || return 0
 	[[ ! -e $applied ]] || zoo_reverse "$applied"
 	patch -d "$zoo_tree" -p1 -F0 -s -f <"$zoo/habitat.diff" >>"$zoo_cache/log" ||
-		die "habitat.diff does not fit $(cat "$zoo_tree/.origin"): $zoo_cache/log; if it is to be had no more, remove $zoo_tree"
+		die "habitat.diff does not fit $(cat "$zoo_tree/.origin"): $zoo_cache/log; if nothing helps, remove $zoo_tree"
 	cp "$zoo/habitat.diff" "$applied"
 }
 

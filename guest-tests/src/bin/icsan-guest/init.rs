@@ -1,6 +1,7 @@
 //! What it takes to be /init: mounts, parameters from the kernel's command line, and the power switch.
 
 use crate::command;
+use crate::kernel_cpus::SLEPT;
 use crate::ktap;
 use crate::litmus;
 use crate::pace;
@@ -44,10 +45,13 @@ pub fn run() -> ! {
         (Some(workloads), None) => zoo::run(&workloads),
         (None, None) => _ = ktap::run(Selection { filter: &filter, heavy, without: &without }, &append, repeat),
     }
+    // QEMU does not switch off a machine that has slept; it ends as well when it is to start anew (-no-reboot).
+    let slept = fs::read_to_string(SLEPT).is_ok_and(|times| times.trim() != "0");
+    let how = if slept { libc::RB_AUTOBOOT } else { libc::RB_POWER_OFF };
     // SAFETY: writes caches back, and ends the machine: nothing runs after it.
     unsafe {
         libc::sync();
-        libc::reboot(libc::RB_POWER_OFF);
+        libc::reboot(how);
     }
     // Without ACPI the kernel comes back; the last process of a machine must not end.
     loop {

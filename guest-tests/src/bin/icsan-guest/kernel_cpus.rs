@@ -122,7 +122,8 @@ pub fn hotplug_beside_keys() -> Attempt {
 const STATE: &str = "/sys/power/state";
 const MEM_SLEEP: &str = "/sys/power/mem_sleep";
 const WAKEUPS: &str = "/sys/power/wakeup_count";
-const SLEPT: &str = "/sys/power/suspend_stats/success";
+/// How often the machine has slept, since it started.
+pub const SLEPT: &str = "/sys/power/suspend_stats/success";
 const ALARM: &str = "/sys/class/rtc/rtc0/wakealarm";
 
 /// The machine sleeps (ACPI S3) until its clock wakes it, beside a static key that is flipped: all CPUs but the first
