@@ -58,6 +58,8 @@ pub struct Exposure {
     pub began: Instant,
     /// The patch's stores; the last ones, if there are very many.
     pub writes: Vec<Write>,
+    /// Where the vCPU was found to execute something that one of them had changed.
+    pub met: Option<Linear>,
 }
 
 /// A piece of code that was run.

@@ -10,6 +10,7 @@ use icsan_model::addr::{Epoch, Seq};
 use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::detector::sync_origin::SyncOrigin;
+use icsan_model::verdict::hazard::Hazard;
 use icsan_model::verdict::last_sync::LastSync;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -111,6 +112,16 @@ impl VcpuState {
         }
     }
 
+    /// It may execute what was before one of these stores: if a protocol left it exposed to that, it did not serialize in
+    /// time.
+    pub fn meets(&mut self, hazard: &Hazard) {
+        for exposure in &mut self.exposures {
+            if hazard.writes.iter().any(|write| exposure.writes.iter().any(|known| known.seq == write.seq)) {
+                exposure.met.get_or_insert(hazard.linear);
+            }
+        }
+    }
+
     /// The vCPU is about to run `segment`, and memory does not hold its bytes.
     pub fn mismatch(&mut self, segment: &'static Segment) -> Mismatch {
         let key = std::ptr::from_ref(segment) as usize;
@@ -128,5 +139,49 @@ impl VcpuState {
         if !self.suspects.is_empty() {
             self.suspects.remove(&(std::ptr::from_ref(segment) as usize));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coverage::Row;
+    use crate::exposure::ExposureId;
+    use crate::patching::{Asker, Missing};
+    use icsan_model::addr::{Linear, Phys, Vcpu};
+    use icsan_model::verdict::hazard::Write;
+    use icsan_model::verdict::kind::Kind;
+    use std::time::Instant;
+
+    fn write(seq: u64) -> Write {
+        Write { seq: Seq(seq), vcpu: None, pc: None, linear: None, phys: Phys(0), old: None, new: vec![0xcc] }
+    }
+
+    #[test]
+    fn a_hazard_of_the_patch_ends_the_hope_of_an_exposed_vcpu() {
+        let mut state = VcpuState::new();
+        let row = Row { boot: 1, asker: Asker::Membarrier, missing: Missing::AtTheEnd };
+        let exposure = |id, seq| {
+            let (id, last, began, writes) = (ExposureId(id), Seq(seq), Instant::now(), vec![write(seq)]);
+            Exposure { id, row, last, began, writes, met: None }
+        };
+        state.exposures = vec![exposure(1, 5), exposure(2, 7)];
+        let mut hazard = Hazard {
+            kind: Kind::Stale,
+            vcpu: Vcpu(1),
+            linear: Linear(0x10),
+            phys: Phys(0x10),
+            memory: vec![0xcc],
+            candidates: Vec::new(),
+            writes: vec![write(6), write(7)],
+            remapped: None,
+            last_sync: None,
+            epoch: Epoch(1),
+        };
+        state.meets(&hazard);
+        hazard.linear = Linear(0x20);
+        state.meets(&hazard);
+        let met: Vec<_> = state.exposures.iter().map(|exposure| exposure.met).collect();
+        assert_eq!(met, [None, Some(Linear(0x10))], "the first place, of the patch that it is about");
     }
 }

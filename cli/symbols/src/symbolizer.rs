@@ -74,6 +74,15 @@ impl<'a> Names<'a> {
             self.symbols.programs.iter().filter(|table| !table.is_position_independent()).find_map(|table| table.resolve(runtime))
         }
     }
+
+    /// Is there a symbol of that name at a runtime address of the kernel's? It may have other names as well.
+    #[must_use]
+    pub fn begins_at(self, name: &str, runtime: u64) -> bool {
+        let at = |offset: u64| {
+            self.symbols.kernel.as_ref().is_some_and(|kernel| kernel.addresses_of(name).any(|link| link.wrapping_add(offset) == runtime))
+        };
+        self.offset.is_some_and(at)
+    }
 }
 
 /// Several tables and the kernel's KASLR offset.

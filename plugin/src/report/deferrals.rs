@@ -128,6 +128,11 @@ pub(super) fn rows(report: &Report<'_>, counts: &Counts) -> Option<Vec<DeferralO
     counts.deferrals.as_ref().map(|table| table.rows().map(row).collect())
 }
 
+/// Which boot that was, if there were several.
+fn in_boot(report: &Report<'_>, words: String, boot: usize) -> String {
+    if report.config.symbols.boot() > 1 { format!("{words}, boot {boot}") } else { words }
+}
+
 /// What was run, in words.
 fn way(symbols: Names<'_>, way: &Way) -> String {
     let (mut functions, mut pages) = (Vec::new(), 0);
@@ -169,7 +174,7 @@ pub(super) fn table(report: &Report<'_>, counts: &Counts) -> String {
             "icsan: {:>8}  {}, {}: {}{}; {} µs at most; {}",
             tally.count,
             asker_name(symbols, row.asker),
-            missing(row.missing),
+            in_boot(report, missing(row.missing), row.boot),
             event(report, symbols, *by),
             if tally.meant { ", as defer= means it" } else { "" },
             tally.longest.as_micros(),

@@ -26,6 +26,9 @@ const FUNCTIONS: &[(u64, &str)] = &[
     (0x1080, "target"),
     (0x2000, "memcpy_orig"),
     (0x2130, "apply_returns"),
+    (0x2f00, "its_return_thunk"),
+    // A function with two names, as 7.3 has it.
+    (0x3000, "__pi___x86_return_thunk"),
     (0x3000, "__x86_return_thunk"),
     (0x3002, "text_poke_bp_batch"),
     (0x3100, "__text_poke"),

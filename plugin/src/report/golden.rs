@@ -338,6 +338,11 @@ fn a_known_finding_is_known_by_all_that_is_said_of_it() {
     assert!(counts(Kind::Smc, Evidence { linear: at("patched", 0xf3), ..known() }), "another function");
     assert!(counts(Kind::Smc, Evidence { vcpu: Vcpu(1), ..known() }), "another CPU's stores");
     assert!(counts(Kind::Smc, Evidence { memory: vec![0x90], ..known() }), "another instruction");
+    let mut mitigated = known();
+    let thunk = at("its_return_thunk", 0).0.wrapping_sub(mitigated.linear.0 + 5) as u32;
+    mitigated.memory = [0xe9].into_iter().chain(thunk.to_le_bytes()).collect();
+    mitigated.candidates[0] = memory(&mitigated.memory);
+    assert!(!counts(Kind::Smc, mitigated), "a return of a CPU that needs a thunk");
     let to_another = vec![memory(&[0xc3]), older(JMP, Kind::Smc)];
     assert!(counts(Kind::Smc, Evidence { candidates: to_another, ..known() }), "a jump to somewhere else");
     let one_more = known().candidates.into_iter().chain([older(&[0xcc], Kind::Smc)]).collect();

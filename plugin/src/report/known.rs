@@ -1,18 +1,22 @@
 //! Is a hazard one of the known findings?
 
 use super::evidence::{Evidence, Shown};
-use crate::x86::known_findings::{KNOWN, KnownFinding, jump_target};
+use crate::x86::known_findings::{Instruction, KNOWN, KnownFinding, jump_target};
 use icsan_model::addr::Linear;
 use icsan_model::verdict::kind::Kind;
 use icsan_symbols::Names;
 
 fn is(known: &KnownFinding, kind: Kind, evidence: &Evidence, symbols: Names<'_>) -> bool {
     let function = |address: Linear| symbols.resolve(address.0).map(|resolved| resolved.name);
-    let instead = |shown: &Shown| jump_target(&shown.bytes, evidence.linear).is_some_and(|target| begins(target, known.instead, symbols));
+    let is = |instruction: &Instruction, bytes: &[u8]| match instruction {
+        Instruction::Is(known) => bytes == *known,
+        Instruction::JumpTo(function) => jump_target(bytes, evidence.linear).is_some_and(|target| symbols.begins_at(function, target)),
+    };
+    let instead = |shown: &Shown| shown.bytes == evidence.memory || is(&known.instead, &shown.bytes);
     kind == known.kind
         && function(evidence.linear) == Some(known.executes)
-        && evidence.memory == known.memory
-        && evidence.candidates.iter().all(|shown| shown.bytes == known.memory || instead(shown))
+        && known.memory.iter().any(|memory| is(memory, &evidence.memory))
+        && evidence.candidates.iter().all(instead)
         && match (known.stores, &evidence.writes) {
             (None, None) => true,
             (Some((stores, behalf)), Some(writes)) => {
@@ -25,10 +29,6 @@ fn is(known: &KnownFinding, kind: Kind, evidence: &Evidence, symbols: Names<'_>)
             }
             _ => false,
         }
-}
-
-fn begins(address: u64, function: &str, symbols: Names<'_>) -> bool {
-    symbols.resolve(address).is_some_and(|resolved| resolved.name == function && resolved.offset == 0)
 }
 
 /// The finding that a hazard is, if it is a known one; `symbols`: those of its boot.

@@ -196,6 +196,7 @@ pub(super) fn table(report: &Report<'_>, counts: &Counts) -> String {
             Missing::AtTheEnd => String::new(),
             between => format!(", {}", missing(between)),
         };
+        let place = if report.config.symbols.boot() > 1 { format!("{place}, boot {}", row.boot) } else { place };
         let Tally { commits, synced, lucky, exposed, own_switch, deferred } = tally;
         let deferred = column(deferred);
         let _ = writeln!(text, "icsan: {commits:>8} {synced:>8} {lucky:>8} {exposed:>8}{deferred}  {}{place}", row_name(report, row));

@@ -226,6 +226,7 @@ impl Sanitizer {
         let mut hazards = Vec::new();
         for Judged { linear, verdict } in judged {
             state.exempt += verdict.exempt as u64;
+            verdict.hazard.iter().for_each(|hazard| state.meets(hazard));
             // Where a hazard was found, all that is missing are more candidates of it.
             state.incomplete += u64::from(!verdict.complete && verdict.hazard.is_none());
             let injected = state.pending.as_ref().filter(|injected| injected.linear == linear).map(|injected| injected.chosen.clone());

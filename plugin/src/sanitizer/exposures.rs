@@ -25,7 +25,7 @@ impl Sanitizer {
     /// A protocol leaves the vCPU in that state exposed.
     pub(super) fn begins_exposure(&self, state: &mut VcpuState, row: Row, last: Seq) -> ExposureId {
         let id = self.deferrals.lock().begin();
-        state.exposures.push(Exposure { id, row, last, began: Instant::now(), writes: Vec::new() });
+        state.exposures.push(Exposure { id, row, last, began: Instant::now(), writes: Vec::new(), met: None });
         id
     }
 
@@ -87,7 +87,8 @@ impl Sanitizer {
         let met = changed.iter().filter(|(segment, change)| since(segment.slot).is_some_and(|since| since > *change));
         let near = changed.iter().filter(|(segment, _)| way.includes(Piece::of(at(segment), names)));
         let first = |segments: &mut dyn Iterator<Item = Linear>| segments.min();
-        let (met, near) = (first(&mut met.map(|(segment, _)| at(segment))), first(&mut near.map(|(segment, _)| at(segment))));
+        let met = exposure.met.or_else(|| first(&mut met.map(|(segment, _)| at(segment))));
+        let near = first(&mut near.map(|(segment, _)| at(segment)));
         Ended { by, after: exposure.began.elapsed(), met, near, way }
     }
 
@@ -118,7 +119,8 @@ impl Sanitizer {
             let since = |slot: SlotId| self.flags.holds_since(vcpu, slot);
             let met =
                 side.changed_by(&exposure.writes).iter().any(|(segment, change)| since(segment.slot).is_some_and(|since| since > *change));
-            if let Some(evidence) = self.undecided.lock().remove(&exposure.id).filter(|_| met) {
+            let undecided = self.undecided.lock().remove(&exposure.id);
+            if let Some(evidence) = undecided.filter(|_| met || exposure.met.is_some()) {
                 self.found(Kind::Unsynced, evidence);
             }
         }

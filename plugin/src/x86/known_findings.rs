@@ -4,6 +4,15 @@
 use icsan_model::addr::Linear;
 use icsan_model::verdict::kind::Kind;
 
+/// An instruction.
+#[derive(Debug)]
+pub enum Instruction {
+    /// These bytes.
+    Is(&'static [u8]),
+    /// A `jmp rel32` to a function, whichever of its names that is.
+    JumpTo(&'static str),
+}
+
 /// A finding. All that is said here must hold of a hazard, so that another one at the same place is not taken for it.
 #[derive(Debug)]
 pub struct KnownFinding {
@@ -14,18 +23,21 @@ pub struct KnownFinding {
     /// The function that stores, and the protocol function on whose behalf it does: of every store. `None`: stores are
     /// not seen.
     pub stores: Option<(&'static str, &'static str)>,
-    /// The instruction that is in memory.
-    pub memory: &'static [u8],
-    /// All that may be executed instead is a `jmp rel32` to this function.
-    pub instead: &'static str,
+    /// The instruction that is in memory: one of these.
+    pub memory: &'static [Instruction],
+    /// All that may be executed instead.
+    pub instead: Instruction,
     /// What it is, in a line.
     pub what: &'static str,
     /// Where it is explained.
     pub page: &'static str,
 }
 
-/// `ret`, and the `jmp rel32` in its place.
-const RET: &[u8] = &[0xc3];
+/// What `apply_returns()` makes of a return: `ret`, or, on a CPU that needs it, a jump to the thunk that mitigates
+/// indirect target selection (arch/x86/kernel/cpu/bugs.c, `its_select_mitigation()`).
+const RETURNS: &[Instruction] = &[Instruction::Is(&[0xc3]), Instruction::JumpTo("its_return_thunk")];
+
+/// `jmp rel32`.
 const JMP: u8 = 0xe9;
 const JMP_LEN: usize = 5;
 
@@ -39,8 +51,8 @@ pub static KNOWN: &[KnownFinding] = &[
         kind: Kind::Smc,
         executes: "memcpy_orig",
         stores: Some(("memcpy_orig", "apply_returns")),
-        memory: RET,
-        instead: "__x86_return_thunk",
+        memory: RETURNS,
+        instead: Instruction::JumpTo("__x86_return_thunk"),
         what: MEMCPY,
         page: MEMCPY_PAGE,
     },
@@ -49,8 +61,8 @@ pub static KNOWN: &[KnownFinding] = &[
         kind: Kind::Unserialized,
         executes: "memcpy_orig",
         stores: None,
-        memory: RET,
-        instead: "__x86_return_thunk",
+        memory: RETURNS,
+        instead: Instruction::JumpTo("__x86_return_thunk"),
         what: MEMCPY,
         page: MEMCPY_PAGE,
     },
