@@ -112,8 +112,8 @@ impl VcpuState {
         }
     }
 
-    /// It may execute what was before one of these stores: if a protocol left it exposed to that, it did not serialize in
-    /// time.
+    /// It may execute what was before one of these stores: if a protocol left it exposed to that, it did not serialize
+    /// in time.
     pub fn meets(&mut self, hazard: &Hazard) {
         for exposure in &mut self.exposures {
             if hazard.writes.iter().any(|write| exposure.writes.iter().any(|known| known.seq == write.seq)) {
