@@ -419,6 +419,10 @@ impl Hooks for &'static Sanitizer {
         Sanitizer::flushed(self);
     }
 
+    fn stands_still(&self, stopped: bool) {
+        Sanitizer::stands_still(self, stopped);
+    }
+
     fn translate(&self, block: &Translation<'_>, vcpu: Option<&CurrentVcpu>) {
         self.blocks.fetch_add(1, Ordering::Relaxed);
         if let Some(vcpu) = vcpu {

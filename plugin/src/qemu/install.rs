@@ -38,6 +38,8 @@ pub trait Hooks: Sync + Send {
     /// QEMU has dropped all translations: on a vCPU's thread that executes nothing, or on another one while no vCPU
     /// does.
     fn flushed(&self);
+    /// The machine is stopped (`true`), or goes on. No vCPU executes anything.
+    fn stands_still(&self, stopped: bool);
     /// A block is being translated, by the vCPU whose thread this is.
     fn translate(&self, block: &Translation<'_>, vcpu: Option<&CurrentVcpu>);
     /// QEMU is about to exit: the last call, made once. Answers with the exit code that QEMU's own gives way to, if one
@@ -104,6 +106,7 @@ fn start(id: u64, machine: Machine, arguments: &[String]) -> Result<(), String> 
     if HOOKS.set(hooks).is_err() {
         return Err("loaded twice; give -plugin libicsan.so once".to_owned());
     }
+    super::run_state::watch();
     let none = std::ptr::null_mut();
     // SAFETY: each callback has the form that this version of the API calls (see the functions' types); an extra
     // argument that older versions do not know is passed in a register and not read. Up to API 6 the exit callback is
@@ -191,6 +194,15 @@ fn flushed() {
     guard(|| {
         if let Some(hooks) = HOOKS.get() {
             hooks.flushed();
+        }
+    });
+}
+
+/// The machine is stopped, or goes on.
+pub(super) fn stands_still(stopped: bool) {
+    guard(|| {
+        if let Some(hooks) = HOOKS.get() {
+            hooks.stands_still(stopped);
         }
     });
 }

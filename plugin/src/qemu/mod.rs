@@ -26,6 +26,7 @@ pub mod locks;
 pub mod page_walk;
 pub mod process;
 pub mod repair;
+mod run_state;
 pub mod scoreboard;
 pub mod stores;
 pub mod translation;

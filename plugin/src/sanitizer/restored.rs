@@ -6,7 +6,10 @@
 //!   of what it executes;
 //! - in 11.1 a thread does it that is no vCPU's, before memory is loaded (`RUN_STATE_RESTORE_VM`).
 //!
-//! Whatever executes next is translated anew. So what was restored is dealt with when the first block is, and each vCPU
+//! - in 11.1 nothing is dropped if the machine was stopped before `loadvm`. Then it is found when the machine goes on, by
+//!   memory that differs from what is known of it ([`crate::qemu`]'s `run_state`).
+//!
+//! Whatever executes next is translated anew (or may be outdated by QEMU's own fault). So what was restored is dealt with when the first block is, and each vCPU
 //! begins a new epoch before the first thing that it does.
 
 use super::Sanitizer;
@@ -14,7 +17,9 @@ use crate::patching::Awaited;
 use crate::points::await_returns;
 use crate::qemu::cpu::CurrentVcpu;
 use crate::qemu::current;
+use crate::qemu::locks::Mutex;
 use crate::qemu::process::say;
+use crate::stores::store_side::Differing;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::arch::sync_event::SyncEventId;
 use icsan_model::arch::x86::events;
@@ -53,6 +58,8 @@ pub struct Restores {
     /// Is anything pending?
     any: AtomicBool,
     count: AtomicU64,
+    /// While the machine is stopped: what memory held other than what was known of it, when it was stopped.
+    differing: Mutex<Option<Differing>>,
 }
 
 impl Restores {
@@ -65,6 +72,7 @@ impl Restores {
             memory: AtomicBool::new(false),
             any: AtomicBool::new(false),
             count: AtomicU64::new(0),
+            differing: Mutex::default(),
         }
     }
 
@@ -136,10 +144,26 @@ impl Sanitizer {
         if !self.restores.is_one(current::vcpu(), self.flags.started()) {
             return;
         }
+        self.state_is_restored("all translations were dropped");
+    }
+
+    /// The machine is stopped, or goes on.
+    pub(super) fn stands_still(&self, stopped: bool) {
+        let code = self.code.lock();
+        let Some(side) = &code.side else { return };
+        let (now, mut before) = (side.differing(), self.restores.differing.lock());
+        if stopped {
+            *before = Some(now);
+        } else if before.take().is_some_and(|before| before != now) {
+            self.state_is_restored("memory changed");
+        }
+    }
+
+    fn state_is_restored(&self, sign: &str) {
         if self.restores.count() == 0 {
-            say(
-                "all translations were dropped while the machine stood still: a state is taken to be restored (loadvm; a stop by gdb looks the same), and no vCPU to hold anything from before",
-            );
+            say(&format!(
+                "{sign} while the machine stood still: a state is taken to be restored (loadvm; a stop by gdb looks the same), and no vCPU to hold anything from before"
+            ));
         }
         self.looks_at_segments_only.store(false, Ordering::SeqCst);
         self.restores.begins();

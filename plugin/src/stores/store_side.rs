@@ -30,7 +30,8 @@ use icsan_model::event::Store;
 use icsan_model::memory::PAGE;
 use icsan_model::verdict::candidates::Candidates;
 use icsan_model::verdict::hazard::Write;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
+use std::hash::BuildHasher;
 use std::time::Instant;
 
 /// Changed bytes with at least so many unchanged ones between them are taken for different stores.
@@ -46,6 +47,9 @@ const FORGET_EVERY: u64 = 4096;
 /// Stores to a page, since code in it was last translated, at whose multiples it is asked whether it holds any code
 /// still. As many as clear a page by eight bytes each.
 const RETIRE_EVERY: u32 = 512;
+
+/// Pages of memory that hold something else than what is known of them, each with a hash of that.
+pub type Differing = FxHashMap<Phys, u64>;
 
 /// A store to code, as it was told of.
 #[derive(Clone, Copy, Debug)]
@@ -247,6 +251,17 @@ impl StoreSide {
         let now = contents.whole();
         let spans = changed_spans(known, &now);
         spans.into_iter().map(|span| self.notice(page.offset(span.start as u64), &now[span], next())).collect()
+    }
+
+    /// The pages that hold something else than what is known of them (DMA may have stored there, and no code of theirs
+    /// been translated since), with a hash of that.
+    #[must_use]
+    pub fn differing(&self) -> Differing {
+        let differs = |(host, phys): (HostPage, Phys)| {
+            let known = self.history.memory().page(phys)?;
+            (!host.holds(0, known)).then(|| (phys, FxBuildHasher.hash_one(host.read(0, PAGE as usize))))
+        };
+        self.places.iter().filter_map(differs).collect()
     }
 
     /// A state was restored, and nobody executes. What is known of memory becomes what memory holds now; who was about

@@ -187,6 +187,16 @@ fn flips(guest: &mut Guest) {
 /// Debian's kernel, which flips a static key at full rate on two vCPUs, is a healthy one, wherever it is restored to.
 #[test]
 fn a_kernel_that_is_restored_six_times_is_no_hazard() {
+    kernel_is_restored(&["loadvm a"]);
+}
+
+/// QEMU 11.1 drops no translations then: what it goes on running of them is its own fault, and told apart.
+#[test]
+fn nor_is_one_that_was_stopped_before() {
+    kernel_is_restored(&["stop", "loadvm a", "cont"]);
+}
+
+fn kernel_is_restored(by: &[&str]) {
     let lab = Lab::open();
     for qemu in &lab.qemus {
         let machine = Machine::pc(&lab, qemu).arguments(&["-m", "256"]).kernel(&lab.kernel_6_12, "loglevel=4");
@@ -202,7 +212,7 @@ fn a_kernel_that_is_restored_six_times_is_no_hazard() {
         guest.monitor("savevm a");
         for _ in 0..6 {
             flips(&mut guest);
-            guest.monitor("loadvm a");
+            by.iter().for_each(|command| guest.monitor(command));
         }
         flips(&mut guest);
         guest.monitor("quit");
@@ -211,7 +221,9 @@ fn a_kernel_that_is_restored_six_times_is_no_hazard() {
         let (report, context) = (guest.report(), format!("QEMU {}\n{}", qemu.version, guest.outputs()));
         let summary = report.summary();
         assert_eq!((&summary["restored"], &summary["complete"], &summary["known"]), (&6.into(), &true.into(), &1.into()), "{context}");
-        assert_eq!((&summary["hazards"], summary["kaslr"].is_string()), (&serde_json::json!({}), true), "{context}");
+        let mut hazards = summary["hazards"].clone();
+        hazards.as_object_mut().unwrap().remove("emulator");
+        assert_eq!((hazards, summary["kaslr"].is_string()), (serde_json::json!({}), true), "{context}");
         assert!(summary["commits"].as_u64() > Some(20), "{context}");
     }
 }
