@@ -1,9 +1,9 @@
 //! When the machine is stopped, and when it goes on.
 //!
-//! QEMU tells no plugin of it, but its own devices, by `qemu_add_vm_change_state_handler` (softmmu/runstate.c until 8.2,
-//! system/runstate.c since), which a QEMU that is built with modules exports: a function of (opaque, running, state),
-//! called on the main thread, while all vCPUs stand still. Where it is not exported, what a state that was restored
-//! while the machine was stopped has changed is not noticed at once.
+//! QEMU tells no plugin of it, but its own devices, by `qemu_add_vm_change_state_handler` (softmmu/runstate.c until
+//! 8.2, system/runstate.c since), which a QEMU that is built with modules exports: a function of (opaque, running,
+//! state), called on the main thread, while all vCPUs stand still. Where it is not exported, what a state that was
+//! restored while the machine was stopped has changed is not noticed at once.
 
 use super::api::find_internal;
 use super::install::stands_still;

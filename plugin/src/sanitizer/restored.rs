@@ -6,11 +6,11 @@
 //!   of what it executes;
 //! - in 11.1 a thread does it that is no vCPU's, before memory is loaded (`RUN_STATE_RESTORE_VM`).
 //!
-//! - in 11.1 nothing is dropped if the machine was stopped before `loadvm`. Then it is found when the machine goes on, by
-//!   memory that differs from what is known of it ([`crate::qemu`]'s `run_state`).
+//! - in 11.1 nothing is dropped if the machine was stopped before `loadvm`. Then it is found when the machine goes on,
+//!   by memory that differs from what is known of it ([`crate::qemu`]'s `run_state`).
 //!
-//! Whatever executes next is translated anew (or may be outdated by QEMU's own fault). So what was restored is dealt with when the first block is, and each vCPU
-//! begins a new epoch before the first thing that it does.
+//! Whatever executes next is translated anew (or may be outdated by QEMU's own fault). So what was restored is dealt
+//! with when the first block is, and each vCPU begins a new epoch before the first thing that it does.
 
 use super::Sanitizer;
 use crate::patching::Awaited;
