@@ -179,6 +179,11 @@ impl Deferrals {
         ExposureId(self.began)
     }
 
+    /// One begins that there is no room for.
+    pub fn drop_one(&mut self) {
+        self.dropped += 1;
+    }
+
     /// One has ended.
     pub fn end(&mut self, row: Row, ended: &Ended, meant: bool) {
         self.ended += 1;
@@ -238,7 +243,9 @@ mod tests {
         assert_eq!([table.begin(), table.begin(), table.begin()], [ExposureId(1), ExposureId(2), ExposureId(3)]);
         table.end(row, &ended(at(5, None), None, &[(1, false), (2, true)]), true);
         table.end(row, &ended(at(5, None), Some(Linear(9)), &[(1, true), (3, false)]), true);
-        assert_eq!(table.open(), 1);
+        assert_eq!((table.open(), table.dropped()), (1, 0));
+        table.drop_one();
+        assert_eq!((table.open(), table.dropped()), (1, 1), "one that is not followed");
         let rows: Vec<_> = table.rows().collect();
         let [(key, tally)] = rows[..] else { panic!("{rows:?}") };
         assert_eq!((key.by, tally.count, tally.met, tally.longest), (at(5, None), 2, 1, Duration::from_micros(7)));

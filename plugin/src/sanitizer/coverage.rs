@@ -124,8 +124,10 @@ impl Sanitizer {
             Covering::TextPoke | Covering::By(_) => None,
         };
         let Some(space) = space() else { return };
-        // It may run another process now, and come back by a load of this one's page table.
+        // It runs another process now. If it comes back, then by a load of this one's page table, which counts.
         if !side.patching_known().is_in_process(vcpu, space) {
+            self.vcpus.get(usize::from(vcpu.0)).into_iter().for_each(|state| state.lock().asked = None);
+            self.user_modes.was_asked(vcpu);
             return;
         }
         if let Some((answer, asked)) = self.answers(vcpu, side.patching_known().is_isolated(space)) {
@@ -143,7 +145,7 @@ impl Sanitizer {
         let mut state = self.vcpus.get(usize::from(vcpu.0))?.lock();
         let class = Class::of(&state.serialized, last, asked.covering, switches);
         // Under the same lock: the event that ends it comes later, and finds it.
-        let exposure = (class == Class::Exposed).then(|| self.begins_exposure(&mut state, self.row(asked), last));
+        let exposure = if class == Class::Exposed { self.begins_exposure(&mut state, self.row(asked), last) } else { None };
         let deferred = matches!(class, Class::Lucky(_)) && state.serialized.log.kept_since(last).any(|at| self.is_deferral(&at));
         Some(Answer { vcpu, class: if deferred { Class::Deferred } else { class }, exposure })
     }

@@ -15,6 +15,9 @@ use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::verdict::kind::Kind;
 use std::time::Instant;
 
+/// Exposures of one vCPU that are followed at a time.
+const MAX_EXPOSURES: usize = 1024;
+
 impl Sanitizer {
     /// Does the user's design mean to serialize CPUs late, by this event?
     pub(super) fn is_deferral(&self, at: &SyncAt) -> bool {
@@ -22,11 +25,15 @@ impl Sanitizer {
         self.config.defer.iter().any(|deferral| deferral.includes(at, names()))
     }
 
-    /// A protocol leaves the vCPU in that state exposed.
-    pub(super) fn begins_exposure(&self, state: &mut VcpuState, row: Row, last: Seq) -> ExposureId {
+    /// A protocol leaves the vCPU in that state exposed. `None`: there is no room to follow that.
+    pub(super) fn begins_exposure(&self, state: &mut VcpuState, row: Row, last: Seq) -> Option<ExposureId> {
+        if state.exposures.len() >= MAX_EXPOSURES {
+            self.deferrals.lock().drop_one();
+            return None;
+        }
         let id = self.deferrals.lock().begin();
         state.exposures.push(Exposure { id, row, last, began: Instant::now(), writes: Vec::new(), met: None });
-        id
+        Some(id)
     }
 
     /// What there is to report of a vCPU that a protocol left out, now: if the design may mean it to be serialized
