@@ -106,7 +106,7 @@ fn start(id: u64, machine: Machine, arguments: &[String]) -> Result<(), String> 
     if HOOKS.set(hooks).is_err() {
         return Err("loaded twice; give -plugin libicsan.so once".to_owned());
     }
-    super::run_state::watch();
+    super::run_state::watch(stands_still);
     let none = std::ptr::null_mut();
     // SAFETY: each callback has the form that this version of the API calls (see the functions' types); an extra
     // argument that older versions do not know is passed in a register and not read. Up to API 6 the exit callback is
@@ -199,7 +199,7 @@ fn flushed() {
 }
 
 /// The machine is stopped, or goes on.
-pub(super) fn stands_still(stopped: bool) {
+fn stands_still(stopped: bool) {
     guard(|| {
         if let Some(hooks) = HOOKS.get() {
             hooks.stands_still(stopped);

@@ -6,14 +6,18 @@
 //! restored while the machine was stopped has changed is not noticed at once.
 
 use super::api::find_internal;
-use super::install::stands_still;
 use libc::{c_int, c_void};
+use std::sync::OnceLock;
 
 type Changed = unsafe extern "C" fn(*mut c_void, bool, c_int);
 type Add = unsafe extern "C" fn(Changed, *mut c_void) -> *mut c_void;
 
-/// From now on the hooks are told. To be called once, at installation.
-pub fn watch() {
+/// Who is told: whether the machine stands still.
+static TOLD: OnceLock<fn(bool)> = OnceLock::new();
+
+/// From now on `told` is. To be called once, at installation.
+pub fn watch(told: fn(bool)) {
+    let _ = TOLD.set(told);
     let Ok(add) = find_internal(c"qemu_add_vm_change_state_handler") else { return };
     // SAFETY: the function of that name, with the type that it has from QEMU 6.0 on (`bool running`).
     let add: Add = unsafe { std::mem::transmute::<*mut c_void, Add>(add) };
@@ -22,5 +26,7 @@ pub fn watch() {
 }
 
 unsafe extern "C" fn changed(_opaque: *mut c_void, running: bool, _state: c_int) {
-    stands_still(!running);
+    if let Some(told) = TOLD.get() {
+        told(!running);
+    }
 }
