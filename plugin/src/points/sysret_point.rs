@@ -21,7 +21,7 @@ impl WordPayload for SysretPoint {
 /// Puts the callback on the instruction if it is one.
 pub fn instrument(instruction: &Instruction<'_>) {
     if let Some(Class::Fixed(events::SYSRET | events::SYSEXIT)) = classify(instruction.bytes()) {
-        // It asks for registers since what it may have to tell of reads memory.
-        instruction.on_execute_word::<SysretPoint>(0, true);
+        // What it may have to tell of needs memory, and no registers: those would cost each system call.
+        instruction.on_execute_word::<SysretPoint>(0, false);
     }
 }
