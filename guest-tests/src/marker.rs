@@ -48,9 +48,11 @@ mod tests {
 
     #[test]
     fn values_read_back() {
-        for marker in
-            [Marker::OUTSIDE, Marker { scenario: 7, round: 20, attempt: 3 }, Marker { scenario: 65535, round: 65535, attempt: u32::MAX }]
-        {
+        for marker in [
+            Marker::OUTSIDE,
+            Marker { scenario: 7, round: 20, attempt: 3 },
+            Marker { scenario: 65535, round: 65535, attempt: u32::MAX },
+        ] {
             assert_eq!(Marker::from_value(marker.value()), marker);
         }
         assert_eq!(Marker { scenario: 7, round: 20, attempt: 3 }.value(), 0x0003_0014_0007);

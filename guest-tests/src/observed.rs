@@ -53,13 +53,18 @@ mod tests {
 
     #[test]
     fn comments_read_back() {
-        for observed in [Observed::Changes { seen: 12, of: 60, tight: 3 }, Observed::Died("killed by signal 4".into())] {
+        for observed in [Observed::Changes { seen: 12, of: 60, tight: 3 }, Observed::Died("killed by signal 4".into())]
+        {
             assert_eq!(Observed::parse("cross/imm8", &format!("cross/imm8: {observed}")), Some(observed));
         }
-        let rest = "cross/imm8: 12 of 60 changes seen, 3 tight, 41 ms, emulator: 0, first wrong: patch 1: 0x1 instead of 0x2";
+        let rest =
+            "cross/imm8: 12 of 60 changes seen, 3 tight, 41 ms, emulator: 0, first wrong: patch 1: 0x1 instead of 0x2";
         assert_eq!(Observed::parse("cross/imm8", rest), Some(Observed::Changes { seen: 12, of: 60, tight: 3 }));
         assert_eq!(Observed::parse("cross/imm", rest), None);
-        assert_eq!(Observed::parse("kernel/ftrace", "kernel/ftrace: 12 places of the kernel's text changed, 3 times, 40 ms"), None);
+        assert_eq!(
+            Observed::parse("kernel/ftrace", "kernel/ftrace: 12 places of the kernel's text changed, 3 times, 40 ms"),
+            None
+        );
         assert_eq!(Observed::parse("own/jump", "own/jump: it broke"), None);
     }
 }

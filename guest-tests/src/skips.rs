@@ -51,9 +51,16 @@ impl ExpectedSkips {
             // A filter of several globs, or of everything, is no list with a reason each.
             let narrow = |glob: &str| !glob.contains([',', '!']);
             let named = name.chars().any(|c| c.is_ascii_alphabetic());
-            (narrow(name) && narrow(on) && named).then(|| Expected { name: name.into(), on: on.into(), reason: reason.trim().into() })
+            (narrow(name) && narrow(on) && named).then(|| Expected {
+                name: name.into(),
+                on: on.into(),
+                reason: reason.trim().into(),
+            })
         };
-        lines.map(|line| expected(line).ok_or_else(|| format!("not NAME ON REASON: {line}"))).collect::<Result<_, _>>().map(Self)
+        lines
+            .map(|line| expected(line).ok_or_else(|| format!("not NAME ON REASON: {line}")))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// The committed list.
@@ -67,7 +74,10 @@ impl ExpectedSkips {
     /// Why this may be skipped; none if it may not.
     #[must_use]
     pub fn reason(&self, name: &str, on: &str) -> Option<&str> {
-        self.0.iter().find(|row| matches_any(&row.name, name) && matches_any(&row.on, on)).map(|row| row.reason.as_str())
+        self.0
+            .iter()
+            .find(|row| matches_any(&row.name, name) && matches_any(&row.on, on))
+            .map(|row| row.reason.as_str())
     }
 }
 
@@ -98,14 +108,17 @@ mod tests {
         let checks = ["counts/another-rustc", "plugin/kvm"];
         for row in &list.0 {
             assert!(row.reason.split_whitespace().count() > 4, "{}: what is the reason?", row.name);
-            let rows = TABLE.iter().map(|row| row.name).chain(checks).filter(|name| matches_any(&row.name, name)).count();
+            let rows =
+                TABLE.iter().map(|row| row.name).chain(checks).filter(|name| matches_any(&row.name, name)).count();
             assert!((1..=4).contains(&rows), "{} matches {rows} rows", row.name);
         }
     }
 
     #[test]
     fn only_what_is_listed_may_be_skipped() {
-        let list = ExpectedSkips::parse("# nothing\n\nkernel/pre*  6.1   it knows one model\ncounts/rustc - another one\n").unwrap();
+        let list =
+            ExpectedSkips::parse("# nothing\n\nkernel/pre*  6.1   it knows one model\ncounts/rustc - another one\n")
+                .unwrap();
         assert_eq!(list.reason("kernel/preempt", "6.1"), Some("it knows one model"));
         assert_eq!(list.reason("kernel/preempt", "6.12"), None);
         assert_eq!(list.reason("kernel/kprobe", "6.1"), None);
@@ -114,7 +127,14 @@ mod tests {
 
     #[test]
     fn a_list_without_reasons_or_for_everything_is_refused() {
-        for bad in ["kernel/preempt", "kernel/preempt 6.1", "* * everything", "a,b - both", "!a - all but this", "*/* 6.1 all of them"] {
+        for bad in [
+            "kernel/preempt",
+            "kernel/preempt 6.1",
+            "* * everything",
+            "a,b - both",
+            "!a - all but this",
+            "*/* 6.1 all of them",
+        ] {
             assert!(ExpectedSkips::parse(bad).is_err(), "{bad}");
         }
     }

@@ -52,7 +52,9 @@ impl Boots {
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         let limit = REPEATED + self.asked / ONE_IN;
-        (self.repeated > limit).then(|| format!("{} of {} boots were repeated; more than {limit} are no chance", self.repeated, self.asked))
+        (self.repeated > limit).then(|| {
+            format!("{} of {} boots were repeated; more than {limit} are no chance", self.repeated, self.asked)
+        })
     }
 }
 
@@ -108,14 +110,19 @@ impl Tally {
             }
         }
         if tally.skipped > named {
-            tally.complain(tally.skipped - named, format!("{name}: {} skips, of which {named} are named", tally.skipped));
+            tally.complain(
+                tally.skipped - named,
+                format!("{name}: {} skips, of which {named} are named", tally.skipped),
+            );
         }
         if tally.passed + tally.failed + tally.skipped == 0 {
             tally.complain(1, format!("{name}: it counted nothing"));
         }
         match status {
             Some(0) => {}
-            Some(code) if tally.failed == 0 => tally.complain(1, format!("{name}: it ended with {code} and counted no failure")),
+            Some(code) if tally.failed == 0 => {
+                tally.complain(1, format!("{name}: it ended with {code} and counted no failure"))
+            }
             Some(_) => {}
             None => tally.complain(1, format!("{name}: it has no end")),
         }
@@ -188,7 +195,8 @@ mod tests {
     fn an_expected_skip_is_counted_and_another_one_fails() {
         let good = step("skipped: kernel/preempt on 6.1: only one\n5 passed, 0 failed, 1 skipped\nstep ended with 0\n");
         assert_eq!((good.passed, good.failed, good.skipped, good.good()), (5, 0, 1, true));
-        let elsewhere = step("skipped: kernel/preempt on 6.12: only one\n5 passed, 0 failed, 1 skipped\nstep ended with 0\n");
+        let elsewhere =
+            step("skipped: kernel/preempt on 6.12: only one\n5 passed, 0 failed, 1 skipped\nstep ended with 0\n");
         assert_eq!((elsewhere.failed, elsewhere.good()), (1, false));
         // The name of one skip is no licence for two, and a test that cargo ignored has none.
         let two = step("skipped: kernel/preempt on 6.1: only one\n5 passed, 0 failed, 2 skipped\nstep ended with 0\n");
@@ -224,7 +232,9 @@ mod tests {
         let mut sum = Tally::default();
         assert!(!sum.good(), "nothing passed");
         sum.add(step("5 passed, 0 failed, 0 skipped\nstep ended with 0\n"));
-        sum.add(step("2 boots, 2 boots repeated, 1 scenarios repeated\n5 passed, 0 failed, 0 skipped\nstep ended with 0\n"));
+        sum.add(step(
+            "2 boots, 2 boots repeated, 1 scenarios repeated\n5 passed, 0 failed, 0 skipped\nstep ended with 0\n",
+        ));
         sum.close();
         assert_eq!(sum.to_string(), "2 boots, 2 boots repeated, 1 scenarios repeated\n10 passed, 0 failed, 0 skipped");
         sum.add(step(""));

@@ -26,9 +26,15 @@ pub const WORKLOADS: &[(&str, &str)] = &[
         "batch",
         "patches 16 sites by text_poke_queue() and text_poke_finish(); the other CPU watches, and runs one when a missing sync would show",
     ),
-    ("kprobe", "plants and removes a kprobe on a function while the other CPU stands aside; it then runs the function at once"),
+    (
+        "kprobe",
+        "plants and removes a kprobe on a function while the other CPU stands aside; it then runs the function at once",
+    ),
     ("key", "flips a static key while the other CPU stands aside; it then runs the code at once"),
-    ("membarrier-sibling", "two threads on one CPU: one changes code through an alias and calls SYNC_CORE, the other runs it"),
+    (
+        "membarrier-sibling",
+        "two threads on one CPU: one changes code through an alias and calls SYNC_CORE, the other runs it",
+    ),
     ("membarrier-alone", "a process of one thread changes code through an alias, calls SYNC_CORE and runs it"),
     ("schedstats", "toggles /proc/sys/kernel/sched_schedstats while the other CPU schedules"),
     (
@@ -152,11 +158,9 @@ const TORN: Verdicts = Verdicts::reported(Torn);
 const UNSERIALIZED: Verdicts = Verdicts::reported(Unserialized);
 const UNSYNCED: Verdicts = Verdicts::reported(Unsynced).but(Coherent, Silent);
 
-const NO_COMMIT: &str =
-    "an INT3 and what it stands for are exempt from each other, and the light mode does not see where the exemption ends";
+const NO_COMMIT: &str = "an INT3 and what it stands for are exempt from each other, and the light mode does not see where the exemption ends";
 const NO_MIXES: &str = "no mixes of versions without the store side";
-const OWN_STORE: &str =
-    "a CPU's own store, through the address that it runs from, and a branch since: only the store side knows that it is legal";
+const OWN_STORE: &str = "a CPU's own store, through the address that it runs from, and a branch since: only the store side knows that it is legal";
 const NO_WRITER: &str = "neither the writer nor the commit is known";
 
 /// The copy that text_poke() and text_poke_early() end in.
@@ -322,9 +326,21 @@ pub const BUGS: &[Row] = &[
               old instruction",
     },
     everyday("kprobes-no-sync", "arch_arm_kprobe,arch_disarm_kprobe", "arch_arm_kprobe() returns, and sent no IPI"),
-    everyday("batch-no-first-sync", "text_poke_bp_batch", "the tails are written, and nothing came after the breakpoints"),
-    everyday("batch-no-second-sync", "text_poke_bp_batch", "the first bytes are written, and nothing came after the tails"),
-    everyday("batch-no-third-sync", "text_poke_bp_batch", "text_poke_bp_batch() returns, and nothing came after the first bytes"),
+    everyday(
+        "batch-no-first-sync",
+        "text_poke_bp_batch",
+        "the tails are written, and nothing came after the breakpoints",
+    ),
+    everyday(
+        "batch-no-second-sync",
+        "text_poke_bp_batch",
+        "the first bytes are written, and nothing came after the tails",
+    ),
+    everyday(
+        "batch-no-third-sync",
+        "text_poke_bp_batch",
+        "text_poke_bp_batch() returns, and nothing came after the first bytes",
+    ),
     Row {
         full: Verdicts::SILENT.but(PtiBlind, Unchecked("the event that is meant to serialize does not count")),
         deferred: true,
@@ -341,7 +357,11 @@ pub const BUGS: &[Row] = &[
         function: Some("arch_jump_label_transform_apply+*"),
         unsynced: Some(POKE),
         visible: Some(Inject::Stale),
-        ..deferral("defer-plain", false, "no page table is switched: SYSCALL does not serialize, and the old code is executed")
+        ..deferral(
+            "defer-plain",
+            false,
+            "no page table is switched: SYSCALL does not serialize, and the old code is executed",
+        )
     },
     Row {
         full: STALE,
@@ -472,8 +492,9 @@ mod tests {
             assert!(folder.join(format!("{}.patch", row.variant)).is_file(), "{}", row.variant);
             assert!(workload_id(row.workload) <= WORKLOADS.len() as u16, "{}", row.workload);
         }
-        let patches =
-            std::fs::read_dir(&folder).unwrap().filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "patch"));
+        let patches = std::fs::read_dir(&folder)
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "patch"));
         assert_eq!(patches.count() + 1, variants().len());
     }
 

@@ -35,13 +35,17 @@ fn words(text: &str) -> Module {
 
 /// What a module imports, of the same crate.
 fn imports(module: &[String], source: &str, all: &BTreeMap<Module, String>) -> BTreeSet<Module> {
-    let code: String = source.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n").collect();
-    let mut paths: Vec<Module> = code.match_indices("crate::").map(|(at, word)| words(&code[at + word.len()..])).collect();
+    let code: String =
+        source.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n").collect();
+    let mut paths: Vec<Module> =
+        code.match_indices("crate::").map(|(at, word)| words(&code[at + word.len()..])).collect();
     let parent = &module[..module.len().saturating_sub(1)];
     for (at, word) in code.match_indices("super::") {
         let rest = &code[at + word.len()..];
         let names: Vec<Module> = match rest.strip_prefix('{') {
-            Some(list) => list.split('}').next().unwrap_or_default().split(',').map(|name| words(name.trim())).collect(),
+            Some(list) => {
+                list.split('}').next().unwrap_or_default().split(',').map(|name| words(name.trim())).collect()
+            }
             None => vec![words(rest)],
         };
         paths.extend(names.into_iter().map(|name| [parent, &name].concat()));

@@ -43,7 +43,13 @@ fn profile() -> Profile {
 fn store(cell: u64, version: u64) -> Store {
     // The toy instruction of two bytes: its first byte stays, its second tells versions apart.
     let linear = Some(CODE.offset(cell * CELL as u64));
-    Store { vcpu: Some(WRITER), pc: Some(Linear(0x100)), linear, phys: MEMORY.offset(cell * CELL as u64), bytes: vec![1, version as u8] }
+    Store {
+        vcpu: Some(WRITER),
+        pc: Some(Linear(0x100)),
+        linear,
+        phys: MEMORY.offset(cell * CELL as u64),
+        bytes: vec![1, version as u8],
+    }
 }
 
 fn fetch(cell: u64) -> Event {
@@ -75,13 +81,19 @@ fn model(cells: u64, versions: u64) -> Model {
 #[divan::bench(args = LENGTHS)]
 fn fetch_by_versions(bencher: Bencher<'_, '_>, versions: u64) {
     let before = model(1, versions);
-    bencher.counter(ItemsCount::new(1u32)).with_inputs(|| before.clone()).bench_local_refs(|model| model.apply(&fetch(0)));
+    bencher
+        .counter(ItemsCount::new(1u32))
+        .with_inputs(|| before.clone())
+        .bench_local_refs(|model| model.apply(&fetch(0)));
 }
 
 #[divan::bench(args = LENGTHS)]
 fn fetch_by_cells(bencher: Bencher<'_, '_>, cells: u64) {
     let before = model(cells, 1);
-    bencher.counter(ItemsCount::new(1u32)).with_inputs(|| before.clone()).bench_local_refs(|model| model.apply(&fetch(cells / 2)));
+    bencher
+        .counter(ItemsCount::new(1u32))
+        .with_inputs(|| before.clone())
+        .bench_local_refs(|model| model.apply(&fetch(cells / 2)));
 }
 
 #[divan::bench(args = LENGTHS)]

@@ -38,7 +38,9 @@ fn fast(profile: Profile, events: &[Event]) -> u64 {
             Event::Store(store) => {
                 let (phys, vcpu) = (store.phys, store.vcpu);
                 history.store(seq, store.clone(), Epoch::default());
-                history.forget_unheld(phys, Seq(seq.0.saturating_sub(64)), 4, |_, _| Holding::Since(Seq(seq.0.saturating_sub(16))));
+                history.forget_unheld(phys, Seq(seq.0.saturating_sub(64)), 4, |_, _| {
+                    Holding::Since(Seq(seq.0.saturating_sub(16)))
+                });
                 black_box(vcpu.map(|vcpu| history.awaits_branch(vcpu, Epoch::default())));
             }
             Event::Contents { phys, bytes } => history.memory_mut().contents(*phys, bytes),

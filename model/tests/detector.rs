@@ -197,19 +197,35 @@ fn late(seq: u64) -> Told {
 fn a_store_that_is_told_of_late_explains_what_was_noticed() {
     let (mut history, mut changes, [end, before]) = past();
     let at = Duration::from_millis;
-    let told =
-        Store { vcpu: Some(Vcpu(1)), pc: Some(Linear(9)), linear: Some(Linear(0x7ffa)), phys: Phys(0x2ffa), bytes: vec![0, 0, 7, 7] };
+    let told = Store {
+        vcpu: Some(Vcpu(1)),
+        pc: Some(Linear(9)),
+        linear: Some(Linear(0x7ffa)),
+        phys: Phys(0x2ffa),
+        bytes: vec![0, 0, 7, 7],
+    };
     assert_eq!(changes.tell(history.memory(), told.phys, &told.bytes, at(0)), change());
     let touched = changes.notice(&mut history, Phys(0x2ffc), &[7, 7], Seq(1), at(100));
     assert_eq!((touched.segments.len(), touched.seq), (2, Some(Seq(1))));
-    assert!(changes.awaits_store(&end, at(119)) && changes.awaits_store(&before, at(119)) && !changes.awaits_store(&end, at(120)));
-    assert_eq!(changes.tell(history.memory(), Phys(0x2ffc), &[7], at(101)), Told::default(), "it covers a part of it only");
+    assert!(
+        changes.awaits_store(&end, at(119))
+            && changes.awaits_store(&before, at(119))
+            && !changes.awaits_store(&end, at(120))
+    );
+    assert_eq!(
+        changes.tell(history.memory(), Phys(0x2ffc), &[7], at(101)),
+        Told::default(),
+        "it covers a part of it only"
+    );
     assert_eq!(changes.tell(history.memory(), told.phys, &told.bytes, at(101)), late(1));
     assert_eq!(changes.tell(history.memory(), told.phys, &told.bytes, at(101)), Told::default(), "once");
     let touched = changes.attribute(&mut history, Seq(1), &told, Epoch(1));
     assert_eq!((touched.segments.len(), touched.seq), (2, None));
     let known = &history.memory().record(Seq(1)).unwrap().store;
-    assert_eq!((known.vcpu, known.pc, known.linear, known.phys), (Some(Vcpu(1)), Some(Linear(9)), Some(Linear(0x7ffc)), Phys(0x2ffc)));
+    assert_eq!(
+        (known.vcpu, known.pc, known.linear, known.phys),
+        (Some(Vcpu(1)), Some(Linear(9)), Some(Linear(0x7ffc)), Phys(0x2ffc))
+    );
     assert!(!changes.awaits_store(&end, at(102)));
     assert_eq!(changes.commit(&mut history, &[Seq(1), Seq(1)]).segments.len(), 2);
     assert!(history.memory().record(Seq(1)).unwrap().committed);
@@ -219,8 +235,9 @@ fn a_store_that_is_told_of_late_explains_what_was_noticed() {
 fn a_store_is_waited_for_a_second_and_the_latest_64_are() {
     let (mut history, mut changes, _) = past();
     changes.notice(&mut history, Phys(0x2000), &[7], Seq(1), Duration::ZERO);
-    let tell =
-        |changes: &mut Changes<_>, history: &History, at| changes.tell(history.memory(), Phys(0x2000), &[7], Duration::from_millis(at));
+    let tell = |changes: &mut Changes<_>, history: &History, at| {
+        changes.tell(history.memory(), Phys(0x2000), &[7], Duration::from_millis(at))
+    };
     assert_eq!(tell(&mut changes.clone(), &history, 999), late(1));
     assert_eq!(tell(&mut changes.clone(), &history, 1000), Told::default());
     for more in 1..64 {
@@ -246,7 +263,13 @@ fn a_store_explains_all_that_it_stored_and_nothing_else() {
 fn settled(earlier: Option<(u16, u8)>, told: u8, now: u8) -> (History, Changes<Rc<Code<AtomicU64>>>, usize) {
     let (mut history, mut changes, _) = past();
     let phys = Phys(0x2000);
-    let store = |vcpu, byte| Store { vcpu: Some(Vcpu(vcpu)), pc: Some(Linear(9)), linear: Some(Linear(0x7000)), phys, bytes: vec![byte] };
+    let store = |vcpu, byte| Store {
+        vcpu: Some(Vcpu(vcpu)),
+        pc: Some(Linear(9)),
+        linear: Some(Linear(0x7000)),
+        phys,
+        bytes: vec![byte],
+    };
     if let Some((vcpu, byte)) = earlier {
         changes.store(&mut history, Seq(1), store(vcpu, byte), Epoch::default());
     }
@@ -288,15 +311,18 @@ fn what_memory_holds_is_what_is_known_whatever_was_told() {
 fn own_store_is_hazard(then: impl FnOnce(&mut History)) -> bool {
     let (mut history, ..) = past();
     let (at, phys) = (Linear(0x7100), Phys(0x2100));
-    let store = |byte| Store { vcpu: Some(Vcpu(0)), pc: Some(Linear(0x7200)), linear: Some(at), phys, bytes: vec![byte] };
+    let store =
+        |byte| Store { vcpu: Some(Vcpu(0)), pc: Some(Linear(0x7200)), linear: Some(at), phys, bytes: vec![byte] };
     history.store(Seq(2), store(6), Epoch(1));
     then(&mut history);
     let place = Place { second: None, ..PLACE };
     let (before, now) = (CodeRun::new(at, &[0], &[1]), CodeRun::new(at, &[6], &[1]));
     let ran = [Ran { run: &before, place, since: Seq(1) }];
-    let question = Question { vcpu: Vcpu(0), run: &now, place, ran: &ran, last_sync: None, epoch: Epoch(1), now: Seq(9) };
+    let question =
+        Question { vcpu: Vcpu(0), run: &now, place, ran: &ran, last_sync: None, epoch: Epoch(1), now: Seq(9) };
     let judged = history.judge(&question);
-    let kinds: Vec<_> = judged.iter().filter_map(|judged| judged.verdict.hazard.as_ref()).map(|hazard| hazard.kind).collect();
+    let kinds: Vec<_> =
+        judged.iter().filter_map(|judged| judged.verdict.hazard.as_ref()).map(|hazard| hazard.kind).collect();
     assert!(kinds.iter().all(|kind| *kind == Kind::Smc), "{kinds:?}");
     !kinds.is_empty()
 }
@@ -316,7 +342,13 @@ fn a_branch_makes_visible_what_its_own_vcpu_stored_before_it() {
     assert!(own_store_is_hazard(|history| {
         history.branch(Vcpu(0), Epoch(1));
         for (seq, byte) in [(3, 12), (4, 6)] {
-            let again = Store { vcpu: Some(Vcpu(0)), pc: None, linear: Some(Linear(0x7100)), phys: Phys(0x2100), bytes: vec![byte] };
+            let again = Store {
+                vcpu: Some(Vcpu(0)),
+                pc: None,
+                linear: Some(Linear(0x7100)),
+                phys: Phys(0x2100),
+                bytes: vec![byte],
+            };
             history.store(Seq(seq), again, Epoch(1));
         }
     }));

@@ -49,7 +49,14 @@ impl Example {
     fn store(&mut self, writer: Option<(u16, u64)>, phys: u64, bytes: &[u8]) -> Seq {
         let linear = writer.map(|(_, page)| Linear(page + phys % PAGE));
         let vcpu = writer.map(|(vcpu, _)| Vcpu(vcpu));
-        self.apply(&Event::Store(Store { vcpu, pc: linear.map(|_| Linear(0x9000)), linear, phys: Phys(phys), bytes: bytes.to_vec() })).seq
+        self.apply(&Event::Store(Store {
+            vcpu,
+            pc: linear.map(|_| Linear(0x9000)),
+            linear,
+            phys: Phys(phys),
+            bytes: bytes.to_vec(),
+        }))
+        .seq
     }
 
     fn fetch(&mut self, vcpu: u16, linear: u64, len: u8) -> Option<Hazard> {
@@ -88,7 +95,10 @@ fn another_cpus_store_is_unserialized_until_the_executor_serializes() {
     assert_eq!(hazard.candidates.iter().map(|candidate| &candidate.bytes[..]).collect::<Vec<_>>(), [[4, 0, 0, 0, 0]]);
     assert_eq!(hazard.writes.len(), 1);
     let write = &hazard.writes[0];
-    assert_eq!((write.seq, write.vcpu, write.pc, write.linear), (store, Some(Vcpu(1)), Some(Linear(0x9000)), Some(Linear(0x1001))));
+    assert_eq!(
+        (write.seq, write.vcpu, write.pc, write.linear),
+        (store, Some(Vcpu(1)), Some(Linear(0x9000)), Some(Linear(0x1001)))
+    );
     assert_eq!((write.old.as_deref(), &write.new[..]), (Some(&[0][..]), &[9][..]));
     assert_eq!(hazard.last_sync.and_then(|sync| sync.event), Some(SyncEventId(IRET)));
     assert_eq!(example.kind(1, 0x1000, 5), None, "vCPU 1 brought it in after the store");
@@ -178,7 +188,11 @@ fn an_instruction_in_two_chunks_tears_into_what_never_stood_in_memory() {
     let hazard = example.fetch(0, 0x1005, 5).expect("a hazard");
     assert_eq!(hazard.kind, Kind::Torn);
     let shown: Vec<_> = hazard.candidates.iter().map(|candidate| (&candidate.bytes[..], candidate.whole)).collect();
-    assert_eq!(shown, [(&[4, 0, 0, 0, 0][..], true), (&[4, 0, 0, 1, 1], false), (&[12, 1, 1, 0, 0], false)], "oldest first");
+    assert_eq!(
+        shown,
+        [(&[4, 0, 0, 0, 0][..], true), (&[4, 0, 0, 1, 1], false), (&[12, 1, 1, 0, 0], false)],
+        "oldest first"
+    );
     assert_eq!(hazard.candidates[1].versions, [1, 1, 1, 7, 7].map(Seq));
 }
 
@@ -279,8 +293,10 @@ fn a_bound_that_is_hit_is_said() {
 /// for a weaker event set, and torn for the stronger one.
 #[test]
 fn a_stronger_event_set_can_make_an_exempt_candidate_torn() {
-    let breakpoint =
-        Profile { buffers: Buffers { chunk: 8, ..Buffers::DEFAULT }, ..profile(&[Exemption::Breakpoint(&[0xcc])], Buffers::DEFAULT) };
+    let breakpoint = Profile {
+        buffers: Buffers { chunk: 8, ..Buffers::DEFAULT },
+        ..profile(&[Exemption::Breakpoint(&[0xcc])], Buffers::DEFAULT)
+    };
     let run = |profile| {
         let mut example = Example::new(profile);
         example.fetch(0, 0x1005, 5);
@@ -295,7 +311,10 @@ fn a_stronger_event_set_can_make_an_exempt_candidate_torn() {
         example.kind(0, 0x1005, 1)
     };
     assert_eq!(run(breakpoint), None);
-    assert_eq!(run(Profile { serializing: breakpoint.serializing.with(SyncEventId(CPUID)), ..breakpoint }), Some(Kind::Torn));
+    assert_eq!(
+        run(Profile { serializing: breakpoint.serializing.with(SyncEventId(CPUID)), ..breakpoint }),
+        Some(Kind::Torn)
+    );
 }
 
 /// A long past costs nothing when nothing changed: this would take minutes otherwise.
@@ -319,11 +338,12 @@ fn the_histories_reach_every_kind() {
     let mut kinds = BTreeMap::<Kind, usize>::new();
     let (mut exempt, mut remapped, mut lost) = (0, 0, 0);
     for _ in 0..300 {
-        let (profile, ops) = (strategies::profile(), strategies::history(80)).new_tree(&mut runner).expect("a history").current();
+        let (profile, ops) =
+            (strategies::profile(), strategies::history(80)).new_tree(&mut runner).expect("a history").current();
         let mut model = Model::new(profile, Toy, usize::from(strategies::VCPUS)).expect("a sound profile");
         let unbounded = Buffers { prefetch: None, trace: None, ..profile.buffers };
-        let mut larger =
-            Model::new(Profile { buffers: unbounded, ..profile }, Toy, usize::from(strategies::VCPUS)).expect("a sound profile");
+        let mut larger = Model::new(Profile { buffers: unbounded, ..profile }, Toy, usize::from(strategies::VCPUS))
+            .expect("a sound profile");
         for event in strategies::events(&ops) {
             let verdict = model.apply(&event).expect("possible");
             let all = larger.apply(&event).expect("possible");

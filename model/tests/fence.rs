@@ -256,7 +256,10 @@ fn a_sleeper(full: bool) {
         guest.flags.runs(Vcpu(0), true);
         let settled = guest.settles(&own);
         let (asked, held) = storing.join().unwrap();
-        assert!(asked || !settled || held.is_some() || own.flag(guest.code.slot()) == Flag::Recheck, "the sleeper was missed");
+        assert!(
+            asked || !settled || held.is_some() || own.flag(guest.code.slot()) == Flag::Recheck,
+            "the sleeper was missed"
+        );
     });
 }
 

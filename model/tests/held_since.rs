@@ -29,13 +29,15 @@ fn is_hazard(since: u64) -> bool {
     let mut history = History::new(profile, Toy, 2);
     history.memory_mut().contents(Phys(CODE), &[A; PAGE as usize]);
     for (seq, byte) in [(6, B), (7, A)] {
-        let store = Store { vcpu: Some(Vcpu(1)), pc: None, linear: Some(Linear(CODE)), phys: Phys(CODE), bytes: vec![byte] };
+        let store =
+            Store { vcpu: Some(Vcpu(1)), pc: None, linear: Some(Linear(CODE)), phys: Phys(CODE), bytes: vec![byte] };
         history.store(Seq(seq), store, Epoch::default());
     }
     let run = CodeRun::new(Linear(CODE), &[A], &[1]);
     let place = Place { page: Linear(CODE), first: Phys(CODE), second: None };
     let ran = [Ran { run: &run, place, since: Seq(since) }];
-    let question = Question { vcpu: Vcpu(0), run: &run, place, ran: &ran, last_sync: None, epoch: Epoch::default(), now: Seq(8) };
+    let question =
+        Question { vcpu: Vcpu(0), run: &run, place, ran: &ran, last_sync: None, epoch: Epoch::default(), now: Seq(8) };
     history.judge(&question).iter().any(|judged| judged.verdict.hazard.is_some())
 }
 

@@ -68,11 +68,22 @@ impl Fast {
     fn new(profile: Profile) -> Self {
         let history = History::new(profile, Toy, usize::from(strategies::VCPUS));
         let board = Shared::new(strategies::VCPUS, SLOTS, NoFences);
-        let cpu = |vcpu| Cpu { own: board.own(Vcpu(vcpu)), epoch: Epoch::default(), last_sync: None, pages: BTreeMap::new() };
+        let cpu =
+            |vcpu| Cpu { own: board.own(Vcpu(vcpu)), epoch: Epoch::default(), last_sync: None, pages: BTreeMap::new() };
         let cpus = (0..strategies::VCPUS).map(cpu).collect();
         let flags = board::flags(board, strategies::VCPUS, Rules { writers: true, snoop: profile.snoop });
         let changes = Changes::new(history.window());
-        Self { profile, history, changes, flags, segments: Vec::new(), cpus, noticed: Vec::new(), late: BTreeMap::new(), slow: 0 }
+        Self {
+            profile,
+            history,
+            changes,
+            flags,
+            segments: Vec::new(),
+            cpus,
+            noticed: Vec::new(),
+            late: BTreeMap::new(),
+            slow: 0,
+        }
     }
 
     fn cpu(&self, vcpu: Vcpu) -> &Cpu {
@@ -86,7 +97,9 @@ impl Fast {
         let told = match event {
             Event::Store(store) if store.vcpu.is_some() => store.clone(),
             Event::Attribute { store, vcpu, pc, linear } => {
-                let Some((_, phys, bytes)) = self.noticed.iter().find(|(seq, ..)| seq == store) else { return Vec::new() };
+                let Some((_, phys, bytes)) = self.noticed.iter().find(|(seq, ..)| seq == store) else {
+                    return Vec::new();
+                };
                 Store { vcpu: Some(*vcpu), pc: *pc, linear: *linear, phys: *phys, bytes: bytes.clone() }
             }
             _ => return vec![event.clone()],
@@ -95,11 +108,16 @@ impl Fast {
         let end = told.phys.0 + told.bytes.len() as u64;
         let byte = |at: Phys| memory.byte(at, Seq(u64::MAX));
         let stored = |at: Phys| (told.phys.0..end).contains(&at.0).then(|| told.bytes[(at.0 - told.phys.0) as usize]);
-        let explained =
-            |phys: Phys, len: usize| (0..len as u64).map(|i| phys.offset(i)).all(|at| stored(at).is_some() && stored(at) == byte(at));
+        let explained = |phys: Phys, len: usize| {
+            (0..len as u64).map(|i| phys.offset(i)).all(|at| stored(at).is_some() && stored(at) == byte(at))
+        };
         let changes = (0..).zip(&told.bytes).any(|(i, new)| byte(told.phys.offset(i)) != Some(*new));
-        let late_ones: Vec<Seq> =
-            self.noticed.iter().filter(|(_, phys, bytes)| explained(*phys, bytes.len())).map(|(seq, ..)| *seq).collect();
+        let late_ones: Vec<Seq> = self
+            .noticed
+            .iter()
+            .filter(|(_, phys, bytes)| explained(*phys, bytes.len()))
+            .map(|(seq, ..)| *seq)
+            .collect();
         let expected = Told { late: late_ones, changes };
         assert_eq!(self.changes.tell(memory, told.phys, &told.bytes, Duration::ZERO), expected);
         let mut events = Vec::new();
@@ -206,7 +224,9 @@ impl Fast {
         let page = linear.align_down(PAGE);
         let place = Place { page, first: pages[&page], second: pages.get(&page.offset(PAGE)).copied() };
         let memory = self.history.memory();
-        let byte = |i| place.phys(linear.offset(i)).and_then(|phys| memory.now(phys)).expect("the guest executes what is known");
+        let byte = |i| {
+            place.phys(linear.offset(i)).and_then(|phys| memory.now(phys)).expect("the guest executes what is known")
+        };
         let bytes: Vec<u8> = (0..u64::from(len)).map(byte).collect();
         let run = CodeRun::new(linear, &bytes, &[len]);
         if let Some(known) = self.segments.iter().find(|segment| segment.run == run && segment.place == Some(place)) {
@@ -225,23 +245,28 @@ impl Fast {
         if cpu.own.flag(segment.slot) as u64 >= DONE {
             return Seen::Skipped;
         }
-        let contested = self.segments.iter().any(|other| other.place != segment.place && other.run.contradicts(&segment.run));
+        let contested =
+            self.segments.iter().any(|other| other.place != segment.place && other.run.contradicts(&segment.run));
         if (!contested || self.profile.snoop) && self.flags.fast_path(&cpu.own, &*segment, || true) {
             return Seen::Verdict(None);
         }
         self.slow += 1;
         let chunk = u64::from(self.profile.buffers.chunk);
-        let (first, end) = (linear.align_down(chunk), linear.offset(Toy.max_len() as u64 - 1).align_down(chunk).offset(chunk));
+        let (first, end) =
+            (linear.align_down(chunk), linear.offset(Toy.max_len() as u64 - 1).align_down(chunk).offset(chunk));
         let near = |other: &&Rc<Code<AtomicU64>>| {
             let start = other.run.linear();
             start.0 < end.0 && start.0 + other.run.bytes().len() as u64 > first.0
         };
         let executed = self.segments.iter().filter(near).filter(|other| cpu.own.flag(other.slot).executed());
         let ran: Vec<Ran<'_>> = executed
-            .filter_map(|other| Some(Ran { run: &other.run, place: other.place?, since: cpu.own.first_fetch(other.slot) }))
+            .filter_map(|other| {
+                Some(Ran { run: &other.run, place: other.place?, since: cpu.own.first_fetch(other.slot) })
+            })
             .collect();
         let place = segment.place.expect("it was interned with one");
-        let question = Question { vcpu, run: &segment.run, place, ran: &ran, last_sync: cpu.last_sync, epoch: cpu.epoch, now };
+        let question =
+            Question { vcpu, run: &segment.run, place, ran: &ran, last_sync: cpu.last_sync, epoch: cpu.epoch, now };
         let judged = self.history.judge(&question);
         let slot = cpu.own.slot(segment.slot).expect("there are enough");
         cpu.own.reserve();
@@ -258,7 +283,10 @@ struct Both {
 
 impl Both {
     fn new(profile: Profile) -> Self {
-        Self { model: Model::new(profile, Toy, usize::from(strategies::VCPUS)).expect("a good profile"), fast: Fast::new(profile) }
+        Self {
+            model: Model::new(profile, Toy, usize::from(strategies::VCPUS)).expect("a good profile"),
+            fast: Fast::new(profile),
+        }
     }
 
     /// The next event, as the detector takes it. Answers for an execution.
@@ -286,7 +314,11 @@ fn bytes(hazard: &Hazard) -> BTreeSet<(Vec<u8>, bool)> {
 
 fn config() -> ProptestConfig {
     // What it is to find takes luck: a cell that changes while nobody, or only a neighbour, holds it.
-    ProptestConfig { failure_persistence: None, cases: ProptestConfig::default().cases.max(5000), ..ProptestConfig::default() }
+    ProptestConfig {
+        failure_persistence: None,
+        cases: ProptestConfig::default().cases.max(5000),
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {

@@ -115,7 +115,9 @@ fn run(profile: Profile, site: u8, steps: &[Step]) -> Vec<Kind> {
         if matches!(step, Step::Patch(_)) {
             patch.push(verdict.seq);
         }
-        kinds.extend(verdict.hazard.filter(|hazard| hazard.linear == strategies::code(0, site)).map(|hazard| hazard.kind));
+        kinds.extend(
+            verdict.hazard.filter(|hazard| hazard.linear == strategies::code(0, site)).map(|hazard| hazard.kind),
+        );
     }
     kinds
 }
@@ -145,7 +147,8 @@ fn interleavings(steps: &[Step], actions: &[Op], most: usize) -> Vec<Vec<Step>> 
 fn search(protocol: Protocol, chunk: u32, most: usize) -> BTreeSet<Kind> {
     let executor = 1;
     // Execute the site; execute what is behind it (where the breakpoint's handler returns to); take a branch.
-    let actions = [Op::Fetch(executor, 0, protocol.site), Op::Fetch(executor, 0, protocol.site + LEN), Op::Branch(executor)];
+    let actions =
+        [Op::Fetch(executor, 0, protocol.site), Op::Fetch(executor, 0, protocol.site + LEN), Op::Branch(executor)];
     let histories = interleavings(&protocol.steps(OLD, NEW), &actions[..if most > 2 { 2 } else { 3 }], most);
     histories.iter().flat_map(|steps| run(profile(chunk), protocol.site, steps)).collect()
 }
@@ -163,7 +166,11 @@ fn with_three_syncs_no_interleaving_of_one_executor_is_a_hazard() {
     assert_eq!(search(WHOLE, 8, 3), BTreeSet::new());
     for site in 0..LAST {
         for chunk in [4, 8, 16] {
-            assert_eq!(search(Protocol { site, part: 1, ..WHOLE }, chunk, 1), BTreeSet::new(), "site {site}, chunk {chunk}");
+            assert_eq!(
+                search(Protocol { site, part: 1, ..WHOLE }, chunk, 1),
+                BTreeSet::new(),
+                "site {site}, chunk {chunk}"
+            );
         }
     }
 }
@@ -190,7 +197,9 @@ fn the_middle_sync_guards_only_those_who_run_the_code_behind_the_site() {
     }
     // A look-ahead brings the tail's chunk in as well.
     let ahead = Profile { buffers: Buffers { lookahead: 8, ..profile(8).buffers }, ..profile(8) };
-    let torn = interleavings(&without(1).steps(OLD, NEW), &site_only[..1], 2).iter().any(|steps| !run(ahead, WHOLE.site, steps).is_empty());
+    let torn = interleavings(&without(1).steps(OLD, NEW), &site_only[..1], 2)
+        .iter()
+        .any(|steps| !run(ahead, WHOLE.site, steps).is_empty());
     assert!(torn);
 }
 
@@ -223,7 +232,11 @@ fn within_one_chunk_the_last_sync_is_enough_to_be_clean_after_the_commit() {
 /// that.
 #[test]
 fn one_store_without_a_protocol_is_unserialized() {
-    let steps = [Step::Other(Op::Fetch(1, 0, 0)), Step::Patch(Op::Store(0, 0, 0, NEW.to_vec())), Step::Other(Op::Fetch(1, 0, 0))];
+    let steps = [
+        Step::Other(Op::Fetch(1, 0, 0)),
+        Step::Patch(Op::Store(0, 0, 0, NEW.to_vec())),
+        Step::Other(Op::Fetch(1, 0, 0)),
+    ];
     assert_eq!(run(profile(8), 0, &steps), [Kind::Unserialized]);
     let amd = Profile { exemptions: &[Exemption::AlignedStore(8)], ..profile(8) };
     assert_eq!(run(amd, 0, &steps), []);

@@ -39,7 +39,9 @@ fn run(profile: Profile, events: &[Event]) -> Vec<Option<Executed>> {
     let mut model = model(profile);
     let step = |event: &Event| {
         let asked = match event {
-            Event::Fetch { vcpu, linear, len } => Some((*vcpu, model.candidates(*vcpu, *linear, *len).expect("possible"))),
+            Event::Fetch { vcpu, linear, len } => {
+                Some((*vcpu, model.candidates(*vcpu, *linear, *len).expect("possible")))
+            }
             _ => None,
         };
         let verdict = model.apply(event).expect("possible");
@@ -62,7 +64,8 @@ fn with_buffers(profile: Profile, change: impl FnOnce(&mut Buffers)) -> Profile 
 fn without_times(hazard: &Hazard) -> impl PartialEq + std::fmt::Debug + use<> {
     let candidates: BTreeSet<_> =
         hazard.candidates.iter().map(|candidate| (candidate.bytes.clone(), candidate.kind, candidate.exempt)).collect();
-    let writes: Vec<_> = hazard.writes.iter().map(|write| (write.vcpu, write.phys, write.old.clone(), write.new.clone())).collect();
+    let writes: Vec<_> =
+        hazard.writes.iter().map(|write| (write.vcpu, write.phys, write.old.clone(), write.new.clone())).collect();
     (hazard.kind, hazard.linear, hazard.phys, hazard.memory.clone(), candidates, writes)
 }
 

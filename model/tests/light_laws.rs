@@ -50,7 +50,8 @@ fn run(profile: Profile, ops: &[Op]) -> Vec<Both> {
             }
             _ => None,
         };
-        let candidates = asked.map(|(vcpu, linear, len)| model.candidates(vcpu, linear, len).expect("possible").others().len());
+        let candidates =
+            asked.map(|(vcpu, linear, len)| model.candidates(vcpu, linear, len).expect("possible").others().len());
         let verdict = model.apply(&event).expect("possible");
         if let (Some((vcpu, linear, len)), Some(candidates)) = (asked, candidates) {
             let light = execute(&mut traces, &guest, vcpu, linear, len);
@@ -61,7 +62,8 @@ fn run(profile: Profile, ops: &[Op]) -> Vec<Both> {
 }
 
 fn execute(traces: &mut [Trace], guest: &Guest, vcpu: Vcpu, linear: Linear, len: u8) -> usize {
-    let bytes: Vec<u8> = (0..u64::from(len)).map(|index| guest.read(vcpu, linear.offset(index)).expect("mapped")).collect();
+    let bytes: Vec<u8> =
+        (0..u64::from(len)).map(|index| guest.read(vcpu, linear.offset(index)).expect("mapped")).collect();
     traces[usize::from(vcpu.0)].execute(&CodeRun::new(linear, &bytes, &[len])).conflicts.len()
 }
 
@@ -133,7 +135,8 @@ fn many(strategy: impl Strategy<Value = (Profile, Vec<Op>)>, check: impl Fn(&Bot
 fn every_conflict_is_a_hazard_of_the_model_if_own_stores_wait_for_serialization() {
     let buffers = Buffers { own_store_at_branch: false, ..Buffers::DEFAULT };
     let chunks = prop_oneof![Just(4), Just(8), Just(16)];
-    let strategy = (chunks, history()).prop_flat_map(move |(chunk, ops)| (profile(Buffers { chunk, ..buffers }, NONE), Just(ops)));
+    let strategy =
+        (chunks, history()).prop_flat_map(move |(chunk, ops)| (profile(Buffers { chunk, ..buffers }, NONE), Just(ops)));
     many(strategy, |both| both.light == 0 || both.hazard);
 }
 

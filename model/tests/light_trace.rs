@@ -98,7 +98,12 @@ fn an_aligned_block_is_exempt_and_a_straddling_one_is_not() {
 #[test]
 fn candidates_mix_chunks_only_where_the_instruction_straddles_them() {
     let conflict = Conflict { linear: Linear(0x100e), memory: NOP5.to_vec(), older: vec![JMP.to_vec()] };
-    let of = |chunk| candidates(&conflict, chunk).into_iter().map(|candidate| (candidate.origin, candidate.bytes)).collect::<Vec<_>>();
+    let of = |chunk| {
+        candidates(&conflict, chunk)
+            .into_iter()
+            .map(|candidate| (candidate.origin, candidate.bytes))
+            .collect::<Vec<_>>()
+    };
     let wide = of(64);
     assert_eq!(wide, [(Origin::Memory, NOP5.to_vec()), (Origin::Earlier, JMP.to_vec())]);
     let narrow = of(16);

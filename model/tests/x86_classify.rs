@@ -109,7 +109,8 @@ fn decode(bytes: &[u8], bits: u32) -> Option<Instruction> {
     // AMD's options only for LOCK MOV CR: they change the length of other instructions.
     [DecoderOptions::NONE, DecoderOptions::AMD].into_iter().find_map(|options| {
         let instruction = Decoder::new(bits, bytes, options).decode();
-        let wanted = options == DecoderOptions::NONE || (instruction.mnemonic() == Mnemonic::Mov && bytes.contains(&0xf0));
+        let wanted =
+            options == DecoderOptions::NONE || (instruction.mnemonic() == Mnemonic::Mov && bytes.contains(&0xf0));
         (!instruction.is_invalid() && wanted).then_some(instruction)
     })
 }
@@ -126,7 +127,11 @@ fn compare(bytes: &[u8], bits: u32) -> Option<Result<Option<Class>, String>> {
         *operand_bytes = 6 - *operand_bytes;
     }
     let found = classify(exact);
-    Some(if found == expected { Ok(found) } else { Err(format!("{bits} bits, {exact:02x?}: found {found:?}, iced says {expected:?}")) })
+    Some(if found == expected {
+        Ok(found)
+    } else {
+        Err(format!("{bits} bits, {exact:02x?}: found {found:?}, iced says {expected:?}"))
+    })
 }
 
 const PADDING: [u8; 12] = [0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x08, 0x19, 0x2a, 0x3b, 0x4c];
@@ -178,8 +183,9 @@ fn enumerate(map: &[u8], prefixes: &[&[u8]]) -> (usize, BTreeSet<u8>, Vec<String
                 }
                 // No instruction in any mode: no event either, but for a REX (so 64-bit code) with an opcode of other
                 // modes, which we let pass.
-                let opcode =
-                    bytes.iter().find(|byte| !matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3));
+                let opcode = bytes.iter().find(
+                    |byte| !matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3),
+                );
                 let not_in_64_bits = matches!(opcode, Some(0x82 | 0x9a | 0xce | 0xea));
                 if !valid
                     && !not_in_64_bits
@@ -197,22 +203,32 @@ fn enumerate(map: &[u8], prefixes: &[&[u8]]) -> (usize, BTreeSet<u8>, Vec<String
 #[test]
 fn every_opcode_agrees_with_iced() {
     // The two longer maps hold three events: the first prefixes (none, 66, F2, F3, F0) do.
-    let maps: [(&[u8], usize); 4] = [(&[], PREFIXES.len()), (&[0x0f], PREFIXES.len()), (&[0x0f, 0x38], 5), (&[0x0f, 0x3a], 5)];
+    let maps: [(&[u8], usize); 4] =
+        [(&[], PREFIXES.len()), (&[0x0f], PREFIXES.len()), (&[0x0f, 0x38], 5), (&[0x0f, 0x3a], 5)];
     let results: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            maps.map(|(map, count)| scope.spawn(move || (count, enumerate(map, &PREFIXES[..count])))).into_iter().collect();
+        let threads: Vec<_> = maps
+            .map(|(map, count)| scope.spawn(move || (count, enumerate(map, &PREFIXES[..count]))))
+            .into_iter()
+            .collect();
         threads.into_iter().map(|thread| thread.join().expect("a comparing thread panicked")).collect()
     });
     let mut met = BTreeSet::new();
     for (prefixes, (count, events, failures)) in results {
-        assert!(failures.is_empty(), "{} differences, among them:\n{}", failures.len(), failures[..failures.len().min(40)].join("\n"));
+        assert!(
+            failures.is_empty(),
+            "{} differences, among them:\n{}",
+            failures.len(),
+            failures[..failures.len().min(40)].join("\n")
+        );
         assert_eq!(count, prefixes * 65536);
         met.extend(events);
     }
     // And the other way: every row with an instruction was met, but for those that only run-time values tell apart.
     for (index, row) in EVENTS.iter().enumerate() {
         let id = SyncEventId(index as u8);
-        let by_value = [events::IRET_TO_SELF, events::WRMSR_NONSERIALIZING, events::MOV_CR3_NOFLUSH, events::MOV_CR3_PTI].contains(&id);
+        let by_value =
+            [events::IRET_TO_SELF, events::WRMSR_NONSERIALIZING, events::MOV_CR3_NOFLUSH, events::MOV_CR3_PTI]
+                .contains(&id);
         let instruction = matches!(seen(id), Seen::Instruction | Seen::Hot | Seen::Resolved) && !by_value;
         assert_eq!(met.contains(&id.0), instruction, "{}", row.name);
     }
@@ -282,7 +298,8 @@ fn every_row_with_every_harmless_prefix_and_every_rex() {
             // changes.
             let mandatory = bytes.iter().take_while(|byte| [0x66, 0xf0, 0xf2, 0xf3].contains(*byte)).count();
             const HARMLESS: [u8; 7] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x67];
-            for (first, second) in HARMLESS.iter().flat_map(|first| HARMLESS.iter().map(move |second| (first, second))) {
+            for (first, second) in HARMLESS.iter().flat_map(|first| HARMLESS.iter().map(move |second| (first, second)))
+            {
                 let around = [&[*first][..], &bytes[..mandatory], &[*second], &bytes[mandatory..]].concat();
                 assert_eq!(classify(&around), class, "{around:02x?}");
             }
@@ -457,7 +474,8 @@ fn wrmsr_is_left_to_run_time() {
 
 /// Bytes that look like instructions: prefixes, then opcodes that are often of interest, then anything.
 fn plausible() -> impl Strategy<Value = Vec<u8>> {
-    let prefix = prop::sample::select(vec![0x26, 0x2e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x40, 0x41, 0x44, 0x48, 0x4f]);
+    let prefix =
+        prop::sample::select(vec![0x26, 0x2e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x40, 0x41, 0x44, 0x48, 0x4f]);
     let opcode = prop_oneof![
         Just(vec![0x0f, 0x01]),
         Just(vec![0x0f, 0x22]),
@@ -469,11 +487,13 @@ fn plausible() -> impl Strategy<Value = Vec<u8>> {
         Just(vec![0xc4]),
         Just(vec![]),
     ];
-    (prop::collection::vec(prefix, 0..5), opcode, prop::collection::vec(any::<u8>(), 10)).prop_map(|(prefixes, opcode, rest)| {
-        let mut bytes = [prefixes, opcode, rest].concat();
-        bytes.truncate(15);
-        bytes
-    })
+    (prop::collection::vec(prefix, 0..5), opcode, prop::collection::vec(any::<u8>(), 10)).prop_map(
+        |(prefixes, opcode, rest)| {
+            let mut bytes = [prefixes, opcode, rest].concat();
+            bytes.truncate(15);
+            bytes
+        },
+    )
 }
 
 proptest! {

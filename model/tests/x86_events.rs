@@ -18,7 +18,9 @@ fn rows_are_well_formed() {
     let mut names = BTreeSet::new();
     for (index, row) in EVENTS.iter().enumerate() {
         assert!(names.insert(row.name), "{} twice", row.name);
-        let letters = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        let letters = |word: &str| {
+            !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        };
         assert!(row.name.split('-').all(letters), "{}", row.name);
         assert_eq!(row.claims.len(), X86_64.vendors.len(), "{}", row.name);
         assert!(row.claims.iter().all(|claim| !claim.source.is_empty()), "{}", row.name);
@@ -123,8 +125,11 @@ fn wrmsr_at_every_boundary() {
 fn msr_ranges_ascend_and_older_editions_name_two() {
     assert!(NONSERIALIZING.iter().all(|range| range.first <= range.last));
     assert!(NONSERIALIZING.windows(2).all(|pair| pair[0].last < pair[1].first));
-    let older: Vec<_> =
-        NONSERIALIZING.iter().filter(|range| range.since == Edition::Older).map(|range| (range.first, range.last)).collect();
+    let older: Vec<_> = NONSERIALIZING
+        .iter()
+        .filter(|range| range.since == Edition::Older)
+        .map(|range| (range.first, range.last))
+        .collect();
     assert_eq!(older, [(0x6e0, 0x6e0), (0x802, 0x83f)]);
 }
 
@@ -263,7 +268,8 @@ fn document() -> String {
         let exemptions = profile.exemptions.iter().map(exemption).collect::<Vec<_>>().join("; ");
         let exemptions = if exemptions.is_empty() { "none" } else { &exemptions };
         let (count, snoop) = (profile.serializing.iter().count(), if profile.snoop { "yes" } else { "no" });
-        writeln!(text, "| `{}`{default} | {} | {count} | {exemptions} | {snoop} |", profile.name, profile.note).unwrap();
+        writeln!(text, "| `{}`{default} | {} | {count} | {exemptions} | {snoop} |", profile.name, profile.note)
+            .unwrap();
     }
     text.push_str("\n## Events\n\n| event | encoding | Intel | AMD | how sure | source | seen |");
     for profile in X86_64.profiles {
@@ -277,7 +283,14 @@ fn document() -> String {
         let sources = joined(row.claims, |claim| claim.source.to_owned());
         let sures = joined(row.claims, |claim| sure(claim).to_owned());
         let (intel, amd) = (word(&row.claims[INTEL]), word(&row.claims[AMD]));
-        write!(text, "| `{}` | {} | {intel} | {amd} | {sures} | {sources} | {} |", row.name, row.encoding, seen_word(id)).unwrap();
+        write!(
+            text,
+            "| `{}` | {} | {intel} | {amd} | {sures} | {sources} | {} |",
+            row.name,
+            row.encoding,
+            seen_word(id)
+        )
+        .unwrap();
         for profile in X86_64.profiles {
             text.push_str(if profile.serializes(id) { " counted |" } else { " |" });
         }
@@ -313,7 +326,9 @@ fn docs_events_md_is_current() {
         std::fs::write(&path, &document).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    if let Some((line, (found, wanted))) = found.lines().zip(document.lines()).enumerate().find(|(_, (found, wanted))| found != wanted) {
+    if let Some((line, (found, wanted))) =
+        found.lines().zip(document.lines()).enumerate().find(|(_, (found, wanted))| found != wanted)
+    {
         panic!("docs/events.md:{}: is\n{found}\nbut should be\n{wanted}\nRun with ICSAN_BLESS=1.", line + 1);
     }
     assert_eq!(found.len(), document.len(), "docs/events.md ends too early or too late; run with ICSAN_BLESS=1");

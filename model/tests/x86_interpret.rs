@@ -106,9 +106,19 @@ fn what_kernels_patch() {
 
 #[test]
 fn conditions_follow_the_flags() {
-    let jump = |opcode, flags| run(&[opcode, 0x10], &Registers { flags, ..registers() }, 0).next == Next::At(RIP + 0x12);
-    assert!(jump(0x74, ZF) && !jump(0x74, 0) && jump(0x75, 0) && jump(0x72, CF) && jump(0x77, 0) && !jump(0x77, CF | ZF));
-    assert!(jump(0x7c, SF) && jump(0x7c, OF) && !jump(0x7c, SF | OF) && jump(0x7e, ZF) && jump(0x7f, SF | OF) && jump(0x7a, PF));
+    let jump =
+        |opcode, flags| run(&[opcode, 0x10], &Registers { flags, ..registers() }, 0).next == Next::At(RIP + 0x12);
+    assert!(
+        jump(0x74, ZF) && !jump(0x74, 0) && jump(0x75, 0) && jump(0x72, CF) && jump(0x77, 0) && !jump(0x77, CF | ZF)
+    );
+    assert!(
+        jump(0x7c, SF)
+            && jump(0x7c, OF)
+            && !jump(0x7c, SF | OF)
+            && jump(0x7e, ZF)
+            && jump(0x7f, SF | OF)
+            && jump(0x7a, PF)
+    );
     // The address size chooses the counter.
     let (rcxz, ecxz) = ([0xe3, 0x10], [0x67, 0xe3, 0x10]);
     let high = with(RCX, 1 << 32);
@@ -212,7 +222,15 @@ fn what_is_refused() {
 
 #[test]
 fn no_instructions() {
-    for bytes in [&[0x06, 0][..], &[0x0f, 0x04, 0], &[0xf0, 0x90], &[0xf0, 0x89, 0x03], &[0x8d, 0xc0], &[0xff, 0xff], &[0x0f, 0xb9, 0xc0]] {
+    for bytes in [
+        &[0x06, 0][..],
+        &[0x0f, 0x04, 0],
+        &[0xf0, 0x90],
+        &[0xf0, 0x89, 0x03],
+        &[0x8d, 0xc0],
+        &[0xff, 0xff],
+        &[0x0f, 0xb9, 0xc0],
+    ] {
         let planned = planned(bytes, &registers());
         assert_eq!((planned.load, planned.store()), (None, None), "{bytes:x?}");
         assert_eq!(planned.carry_out(&registers(), 0), Effects { next: Next::Undefined, ..straight(0) }, "{bytes:x?}");
@@ -221,26 +239,39 @@ fn no_instructions() {
 
 /// Bytes that are often instructions which the interpreter knows.
 fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
-    let prefix = prop::sample::select(vec![0x66, 0x67, 0x64, 0x65, 0x2e, 0x3e, 0xf0, 0xf2, 0xf3, 0x40, 0x41, 0x44, 0x48, 0x4f, 0x0f]);
+    let prefix = prop::sample::select(vec![
+        0x66, 0x67, 0x64, 0x65, 0x2e, 0x3e, 0xf0, 0xf2, 0xf3, 0x40, 0x41, 0x44, 0x48, 0x4f, 0x0f,
+    ]);
     (prop::collection::vec(prefix, 0..4), prop::collection::vec(any::<u8>(), 0..18))
         .prop_map(|(prefixes, bytes)| [prefixes, bytes].concat())
 }
 
 fn any_value() -> impl Strategy<Value = u64> {
-    prop_oneof![any::<u64>(), 0..0x8000_0000_0000_u64, (0..0x8000_0000_0000_u64).prop_map(|low| low | 0xffff_8000_0000_0000), 0..0x100_u64]
+    prop_oneof![
+        any::<u64>(),
+        0..0x8000_0000_0000_u64,
+        (0..0x8000_0000_0000_u64).prop_map(|low| low | 0xffff_8000_0000_0000),
+        0..0x100_u64
+    ]
 }
 
 fn any_registers() -> impl Strategy<Value = Registers> {
     let canonical_address = || any_value().prop_map(|value| ((value << 16) as i64 >> 16) as u64);
-    (prop::array::uniform16(any_value()), canonical_address(), any::<u64>(), any_value(), any_value(), prop::bool::weighted(0.9)).prop_map(
-        |(general, rip, flags, fs_base, gs_base, free)| Registers {
+    (
+        prop::array::uniform16(any_value()),
+        canonical_address(),
+        any::<u64>(),
+        any_value(),
+        any_value(),
+        prop::bool::weighted(0.9),
+    )
+        .prop_map(|(general, rip, flags, fs_base, gs_base, free)| Registers {
             general,
             rip,
             flags: if free { flags & !TF } else { flags },
             fs_base,
             gs_base,
-        },
-    )
+        })
 }
 
 proptest! {

@@ -22,7 +22,10 @@ fn every_instruction(mut check: impl FnMut(&[u8], bool)) {
                             continue;
                         }
                         let writes = |access| {
-                            matches!(access, OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
+                            matches!(
+                                access,
+                                OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+                            )
                         };
                         let stores = info.info(&instruction).used_memory().iter().any(|memory| writes(memory.access()));
                         check(&bytes[..instruction.len()], stores);
@@ -70,8 +73,16 @@ fn most_of_what_does_not_store_is_known_not_to() {
         &[0xff, 0xe0],
     ];
     assert!(common.iter().all(|bytes| !may_store(bytes)));
-    let storing: [&[u8]; 8] =
-        [&[0x55], &[0xe8, 0, 0, 0, 0], &[0x48, 0x89, 0x07], &[0xaa], &[0xa4], &[0xff, 0xd0], &[0x01, 0x07], &[0x0f, 0x11, 0x07]];
+    let storing: [&[u8]; 8] = [
+        &[0x55],
+        &[0xe8, 0, 0, 0, 0],
+        &[0x48, 0x89, 0x07],
+        &[0xaa],
+        &[0xa4],
+        &[0xff, 0xd0],
+        &[0x01, 0x07],
+        &[0x0f, 0x11, 0x07],
+    ];
     assert!(storing.iter().all(|bytes| may_store(bytes)) && may_store(&[]));
 }
 

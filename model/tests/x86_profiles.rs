@@ -72,7 +72,8 @@ fn fred_loses_the_interrupt_return_only() {
 
 #[test]
 fn no_luck_has_what_is_meant_to_serialize_and_nothing_else() {
-    let intended = ["iret-to-self", "serialize", "mov-cr0", "mov-cr3", "mov-cr3-noflush", "mov-cr3-pti", "reset", "restored"];
+    let intended =
+        ["iret-to-self", "serialize", "mov-cr0", "mov-cr3", "mov-cr3-noflush", "mov-cr3-pti", "reset", "restored"];
     let profile = profile("no-luck");
     assert_eq!(names(profile), intended.into());
     assert!(names(profile).is_subset(&intel()));
@@ -81,7 +82,10 @@ fn no_luck_has_what_is_meant_to_serialize_and_nothing_else() {
     let limited: BTreeSet<_> = profile.only_at.iter().map(|only| X86_64.event_name(only.event)).collect();
     assert_eq!(limited, ["mov-cr3", "mov-cr3-noflush", "mov-cr3-pti"].into());
     assert_eq!(profile.text, Text::Kernel);
-    assert!(!profile.is_plain() && X86_64.profiles.iter().filter(|profile| profile.is_plain()).count() == X86_64.profiles.len() - 1);
+    assert!(
+        !profile.is_plain()
+            && X86_64.profiles.iter().filter(|profile| profile.is_plain()).count() == X86_64.profiles.len() - 1
+    );
 }
 
 #[test]
@@ -153,7 +157,11 @@ fn no_profile_counts_what_does_not_serialize() {
             assert!(!profile.serializes(event), "{}: {}", profile.name, X86_64.event_name(event));
         }
         assert!(profile.serializes(events::RESET) && profile.serializes(events::IRET_TO_SELF));
-        assert_eq!(profile.serializes(events::CPUID), profile.name != "no-luck", "nobody executes it in order to serialize");
+        assert_eq!(
+            profile.serializes(events::CPUID),
+            profile.name != "no-luck",
+            "nobody executes it in order to serialize"
+        );
     }
 }
 
@@ -163,7 +171,9 @@ fn words(names: &[&str]) -> Vec<String> {
 
 #[test]
 fn with_and_without() {
-    let changed = Profile::select(&X86_64, Some("fred"), &words(&["interrupt-delivery", "mfence"]), &words(&["cpuid", "mfence"])).unwrap();
+    let changed =
+        Profile::select(&X86_64, Some("fred"), &words(&["interrupt-delivery", "mfence"]), &words(&["cpuid", "mfence"]))
+            .unwrap();
     let mut expected = names(profile("fred"));
     expected.insert("interrupt-delivery");
     expected.remove("cpuid");
@@ -193,12 +203,19 @@ fn every_event_can_be_added_and_taken_away() {
 
 #[test]
 fn unknown_names() {
-    let error = |with: &[&str], without: &[&str]| Profile::select(&X86_64, None, &words(with), &words(without)).unwrap_err();
+    let error =
+        |with: &[&str], without: &[&str]| Profile::select(&X86_64, None, &words(with), &words(without)).unwrap_err();
     assert_eq!(error(&["cpuld"], &[]), ProfileError::UnknownEvent { name: "cpuld".to_owned(), near: Some("cpuid") });
     assert_eq!(error(&[], &["iretq"]).to_string(), "unknown event `iretq`; did you mean `iret`?");
-    assert_eq!(error(&[], &["mov-cr9"]).to_string().split('`').nth(3).map(|near| near.starts_with("mov-cr")), Some(true));
+    assert_eq!(
+        error(&[], &["mov-cr9"]).to_string().split('`').nth(3).map(|near| near.starts_with("mov-cr")),
+        Some(true)
+    );
     assert_eq!(error(&["something-else-entirely"], &[]).to_string(), "unknown event `something-else-entirely`");
     assert_eq!(error(&["CPUID"], &[]).to_string(), "unknown event `CPUID`");
     let unknown = Profile::select(&X86_64, Some("linux"), &[], &[]).unwrap_err().to_string();
-    assert_eq!(unknown, "unknown profile `linux`; known are: linux-x86, sdm-strict, fred, amd-apm, pti-blind, no-luck, coherent");
+    assert_eq!(
+        unknown,
+        "unknown profile `linux`; known are: linux-x86, sdm-strict, fred, amd-apm, pti-blind, no-luck, coherent"
+    );
 }

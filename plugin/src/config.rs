@@ -160,8 +160,10 @@ impl Pairs {
             if let Some((key, why)) = GONE.iter().find(|(gone, _)| *gone == key) {
                 return Err(ConfigError::Gone { key, value: value.to_owned(), why });
             }
-            let (key, built) =
-                *KEYS.iter().find(|(known, _)| *known == key).ok_or_else(|| ConfigError::UnknownKey { key: key.to_owned() })?;
+            let (key, built) = *KEYS
+                .iter()
+                .find(|(known, _)| *known == key)
+                .ok_or_else(|| ConfigError::UnknownKey { key: key.to_owned() })?;
             if pairs.iter().any(|(seen, _)| *seen == key) {
                 return Err(ConfigError::Twice { key });
             }
@@ -187,14 +189,18 @@ impl Pairs {
     fn path(&self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
         match self.get(key) {
             // What QEMU makes of a bare key.
-            Some(value @ ("on" | "off")) => Err(bad(key, value, "a path is expected (for a file of this name give ./on or ./off)")),
+            Some(value @ ("on" | "off")) => {
+                Err(bad(key, value, "a path is expected (for a file of this name give ./on or ./off)"))
+            }
             other => Ok(other.map(PathBuf::from)),
         }
     }
 
     /// A list whose items are joined by `+`.
     fn list(&self, key: &str) -> Vec<String> {
-        self.get(key).map(|value| value.split('+').filter(|item| !item.is_empty()).map(str::to_owned).collect()).unwrap_or_default()
+        self.get(key)
+            .map(|value| value.split('+').filter(|item| !item.is_empty()).map(str::to_owned).collect())
+            .unwrap_or_default()
     }
 }
 
@@ -227,7 +233,9 @@ impl Config {
         let (with, without) = (pairs.list("with"), pairs.list("without"));
         let (places, events): (Vec<_>, Vec<_>) = without.iter().cloned().partition(|item| item.contains('@'));
         let mut profile = Profile::select(arch, pairs.get("profile"), &with, &events)?;
-        if let Some(name) = with.iter().find(|name| arch.event_by_name(name).is_some_and(|event| !crate::x86::can_see(event))) {
+        if let Some(name) =
+            with.iter().find(|name| arch.event_by_name(name).is_some_and(|event| !crate::x86::can_see(event)))
+        {
             return Err(ConfigError::Unseen { name: name.clone() });
         }
         profile.buffers.speculation = pairs.switch("speculation", false)?;
@@ -246,7 +254,11 @@ impl Config {
         let inject = match pairs.get("inject").filter(|value| switch(value) != Some(false)) {
             None => None,
             Some(value) => Some(Inject::parse(value).ok_or_else(|| {
-                bad("inject", value, "off, stale, torn, or random:SEED:PERCENT with a percentage from 1 to 100 is expected")
+                bad(
+                    "inject",
+                    value,
+                    "off, stale, torn, or random:SEED:PERCENT with a percentage from 1 to 100 is expected",
+                )
             })?),
         };
         let serialize = match pairs.get("serialize") {
@@ -281,7 +293,13 @@ impl Config {
         let exitcode = match pairs.get("exitcode") {
             None => 0,
             Some(value) => match value.parse() {
-                Ok(UNPROVEN) => return Err(bad("exitcode", value, "that is the code of a report that is not complete; give another one")),
+                Ok(UNPROVEN) => {
+                    return Err(bad(
+                        "exitcode",
+                        value,
+                        "that is the code of a report that is not complete; give another one",
+                    ));
+                }
                 Ok(code) => code,
                 Err(_) => return Err(bad("exitcode", value, "a number from 0 to 255 is expected")),
             },
@@ -302,10 +320,12 @@ impl Config {
         }
         let suppressions = match pairs.get("suppress") {
             None => Suppressions::default(),
-            Some(path) => Suppressions::load(path.as_ref()).map_err(|source| ConfigError::Suppress { path: path.to_owned(), source })?,
+            Some(path) => Suppressions::load(path.as_ref())
+                .map_err(|source| ConfigError::Suppress { path: path.to_owned(), source })?,
         };
         let commit = commit_functions(&pairs.list("commit"), &symbols, arch)?;
-        let defer = pairs.list("defer").iter().map(|item| deferral(arch, item, &symbols)).collect::<Result<Vec<_>, _>>()?;
+        let defer =
+            pairs.list("defer").iter().map(|item| deferral(arch, item, &symbols)).collect::<Result<Vec<_>, _>>()?;
         let start = known_symbol("start", pairs.get("start"), &symbols)?;
         let stop = known_symbol("stop", pairs.get("stop"), &symbols)?;
         let report = pairs.path("report")?;
@@ -351,7 +371,9 @@ fn files(pieces: &[String]) -> Vec<String> {
 fn symbolizer(paths: &[String]) -> Result<Symbolizer, ConfigError> {
     let mut tables = Vec::new();
     for path in paths {
-        tables.push(SymbolTable::load(path.as_ref()).map_err(|source| ConfigError::Symbols { path: path.clone(), source })?);
+        tables.push(
+            SymbolTable::load(path.as_ref()).map_err(|source| ConfigError::Symbols { path: path.clone(), source })?,
+        );
     }
     Ok(Symbolizer::new(tables))
 }
@@ -359,7 +381,11 @@ fn symbolizer(paths: &[String]) -> Result<Symbolizer, ConfigError> {
 /// `SYMBOL`, or `SYMBOL:EVENT` and further events as items of their own. What a function of the kernel's does to make
 /// every CPU serialize is taken to be any of the instructions that do nothing else, if the user does not say; one of a
 /// program's is not asked: which CPUs it means only the program knows.
-fn commit_functions(items: &[String], symbols: &Symbolizer, arch: &Architecture) -> Result<Vec<CommitFunction>, ConfigError> {
+fn commit_functions(
+    items: &[String],
+    symbols: &Symbolizer,
+    arch: &Architecture,
+) -> Result<Vec<CommitFunction>, ConfigError> {
     let mut functions: Vec<CommitFunction> = Vec::new();
     let mut takes_events = false;
     for item in items {
@@ -368,14 +394,23 @@ fn commit_functions(items: &[String], symbols: &Symbolizer, arch: &Architecture)
             function.syncs = function.syncs.map(|syncs| syncs.with(event));
             continue;
         }
-        let (symbol, named) = item.split_once(':').map_or((item.as_str(), None), |(symbol, event)| (symbol, Some(event)));
+        let (symbol, named) =
+            item.split_once(':').map_or((item.as_str(), None), |(symbol, event)| (symbol, Some(event)));
         known_symbol("commit", Some(symbol), symbols)?;
         let kernel = symbols.address_of(symbol).is_some_and(|location| location.kernel);
-        let refused = |why| Err(ConfigError::CommitEvent { symbol: symbol.to_owned(), event: named.unwrap_or_default().to_owned(), why });
+        let refused = |why| {
+            Err(ConfigError::CommitEvent {
+                symbol: symbol.to_owned(),
+                event: named.unwrap_or_default().to_owned(),
+                why,
+            })
+        };
         let syncs = match named {
             None => kernel.then(crate::x86::explicit_syncs),
             Some(_) if !kernel => {
-                return refused("only the kernel's functions are asked whether every CPU has serialized: leave the event out");
+                return refused(
+                    "only the kernel's functions are asked whether every CPU has serialized: leave the event out",
+                );
             }
             Some(name) => match event(name) {
                 Some(event) => Some(SyncEventSet::EMPTY.with(event)),
@@ -405,7 +440,9 @@ fn deferral(arch: &Architecture, item: &str, symbols: &Symbolizer) -> Result<Def
     let Some(event) = arch.event_by_name(name).filter(|event| crate::x86::can_see(*event)) else {
         return refused("no such event, or none that a plugin can see");
     };
-    let is_known = |symbol: &str| symbols.kernel_table().is_some_and(|table| table.symbols().any(|known| fits(symbol, known.name)));
+    let is_known = |symbol: &str| {
+        symbols.kernel_table().is_some_and(|table| table.symbols().any(|known| fits(symbol, known.name)))
+    };
     if !symbol.is_none_or(is_known) {
         return refused("no such function in the kernel's symbols (symbols=PATH)");
     }
@@ -477,7 +514,10 @@ mod tests {
 
     #[test]
     fn what_later_versions_add_is_refused_unless_it_is_the_default() {
-        assert!(parse(&["writers=off", "inject=off", "speculation=no", "lookahead=0", "emulator=report", "serialize=off"]).is_ok());
+        assert!(
+            parse(&["writers=off", "inject=off", "speculation=no", "lookahead=0", "emulator=report", "serialize=off"])
+                .is_ok()
+        );
         for bad in ["prefetch=64", "lookahead=16"] {
             assert!(parse(&[bad]).unwrap_err().contains("is not built into this version"), "{bad}");
         }
@@ -495,9 +535,12 @@ mod tests {
         let symbols = format!("symbols={}", map.display());
         let commit = |value: &str| {
             let functions = parse(&[&symbols, &format!("commit={value}")])?.commit;
-            let names =
-                |set: icsan_model::arch::sync_event::SyncEventSet| set.iter().map(|event| X86_64.event_name(event)).collect::<Vec<_>>();
-            Ok::<_, String>(functions.into_iter().map(|function| (function.symbol, function.syncs.map(names))).collect::<Vec<_>>())
+            let names = |set: icsan_model::arch::sync_event::SyncEventSet| {
+                set.iter().map(|event| X86_64.event_name(event)).collect::<Vec<_>>()
+            };
+            Ok::<_, String>(
+                functions.into_iter().map(|function| (function.symbol, function.syncs.map(names))).collect::<Vec<_>>(),
+            )
         };
         let named = |symbol: &str, events: &[&'static str]| (symbol.to_owned(), Some(events.to_vec()));
         let mut explicit = ["serialize", "cpuid", "iret-to-self"];
@@ -507,7 +550,9 @@ mod tests {
         let both = commit("mine:cpuid+mov-cr3+other:wbinvd").unwrap();
         assert_eq!(both[0].1.as_ref().unwrap().len(), 2, "{both:?}");
         assert_eq!(both[1], named("other", &["wbinvd"]));
-        for (value, expected) in [("mine+cpuid", "no such symbol"), ("mine:cpuit", "no such event"), ("mine:smi", "no such event")] {
+        for (value, expected) in
+            [("mine+cpuid", "no such symbol"), ("mine:cpuit", "no such event"), ("mine:smi", "no such event")]
+        {
             assert!(commit(value).unwrap_err().contains(expected), "{value}");
         }
     }
@@ -517,24 +562,34 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let map = |name: &str, symbols: &[&str]| {
             let path = folder.path().join(name);
-            let lines =
-                symbols.iter().zip(1..).map(|(symbol, number)| format!("{:016x} T {symbol}\n", 0xffff_ffff_8100_0000_u64 + (number << 12)));
+            let lines = symbols
+                .iter()
+                .zip(1..)
+                .map(|(symbol, number)| format!("{:016x} T {symbol}\n", 0xffff_ffff_8100_0000_u64 + (number << 12)));
             std::fs::write(&path, lines.collect::<String>()).unwrap();
             format!("symbols={}", path.display())
         };
-        let kernel = map("one", &["_text", "__text_poke", "asm_exc_int3", "asm_sysvec_reboot", "entry_SYSCALL_64", "_etext"]);
+        let kernel =
+            map("one", &["_text", "__text_poke", "asm_exc_int3", "asm_sysvec_reboot", "entry_SYSCALL_64", "_etext"]);
         let config = parse(&["without=cpuid+iret@asm_sysvec_*+mov-cr3@__text_poke", &kernel]).unwrap();
         assert_eq!(config.without_at.len(), 2);
         let counts = |name: &str| config.profile.serializes(X86_64.event_by_name(name).unwrap());
         assert!(!counts("cpuid") && counts("iret") && counts("mov-cr3"));
         assert_eq!(parse(&["profile=no-luck", &kernel]).unwrap().profile, *X86_64.profile("no-luck").unwrap());
-        let (other, place) = (map("other", &["_text", "asm_exc_int3", "entry_SYSCALL_64", "_etext"]), "without=iret@asm_exc_int3");
+        let (other, place) =
+            (map("other", &["_text", "asm_exc_int3", "entry_SYSCALL_64", "_etext"]), "without=iret@asm_exc_int3");
         for (arguments, expected) in [
             (&["profile=no-luck", &other][..], "goes by places in the kernel, and this one has no such function"),
-            (&["without=iret@__text_poke", &kernel][..], "this one has no such function; give EVENT@SYMBOL, with iret an entry"),
+            (
+                &["without=iret@__text_poke", &kernel][..],
+                "this one has no such function; give EVENT@SYMBOL, with iret an entry",
+            ),
             (&["without=iret@asm_exc_nmi", &kernel][..], "this one has no such function"),
             (&["profile=no-luck", "writers=off", &kernel][..], "profile=no-luck needs the store side"),
-            (&["defer=mov-cr3@nonsense", &kernel][..], "defer=mov-cr3@nonsense: no such function in the kernel's symbols"),
+            (
+                &["defer=mov-cr3@nonsense", &kernel][..],
+                "defer=mov-cr3@nonsense: no such function in the kernel's symbols",
+            ),
             (&[place, "writers=off", &kernel][..], "without=iret@asm_exc_int3 needs the store side"),
             (&[place, "record=/tmp/x", &kernel][..], "record=/tmp/x: a recording does not name places"),
             (&["profile=no-luck", "record=/tmp/x", &kernel][..], "record=/tmp/x: a recording does not name places"),

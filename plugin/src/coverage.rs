@@ -229,7 +229,11 @@ mod tests {
         assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, LUCKY), Class::Exposed, "before the store");
         state.log.push(Seq(6), at(events::MOV_CR3));
         state.log.push(Seq(7), at(events::IRET));
-        assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, LUCKY), Class::Lucky(at(events::MOV_CR3)), "the first one");
+        assert_eq!(
+            Class::of(&state, Seq(5), Covering::TextPoke, LUCKY),
+            Class::Lucky(at(events::MOV_CR3)),
+            "the first one"
+        );
         assert_eq!(Class::of(&state, Seq(6), Covering::TextPoke, LUCKY), Class::Lucky(at(events::IRET)));
         let switches = SyncEventSet::EMPTY.with(events::MOV_CR3);
         assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, Switches::Own(switches)), Class::OwnSwitch);

@@ -227,7 +227,11 @@ mod tests {
     use icsan_symbols::{SymbolTable, Symbolizer};
 
     fn at(pc: u64, origin: Option<u64>) -> SyncAt {
-        SyncAt { event: events::MOV_CR3, pc: Linear(pc), origin: origin.map(|entry| SyncOrigin::Function(Linear(entry))) }
+        SyncAt {
+            event: events::MOV_CR3,
+            pc: Linear(pc),
+            origin: origin.map(|entry| SyncOrigin::Function(Linear(entry))),
+        }
     }
 
     fn ended(by: SyncAt, met: Option<Linear>, pieces: &[(u64, bool)]) -> Ended {

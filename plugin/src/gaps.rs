@@ -97,7 +97,11 @@ mod tests {
     fn every_gap_has_a_name_of_its_own_and_says_what_is_lost() {
         let names: BTreeSet<_> = Gap::ALL.iter().map(|gap| gap.name()).collect();
         assert_eq!(names.len(), Gap::ALL.len());
-        assert!(Gap::ALL.iter().all(|gap| gap.text().len() > 40 && !gap.text().contains('\n') && !gap.text().ends_with('.')));
+        assert!(
+            Gap::ALL
+                .iter()
+                .all(|gap| gap.text().len() > 40 && !gap.text().contains('\n') && !gap.text().ends_with('.'))
+        );
         let before = Gap::Unrepaired.count();
         Gap::Unrepaired.note();
         assert!(Gap::Unrepaired.count() > before);

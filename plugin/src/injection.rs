@@ -69,7 +69,8 @@ impl Inject {
             Self::Stale => others.first(),
             Self::Torn => others.iter().find(|candidate| candidate.kind == Some(Kind::Torn)),
             Self::Random { seed, percent } => {
-                let drawn = [u64::from(vcpu.0), site.0, visit].into_iter().fold(mix(seed), |drawn, value| mix(drawn ^ value));
+                let drawn =
+                    [u64::from(vcpu.0), site.0, visit].into_iter().fold(mix(seed), |drawn, value| mix(drawn ^ value));
                 let which = mix(drawn) % others.len().max(1) as u64;
                 (drawn % 100 < u64::from(percent)).then(|| others.get(which as usize))?
             }
@@ -249,8 +250,18 @@ mod tests {
         assert_eq!(Inject::parse("stale"), Some(Inject::Stale));
         assert_eq!(Inject::parse("torn"), Some(Inject::Torn));
         assert_eq!(Inject::parse("random:7:50"), Some(Inject::Random { seed: 7, percent: 50 }));
-        for bad in ["", "random", "random:", "random:7", "random:7:0", "random:7:101", "random:-1:5", "random:1:+5", "random:1:2:3", "old"]
-        {
+        for bad in [
+            "",
+            "random",
+            "random:",
+            "random:7",
+            "random:7:0",
+            "random:7:101",
+            "random:-1:5",
+            "random:1:+5",
+            "random:1:2:3",
+            "old",
+        ] {
             assert_eq!(Inject::parse(bad), None, "{bad}");
         }
     }
@@ -258,7 +269,9 @@ mod tests {
     #[test]
     fn stale_takes_the_oldest_and_torn_a_torn_one() {
         let others = [candidate(1, Kind::Unserialized), candidate(2, Kind::Torn), candidate(3, Kind::Stale)];
-        let choose = |inject: Inject, others: &[Candidate]| inject.choose(others, Vcpu(0), Linear(1), 1).map(|chosen| chosen.bytes[0]);
+        let choose = |inject: Inject, others: &[Candidate]| {
+            inject.choose(others, Vcpu(0), Linear(1), 1).map(|chosen| chosen.bytes[0])
+        };
         assert_eq!(choose(Inject::Stale, &others), Some(1));
         assert_eq!(choose(Inject::Torn, &others), Some(2));
         assert_eq!(choose(Inject::Torn, &others[..1]), None);
@@ -270,7 +283,9 @@ mod tests {
     fn random_depends_on_its_four_inputs_and_comes_as_often_as_it_is_told() {
         let others = [candidate(1, Kind::Unserialized), candidate(2, Kind::Torn)];
         let draw = |seed, vcpu, site, visit| {
-            Inject::Random { seed, percent: 30 }.choose(&others, Vcpu(vcpu), Linear(site), visit).map(|chosen| chosen.bytes[0])
+            Inject::Random { seed, percent: 30 }
+                .choose(&others, Vcpu(vcpu), Linear(site), visit)
+                .map(|chosen| chosen.bytes[0])
         };
         let run = |seed, vcpu, site| (0..1000).map(|visit| draw(seed, vcpu, site, visit)).collect::<Vec<_>>();
         assert_eq!(run(1, 0, 5), run(1, 0, 5));

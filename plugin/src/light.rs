@@ -38,7 +38,9 @@ pub fn found(conflict: &Conflict, chunk: u32) -> Found {
     let shown = |candidate: light::Candidate| match candidate.origin {
         light::Origin::Memory => Shown { bytes: candidate.bytes, origin: Origin::Memory },
         light::Origin::Mix => Shown { bytes: candidate.bytes, origin: Origin::Mix },
-        light::Origin::Earlier => Shown { bytes: first_instruction(&candidate.bytes, &conflict.memory).to_vec(), origin: Origin::Earlier },
+        light::Origin::Earlier => {
+            Shown { bytes: first_instruction(&candidate.bytes, &conflict.memory).to_vec(), origin: Origin::Earlier }
+        }
     };
     Found {
         linear: conflict.linear,

@@ -166,9 +166,8 @@ impl Origins {
             return None;
         }
         match self.entry_of_task_on(vcpu)?.swap(NONE, Ordering::Relaxed) {
-            NONE => {
-                (self.all_seen.load(Ordering::Acquire) && self.tasks.lost.load(Ordering::Relaxed) == 0).then_some(SyncOrigin::SystemCall)
-            }
+            NONE => (self.all_seen.load(Ordering::Acquire) && self.tasks.lost.load(Ordering::Relaxed) == 0)
+                .then_some(SyncOrigin::SystemCall),
             entry => self.function(entry),
         }
     }
@@ -286,7 +285,10 @@ mod tests {
         origins.kernel_ended();
         assert_eq!((origins.returns_to_user(A), origins.returns_to_kernel(FRAME)), (None, None));
         origins.learn(&[FAULT]);
-        assert_eq!((origins.returns_to_user(A), origins.returns_to_kernel(FRAME)), (Some(SyncOrigin::SystemCall), None));
+        assert_eq!(
+            (origins.returns_to_user(A), origins.returns_to_kernel(FRAME)),
+            (Some(SyncOrigin::SystemCall), None)
+        );
     }
 
     #[test]

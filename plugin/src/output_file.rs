@@ -32,14 +32,18 @@ impl OutputFile {
     /// It cannot be written, or somebody else does.
     pub fn open(path: &Path) -> Result<Self, OutputError> {
         // A FIFO that nobody reads would hold QEMU up for ever; opened like this, it is an error.
-        let file = OpenOptions::new().write(true).create(true).truncate(false).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).custom_flags(libc::O_NONBLOCK).open(path)?;
         set_blocking(&file)?;
         let metadata = file.metadata()?;
         if metadata.is_file() {
             match lock(&file) {
                 Ok(true) => {}
                 Ok(false) => return Err(OutputError::InUse { by: holder(&metadata) }),
-                Err(error) => say(&format!("{}: {error}: it cannot be locked; take care that no other QEMU writes to it", path.display())),
+                Err(error) => say(&format!(
+                    "{}: {error}: it cannot be locked; take care that no other QEMU writes to it",
+                    path.display()
+                )),
             }
             // Files of /proc and their like can be opened and not written. Behind the end, so that nothing is lost if
             // it fails.

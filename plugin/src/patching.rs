@@ -140,7 +140,9 @@ impl Frame {
     fn is_left(&self, who: Who, here: Linear, stack: u64) -> bool {
         let user = is_user(Linear(self.returns_to.0 | here.0));
         let same = self.returns_to == here || user && (self.returns_to.0 ^ here.0).is_multiple_of(PAGE);
-        let may_be = || if self.entered == Entered::Kernel { self.who.may_be_kernel_task(who) } else { self.who.is_process(who) };
+        let may_be = || {
+            if self.entered == Entered::Kernel { self.who.may_be_kernel_task(who) } else { self.who.is_process(who) }
+        };
         same && self.stack == stack && may_be()
     }
 
@@ -263,11 +265,15 @@ impl Patching {
         self.tasks.set(vcpu, seen);
         let now = self.tasks.who(vcpu);
         if before.identity.task.is_none() && now.identity.task.is_some() {
-            let there = self.frames.iter_mut().filter(|frame| frame.entered == Entered::Kernel && frame.who.is_kernel_task(before));
+            let there = self
+                .frames
+                .iter_mut()
+                .filter(|frame| frame.entered == Entered::Kernel && frame.who.is_kernel_task(before));
             there.for_each(|frame| frame.who.identity.task = now.identity.task);
         }
         if before.identity.space.is_none() && now.identity.space.is_some() {
-            let there = self.frames.iter_mut().filter(|frame| frame.who.vcpu == vcpu && frame.who.identity.space.is_none());
+            let there =
+                self.frames.iter_mut().filter(|frame| frame.who.vcpu == vcpu && frame.who.identity.space.is_none());
             there.for_each(|frame| frame.who.identity.space = now.identity.space);
             if let Some(stores) = self.user_stores.remove(&before.process()) {
                 self.user_stores.entry(now.process()).or_default().extend(stores);
@@ -341,7 +347,19 @@ impl Patching {
         let Entry { entry, returns_to, stack, meaning, chain, .. } = entry;
         let (site, steps) = (None, Steps::default());
         let unasked = if meaning.covers.is_some() { stores.clone() } else { Vec::new() };
-        let new = Frame { who, entered, entry, returns_to, stack, meaning, stores, unasked, site, steps, chain: chain.into() };
+        let new = Frame {
+            who,
+            entered,
+            entry,
+            returns_to,
+            stack,
+            meaning,
+            stores,
+            unasked,
+            site,
+            steps,
+            chain: chain.into(),
+        };
         // The same call again, in a loop: its return was not seen (its code was translated before the kernel's place
         // was known).
         let same = |frame: &Frame| frame.entry == entry && frame.is_left(who, returns_to, stack);
@@ -351,7 +369,8 @@ impl Patching {
             let before = at.next().is_some_and(|at| at < again);
             let tail = frame.is_left(who, returns_to, stack);
             // Whatever the same task entered deeper in its stack has been left some other way.
-            before && (!frame.is_on_stack_of(who) || frame.stack > stack || tail) || !before && !tail && !frame.is_on_stack_of(who)
+            before && (!frame.is_on_stack_of(who) || frame.stack > stack || tail)
+                || !before && !tail && !frame.is_on_stack_of(who)
         });
         if self.frames.len() >= MAX_FRAMES {
             self.frames.remove(0);
@@ -377,7 +396,8 @@ impl Patching {
     pub fn innermost(&self, vcpu: Vcpu) -> Option<Linear> {
         let who = self.tasks.who(vcpu);
         // Of two at one place of the stack the first ended in a jump to the second (`text_poke` to `__text_poke`).
-        let theirs = self.frames.iter().rev().filter(|frame| frame.entered == Entered::Kernel && frame.who.is_kernel_task(who));
+        let theirs =
+            self.frames.iter().rev().filter(|frame| frame.entered == Entered::Kernel && frame.who.is_kernel_task(who));
         theirs.min_by_key(|frame| frame.stack).map(|frame| frame.entry)
     }
 
@@ -398,7 +418,9 @@ impl Patching {
     pub fn leave(&mut self, vcpu: Vcpu, here: Linear, stack: u64, failed: bool) -> Left {
         let who = self.tasks.who(vcpu);
         // The latest: a task that died inside may have left another.
-        let Some(index) = self.frames.iter().rposition(|frame| frame.is_left(who, here, stack)) else { return Left::default() };
+        let Some(index) = self.frames.iter().rposition(|frame| frame.is_left(who, here, stack)) else {
+            return Left::default();
+        };
         let last = self.frames[index].who;
         let (mut committed, mut unasked) = (Vec::new(), Vec::new());
         let (mut site, mut covers) = (None, None);
@@ -424,7 +446,8 @@ impl Patching {
                 }
             }
         }
-        let by_kernel = covers.as_ref().is_some_and(|((_, covering), _)| !matches!(covering, Covering::Membarrier { .. }));
+        let by_kernel =
+            covers.as_ref().is_some_and(|((_, covering), _)| !matches!(covering, Covering::Membarrier { .. }));
         if let Some(pending) = by_kernel.then(|| self.pending.remove(&last.best())).flatten() {
             committed.extend(&pending.stores);
             unasked.extend(pending.stores);
@@ -436,7 +459,8 @@ impl Patching {
             self.commits.0 += 1;
             self.commits.1 += committed.len() as u64;
         }
-        let asked = covers.and_then(|(function, chain)| self.asks(vcpu, function, Missing::AtTheEnd, unasked, site, chain));
+        let asked =
+            covers.and_then(|(function, chain)| self.asks(vcpu, function, Missing::AtTheEnd, unasked, site, chain));
         Left { committed, asked }
     }
 
@@ -445,7 +469,11 @@ impl Patching {
     pub fn enter_membarrier(&mut self, vcpu: Vcpu, returns_to: Linear, stack: u64) {
         let who = self.tasks.who(vcpu);
         // What was stored before its task was known stands under its address space.
-        let stores = [who.best(), who.process()].into_iter().filter_map(|task| self.user_stores.remove(&task)).flatten().collect();
+        let stores = [who.best(), who.process()]
+            .into_iter()
+            .filter_map(|task| self.user_stores.remove(&task))
+            .flatten()
+            .collect();
         let covers = who.identity.space.map(|space| Covering::Membarrier { space });
         let meaning = Meaning { commits: true, covers, ..Meaning::default() };
         let entry = Entry { vcpu, entry: returns_to, returns_to, stack, meaning, chain: Vec::new() };

@@ -189,7 +189,8 @@ impl Recorder {
 
     fn verdict(&mut self, hazard: &Hazard) {
         let Record::Verdict { vcpu, linear, kind, memory, candidates, .. } = Record::verdict(hazard) else { return };
-        let mut writes: Vec<u64> = hazard.writes.iter().filter_map(|write| self.stores.get(&write.seq)).map(|seq| seq.0).collect();
+        let mut writes: Vec<u64> =
+            hazard.writes.iter().filter_map(|write| self.stores.get(&write.seq)).map(|seq| seq.0).collect();
         writes.sort_unstable();
         self.push(Record::Verdict { vcpu, linear, kind, memory, candidates, writes });
     }
@@ -349,7 +350,10 @@ impl Past {
     pub fn judge(&mut self, question: &Question<'_>) -> Vec<Judged> {
         let judged = self.history.judge(question);
         if let Some(recorder) = &mut self.recorder {
-            judged.iter().filter_map(|judged| judged.verdict.hazard.as_deref()).for_each(|hazard| recorder.verdict(hazard));
+            judged
+                .iter()
+                .filter_map(|judged| judged.verdict.hazard.as_deref())
+                .for_each(|hazard| recorder.verdict(hazard));
         }
         judged
     }

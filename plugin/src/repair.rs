@@ -144,7 +144,8 @@ impl MayLeave for Block {
         let (phys, host) = site.at;
         let inside = phys.0 % REWRITTEN as u64;
         let (phys, host) = (Phys(phys.0 - inside), host.wrapping_sub(inside as usize));
-        let source = (!ways::needs_source() || repair.is_same_memory(host, phys, REWRITTEN as u64)).then_some((phys, host));
+        let source =
+            (!ways::needs_source() || repair.is_same_memory(host, phys, REWRITTEN as u64)).then_some((phys, host));
         if source.is_none() || !turn.again(site.block) {
             turn.doubt(site.block, site.len);
             repair.gives_up();
@@ -182,7 +183,8 @@ impl Repair {
     /// The numbers.
     #[must_use]
     pub fn counts(&self) -> RepairCounts {
-        let [suspect, repaired, gave_up] = [&self.suspect, &self.repaired, &self.gave_up].map(|count| count.load(Ordering::Relaxed));
+        let [suspect, repaired, gave_up] =
+            [&self.suspect, &self.repaired, &self.gave_up].map(|count| count.load(Ordering::Relaxed));
         RepairCounts { suspect, repaired, gave_up }
     }
 
@@ -330,7 +332,12 @@ mod tests {
         let turn = Turn::new();
         assert!(!turn.doubts(Linear(0)));
         turn.doubt(Linear(0x1000), 8);
-        assert!(turn.doubts(Linear(0x1000)) && turn.doubts(Linear(0x1007)) && !turn.doubts(Linear(0x1008)) && !turn.doubts(Linear(0xfff)));
+        assert!(
+            turn.doubts(Linear(0x1000))
+                && turn.doubts(Linear(0x1007))
+                && !turn.doubts(Linear(0x1008))
+                && !turn.doubts(Linear(0xfff))
+        );
         turn.fresh();
         assert!(!turn.doubts(Linear(0x1000)));
     }

@@ -154,7 +154,10 @@ impl Sanitizer {
         let layout = config.symbols.kernel_table().and_then(|table| table.layout().copied());
         let name = move |cpu: &CurrentCpu, task: u64| x86::task_name(cpu, layout.as_ref()?, task);
         let repair = if config.repair {
-            Some(Repair::new(machine.generation, count).map_err(|why| format!("emulator=repair is not possible here: {why}"))?)
+            Some(
+                Repair::new(machine.generation, count)
+                    .map_err(|why| format!("emulator=repair is not possible here: {why}"))?,
+            )
         } else {
             None
         };
@@ -254,7 +257,9 @@ impl Sanitizer {
             self.leaves_line(vcpu, event);
             return;
         }
-        let Some((vcpu, slots)) = self.vcpus.get(usize::from(vcpu.0)).zip(self.flags.board().of(current)) else { return };
+        let Some((vcpu, slots)) = self.vcpus.get(usize::from(vcpu.0)).zip(self.flags.board().of(current)) else {
+            return;
+        };
         let mut state = vcpu.lock();
         while !state.exposures.is_empty() {
             // The code is locked before a vCPU's state is; meanwhile another exposure may begin.
@@ -303,7 +308,8 @@ impl Sanitizer {
     /// Watching begins or ends.
     pub fn watch(&self, on: bool) {
         self.watching.store(on, Ordering::Relaxed);
-        self.looks_at_segments_only.store(on && self.repair.is_none() && self.config.record.is_none(), Ordering::Relaxed);
+        self.looks_at_segments_only
+            .store(on && self.repair.is_none() && self.config.record.is_none(), Ordering::Relaxed);
         self.started.fetch_or(on, Ordering::Relaxed);
     }
 
@@ -314,7 +320,9 @@ impl Sanitizer {
             repair.watch(block, instructions, place);
         }
         // A block lies in one half of the address space.
-        if self.config.profile.text == Text::Kernel && instructions.first().is_none_or(|first| first.linear.0 >> 63 == 0) {
+        if self.config.profile.text == Text::Kernel
+            && instructions.first().is_none_or(|first| first.linear.0 >> 63 == 0)
+        {
             return;
         }
         let Code { table, side } = &mut *code;
@@ -342,10 +350,13 @@ impl Sanitizer {
                 if let Some(side) = side.as_mut().filter(|_| new) {
                     side.add(segment);
                 }
-                let registers = segment.may_run_elsewhere() || self.config.writers && segment.last_change().get() != Seq(0);
+                let registers =
+                    segment.may_run_elsewhere() || self.config.writers && segment.last_change().get() != Seq(0);
                 // With a recording those executions are looked at as well that a flag says no to.
                 match (self.injecting.is_some(), self.recorded.is_some()) {
-                    (false, false) => part[0].on_execute_unless_done(self.flags.board(), segment.slot, segment, registers),
+                    (false, false) => {
+                        part[0].on_execute_unless_done(self.flags.board(), segment.slot, segment, registers)
+                    }
                     (false, true) => part[0].on_execute(segment, registers),
                     (true, false) => part[0].may_divert_unless_done(self.flags.board(), segment.slot, segment),
                     (true, true) => part[0].may_divert(segment),
@@ -456,8 +467,11 @@ impl Hooks for &'static Sanitizer {
         if self.refused.load(Ordering::Relaxed) {
             return None;
         }
-        let mut counts =
-            Counts { blocks: self.blocks.load(Ordering::Relaxed), panicked: self.panicked.get().copied(), ..Counts::default() };
+        let mut counts = Counts {
+            blocks: self.blocks.load(Ordering::Relaxed),
+            panicked: self.panicked.get().copied(),
+            ..Counts::default()
+        };
         match self.code.try_lock_for(EXIT_PATIENCE) {
             Some(mut code) => {
                 counts.drop(&[("segments", code.table.dropped())]);
@@ -502,7 +516,9 @@ impl Hooks for &'static Sanitizer {
             counts.note_never_started(start);
         }
         counts.note_nothing_watched(Accelerator::get());
-        let (Some(findings), Some(mut sink)) = (self.findings.try_lock_for(EXIT_PATIENCE), self.sink.try_lock_for(EXIT_PATIENCE)) else {
+        let (Some(findings), Some(mut sink)) =
+            (self.findings.try_lock_for(EXIT_PATIENCE), self.sink.try_lock_for(EXIT_PATIENCE))
+        else {
             process::say("a vCPU did not let go of the report; it is not written");
             return self.failed_exit();
         };
@@ -516,7 +532,11 @@ impl Hooks for &'static Sanitizer {
         }
         let code = exit_code(self.config.exitcode, findings.to_blame() > 0, counts.complete && written);
         if let Some(code) = code {
-            let why = if code == UNPROVEN { "the report proves nothing, since it is not complete" } else { "there was a hazard" };
+            let why = if code == UNPROVEN {
+                "the report proves nothing, since it is not complete"
+            } else {
+                "there was a hazard"
+            };
             process::say(&format!("exit code {code}: {why}"));
         }
         code

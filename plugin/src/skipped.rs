@@ -111,7 +111,9 @@ mod tests {
         let at = |count, seq| Recorded { epoch: Epoch(1), count, seq: Seq(seq) };
         let since = |happened: &Happened, memory: &Memory, recorded| happened.since(&recorded, &run, place, 15, memory);
         let store = |phys| Store { vcpu: None, pc: None, linear: None, phys: Phys(phys), bytes: vec![1] };
-        for (seq, phys, matters) in [(1, 0x20ff, false), (2, 0x2100, true), (3, 0x2110, true), (4, 0x2111, false), (5, 0x3100, false)] {
+        for (seq, phys, matters) in
+            [(1, 0x20ff, false), (2, 0x2100, true), (3, 0x2110, true), (4, 0x2111, false), (5, 0x3100, false)]
+        {
             memory.store(Seq(seq), store(phys));
             happened.stored();
             assert_eq!(since(&happened, &memory, at(seq - 1, seq - 1)), matters, "{phys:#x}");

@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn a_pattern_needs_a_field_and_a_reason() {
-        let parsed = Suppressions::parse("# known\n\nsymbol:text_poke* boot patches itself\nkind:smc my JIT\n").unwrap();
+        let parsed =
+            Suppressions::parse("# known\n\nsymbol:text_poke* boot patches itself\nkind:smc my JIT\n").unwrap();
         assert_eq!(parsed.reason("stale", Some("text_poke_bp")), Some("boot patches itself"));
         assert_eq!(parsed.reason("smc", None), Some("my JIT"));
         assert_eq!(parsed.reason("stale", Some("foo")), None);

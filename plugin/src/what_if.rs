@@ -64,10 +64,12 @@ struct Resolved {
 impl Resolved {
     fn new(offset: u64, without: &[WithoutAt], only: &[OnlyAt], symbols: &Symbolizer) -> Self {
         let moved = |range: Range<u64>| range.start.wrapping_add(offset)..range.end.wrapping_add(offset);
-        let without = without.iter().flat_map(|item| item.functions(symbols).into_iter().map(move |range| (item.event, moved(range))));
-        let only = only
+        let without = without
             .iter()
-            .flat_map(|only| ranges(symbols, |name| name == only.function).into_iter().map(move |range| (only.event, moved(range))));
+            .flat_map(|item| item.functions(symbols).into_iter().map(move |range| (item.event, moved(range))));
+        let only = only.iter().flat_map(|only| {
+            ranges(symbols, |name| name == only.function).into_iter().map(move |range| (only.event, moved(range)))
+        });
         Self { offset, without: without.collect(), only: only.collect() }
     }
 }
@@ -114,7 +116,8 @@ impl WhatIf {
             None => Some(at.pc),
         };
         let is_in = |places: &Places| place.is_some_and(|place| includes(places, at.event, place));
-        let counts = !is_in(&resolved.without) && (is_in(&resolved.only) || self.only.iter().all(|only| only.event != at.event));
+        let counts =
+            !is_in(&resolved.without) && (is_in(&resolved.only) || self.only.iter().all(|only| only.event != at.event));
         self.refused.fetch_add(u64::from(!counts), Ordering::Relaxed);
         counts
     }
@@ -189,7 +192,8 @@ mod tests {
 
     #[test]
     fn one_origin_does_not_count_and_the_others_do() {
-        let (what_if, symbols) = (WhatIf::new(&[without(events::IRET, "asm_sysvec_apic_timer_interrupt")], &plain()), symbols(true));
+        let (what_if, symbols) =
+            (WhatIf::new(&[without(events::IRET, "asm_sysvec_apic_timer_interrupt")], &plain()), symbols(true));
         let iret = |origin| what_if.counts(&at(events::IRET, IRET, origin), &symbols);
         assert!(!iret(function(TIMER)));
         assert!(iret(function(RESCHEDULE)) && iret(function(FAULT)) && iret(Some(SyncOrigin::SystemCall)));
@@ -197,7 +201,8 @@ mod tests {
         assert_eq!((what_if.refused(), what_if.unknown()), (Some(1), 0));
         assert!(iret(None) && what_if.unknown() == 1, "it may have been the timer's");
         assert!(
-            what_if.counts(&SyncAt { event: events::IRET, pc: Linear(0x7c00), origin: None }, &symbols) && what_if.unknown() == 1,
+            what_if.counts(&SyncAt { event: events::IRET, pc: Linear(0x7c00), origin: None }, &symbols)
+                && what_if.unknown() == 1,
             "firmware"
         );
     }
@@ -211,7 +216,8 @@ mod tests {
 
     #[test]
     fn other_events_are_where_their_instruction_is() {
-        let (what_if, symbols) = (WhatIf::new(&[without(events::MOV_CR3, "switch_mm_irqs_off")], &plain()), symbols(true));
+        let (what_if, symbols) =
+            (WhatIf::new(&[without(events::MOV_CR3, "switch_mm_irqs_off")], &plain()), symbols(true));
         let cr3 = |link, origin| what_if.counts(&at(events::MOV_CR3, link, origin), &symbols);
         assert!(!cr3(SWITCH + 0x40, None) && cr3(POKE, None));
         assert!(cr3(SWITCH + 0x40, function(POKE)), "it belongs to the patch");
@@ -223,7 +229,8 @@ mod tests {
         for event in [events::MOV_CR3, events::MOV_CR3_NOFLUSH, events::MOV_CR3_PTI] {
             assert!(!what_if.counts(&at(event, SWITCH + 0x40, None), &symbols));
             assert!(
-                what_if.counts(&at(event, SWITCH + 0x40, function(POKE)), &symbols) && what_if.counts(&at(event, POKE + 9, None), &symbols)
+                what_if.counts(&at(event, SWITCH + 0x40, function(POKE)), &symbols)
+                    && what_if.counts(&at(event, POKE + 9, None), &symbols)
             );
         }
         assert!(what_if.counts(&at(events::IRET_TO_SELF, SWITCH, None), &symbols));
@@ -232,10 +239,16 @@ mod tests {
     #[test]
     fn symbols_are_looked_up_and_the_kernel_has_to_be_known() {
         let early = symbols(false);
-        assert!(without(events::IRET, "asm_exc_*").is_known(&early) && without(events::MOV_CR3, "__text_poke").is_known(&early));
-        for (event, symbol) in
-            [(events::IRET, "__text_poke"), (events::IRET, "asm_exc_nonsense"), (events::MOV_CR3, "nonsense"), (events::IRET, "nonsense*")]
-        {
+        assert!(
+            without(events::IRET, "asm_exc_*").is_known(&early)
+                && without(events::MOV_CR3, "__text_poke").is_known(&early)
+        );
+        for (event, symbol) in [
+            (events::IRET, "__text_poke"),
+            (events::IRET, "asm_exc_nonsense"),
+            (events::MOV_CR3, "nonsense"),
+            (events::IRET, "nonsense*"),
+        ] {
             assert!(!without(event, symbol).is_known(&early), "{symbol}");
         }
         let what_if = WhatIf::new(&[without(events::IRET, "*")], &plain());

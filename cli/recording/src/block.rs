@@ -28,7 +28,8 @@ pub(crate) fn preamble() -> Vec<u8> {
 /// A whole block, as one piece: it is written with one call.
 pub(crate) fn seal(kind: BlockKind, number: u32, payload: &[u8]) -> Result<Vec<u8>, RecordingError> {
     let too_large = || RecordingError::TooLarge { len: payload.len(), max: MAX_BLOCK };
-    let length = u32::try_from(payload.len()).ok().filter(|length| *length as usize <= MAX_BLOCK).ok_or_else(too_large)?;
+    let length =
+        u32::try_from(payload.len()).ok().filter(|length| *length as usize <= MAX_BLOCK).ok_or_else(too_large)?;
     let mut block = Vec::with_capacity(HEAD + payload.len());
     block.push(kind as u8);
     for field in [number, length, crc32fast::hash(payload)] {

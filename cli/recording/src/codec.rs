@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The limit is for what lengths inside the data may claim.
-const CONFIG: Configuration<LittleEndian, Varint, Limit<MAX_BLOCK>> = bincode::config::standard().with_limit::<MAX_BLOCK>();
+const CONFIG: Configuration<LittleEndian, Varint, Limit<MAX_BLOCK>> =
+    bincode::config::standard().with_limit::<MAX_BLOCK>();
 
 /// Appends a value. If it fails, `out` is as it was.
 pub(crate) fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), String> {

@@ -91,7 +91,8 @@ impl<R: Read> Reader<R> {
                     self.left = codec::list_len(&mut rest).map_err(|what| corrupt(number, &what))?;
                     self.at = payload.len() - rest.len();
                     self.payload = payload;
-                    self.number = number.checked_add(1).ok_or_else(|| corrupt(number, "no block has a higher number"))?;
+                    self.number =
+                        number.checked_add(1).ok_or_else(|| corrupt(number, "no block has a higher number"))?;
                 }
             }
         }

@@ -57,6 +57,13 @@ impl Record {
         candidates.sort();
         let mut writes: Vec<_> = hazard.writes.iter().map(|write| write.seq.0).collect();
         writes.sort_unstable();
-        Self::Verdict { vcpu: hazard.vcpu, linear: hazard.linear, kind: hazard.kind, memory: hazard.memory.clone(), candidates, writes }
+        Self::Verdict {
+            vcpu: hazard.vcpu,
+            linear: hazard.linear,
+            kind: hazard.kind,
+            memory: hazard.memory.clone(),
+            candidates,
+            writes,
+        }
     }
 }

@@ -43,7 +43,14 @@ impl<W: Write> Writer<W> {
         let mut payload = Vec::new();
         codec::encode(header, &mut payload).map_err(RecordingError::Encode)?;
         let block = block::seal(BlockKind::Header, 0, &payload)?;
-        let mut writer = Self { output: Some(output), number: 1, pending: Vec::new(), count: 0, totals: Totals::default(), last: Seq(0) };
+        let mut writer = Self {
+            output: Some(output),
+            number: 1,
+            pending: Vec::new(),
+            count: 0,
+            totals: Totals::default(),
+            last: Seq(0),
+        };
         writer.write(&[block::preamble(), block].concat())?;
         Ok(writer)
     }

@@ -88,7 +88,10 @@ fn the_bytes_of_each_variant_are_pinned() {
     let cases: Vec<(Record, &[u8])> = vec![
         (event(Event::Remap { vcpu, linear: Linear(0x1000), phys: Some(phys) }), &[0, 0, 1, 251, 0, 16, 1, 4]),
         (event(Event::Contents { phys, bytes: vec![5, 6] }), &[0, 1, 4, 2, 5, 6]),
-        (event(Event::Store(Store { vcpu: Some(vcpu), pc, linear, phys, bytes: vec![5] })), &[0, 2, 1, 1, 1, 2, 1, 3, 4, 1, 5]),
+        (
+            event(Event::Store(Store { vcpu: Some(vcpu), pc, linear, phys, bytes: vec![5] })),
+            &[0, 2, 1, 1, 1, 2, 1, 3, 4, 1, 5],
+        ),
         (event(Event::Attribute { store: Seq(7), vcpu, pc, linear: None }), &[0, 3, 7, 1, 1, 2, 0]),
         (event(Event::Fetch { vcpu, linear: Linear(3), len: 4 }), &[0, 4, 1, 3, 4]),
         (event(Event::Branch { vcpu }), &[0, 5, 1]),
@@ -100,7 +103,14 @@ fn the_bytes_of_each_variant_are_pinned() {
             &[1, 1, 253, 255, 255, 255, 255, 255, 255, 255, 255, 2, 1, 15],
         ),
         (
-            Record::Verdict { vcpu, linear: Linear(3), kind: Kind::Stale, memory: vec![5], candidates: vec![vec![6, 7]], writes: vec![8] },
+            Record::Verdict {
+                vcpu,
+                linear: Linear(3),
+                kind: Kind::Stale,
+                memory: vec![5],
+                candidates: vec![vec![6, 7]],
+                writes: vec![8],
+            },
             &[2, 1, 3, 1, 1, 5, 1, 2, 6, 7, 1, 8],
         ),
     ];
@@ -156,7 +166,11 @@ fn what_no_reader_takes_is_not_written() {
     let run = |len| Record::Run { vcpu: Vcpu(0), linear: Linear(0), lengths: vec![1; len].into() };
     assert!(matches!(writer.push(run(MAX_RECORD)), Err(RecordingError::TooLarge { .. })));
     let largest = run(MAX_RECORD - 8);
-    assert_eq!(writer.push(largest.clone()).unwrap(), Seq(MAX_RECORD as u64 - 8), "the one that was refused took no place");
+    assert_eq!(
+        writer.push(largest.clone()).unwrap(),
+        Seq(MAX_RECORD as u64 - 8),
+        "the one that was refused took no place"
+    );
     assert_eq!(writer.push(largest.clone()).unwrap(), Seq(2 * (MAX_RECORD as u64 - 8)));
     let (back, end) = read(&writer.finish().unwrap());
     assert!(end.is_none(), "{end:?}");
@@ -225,8 +239,15 @@ fn a_hazard_is_recorded_by_what_counts() {
         exempt,
         separated_by: vec![Seq(4)],
     };
-    let write =
-        icsan_model::verdict::hazard::Write { seq: Seq(4), vcpu: None, pc: None, linear: None, phys: Phys(0), old: None, new: vec![9] };
+    let write = icsan_model::verdict::hazard::Write {
+        seq: Seq(4),
+        vcpu: None,
+        pc: None,
+        linear: None,
+        phys: Phys(0),
+        old: None,
+        new: vec![9],
+    };
     let hazard = Hazard {
         kind: Kind::Unserialized,
         vcpu: Vcpu(1),
@@ -240,6 +261,7 @@ fn a_hazard_is_recorded_by_what_counts() {
         epoch: Default::default(),
     };
     let (vcpu, linear, kind) = (Vcpu(1), Linear(16), Kind::Unserialized);
-    let expected = Record::Verdict { vcpu, linear, kind, memory: vec![9], candidates: vec![vec![2, 1], vec![3]], writes: vec![4] };
+    let expected =
+        Record::Verdict { vcpu, linear, kind, memory: vec![9], candidates: vec![vec![2, 1], vec![3]], writes: vec![4] };
     assert_eq!(Record::verdict(&hazard), expected);
 }

@@ -111,7 +111,8 @@ impl Check {
         let Some((vcpu, linear, kind)) = judged(recorded) else { return };
         let same = |(_, model): &(Seq, Record)| judged(model).is_some_and(|(a, b, _)| (a, b) == (vcpu, linear));
         // The same instruction may be there twice, if a run wraps around the address space: an equal one first.
-        let found = self.open.iter().position(|(_, model)| model == recorded).or_else(|| self.open.iter().position(same));
+        let found =
+            self.open.iter().position(|(_, model)| model == recorded).or_else(|| self.open.iter().position(same));
         let (seq, what) = match found.map(|index| self.open.remove(index)) {
             Some((_, model)) if model == *recorded => {
                 self.counts.agreed += 1;

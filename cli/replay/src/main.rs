@@ -63,7 +63,9 @@ type Bound = (Option<u32>,);
 fn bound(value: &str) -> Result<Bound, String> {
     match value {
         "unbounded" => Ok((None,)),
-        number => number.parse().map(|number| (Some(number),)).map_err(|_| "a number or `unbounded` is expected".to_owned()),
+        number => {
+            number.parse().map(|number| (Some(number),)).map_err(|_| "a number or `unbounded` is expected".to_owned())
+        }
     }
 }
 
@@ -87,7 +89,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<u8, String> {
-    let Arguments { file, profile, with, without, chunk, lookahead, prefetch, trace, speculation, check, json, limit } = arguments;
+    let Arguments { file, profile, with, without, chunk, lookahead, prefetch, trace, speculation, check, json, limit } =
+        arguments;
     let limit = if limit == 0 { usize::MAX } else { limit };
     let (prefetch, trace) = (prefetch.map(|(bound,)| bound), trace.map(|(bound,)| bound));
     let settings = Settings { profile, with, without, chunk, lookahead, prefetch, trace, speculation };

@@ -37,7 +37,9 @@ fn rule(kind: icsan_model::verdict::kind::Kind, outcome: &Outcome) -> String {
 fn disassemble(bytes: &[u8], at: u64) -> String {
     use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
     let instructions = [64, 32, 16].map(|bits| Decoder::with_ip(bits, bytes, at, DecoderOptions::NONE).decode());
-    let Some(instruction) = instructions.iter().find(|instruction| !instruction.is_invalid() && instruction.len() == bytes.len()) else {
+    let Some(instruction) =
+        instructions.iter().find(|instruction| !instruction.is_invalid() && instruction.len() == bytes.len())
+    else {
         return "(bad)".to_owned();
     };
     let mut text = String::new();

@@ -90,7 +90,12 @@ impl Outcome {
 ///
 /// # Errors
 /// The recording cannot be judged in this way. That it is damaged is no error, but an [`End`].
-pub fn run<R: Read>(mut reader: Reader<R>, settings: &Settings, check: bool, keep: usize) -> Result<Outcome, SettingsError> {
+pub fn run<R: Read>(
+    mut reader: Reader<R>,
+    settings: &Settings,
+    check: bool,
+    keep: usize,
+) -> Result<Outcome, SettingsError> {
     let header = reader.header().clone();
     let (arch, model) = settings.model(&header)?;
     let mut replay = Replay::new(model, arch, &header);

@@ -64,9 +64,11 @@ impl Settings {
                 let mut profile = Profile::select(arch, Some(&header.profile), &header.with, &header.without)?;
                 // For its errors: the names are good afterwards.
                 Profile::select(arch, None, with, without)?;
-                let events = |names: &[String]| names.iter().filter_map(|name| arch.event_by_name(name)).collect::<Vec<_>>();
+                let events =
+                    |names: &[String]| names.iter().filter_map(|name| arch.event_by_name(name)).collect::<Vec<_>>();
                 profile.serializing = events(with).into_iter().fold(profile.serializing, |set, event| set.with(event));
-                profile.serializing = events(without).into_iter().fold(profile.serializing, |set, event| set.without(event));
+                profile.serializing =
+                    events(without).into_iter().fold(profile.serializing, |set, event| set.without(event));
                 profile
             }
         };
@@ -121,7 +123,12 @@ mod tests {
 
     #[test]
     fn changes_add_up_unless_the_profile_is_another() {
-        let changes = Settings { without: names(&["cpuid"]), with: names(&["lfence"]), prefetch: Some(Some(32)), ..Settings::default() };
+        let changes = Settings {
+            without: names(&["cpuid"]),
+            with: names(&["lfence"]),
+            prefetch: Some(Some(32)),
+            ..Settings::default()
+        };
         let (_, profile) = changes.profile(&header()).unwrap();
         assert!(!counts(&profile, "iret") && !counts(&profile, "cpuid") && counts(&profile, "lfence"));
         assert_eq!((profile.buffers.chunk, profile.buffers.prefetch), (64, Some(32)));
@@ -138,7 +145,12 @@ mod tests {
         assert!(error(Settings { chunk: Some(12), ..Settings::default() }, header()).contains("power of two"));
         let no_luck = Settings { profile: Some("no-luck".to_owned()), ..Settings::default() };
         assert!(error(no_luck, header()).contains("goes by the kernel's symbols"));
-        assert!(error(Settings::default(), Header { profile: "x99".to_owned(), ..header() }).contains("unknown profile `x99`"));
-        assert!(error(Settings::default(), Header { architecture: "aarch64".to_owned(), ..header() }).contains("aarch64"));
+        assert!(
+            error(Settings::default(), Header { profile: "x99".to_owned(), ..header() })
+                .contains("unknown profile `x99`")
+        );
+        assert!(
+            error(Settings::default(), Header { architecture: "aarch64".to_owned(), ..header() }).contains("aarch64")
+        );
     }
 }

@@ -39,7 +39,13 @@ fn patched() -> Vec<Event> {
     let linear = Linear(0x40_0000);
     let fetch = |at, len| Event::Fetch { vcpu: Vcpu(1), linear: linear.offset(at), len };
     let store = |phys, bytes: &[u8]| {
-        Event::Store(Store { vcpu: Some(Vcpu(0)), pc: Some(Linear(7)), linear: Some(Linear(9)), phys, bytes: bytes.to_vec() })
+        Event::Store(Store {
+            vcpu: Some(Vcpu(0)),
+            pc: Some(Linear(7)),
+            linear: Some(Linear(9)),
+            phys,
+            bytes: bytes.to_vec(),
+        })
     };
     vec![
         Event::Store(Store { vcpu: None, pc: None, linear: None, phys, bytes: [0x90; 64].to_vec() }),
@@ -197,8 +203,10 @@ fn a_refused_event_keeps_its_place_and_fails_the_check() {
     let mut events = patched();
     let good = record(&header, &events);
     // Nothing is mapped there; and nobody knows such an event.
-    let bad =
-        [Event::Fetch { vcpu: Vcpu(0), linear: Linear(0), len: 1 }, Event::Sync { vcpu: Vcpu(0), event: SyncEventId(255), pc: Linear(0) }];
+    let bad = [
+        Event::Fetch { vcpu: Vcpu(0), linear: Linear(0), len: 1 },
+        Event::Sync { vcpu: Vcpu(0), event: SyncEventId(255), pc: Linear(0) },
+    ];
     let records: Vec<Record> = bad.into_iter().map(Record::Event).chain(good.iter().cloned()).collect();
     let outcome = check(&file(&header, &records));
     assert_eq!((outcome.refused.total, outcome.proven(), outcome.complete()), (2, Some(false), false));

@@ -16,7 +16,13 @@ fn records() -> Vec<Record> {
     let (vcpu, linear, phys) = (Vcpu(0), Linear(0xffff_ffff_8100_0000), Phys(0x10_0000));
     let fetch = Event::Fetch { vcpu, linear, len: 5 };
     let store = |vcpu, bytes: &[u8]| {
-        Event::Store(Store { vcpu, pc: vcpu.map(|_| Linear(0x111)), linear: vcpu.map(|_| Linear(0x222)), phys, bytes: bytes.to_vec() })
+        Event::Store(Store {
+            vcpu,
+            pc: vcpu.map(|_| Linear(0x111)),
+            linear: vcpu.map(|_| Linear(0x222)),
+            phys,
+            bytes: bytes.to_vec(),
+        })
     };
     let iret = Event::Sync { vcpu, event: X86_64.event_by_name("iret").unwrap(), pc: Linear(0x333) };
     let events = [
@@ -43,8 +49,13 @@ fn replay(bytes: &[u8], arguments: &[&str]) -> Run {
     let dir = tempfile::tempdir().unwrap();
     let path: PathBuf = dir.path().join("recording");
     std::fs::write(&path, bytes).unwrap();
-    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_icsan-replay")).arg(path).args(arguments).output().unwrap();
-    Run { code: status.code().unwrap(), out: String::from_utf8(stdout).unwrap(), err: String::from_utf8(stderr).unwrap() }
+    let Output { status, stdout, stderr } =
+        Command::new(env!("CARGO_BIN_EXE_icsan-replay")).arg(path).args(arguments).output().unwrap();
+    Run {
+        code: status.code().unwrap(),
+        out: String::from_utf8(stdout).unwrap(),
+        err: String::from_utf8(stderr).unwrap(),
+    }
 }
 
 #[test]
@@ -98,9 +109,14 @@ fn the_check_has_an_exit_code() {
     records.remove(last);
     let run = replay(&file(&header(), &records), &["--check"]);
     assert_eq!(run.code, 1);
-    assert!(run.out.contains("DIFFERENCE at record 7, seq 6: no verdict was recorded\n  model    unserialized: vCPU 0"), "{}", run.out);
     assert!(
-        run.out.contains("check FAILED: 1 verdicts agreed, 3 executions were silent in both; 1 missing, 0 extra, 0 other"),
+        run.out.contains("DIFFERENCE at record 7, seq 6: no verdict was recorded\n  model    unserialized: vCPU 0"),
+        "{}",
+        run.out
+    );
+    assert!(
+        run.out
+            .contains("check FAILED: 1 verdicts agreed, 3 executions were silent in both; 1 missing, 0 extra, 0 other"),
         "{}",
         run.out
     );
@@ -115,7 +131,9 @@ fn files_that_are_not_whole() {
     let run = replay(cut, &[]);
     assert_eq!(run.code, 0);
     assert!(
-        run.out.contains("unserialized 1; 2 executions") && run.out.contains("cut off") && run.out.contains("not complete"),
+        run.out.contains("unserialized 1; 2 executions")
+            && run.out.contains("cut off")
+            && run.out.contains("not complete"),
         "{}",
         run.out
     );
@@ -153,7 +171,10 @@ fn json_lines() {
     assert_eq!(types, ["start", "hazard", "difference", "summary"]);
     let [start, hazard, difference, summary] = &lines[..] else { unreachable!() };
     assert_eq!((&start["profile"], &start["recorded"]["plugin"]), (&"linux-x86".into(), &"test".into()));
-    assert_eq!((&hazard["kind"], &hazard["pc"], &hazard["count"]), (&"unserialized".into(), &"0xffffffff81000000".into(), &2.into()));
+    assert_eq!(
+        (&hazard["kind"], &hazard["pc"], &hazard["count"]),
+        (&"unserialized".into(), &"0xffffffff81000000".into(), &2.into())
+    );
     assert_eq!((&hazard["writes"][0]["vcpu"], &hazard["candidates"][0]["bytes"]), (&1.into(), &"0f1f440000".into()));
     assert_eq!((&difference["what"], &difference["model"]["writes"][0]), (&"other".into(), &4.into()));
     assert_eq!(summary["check"]["agreed"], 1);

@@ -102,7 +102,10 @@ impl KernelLayout {
             rest = found.get(1..)?;
             Some(found)
         });
-        candidates.filter(|found| found.starts_with(&MAGIC) && Parts::of(found).is_some()).take(MAX_TRIES).find_map(KernelLayout::parse)
+        candidates
+            .filter(|found| found.starts_with(&MAGIC) && Parts::of(found).is_some())
+            .take(MAX_TRIES)
+            .find_map(KernelLayout::parse)
     }
 }
 
@@ -128,7 +131,10 @@ impl<'a> Parts<'a> {
         let (types, strings) = (part(8)?, part(16)?);
         // The layouts came later, and a header without them is shorter.
         let layouts = if header >= HEADER + 8 { part(HEADER)? } else { &[] };
-        let whole = strings.first() == Some(&0) && strings.last() == Some(&0) && !types.is_empty() && types.len().is_multiple_of(4);
+        let whole = strings.first() == Some(&0)
+            && strings.last() == Some(&0)
+            && !types.is_empty()
+            && types.len().is_multiple_of(4);
         whole.then_some(Parts { types, strings, layouts })
     }
 
@@ -141,7 +147,8 @@ impl<'a> Parts<'a> {
             6 | 13 => (0, 8),                                   // ENUM, FUNC_PROTO
             kind::PTR | 7..=12 | 16 | kind::TYPE_TAG => (0, 0), // PTR, FWD, TYPEDEF to FUNC, FLOAT, TYPE_TAG
             other => {
-                let sizes: &[u8; 2] = self.layouts.get(usize::try_from(other).ok()?.checked_mul(4)?..)?.first_chunk()?;
+                let sizes: &[u8; 2] =
+                    self.layouts.get(usize::try_from(other).ok()?.checked_mul(4)?..)?.first_chunk()?;
                 (usize::from(sizes[0]), usize::from(sizes[1]))
             }
         };
@@ -224,7 +231,8 @@ impl<'a> Types<'a> {
                 pcpu_hot_current_task: None,
             })
         })?;
-        let pointer = |name: &'static [u8]| move |types: &mut Self, of: Type| Some(types.member(of, name, kind::PTR)?.0);
+        let pointer =
+            |name: &'static [u8]| move |types: &mut Self, of: Type| Some(types.member(of, name, kind::PTR)?.0);
         Some(KernelLayout {
             mm_pgd: self.find_struct(b"mm_struct\0", pointer(b"pgd\0")),
             pcpu_hot_current_task: self.find_struct(b"pcpu_hot\0", pointer(b"current_task\0")),

@@ -18,7 +18,9 @@ pub(crate) struct Buckets {
 impl Buckets {
     /// Makes the index for ascending addresses.
     pub(crate) fn new(addresses: impl ExactSizeIterator<Item = u64> + Clone) -> Buckets {
-        let (Some(base), Some(last)) = (addresses.clone().next(), addresses.clone().last()) else { return Buckets::default() };
+        let (Some(base), Some(last)) = (addresses.clone().next(), addresses.clone().last()) else {
+            return Buckets::default();
+        };
         let count = addresses.len();
         let span = last.saturating_sub(base);
         let shift = (0..u64::BITS).find(|&shift| span >> shift < count as u64).unwrap_or(u64::BITS - 1);
@@ -55,14 +57,22 @@ mod tests {
         let buckets = Buckets::new(addresses.iter().copied());
         let near = buckets.near(wanted);
         let inside = addresses[near.clone()].partition_point(|&a| a <= wanted);
-        assert_eq!(near.start + inside, addresses.partition_point(|&a| a <= wanted), "{wanted:#x} in {addresses:x?}: {near:?}");
+        assert_eq!(
+            near.start + inside,
+            addresses.partition_point(|&a| a <= wanted),
+            "{wanted:#x} in {addresses:x?}: {near:?}"
+        );
     }
 
     #[test]
     fn ends_and_extremes() {
         check(&[], 5);
-        for addresses in [&[7][..], &[0, u64::MAX], &[u64::MAX], &[0, 1, 2, 3], &[1, 1 << 63, (1 << 63) + 1, u64::MAX - 1]] {
-            for wanted in addresses.iter().flat_map(|&a| [a.wrapping_sub(1), a, a.wrapping_add(1)]).chain([0, 1 << 40, u64::MAX]) {
+        for addresses in
+            [&[7][..], &[0, u64::MAX], &[u64::MAX], &[0, 1, 2, 3], &[1, 1 << 63, (1 << 63) + 1, u64::MAX - 1]]
+        {
+            for wanted in
+                addresses.iter().flat_map(|&a| [a.wrapping_sub(1), a, a.wrapping_add(1)]).chain([0, 1 << 40, u64::MAX])
+            {
                 check(addresses, wanted);
             }
         }

@@ -77,12 +77,15 @@ impl Builder {
         let (entries, names) = (&table.entries, &table.names);
         // With the first letters of each name beside its index: most comparisons then need neither the entry nor the
         // name.
-        let letters =
-            |name: &str| name.bytes().chain(std::iter::repeat(0)).take(16).fold(0_u128, |word, byte| word << 8 | u128::from(byte));
-        let mut by_name: Vec<(u128, u32)> = (0..).zip(entries).map(|(index, entry)| (letters(entry.name(names)), index)).collect();
+        let letters = |name: &str| {
+            name.bytes().chain(std::iter::repeat(0)).take(16).fold(0_u128, |word, byte| word << 8 | u128::from(byte))
+        };
+        let mut by_name: Vec<(u128, u32)> =
+            (0..).zip(entries).map(|(index, entry)| (letters(entry.name(names)), index)).collect();
         let key = |index: u32| entries.get(index as usize).map(|entry| (entry.name(names), preference(entry)));
-        by_name
-            .sort_unstable_by(|(a_letters, a), (b_letters, b)| a_letters.cmp(b_letters).then_with(|| key(*a).cmp(&key(*b))).then(a.cmp(b)));
+        by_name.sort_unstable_by(|(a_letters, a), (b_letters, b)| {
+            a_letters.cmp(b_letters).then_with(|| key(*a).cmp(&key(*b))).then(a.cmp(b))
+        });
         table.by_name = by_name.into_iter().map(|(_, index)| index).collect();
         table.groups = match anchor {
             Some(anchor) => kernel_groups(entries, names, anchor),
@@ -94,7 +97,9 @@ impl Builder {
 
     /// The address of a symbol that only a kernel has.
     fn anchor(&self) -> Option<u64> {
-        let is_anchor = |entry: &&Entry| entry.addr >= KERNEL_HALF && entry.is_text() && KERNEL_ANCHORS.contains(&entry.name(&self.names));
+        let is_anchor = |entry: &&Entry| {
+            entry.addr >= KERNEL_HALF && entry.is_text() && KERNEL_ANCHORS.contains(&entry.name(&self.names))
+        };
         self.entries.iter().find(is_anchor).map(|entry| entry.addr)
     }
 }
@@ -120,7 +125,11 @@ fn is_section_marker(name: &str) -> bool {
 }
 
 /// Index and entry of the best name in each run of equal addresses.
-fn best_names<'a>(entries: &'a [Entry], names: &'a str, usable: impl Fn(&Entry) -> bool + 'a) -> impl Iterator<Item = (u32, Entry)> + 'a {
+fn best_names<'a>(
+    entries: &'a [Entry],
+    names: &'a str,
+    usable: impl Fn(&Entry) -> bool + 'a,
+) -> impl Iterator<Item = (u32, Entry)> + 'a {
     let mut start = 0;
     entries.chunk_by(|a, b| a.addr == b.addr).filter_map(move |run| {
         let first = start;
@@ -137,7 +146,11 @@ fn kernel_groups(entries: &[Entry], names: &str, anchor: u64) -> Vec<Group> {
     let floor = if anchor >= X86_IMAGE { X86_IMAGE } else { KERNEL_HALF };
     let usable = move |entry: &Entry| entry.addr >= floor && !entry.is_absolute();
     let mut groups: Vec<Group> = best_names(entries, names, usable)
-        .map(|(index, entry)| Group { addr: entry.addr, size: 0, best: (!END_MARKERS.contains(&entry.name(names))).then_some(index) })
+        .map(|(index, entry)| Group {
+            addr: entry.addr,
+            size: 0,
+            best: (!END_MARKERS.contains(&entry.name(names))).then_some(index),
+        })
         .collect();
     bound_by_next(&mut groups, |group| {
         let best = group.best.and_then(|index| entries.get(index as usize));
@@ -148,8 +161,9 @@ fn kernel_groups(entries: &[Entry], names: &str, anchor: u64) -> Vec<Group> {
 
 fn program_groups(entries: &[Entry], names: &str, mut ends: Vec<u64>) -> Vec<Group> {
     let usable = |entry: &Entry| !entry.is_absolute();
-    let mut groups: Vec<Group> =
-        best_names(entries, names, usable).map(|(index, entry)| Group { addr: entry.addr, size: entry.size, best: Some(index) }).collect();
+    let mut groups: Vec<Group> = best_names(entries, names, usable)
+        .map(|(index, entry)| Group { addr: entry.addr, size: entry.size, best: Some(index) })
+        .collect();
     // An end needs a group of its own only where no symbol starts: one that does ends the others.
     ends.sort_unstable();
     ends.dedup();

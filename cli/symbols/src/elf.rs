@@ -119,7 +119,8 @@ fn add_symbols<'d, R: ReadRef<'d>>(
     builder: &mut Builder,
 ) -> Result<(), SymbolError> {
     // Looking a section up walks over its header again: once for each section is enough.
-    let letters: Vec<(usize, char)> = elf.sections().map(|section| (section.index().0, letter(section.kind()))).collect();
+    let letters: Vec<(usize, char)> =
+        elf.sections().map(|section| (section.index().0, letter(section.kind()))).collect();
     for symbol in symbols {
         let kind = match symbol.section() {
             SymbolSection::Section(index) => letters

@@ -86,8 +86,17 @@ mod tests {
     #[test]
     fn no_symbol_is_two_entries() {
         for entry in entries() {
-            assert_eq!(entries().iter().filter(|other| fits(other.symbol, entry.symbol)).count(), 1, "{}", entry.symbol);
-            assert!(entry.pushed <= 8 && entry.moves.is_multiple_of(8) && entry.source.contains(".h") | entry.source.contains(".S"));
+            assert_eq!(
+                entries().iter().filter(|other| fits(other.symbol, entry.symbol)).count(),
+                1,
+                "{}",
+                entry.symbol
+            );
+            assert!(
+                entry.pushed <= 8
+                    && entry.moves.is_multiple_of(8)
+                    && entry.source.contains(".h") | entry.source.contains(".S")
+            );
         }
     }
 
@@ -98,9 +107,15 @@ mod tests {
         assert_eq!(of("asm_exc_int3"), Some((0, 48)));
         assert_eq!(of("asm_sysvec_apic_timer_interrupt"), Some((0, 0)));
         assert_eq!(of("asm_common_interrupt"), Some((8, 0)));
-        for symbol in
-            ["asm_exc_xen_unknown_trap", "asm_load_gs_index", "sysvec_reboot", "asm_int80_emulation", "asm_sysve", "asm_exc_int3.cold", ""]
-        {
+        for symbol in [
+            "asm_exc_xen_unknown_trap",
+            "asm_load_gs_index",
+            "sysvec_reboot",
+            "asm_int80_emulation",
+            "asm_sysve",
+            "asm_exc_int3.cold",
+            "",
+        ] {
             assert_eq!(of(symbol), None, "{symbol}");
         }
     }

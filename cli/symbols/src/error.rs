@@ -56,7 +56,9 @@ pub enum SymbolError {
         line: usize,
     },
     /// The kernel's payload did not decompress.
-    #[error("the kernel image's {kind} payload does not decompress ({reason}): the file is damaged, or give vmlinux instead")]
+    #[error(
+        "the kernel image's {kind} payload does not decompress ({reason}): the file is damaged, or give vmlinux instead"
+    )]
     Compression {
         /// How the payload is compressed.
         kind: Compression,
@@ -64,7 +66,9 @@ pub enum SymbolError {
         reason: String,
     },
     /// Debian's System.map, which only names another package.
-    #[error("this System.map is Debian's stub without symbols: give the kernel image itself (/boot/vmlinuz-...) instead")]
+    #[error(
+        "this System.map is Debian's stub without symbols: give the kernel image itself (/boot/vmlinuz-...) instead"
+    )]
     StubSystemMap,
     /// A kallsyms copy in which every address is zero.
     #[error(
@@ -75,7 +79,9 @@ pub enum SymbolError {
     #[error("the ELF file has no symbol table: give the file from before \"strip\"")]
     NoSymbols,
     /// The kernel image holds no kallsyms tables, or none that pass their checks.
-    #[error("no kallsyms in the kernel image ({reason}): build it with CONFIG_KALLSYMS=y, or give System.map or vmlinux instead")]
+    #[error(
+        "no kallsyms in the kernel image ({reason}): build it with CONFIG_KALLSYMS=y, or give System.map or vmlinux instead"
+    )]
     NoKallsyms {
         /// The first check that failed.
         reason: String,

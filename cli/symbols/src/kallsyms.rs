@@ -85,7 +85,10 @@ impl Image<'_> {
     /// Is this address in a segment of the kernel's half, or right at its end?
     fn is_loaded(&self, addr: u64) -> bool {
         addr >= KERNEL_HALF
-            && self.segments.iter().any(|segment| addr.checked_sub(segment.addr).is_some_and(|inside| inside <= segment.file_size))
+            && self
+                .segments
+                .iter()
+                .any(|segment| addr.checked_sub(segment.addr).is_some_and(|inside| inside <= segment.file_size))
     }
 }
 
@@ -129,8 +132,8 @@ fn check(reason: impl Into<String>) -> Failure {
 fn read(image: &Image<'_>, tokens: &tokens::Tokens<'_>) -> Result<Builder, Failure> {
     let names = names::find(image.bytes, tokens).ok_or_else(|| check("no list of names that fits its markers"))?;
     let symbols = names.expand(tokens).ok_or_else(|| check("a name that does not expand"))?;
-    let addresses =
-        addresses::find(image, tokens, &names, &symbols).ok_or_else(|| check("no addresses that ascend and put _text into the kernel"))?;
+    let addresses = addresses::find(image, tokens, &names, &symbols)
+        .ok_or_else(|| check("no addresses that ascend and put _text into the kernel"))?;
     let mut builder = Builder::default();
     for (symbol, addr) in symbols.iter().zip(addresses) {
         builder.push(addr, 0, symbol.kind, symbols.name(symbol))?;

@@ -43,7 +43,8 @@ pub fn parse(bytes: &[u8]) -> Result<SymbolTable, SymbolError> {
     if all_zero {
         return Err(SymbolError::ZeroedKallsyms);
     }
-    let origin = if modules || (builder.len() >= LONG_LIST && !own_tables) { Origin::Kallsyms } else { Origin::SystemMap };
+    let origin =
+        if modules || (builder.len() >= LONG_LIST && !own_tables) { Origin::Kallsyms } else { Origin::SystemMap };
     Ok(builder.build(origin))
 }
 

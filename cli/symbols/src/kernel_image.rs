@@ -72,7 +72,10 @@ pub fn vmlinux(bytes: &[u8]) -> Result<(Compression, Vec<u8>), SymbolError> {
     let header = || SymbolError::Truncated { what: "its setup header" };
     let version = bytes.get(VERSION..).and_then(u16_at).ok_or_else(header)?;
     if version < FIRST_VERSION {
-        return Err(SymbolError::Unsupported { what: "a kernel image older than Linux 2.6.26", advice: "give System.map or vmlinux" });
+        return Err(SymbolError::Unsupported {
+            what: "a kernel image older than Linux 2.6.26",
+            advice: "give System.map or vmlinux",
+        });
     }
     let sectors = match *bytes.get(HEADER).ok_or_else(header)? {
         0 => 4, // as boot.rst has it

@@ -84,8 +84,10 @@ impl ProtocolFunction {
         let Some(suffixes) = symbol.strip_prefix(self.name) else { return false };
         let mut words = suffixes.split('.');
         words.next() == Some("")
-            && words
-                .all(|word| matches!(word, "isra" | "constprop" | "llvm") || (!word.is_empty() && word.bytes().all(|b| b.is_ascii_digit())))
+            && words.all(|word| {
+                matches!(word, "isra" | "constprop" | "llvm")
+                    || (!word.is_empty() && word.bytes().all(|b| b.is_ascii_digit()))
+            })
     }
 }
 
@@ -159,7 +161,11 @@ pub const POKES: &[PokeFunction] = &[
         address: 1,
         source: "alternative.c: __text_poke(text_poke_f func, void *addr, const void *src, size_t len)",
     },
-    PokeFunction { name: "text_poke", address: 0, source: "alternative.c: text_poke(void *addr, const void *opcode, size_t len)" },
+    PokeFunction {
+        name: "text_poke",
+        address: 0,
+        source: "alternative.c: text_poke(void *addr, const void *opcode, size_t len)",
+    },
 ];
 
 /// CPUs that are online: a bit for each, by the kernel's number (kernel/cpu.c; a symbol with `CONFIG_KALLSYMS_ALL`).
@@ -167,8 +173,13 @@ pub const ONLINE_MASK: &str = "__cpu_online_mask";
 
 /// Functions that change code in steps, each followed by a serialization of every CPU. Which step a store belongs to
 /// is in the arguments of [`POKES`]: one byte INT3, more than one byte (the tail), one byte that is not INT3.
-const STEPS: &[&str] =
-    &["text_poke_bp_batch", "smp_text_poke_batch_finish", "arch_unoptimize_kprobe", "int3_update_optimize", "int3_update_unoptimize"];
+const STEPS: &[&str] = &[
+    "text_poke_bp_batch",
+    "smp_text_poke_batch_finish",
+    "arch_unoptimize_kprobe",
+    "int3_update_optimize",
+    "int3_update_unoptimize",
+];
 
 /// The function that stores through an address space of its own (alternative.c): it writes CR3 before its store and
 /// after it, and its CPU serializes by that.
@@ -185,7 +196,13 @@ pub fn committing() -> impl Iterator<Item = &'static ProtocolFunction> {
     FUNCTIONS.iter().filter(|function| function.commits())
 }
 
-const fn row(name: &'static str, first: Version, last: Version, effect: Effect, source: &'static str) -> ProtocolFunction {
+const fn row(
+    name: &'static str,
+    first: Version,
+    last: Version,
+    effect: Effect,
+    source: &'static str,
+) -> ProtocolFunction {
     ProtocolFunction { name, first, last, effect, source }
 }
 
@@ -274,7 +291,10 @@ mod tests {
     fn rows_make_sense() {
         for (index, function) in functions().iter().enumerate() {
             assert!(functions()[..index].iter().all(|other| other.name != function.name), "{} twice", function.name);
-            assert!(function.first <= function.last && function.first >= OLDEST && function.last <= NEWEST, "{function:?}");
+            assert!(
+                function.first <= function.last && function.first >= OLDEST && function.last <= NEWEST,
+                "{function:?}"
+            );
             assert!(function.source.contains(".c: "), "{function:?}");
         }
         // Every version has the protocol exactly once, under its old or its new name.
@@ -297,14 +317,23 @@ mod tests {
             assert!(committing().any(|function| function.name == *name && function.has_steps()), "{name}");
         }
         for poke in POKES {
-            assert!(functions().iter().any(|function| function.name == poke.name && function.effect == StoresOnly), "{poke:?}");
+            assert!(
+                functions().iter().any(|function| function.name == poke.name && function.effect == StoresOnly),
+                "{poke:?}"
+            );
         }
     }
 
     #[test]
     fn what_queues_or_only_stores_does_not_commit() {
         let names: Vec<&str> = committing().map(|f| f.name).collect();
-        for name in ["text_poke_bp", "smp_text_poke_single", "arch_disarm_kprobe", "arch_static_call_transform", "bpf_arch_text_poke"] {
+        for name in [
+            "text_poke_bp",
+            "smp_text_poke_single",
+            "arch_disarm_kprobe",
+            "arch_static_call_transform",
+            "bpf_arch_text_poke",
+        ] {
             assert!(names.contains(&name), "{name}");
         }
         for name in [
@@ -323,9 +352,12 @@ mod tests {
     #[test]
     fn specialized_copies_are_the_function_and_parts_are_not() {
         let function = functions().iter().find(|f| f.name == "text_poke_bp_batch").unwrap();
-        for symbol in
-            ["text_poke_bp_batch", "text_poke_bp_batch.isra.0", "text_poke_bp_batch.constprop.0.isra.12", "text_poke_bp_batch.llvm.987"]
-        {
+        for symbol in [
+            "text_poke_bp_batch",
+            "text_poke_bp_batch.isra.0",
+            "text_poke_bp_batch.constprop.0.isra.12",
+            "text_poke_bp_batch.llvm.987",
+        ] {
             assert!(function.is_symbol(symbol), "{symbol}");
         }
         for symbol in [

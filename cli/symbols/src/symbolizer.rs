@@ -71,7 +71,11 @@ impl<'a> Names<'a> {
             let link = runtime.wrapping_sub(self.offset?);
             self.symbols.kernel.as_ref()?.resolve(link)
         } else {
-            self.symbols.programs.iter().filter(|table| !table.is_position_independent()).find_map(|table| table.resolve(runtime))
+            self.symbols
+                .programs
+                .iter()
+                .filter(|table| !table.is_position_independent())
+                .find_map(|table| table.resolve(runtime))
         }
     }
 
@@ -79,7 +83,10 @@ impl<'a> Names<'a> {
     #[must_use]
     pub fn begins_at(self, name: &str, runtime: u64) -> bool {
         let at = |offset: u64| {
-            self.symbols.kernel.as_ref().is_some_and(|kernel| kernel.addresses_of(name).any(|link| link.wrapping_add(offset) == runtime))
+            self.symbols
+                .kernel
+                .as_ref()
+                .is_some_and(|kernel| kernel.addresses_of(name).any(|link| link.wrapping_add(offset) == runtime))
         };
         self.offset.is_some_and(at)
     }
@@ -115,7 +122,10 @@ impl Symbolizer {
     pub fn with_range(tables: Vec<SymbolTable>, range: KaslrRange) -> Self {
         let (kernels, programs): (Vec<_>, _) = tables.into_iter().partition(|t| t.is_kernel());
         let kernel = kernels.into_iter().next();
-        let text = kernel.as_ref().and_then(|table| Some(table.address_of("_stext")?..table.address_of("_etext")?)).unwrap_or(0..0);
+        let text = kernel
+            .as_ref()
+            .and_then(|table| Some(table.address_of("_stext")?..table.address_of("_etext")?))
+            .unwrap_or(0..0);
         Symbolizer {
             kernel,
             programs,
@@ -196,7 +206,10 @@ impl Symbolizer {
             let offset = self.offset()?;
             return Some(link.start.wrapping_add(offset)..link.end.wrapping_add(offset));
         }
-        self.programs.iter().filter(|table| !table.is_position_independent()).find_map(|table| table.function_range(symbol))
+        self.programs
+            .iter()
+            .filter(|table| !table.is_position_independent())
+            .find_map(|table| table.function_range(symbol))
     }
 
     /// What to add (with [`u64::wrapping_add`]) to the GS base that a vCPU of x86-64 has in the kernel to find the
@@ -206,7 +219,9 @@ impl Symbolizer {
     #[must_use]
     pub fn current_task_from_gs(&self) -> Option<u64> {
         let table = self.kernel.as_ref()?;
-        let inside = |layout: &KernelLayout| Some(table.address_of("pcpu_hot")?.wrapping_add(layout.pcpu_hot_current_task?.into()));
+        let inside = |layout: &KernelLayout| {
+            Some(table.address_of("pcpu_hot")?.wrapping_add(layout.pcpu_hot_current_task?.into()))
+        };
         let link = table.layout().and_then(inside).or_else(|| table.address_of("current_task"))?;
         if link < KERNEL_HALF { Some(link) } else { Some(link.wrapping_add(self.offset()?)) }
     }
@@ -385,7 +400,10 @@ mod tests {
         let name = |boot, runtime| symbols.names_of(boot).resolve(runtime).map(|name| name.to_string());
         assert_eq!(name(2, ENTRY + 3 * STEP).as_deref(), Some("entry_SYSCALL_64+0x0/0x100"));
         assert_eq!(name(1, ENTRY + STEP), name(2, ENTRY + 3 * STEP));
-        assert_eq!([name(0, ENTRY), name(1, ENTRY + 3 * STEP), name(2, ENTRY + STEP), name(3, ENTRY)], [const { None }; 4]);
+        assert_eq!(
+            [name(0, ENTRY), name(1, ENTRY + 3 * STEP), name(2, ENTRY + STEP), name(3, ENTRY)],
+            [const { None }; 4]
+        );
         assert_eq!(name(1, 0x40_1041), name(7, 0x40_1041), "programs are where they are linked");
         // A kernel whose evidence contradicts itself has no names; the next one has.
         let other = b"ffffffff81000000 T _text\nffffffff82000080 T entry_SYSCALL_64\nffffffff82000180 T entry_SYSENTER_compat\n";

@@ -92,9 +92,22 @@ mod tests {
     #[test]
     fn takes_lines_apart() {
         let line = |text| parse_line(str::as_bytes(text));
-        assert_eq!(line("ffffffff81000000 T _text"), Some(Line { addr: 0xffff_ffff_8100_0000, kind: 'T', name: "_text", module: None }));
+        assert_eq!(
+            line("ffffffff81000000 T _text"),
+            Some(Line { addr: 0xffff_ffff_8100_0000, kind: 'T', name: "_text", module: None })
+        );
         assert_eq!(line("ffffffffc0000000 t f\t[ext4]").and_then(|l| l.module), Some("ext4"));
-        for bad in ["", "T _text", "ffffffff81000000 T", "+fff T x", "fffffffffffffffff T x", "0 TT x", "0 1 x", "0 T x y", "0 T x [m] z"] {
+        for bad in [
+            "",
+            "T _text",
+            "ffffffff81000000 T",
+            "+fff T x",
+            "fffffffffffffffff T x",
+            "0 TT x",
+            "0 1 x",
+            "0 T x y",
+            "0 T x [m] z",
+        ] {
             assert_eq!(line(bad), None, "{bad:?}");
         }
     }

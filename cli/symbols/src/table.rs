@@ -147,7 +147,9 @@ impl SymbolTable {
     /// [`address_of`](Self::address_of). Kernels have many static functions of the same name.
     pub fn addresses_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = u64> + 'a {
         let rest = self.by_name.get(self.first_named(name)..).unwrap_or_default();
-        rest.iter().take_while(move |&&index| self.name_at(index) == name).filter_map(|&index| Some(self.entries.get(index as usize)?.addr))
+        rest.iter()
+            .take_while(move |&&index| self.name_at(index) == name)
+            .filter_map(|&index| Some(self.entries.get(index as usize)?.addr))
     }
 
     /// The name of a link-time address; the module documentation says which.
@@ -172,7 +174,8 @@ impl SymbolTable {
         if found.name(&self.names) != name || !found.is_text() {
             return None;
         }
-        let group = self.groups.get(self.groups_up_to(found.addr).checked_sub(1)?).filter(|group| group.addr == found.addr)?;
+        let group =
+            self.groups.get(self.groups_up_to(found.addr).checked_sub(1)?).filter(|group| group.addr == found.addr)?;
         group.best?; // an end marker is no function
         Some(found.addr..found.addr.checked_add(group.size)?)
     }
@@ -218,7 +221,11 @@ impl SymbolTable {
 
     /// All symbols by ascending address; those at the same address in the file's order.
     pub fn symbols(&self) -> impl Iterator<Item = Symbol<'_>> {
-        self.entries.iter().map(|entry| Symbol { addr: entry.addr, name: entry.name(&self.names), kind: char::from(entry.kind) })
+        self.entries.iter().map(|entry| Symbol {
+            addr: entry.addr,
+            name: entry.name(&self.names),
+            kind: char::from(entry.kind),
+        })
     }
 
     /// How many groups are at or below an address.
@@ -330,7 +337,9 @@ mod tests {
     #[test]
     fn program_symbols_have_sizes() {
         let mut builder = Builder::default();
-        for (addr, size, name) in [(0x1000, 0x100, "outer"), (0x1010, 8, "inner"), (0x1200, 0, "label"), (0x1210, 0, "last")] {
+        for (addr, size, name) in
+            [(0x1000, 0x100, "outer"), (0x1010, 8, "inner"), (0x1200, 0, "label"), (0x1210, 0, "last")]
+        {
             builder.push(addr, size, 't', name).unwrap();
         }
         builder.end_at(0x1230);

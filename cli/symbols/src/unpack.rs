@@ -24,8 +24,10 @@ const LZ4_BLOCK: usize = 8 << 20;
 /// # Errors
 /// [`SymbolError::Unsupported`] and [`SymbolError::Compression`].
 pub fn decompress(payload: &[u8]) -> Result<(Compression, Vec<u8>), SymbolError> {
-    let kind = Compression::detect(payload)
-        .ok_or(SymbolError::Unsupported { what: "a kernel image with an unknown compression", advice: "give vmlinux or System.map" })?;
+    let kind = Compression::detect(payload).ok_or(SymbolError::Unsupported {
+        what: "a kernel image with an unknown compression",
+        advice: "give vmlinux or System.map",
+    })?;
     let failed = |reason: String| SymbolError::Compression { kind, reason };
     let (body, length) = match (kind, payload.split_last_chunk::<4>()) {
         (Compression::None, _) => return Ok((kind, payload.to_vec())),
@@ -42,7 +44,9 @@ pub fn decompress(payload: &[u8]) -> Result<(Compression, Vec<u8>), SymbolError>
         Compression::Lz4 => lz4(body, reserve),
         Compression::Lzma | Compression::Lzo => Err("this compression is not supported".to_owned()),
     };
-    let unpacked = catch_unwind(AssertUnwindSafe(unpack)).unwrap_or_else(|_| Err("the decoder gave up".to_owned())).map_err(failed)?;
+    let unpacked = catch_unwind(AssertUnwindSafe(unpack))
+        .unwrap_or_else(|_| Err("the decoder gave up".to_owned()))
+        .map_err(failed)?;
     if unpacked.len() != length {
         return Err(failed(format!("{} bytes instead of {length}", unpacked.len())));
     }
@@ -65,7 +69,9 @@ fn read(source: impl Read, reserve: usize) -> Result<Vec<u8>, String> {
 fn zstd(body: &[u8], length: usize) -> Result<Vec<u8>, String> {
     // In one go the decoder writes where the result belongs, and needs no window of its own to copy it from.
     let mut out = Vec::with_capacity(length.min(MAX_RESERVE));
-    let whole = |out: &mut Vec<u8>| zstd::bulk::Decompressor::new().and_then(|mut decoder| decoder.decompress_to_buffer(body, out));
+    let whole = |out: &mut Vec<u8>| {
+        zstd::bulk::Decompressor::new().and_then(|mut decoder| decoder.decompress_to_buffer(body, out))
+    };
     if length <= MAX_RESERVE && whole(&mut out).is_ok() {
         return Ok(out);
     }

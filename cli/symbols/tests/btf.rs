@@ -14,8 +14,15 @@ fn parse(btf: &Btf) -> Option<KernelLayout> {
 }
 
 fn assert_plain(layout: &KernelLayout) {
-    let found =
-        [layout.task_stack, layout.task_mm, layout.task_pid, layout.task_tgid, layout.task_comm, layout.task_comm_len, layout.task_size];
+    let found = [
+        layout.task_stack,
+        layout.task_mm,
+        layout.task_pid,
+        layout.task_tgid,
+        layout.task_comm,
+        layout.task_comm_len,
+        layout.task_size,
+    ];
     assert_eq!(found, [8, 16, 24, 28, 32, 16, 64]);
     assert_eq!((layout.task_active_mm, layout.mm_pgd, layout.pcpu_hot_current_task), (None, None, None));
 }
@@ -32,15 +39,25 @@ fn members_behind_modifiers_and_in_anonymous_structures() {
     let pid_t = btf.to(TYPEDEF, "__kernel_pid_t", int);
     let constant = btf.to(CONST, "", pid_t);
     let innermost = btf.structure(UNION, "", 8, &[("other", int, 0, 0), ("mm", pointer, 0, 0)]);
-    let inner =
-        btf.structure(STRUCT, "", 40, &[("x", int, 0, 0), ("", innermost, 64, 0), ("comm", comm, 128, 0), ("active_mm", pointer, 256, 0)]);
+    let inner = btf.structure(
+        STRUCT,
+        "",
+        40,
+        &[("x", int, 0, 0), ("", innermost, 64, 0), ("comm", comm, 128, 0), ("active_mm", pointer, 256, 0)],
+    );
     // Not anonymous: what is in it has another name.
     let named = btf.structure(STRUCT, "", 8, &[("pid", int, 0, 0)]);
     btf.structure(
         STRUCT,
         "task_struct",
         128,
-        &[("named", named, 0, 0), ("", inner, 128, 0), ("pid", constant, 512, 0), ("tgid", pid_t, 544, 0), ("stack", pointer, 576, 0)],
+        &[
+            ("named", named, 0, 0),
+            ("", inner, 128, 0),
+            ("pid", constant, 512, 0),
+            ("tgid", pid_t, 544, 0),
+            ("stack", pointer, 576, 0),
+        ],
     );
     btf.structure(STRUCT, "mm_struct", 96, &[("pgd", pointer, 640, 0)]);
     btf.structure(STRUCT, "pcpu_hot", 64, &[("", innermost, 0, 0), ("current_task", pointer, 64, 0)]);
@@ -56,8 +73,13 @@ fn with_member(name: &str, number: impl Fn(&mut Btf, &Basics) -> u32, bits: u32,
     let basics = basics(&mut btf);
     let Basics { int, comm, pointer } = basics;
     let replaced = number(&mut btf, &basics);
-    let mut members =
-        vec![("stack", pointer, 64, 0), ("mm", pointer, 128, 0), ("pid", int, 192, 0), ("tgid", int, 224, 0), ("comm", comm, 256, 0)];
+    let mut members = vec![
+        ("stack", pointer, 64, 0),
+        ("mm", pointer, 128, 0),
+        ("pid", int, 192, 0),
+        ("tgid", int, 224, 0),
+        ("comm", comm, 256, 0),
+    ];
     for member in &mut members {
         if member.0 == name {
             *member = (member.0, replaced, bits, width);
@@ -72,14 +94,22 @@ fn no_layout_rather_than_a_wrong_one() {
     assert_plain(&with_member("pid", |_, b| b.int, 192, 0).unwrap());
     assert_eq!(with_member("pid", |_, b| b.int, 192, 4), None, "a bitfield");
     assert_eq!(with_member("pid", |_, b| b.int, 193, 0), None, "no whole byte");
-    assert_eq!(with_member("pid", |btf, _| btf.raw("int", INT, false, 0, 4, &[3]), 192, 0), None, "a bitfield of old compilers");
+    assert_eq!(
+        with_member("pid", |btf, _| btf.raw("int", INT, false, 0, 4, &[3]), 192, 0),
+        None,
+        "a bitfield of old compilers"
+    );
     assert_eq!(with_member("pid", |btf, _| btf.int("long", 8), 192, 0), None, "another size");
     assert_eq!(with_member("pid", |_, b| b.pointer, 192, 0), None, "another kind");
     assert_eq!(with_member("comm", |_, b| b.comm, 400, 0), None, "outside of the structure");
     assert_eq!(with_member("comm", |btf, b| btf.array(b.int, 4), 256, 0), None, "no bytes");
     assert_eq!(with_member("comm", |btf, b| btf.array(b.comm, 0x1000_0000), 256, 0), None, "an array of arrays");
     assert_eq!(with_member("mm", |_, _| 99, 128, 0), None, "no such type");
-    assert_eq!(with_member("mm", |btf, _| btf.raw("loop", TYPEDEF, false, 0, 5, &[]), 128, 0), None, "a typedef of itself");
+    assert_eq!(
+        with_member("mm", |btf, _| btf.raw("loop", TYPEDEF, false, 0, 5, &[]), 128, 0),
+        None,
+        "a typedef of itself"
+    );
     let mut empty = Btf::default();
     basics(&mut empty);
     assert_eq!(parse(&empty), None, "no task_struct");
@@ -95,7 +125,13 @@ fn unknown_kinds_are_skipped_if_the_layouts_tell_their_size() {
             STRUCT,
             "task_struct",
             64,
-            &[("stack", pointer, 64, 0), ("mm", pointer, 128, 0), ("pid", int, 192, 0), ("tgid", int, 224, 0), ("comm", comm, 256, 0)],
+            &[
+                ("stack", pointer, 64, 0),
+                ("mm", pointer, 128, 0),
+                ("pid", int, 192, 0),
+                ("tgid", int, 224, 0),
+                ("comm", comm, 256, 0),
+            ],
         );
         btf.layouts = layouts.to_vec();
         parse(&btf)
@@ -139,7 +175,8 @@ fn it_is_found_by_its_section() {
     assert_plain(SymbolTable::parse(&vmlinux).unwrap().layout().unwrap());
     assert_eq!(SymbolTable::parse(&elf::executable(&segments, &symbol)).unwrap().layout(), None);
     // A program's own types are not the kernel's.
-    let program = elf::with_section(elf::EXECUTABLE, &segments, &[(TEXT, 8, elf::GLOBAL_FUNC, 1, "main")], Some((".BTF", &btf)));
+    let program =
+        elf::with_section(elf::EXECUTABLE, &segments, &[(TEXT, 8, elf::GLOBAL_FUNC, 1, "main")], Some((".BTF", &btf)));
     assert_eq!(SymbolTable::parse(&program).unwrap().layout(), None);
     let list = SymbolTable::parse(b"ffffffff81000000 T _text\n").unwrap();
     assert_eq!(list.layout(), None);
@@ -150,7 +187,8 @@ fn deep_and_wide_nesting_ends() {
     let mut btf = Btf::default();
     let mut inner = btf.int("int", 4);
     for _ in 0..40 {
-        inner = btf.structure(STRUCT, "", 4, &[("", inner, 0, 0), ("", inner, 0, 0), ("", inner, 0, 0), ("", inner, 0, 0)]);
+        inner =
+            btf.structure(STRUCT, "", 4, &[("", inner, 0, 0), ("", inner, 0, 0), ("", inner, 0, 0), ("", inner, 0, 0)]);
     }
     btf.structure(STRUCT, "task_struct", 4, &[("", inner, 0, 0)]);
     assert_eq!(parse(&btf), None);

@@ -38,7 +38,8 @@ fn exercise(bytes: &[u8]) {
 /// Made once: compressing takes its time.
 static SMALL_FILES: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(small_files);
 /// A kernel of each layout.
-static KERNELS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| LAYOUTS.map(|layout| vmlinux(layout, &kernel_symbols(layout.per_cpu()))).into());
+static KERNELS: LazyLock<Vec<Vec<u8>>> =
+    LazyLock::new(|| LAYOUTS.map(|layout| vmlinux(layout, &kernel_symbols(layout.per_cpu()))).into());
 
 fn small_files() -> Vec<(String, Vec<u8>)> {
     let symbols = kernel_symbols(true);

@@ -86,7 +86,10 @@ fn the_functions_of_one_section() {
     assert_eq!(section.resolve(main + 1).unwrap().name, "main");
     // The same distances, from another origin.
     let start = whole.address_of("main").unwrap() - main;
-    let named = section.symbols().filter(|symbol| whole.addresses_of(symbol.name).any(|addr| addr == symbol.addr + start)).count();
+    let named = section
+        .symbols()
+        .filter(|symbol| whole.addresses_of(symbol.name).any(|addr| addr == symbol.addr + start))
+        .count();
     assert_eq!(named, section.len());
     assert!(matches!(parse_section(&bytes, ".no-such-section"), Err(SymbolError::NoSymbols)));
     assert!(matches!(parse_section(&bytes[..40], ".text"), Err(SymbolError::Truncated { .. })));

@@ -25,7 +25,8 @@ impl Kernel {
         let mut kernel = Kernel { path, version: (0, 0), table, vmlinux };
         let banner = kernel.at("linux_banner", 64).to_vec();
         let text = String::from_utf8_lossy(&banner);
-        let mut numbers = text.strip_prefix("Linux version ").expect("a banner").split('.').map(|n| n.parse::<u16>().unwrap_or(0));
+        let mut numbers =
+            text.strip_prefix("Linux version ").expect("a banner").split('.').map(|n| n.parse::<u16>().unwrap_or(0));
         kernel.version = (numbers.next().unwrap(), numbers.next().unwrap());
         kernel
     }
@@ -34,7 +35,11 @@ impl Kernel {
     fn at(&self, symbol: &str, length: usize) -> &[u8] {
         let addr = self.table.address_of(symbol).unwrap_or_else(|| panic!("{}: no {symbol}", self.path.display()));
         let image = elf::kernel_segments(&self.vmlinux).unwrap();
-        let segment = image.segments.iter().find(|s| addr.checked_sub(s.addr).is_some_and(|inside| inside < s.file_size)).unwrap();
+        let segment = image
+            .segments
+            .iter()
+            .find(|s| addr.checked_sub(s.addr).is_some_and(|inside| inside < s.file_size))
+            .unwrap();
         let offset = (segment.file_offset + addr - segment.addr) as usize;
         &self.vmlinux[offset..offset + length]
     }
@@ -45,7 +50,8 @@ impl Kernel {
 }
 
 /// Unpacked once for all tests.
-static KERNELS: LazyLock<Vec<Kernel>> = LazyLock::new(|| common::real::kernels().into_iter().map(Kernel::load).collect());
+static KERNELS: LazyLock<Vec<Kernel>> =
+    LazyLock::new(|| common::real::kernels().into_iter().map(Kernel::load).collect());
 
 fn kernels() -> &'static [Kernel] {
     &KERNELS
@@ -94,7 +100,8 @@ fn the_patching_functions_are_symbols() {
         let mut found = Vec::new();
         for function in protocol::functions() {
             let symbols: Vec<&str> = names.iter().copied().filter(|name| function.is_symbol(name)).collect();
-            let expected = (function.first..=function.last).contains(&kernel.version) && !INLINED.contains(&function.name);
+            let expected =
+                (function.first..=function.last).contains(&kernel.version) && !INLINED.contains(&function.name);
             let wanted: &[&str] = if expected { &[function.name] } else { &[] };
             assert_eq!(symbols, wanted, "{} in {:?}", function.name, kernel.version);
             if expected && function.commits() {
@@ -129,7 +136,12 @@ fn patching_functions_have_ranges_in_the_text() {
 fn check_ranges(symbols: &Symbolizer, path: &Path) {
     for function in protocol::committing() {
         let Some(range) = symbols.function_range(function.name) else { continue };
-        assert!(symbols.is_text(range.start) && symbols.is_text(range.end - 1), "{}: {}", path.display(), function.name);
+        assert!(
+            symbols.is_text(range.start) && symbols.is_text(range.end - 1),
+            "{}: {}",
+            path.display(),
+            function.name
+        );
         assert!(range.end - range.start < 0x1000, "{}: {}", path.display(), function.name);
         for inside in [range.start, range.end - 1] {
             assert_eq!(symbols.resolve(inside).unwrap().name, function.name);

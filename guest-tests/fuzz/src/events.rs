@@ -78,7 +78,8 @@ pub fn history(bytes: &[u8]) {
     let mut bytes = Bytes(bytes.iter());
     let profile = bytes.profile();
     let mut oracle = Naive::new(profile, Toy);
-    let mut model = Model::new(profile, Toy, usize::from(VCPUS)).unwrap_or_else(|error| panic!("a sound profile: {error}"));
+    let mut model =
+        Model::new(profile, Toy, usize::from(VCPUS)).unwrap_or_else(|error| panic!("a sound profile: {error}"));
     let (mut guest, first) = Guest::new();
     for event in &first {
         naive::compare(&mut model, event, oracle.apply(event).as_ref());

@@ -25,7 +25,11 @@ pub fn file(bytes: &[u8]) {
     }
     let again = Reader::new(bytes).unwrap_or_else(|error| panic!("it could be read before: {error}"));
     if let Ok(outcome) = session::run(again, &Settings::default(), true, KEEP) {
-        assert_eq!(outcome.complete(), outcome.complete() && reader.totals().is_some(), "complete, although it has no end");
+        assert_eq!(
+            outcome.complete(),
+            outcome.complete() && reader.totals().is_some(),
+            "complete, although it has no end"
+        );
     }
 }
 

@@ -5,7 +5,8 @@ use icsan_symbols::{KernelLayout, SymbolTable, Symbolizer};
 /// A file of symbols, of whatever kind.
 pub fn file(bytes: &[u8]) {
     let Ok(table) = SymbolTable::parse(bytes) else { return };
-    let some: Vec<(u64, String)> = table.symbols().take(50).map(|symbol| (symbol.addr, symbol.name.to_owned())).collect();
+    let some: Vec<(u64, String)> =
+        table.symbols().take(50).map(|symbol| (symbol.addr, symbol.name.to_owned())).collect();
     for (addr, name) in &some {
         assert!(table.address_of(name).is_some(), "{name} is lost");
         for near in [addr.wrapping_sub(1), *addr, addr.wrapping_add(1)] {

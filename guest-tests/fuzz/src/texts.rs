@@ -13,7 +13,10 @@ pub fn suppressions(bytes: &[u8]) {
             let symbols = text.split([':', ' ', '\n']).take(20).map(Some).chain([None]);
             for symbol in symbols {
                 for kind in Kind::ALL {
-                    assert!(parsed.reason(&kind.to_string(), symbol).is_none_or(|reason| !reason.trim().is_empty()), "a reason of nothing");
+                    assert!(
+                        parsed.reason(&kind.to_string(), symbol).is_none_or(|reason| !reason.trim().is_empty()),
+                        "a reason of nothing"
+                    );
                 }
             }
         }

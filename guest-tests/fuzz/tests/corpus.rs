@@ -25,23 +25,24 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
 fn changed(files: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8);
     let range = (any::<prop::sample::Index>(), any::<prop::sample::Index>());
-    let change = (prop::sample::select(files), changes, range, 0..4u8).prop_map(|(mut file, changes, (from, to), how)| {
-        for (place, value) in changes {
-            let place = place.index(file.len().max(1));
-            if let Some(byte) = file.get_mut(place) {
-                *byte = value;
+    let change =
+        (prop::sample::select(files), changes, range, 0..4u8).prop_map(|(mut file, changes, (from, to), how)| {
+            for (place, value) in changes {
+                let place = place.index(file.len().max(1));
+                if let Some(byte) = file.get_mut(place) {
+                    *byte = value;
+                }
             }
-        }
-        let (from, to) = (from.index(file.len() + 1), to.index(file.len() + 1));
-        let range = from.min(to)..from.max(to);
-        match how {
-            0 => file.truncate(range.end),
-            1 => drop(file.drain(range)),
-            2 => file = [&file[..range.end], &file[range.start..]].concat(),
-            _ => {}
-        }
-        file
-    });
+            let (from, to) = (from.index(file.len() + 1), to.index(file.len() + 1));
+            let range = from.min(to)..from.max(to);
+            match how {
+                0 => file.truncate(range.end),
+                1 => drop(file.drain(range)),
+                2 => file = [&file[..range.end], &file[range.start..]].concat(),
+                _ => {}
+            }
+            file
+        });
     prop_oneof![4 => change, 1 => prop::collection::vec(any::<u8>(), 0..400)]
 }
 

@@ -90,19 +90,23 @@ fn hash(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
             table.insert(key, key >> 7);
         }
         let mut again = Numbers(round);
-        let found = (0..KEYS).filter_map(|_| table.get(&again.next())).fold(0_u64, |sum, value| sum.wrapping_add(*value));
+        let found =
+            (0..KEYS).filter_map(|_| table.get(&again.next())).fold(0_u64, |sum, value| sum.wrapping_add(*value));
         bytes.iter_mut().enumerate().for_each(|(index, byte)| *byte = (index as u64 ^ found) as u8);
         let mut hasher = DefaultHasher::new();
         bytes.chunks(64).for_each(|chunk| hasher.write(chunk));
         // FNV-1a, byte by byte.
-        let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        let fnv = bytes
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
         sum ^ hasher.finish() ^ fnv
     })
 }
 
 /// CPU bound, with tables and bits: text of few words, deflated and inflated again.
 fn compress(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
-    const WORDS: [&[u8]; 8] = [b"fetch ", b"stale ", b"serialize ", b"the ", b"trace ", b"buffer ", b"of ", b"instruction "];
+    const WORDS: [&[u8]; 8] =
+        [b"fetch ", b"stale ", b"serialize ", b"the ", b"trace ", b"buffer ", b"of ", b"instruction "];
     rounds.fold(0, |sum, round| {
         let mut source = Numbers(round);
         let mut text = Vec::with_capacity(PACKED + 16);
@@ -194,7 +198,8 @@ const FUNCTION: usize = 16;
 /// called once. No two are the same, and new ones take the place of old ones.
 fn fresh(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
     const PLACES: usize = 16 * MADE;
-    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let (protection, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a fresh mapping, which nobody else knows of.
     let memory = unsafe { libc::mmap(std::ptr::null_mut(), PLACES * FUNCTION, protection, flags, -1, 0) };
     assert!(memory != libc::MAP_FAILED, "no memory");
@@ -204,12 +209,15 @@ fn fresh(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
         for index in 0..MADE {
             let code = [&[0xb8][..], &number(index).to_le_bytes(), &[0xc3]].concat(); // mov $number, %eax; ret
             // SAFETY: a place within the mapping.
-            unsafe { memory.cast::<u8>().add((first + index) * FUNCTION).copy_from_nonoverlapping(code.as_ptr(), code.len()) };
+            unsafe {
+                memory.cast::<u8>().add((first + index) * FUNCTION).copy_from_nonoverlapping(code.as_ptr(), code.len())
+            };
         }
         std::arch::x86_64::__cpuid(0);
         (0..MADE).fold(sum, |sum, index| {
             // SAFETY: a function that was just written there, which takes nothing and changes EAX only.
-            let function: extern "C" fn() -> u32 = unsafe { std::mem::transmute(memory.cast::<u8>().add((first + index) * FUNCTION)) };
+            let function: extern "C" fn() -> u32 =
+                unsafe { std::mem::transmute(memory.cast::<u8>().add((first + index) * FUNCTION)) };
             let answer = function();
             assert!(answer == number(index), "an old function was executed");
             sum ^ u64::from(answer).wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -275,7 +283,9 @@ fn wanted() -> Option<String> {
 
 fn main() {
     if std::process::id() != 1 {
-        eprintln!("icsan-workload: not process 1: this is the /init of a guest, and switches the machine off; use scripts/bench");
+        eprintln!(
+            "icsan-workload: not process 1: this is the /init of a guest, and switches the machine off; use scripts/bench"
+        );
         std::process::exit(2);
     }
     let name = wanted().unwrap_or_default();

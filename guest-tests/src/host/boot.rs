@@ -202,7 +202,8 @@ pub fn write_initramfs(guest: &Path, folder: &Path) -> Result<PathBuf> {
 /// The guest program cannot be read, or the archive not be written.
 pub fn write_initramfs_with(guest: &Path, files: &[GuestFile], path: &Path) -> Result<()> {
     let program = fs::read(guest).with_context(|| format!("cannot read the guest program {}", guest.display()))?;
-    fs::write(path, super::initramfs::build(&program, files)?).with_context(|| format!("cannot write {}", path.display()))
+    fs::write(path, super::initramfs::build(&program, files)?)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -29,7 +29,8 @@ pub struct GuestFile {
 /// # Errors
 /// The compressor fails.
 pub fn build(init: &[u8], files: &[GuestFile]) -> io::Result<Vec<u8>> {
-    let mut archive = Vec::with_capacity(init.len() + files.iter().map(|file| file.data.len() + 256).sum::<usize>() + 4096);
+    let mut archive =
+        Vec::with_capacity(init.len() + files.iter().map(|file| file.data.len() + 256).sum::<usize>() + 4096);
     let mut inode = 0;
     let mut add = |name: &str, mode: u32, device: (u32, u32), data: &[u8]| {
         inode += 1;
@@ -125,10 +126,14 @@ mod tests {
         let archive = tree(&folder, "work").unwrap();
         fs::remove_dir_all(folder).unwrap();
         let text = String::from_utf8_lossy(&archive);
-        let places =
-            ["work\0", "work/bin\0", "work/usr\0", "work/usr/bin\0", "work/usr/bin/tool\0", "TRAILER!!!\0"].map(|name| text.find(name));
+        let places = ["work\0", "work/bin\0", "work/usr\0", "work/usr/bin\0", "work/usr/bin/tool\0", "TRAILER!!!\0"]
+            .map(|name| text.find(name));
         assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}");
-        assert!(text.contains(&format!("{LINK:08x}")) && text.contains(&format!("{PROGRAM:08x}")) && text.contains("program"));
+        assert!(
+            text.contains(&format!("{LINK:08x}"))
+                && text.contains(&format!("{PROGRAM:08x}"))
+                && text.contains("program")
+        );
     }
 
     #[test]

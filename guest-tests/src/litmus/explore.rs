@@ -103,7 +103,8 @@ enum Place {
 impl State {
     fn new(test: &Litmus, profile: Profile) -> Result<Self, String> {
         let model = Model::new(profile, X86Length, test.cpus()).map_err(|error| error.to_string())?;
-        let mut state = Self { model, code: test.image(), stack: vec![0; STACK_BYTES as usize], registers: Registers::default() };
+        let mut state =
+            Self { model, code: test.image(), stack: vec![0; STACK_BYTES as usize], registers: Registers::default() };
         for page in (0..test.pages).map(|page| (page * PAGE) as u64) {
             let phys = Phys(PHYS + page);
             for vcpu in (0..test.cpus()).map(|cpu| Vcpu(cpu as u16)) {
@@ -137,7 +138,9 @@ impl State {
             let offset = usize::try_from(linear.checked_sub(base)?).ok()?;
             (offset + len <= size).then_some(offset)
         };
-        let code = inside(OWN, self.code.len()).or_else(|| inside(ALIAS, self.code.len())).map(|offset| Place::Code { offset });
+        let code = inside(OWN, self.code.len())
+            .or_else(|| inside(ALIAS, self.code.len()))
+            .map(|offset| Place::Code { offset });
         let stack = || inside(STACK - STACK_BYTES / 2, self.stack.len()).map(|offset| Place::Stack { offset });
         code.or_else(stack).ok_or_else(|| format!("{linear:#x} is neither code nor stack"))
     }

@@ -49,7 +49,13 @@ pub const TABLE: &[Litmus] = &[
         what: "two stores through the alias; a CPU may go back to the older one",
         pages: 1,
         code: &[(0, MOV_RET)],
-        steps: &[zero(Execute(0, 0)), zero(Store(1, &[2], Alias)), zero(Execute(0, 0)), zero(Store(1, &[3], Alias)), zero(Execute(0, 0))],
+        steps: &[
+            zero(Execute(0, 0)),
+            zero(Store(1, &[2], Alias)),
+            zero(Execute(0, 0)),
+            zero(Store(1, &[3], Alias)),
+            zero(Execute(0, 0)),
+        ],
     },
     Litmus {
         name: "alias-cpuid",
@@ -70,14 +76,23 @@ pub const TABLE: &[Litmus] = &[
         what: "the same with two stores: nine mixes",
         pages: 1,
         code: &[(8, &[0x90; 5]), (13, MOV_ONES_RET)],
-        steps: &[zero(Execute(8, 0)), zero(Store(14, TWOS, Alias)), zero(Store(14, THREES, Alias)), zero(Execute(8, 0))],
+        steps: &[
+            zero(Execute(8, 0)),
+            zero(Store(14, TWOS, Alias)),
+            zero(Store(14, THREES, Alias)),
+            zero(Execute(8, 0)),
+        ],
     },
     Litmus {
         name: "torn-pages",
         what: "an immediate that straddles two pages; one access, two stores",
         pages: 2,
         code: &[(PAGE - 3, MOV_ONES_RET)],
-        steps: &[zero(Execute(PAGE as u16 - 3, 0)), zero(Store(PAGE as u16 - 2, TWOS, Alias)), zero(Execute(PAGE as u16 - 3, 0))],
+        steps: &[
+            zero(Execute(PAGE as u16 - 3, 0)),
+            zero(Store(PAGE as u16 - 2, TWOS, Alias)),
+            zero(Execute(PAGE as u16 - 3, 0)),
+        ],
     },
     Litmus {
         name: "imm64",
@@ -124,7 +139,11 @@ pub const TABLE: &[Litmus] = &[
             (0x533, &[0xb8, 2, 0, 0, 0, 0xc3]),
             (0x4433, &[0xb8, 3, 0, 0, 0, 0xc3]),
         ],
-        steps: &[zero(Execute(12, 0)), zero(Store(14, &[0xe9, 0x20, 5, 0, 0, 0x04, 0x40, 0x04], Alias)), zero(Execute(12, 0))],
+        steps: &[
+            zero(Execute(12, 0)),
+            zero(Store(14, &[0xe9, 0x20, 5, 0, 0, 0x04, 0x40, 0x04], Alias)),
+            zero(Execute(12, 0)),
+        ],
     },
     Litmus {
         name: "boundary",
@@ -208,7 +227,11 @@ pub const TABLE: &[Litmus] = &[
         name: "call",
         what: "a CALL gets another target",
         pages: 1,
-        code: &[(0, &[0xe8, 0x3b, 0, 0, 0, 0x83, 0xc0, 0x10, 0xc3]), (0x40, MOV_RET), (0x80, &[0xb8, 2, 0, 0, 0, 0xc3])],
+        code: &[
+            (0, &[0xe8, 0x3b, 0, 0, 0, 0x83, 0xc0, 0x10, 0xc3]),
+            (0x40, MOV_RET),
+            (0x80, &[0xb8, 2, 0, 0, 0, 0xc3]),
+        ],
         steps: &[zero(Execute(0, 0)), zero(Store(1, &[0x7b], Alias)), zero(Execute(0, 0))],
     },
     Litmus {
@@ -331,7 +354,13 @@ pub const TABLE: &[Litmus] = &[
         what: "two CPUs run what one of them stores to: its own branch helps that one only",
         pages: 1,
         code: &[(0, MOV_RET)],
-        steps: &[zero(Execute(0, 0)), one(Execute(0, 0)), zero(Store(1, &[2], Own)), zero(Execute(0, 0)), one(Execute(0, 0))],
+        steps: &[
+            zero(Execute(0, 0)),
+            one(Execute(0, 0)),
+            zero(Store(1, &[2], Own)),
+            zero(Execute(0, 0)),
+            one(Execute(0, 0)),
+        ],
     },
     Litmus {
         name: "cross-poke",

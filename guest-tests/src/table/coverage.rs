@@ -38,7 +38,10 @@ pub(super) const ROWS: &[Scenario] = &[
         "coverage/healthy",
         "the same; do_sync_core() returns at once, so that only the IPI's own IRET serializes",
     ),
-    good("coverage/membarrier", "a program of two threads changes its code, with membarrier(SYNC_CORE) before the other thread runs it"),
+    good(
+        "coverage/membarrier",
+        "a program of two threads changes its code, with membarrier(SYNC_CORE) before the other thread runs it",
+    ),
     broken(
         "coverage/membarrier-empty-ipi",
         "coverage/membarrier",

@@ -10,9 +10,11 @@ use crate::verdict::Profile::{AmdApm, Fred};
 use crate::verdict::Verdict::{Reported, Silent, Unchecked};
 use crate::verdict::Verdicts;
 
-const NO_NEIGHBOURS: &str = "the changed instruction was brought in with its chunk, but not executed, before the change";
+const NO_NEIGHBOURS: &str =
+    "the changed instruction was brought in with its chunk, but not executed, before the change";
 
-const SLOW_CHILD: Visible = Visible::Sometimes("another process must run before the change is executed, and a tick may fall in between");
+const SLOW_CHILD: Visible =
+    Visible::Sometimes("another process must run before the change is executed, and a tick may fall in between");
 
 pub(super) const ROWS: &[Scenario] = &[
     // Torn: an instruction that straddles chunks, changed by two stores while the executor stands aside; no CPUID

@@ -29,7 +29,8 @@ pub struct Buffers {
 
 impl Buffers {
     /// 16-byte chunks, no look-ahead, no bounds, no speculation, own stores visible at the next taken branch.
-    pub const DEFAULT: Self = Self { chunk: 16, lookahead: 0, prefetch: None, trace: None, speculation: false, own_store_at_branch: true };
+    pub const DEFAULT: Self =
+        Self { chunk: 16, lookahead: 0, prefetch: None, trace: None, speculation: false, own_store_at_branch: true };
 }
 
 /// An event that counts only where it is a step of something.

@@ -29,16 +29,23 @@ pub struct RuleSource {
     pub sure: Sure,
 }
 
-const CROSS: RuleSource =
-    RuleSource { architecture: "x86_64", section: "SDM vol. 3, \"Handling Self- and Cross-Modifying Code\"", sure: Sure::Confirmed };
-const CACHE: RuleSource =
-    RuleSource { architecture: "x86_64", section: "SDM vol. 3, \"Self-Modifying Code\" (cache control)", sure: Sure::Confirmed };
+const CROSS: RuleSource = RuleSource {
+    architecture: "x86_64",
+    section: "SDM vol. 3, \"Handling Self- and Cross-Modifying Code\"",
+    sure: Sure::Confirmed,
+};
+const CACHE: RuleSource = RuleSource {
+    architecture: "x86_64",
+    section: "SDM vol. 3, \"Self-Modifying Code\" (cache control)",
+    sure: Sure::Confirmed,
+};
 const ERRATA: RuleSource = RuleSource {
     architecture: "x86_64",
     section: "specification updates, \"Unsynchronized Cross-Modifying Code Operations Can Cause Unexpected Instruction Execution Results\"",
     sure: Sure::Confirmed,
 };
-const LIST: RuleSource = RuleSource { architecture: "x86_64", section: "SDM vol. 3, \"Serializing Instructions\"", sure: Sure::Confirmed };
+const LIST: RuleSource =
+    RuleSource { architecture: "x86_64", section: "SDM vol. 3, \"Serializing Instructions\"", sure: Sure::Confirmed };
 
 /// One row a kind, in the order of [`Kind::ALL`].
 pub const RULES: &[Rule] = &[
@@ -58,13 +65,21 @@ pub const RULES: &[Rule] = &[
         text: "code that was written through another linear address must not run before the CPU that runs it has serialized",
         sources: &[CACHE],
     },
-    Rule { kind: Kind::Smc, text: "between storing code and running it, the CPU must take a branch to it or serialize", sources: &[CROSS] },
+    Rule {
+        kind: Kind::Smc,
+        text: "between storing code and running it, the CPU must take a branch to it or serialize",
+        sources: &[CROSS],
+    },
     Rule {
         kind: Kind::Unserialized,
         text: "the executing processor must serialize before it runs what another one stored",
         sources: &[CROSS],
     },
-    Rule { kind: Kind::Emulator, text: "none: the emulator, not the guest, ran what memory no longer holds", sources: &[] },
+    Rule {
+        kind: Kind::Emulator,
+        text: "none: the emulator, not the guest, ran what memory no longer holds",
+        sources: &[],
+    },
     Rule {
         kind: Kind::Speculative,
         text: "a processor may fetch any mapped code at any time; only a serializing event makes sure that nothing older is left",

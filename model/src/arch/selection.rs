@@ -9,7 +9,12 @@ impl Profile {
     ///
     /// # Errors
     /// Unknown names of profiles and events.
-    pub fn select(arch: &Architecture, name: Option<&str>, with: &[String], without: &[String]) -> Result<Self, ProfileError> {
+    pub fn select(
+        arch: &Architecture,
+        name: Option<&str>,
+        with: &[String],
+        without: &[String],
+    ) -> Result<Self, ProfileError> {
         let mut profile = match name {
             None => *arch.default_profile(),
             Some(name) => *arch.profile(name).ok_or_else(|| ProfileError::UnknownProfile {

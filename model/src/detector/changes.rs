@@ -205,7 +205,10 @@ impl<S: Deref<Target: Segment> + Clone> Changes<S> {
     /// A store of these bytes, all in one page, is told of. The changes that it explains lie within it, and what they
     /// left there is what it stored.
     pub fn tell(&mut self, memory: &Memory, phys: Phys, bytes: &[u8], clock: Duration) -> Told {
-        let mut told = Told { late: Vec::new(), changes: (0..).zip(bytes).any(|(i, byte)| memory.now(phys.offset(i)) != Some(*byte)) };
+        let mut told = Told {
+            late: Vec::new(),
+            changes: (0..).zip(bytes).any(|(i, byte)| memory.now(phys.offset(i)) != Some(*byte)),
+        };
         if self.noticed.is_empty() {
             return told;
         }
@@ -229,7 +232,13 @@ impl<S: Deref<Target: Segment> + Clone> Changes<S> {
     /// After a store was told of and noted: what is known of its bytes becomes what memory holds. Where that is
     /// something else, another vCPU stored there in between: its store has been told of already (memory holds again
     /// what was known before), or will be. `next` gives the next place in the order.
-    pub fn settle(&mut self, past: &mut impl Past, settling: Settling<'_>, clock: Duration, mut next: impl FnMut() -> Seq) -> Settled<S> {
+    pub fn settle(
+        &mut self,
+        past: &mut impl Past,
+        settling: Settling<'_>,
+        clock: Duration,
+        mut next: impl FnMut() -> Seq,
+    ) -> Settled<S> {
         let Settling { told, phys, before, now } = settling;
         let mut settled = Settled { touched: Vec::new(), explained: 0 };
         let differs = |at: &usize| past.memory().now(phys.offset(*at as u64)).is_some_and(|known| known != now[*at]);
@@ -287,7 +296,9 @@ impl<S: Deref<Target: Segment> + Clone> Changes<S> {
     /// This store, as it was told of, turned out to have made the change at `seq`; `epoch` is that of the vCPU that
     /// made it. See [`History::attribute`].
     pub fn attribute(&mut self, past: &mut impl Past, seq: Seq, told: &Store, epoch: Epoch) -> Touched<S> {
-        let (Some(vcpu), Some((phys, len))) = (told.vcpu, extent(past.memory(), seq)) else { return Touched::default() };
+        let (Some(vcpu), Some((phys, len))) = (told.vcpu, extent(past.memory(), seq)) else {
+            return Touched::default();
+        };
         let linear = told.linear.map(|linear| Linear(linear.0.wrapping_add(phys.0.wrapping_sub(told.phys.0))));
         past.attribute(seq, vcpu, told.pc, linear, epoch);
         Touched { segments: self.reached(phys, len), seq: None }
@@ -311,7 +322,8 @@ fn overtaken(memory: &Memory, phys: Phys, len: u64, vcpu: Vcpu) -> Option<Store>
     let offset = phys.0.wrapping_sub(before.store.phys.0);
     let covers = offset.checked_add(len).is_some_and(|end| end <= before.store.bytes.len() as u64);
     let another = before.store.vcpu.is_some_and(|other| other != vcpu);
-    (covers && another).then(|| Store { linear: before.store.linear.map(|linear| linear.offset(offset)), ..before.store.clone() })
+    (covers && another)
+        .then(|| Store { linear: before.store.linear.map(|linear| linear.offset(offset)), ..before.store.clone() })
 }
 
 /// Which bytes a store that is remembered stored.

@@ -351,7 +351,11 @@ impl<B: Board> Flags<B> {
 
     /// The vCPUs that have started.
     pub fn started(&self) -> impl Iterator<Item = Vcpu> {
-        (0..).map(Vcpu).zip(&self.epochs).filter(|(_, epoch)| epoch.load(Ordering::Relaxed) != NOT_STARTED).map(|(vcpu, _)| vcpu)
+        (0..)
+            .map(Vcpu)
+            .zip(&self.epochs)
+            .filter(|(_, epoch)| epoch.load(Ordering::Relaxed) != NOT_STARTED)
+            .map(|(vcpu, _)| vcpu)
     }
 
     /// When the oldest epoch began.
@@ -389,7 +393,12 @@ impl<B: Board> Flags<B> {
     /// execution is to be looked at more closely. `holds`: does memory hold the segment's bytes? Without a lock, and
     /// where [`OwnBoard::known`] is enough, without a call.
     #[inline(always)]
-    pub fn fast_path<S: Segment<Word = B::Word>>(&self, own: &impl OwnBoard<Word = B::Word>, segment: &S, holds: impl Holds) -> bool {
+    pub fn fast_path<S: Segment<Word = B::Word>>(
+        &self,
+        own: &impl OwnBoard<Word = B::Word>,
+        segment: &S,
+        holds: impl Holds,
+    ) -> bool {
         let Some(slot) = own.known(segment.slot()) else { return false };
         // Before memory is looked at: a store in between counts as later.
         let now = self.now();
@@ -454,7 +463,8 @@ impl<B: Board> Flags<B> {
         let may_have = |vcpu: Vcpu, id: SlotId, change: Seq| {
             self.board.slot(vcpu, id).is_some_and(|slot| slot.flag() == Flag::Executed || slot.first_fetch() >= change)
         };
-        let ran_since = |id: SlotId, change: Seq| change == Seq(0) || self.started().any(|vcpu| may_have(vcpu, id, change));
+        let ran_since =
+            |id: SlotId, change: Seq| change == Seq(0) || self.started().any(|vcpu| may_have(vcpu, id, change));
         let mut ran: Vec<SlotId> = Vec::new();
         for segment in segments {
             let before = segment.last_change().get();

@@ -84,7 +84,9 @@ impl Place {
 
     /// Linear and physical page, once or twice.
     fn pages(&self) -> impl Iterator<Item = (Linear, Phys)> {
-        [Some((self.page, self.first)), self.second.map(|second| (self.page.offset(PAGE), second))].into_iter().flatten()
+        [Some((self.page, self.first)), self.second.map(|second| (self.page.offset(PAGE), second))]
+            .into_iter()
+            .flatten()
     }
 }
 
@@ -191,7 +193,8 @@ impl History {
     pub fn forget_unheld(&mut self, phys: Phys, horizon: Seq, latest: usize, held: impl FnOnce(Phys, u64) -> Holding) {
         let cell = Phys(phys.0 - phys.0 % CELL as u64);
         let speculation = self.profile.buffers.speculation;
-        let holding = self.neighbourhood(cell, CELL as u64).filter(|_| !speculation).map(|(first, len)| held(first, len));
+        let holding =
+            self.neighbourhood(cell, CELL as u64).filter(|_| !speculation).map(|(first, len)| held(first, len));
         match holding {
             None => self.memory.forget_cell_before(cell, horizon),
             Some(Holding::Since(since)) => self.memory.forget_cell_before(cell, since.max(horizon)),
@@ -282,7 +285,11 @@ impl History {
         let nothing = OwnStores::default();
         self.own(vcpu, epoch);
         let own = self.own.get(usize::from(vcpu.0)).map_or(&nothing, |(_, own)| own);
-        let held = RanChunks { since: self.held(question), own, epoch_start: question.last_sync.map_or(Seq(0), |sync| sync.seq) };
+        let held = RanChunks {
+            since: self.held(question),
+            own,
+            epoch_start: question.last_sync.map_or(Seq(0), |sync| sync.seq),
+        };
         let mapping = mapping(question);
         for (linear, bytes) in run.instructions() {
             look(&Execution {
@@ -320,13 +327,19 @@ impl History {
     /// of B.) If there is none, the moment was taken after memory was looked at, as it is where a page moved: then it
     /// is the last one before.
     fn stood(&self, ran: &Ran<'_>) -> Option<Seq> {
-        let bytes = || (0..).zip(ran.run.bytes()).filter_map(|(i, byte)| Some((ran.place.phys(ran.run.linear().offset(i))?, *byte)));
-        let differs = |at: Seq| bytes().any(|(phys, byte)| self.memory.byte(phys, at).is_some_and(|known| known != byte));
+        let bytes = || {
+            (0..)
+                .zip(ran.run.bytes())
+                .filter_map(|(i, byte)| Some((ran.place.phys(ran.run.linear().offset(i))?, *byte)))
+        };
+        let differs =
+            |at: Seq| bytes().any(|(phys, byte)| self.memory.byte(phys, at).is_some_and(|known| known != byte));
         let mut at = ran.since;
         if !differs(at) {
             return Some(at);
         }
-        let mut later: Vec<Seq> = bytes().flat_map(|(phys, _)| self.memory.changes(phys, at).collect::<Vec<_>>()).collect();
+        let mut later: Vec<Seq> =
+            bytes().flat_map(|(phys, _)| self.memory.changes(phys, at).collect::<Vec<_>>()).collect();
         later.sort_unstable();
         if let Some(later) = later.into_iter().find(|later| !differs(*later)) {
             return Some(later);
@@ -335,7 +348,8 @@ impl History {
             if !differs(at) {
                 return Some(at);
             }
-            let change = bytes().filter_map(|(phys, _)| self.memory.changes(phys, Seq(0)).find(|seq| *seq <= at)).max()?;
+            let change =
+                bytes().filter_map(|(phys, _)| self.memory.changes(phys, Seq(0)).find(|seq| *seq <= at)).max()?;
             at = Seq(change.0.checked_sub(1)?);
         }
         None

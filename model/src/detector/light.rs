@@ -101,7 +101,9 @@ impl CodeRun {
     #[must_use]
     pub fn contradicts(&self, other: &Self) -> bool {
         let differ = |first: &Self, second: &Self| {
-            let overlap = usize::try_from(second.linear.0.wrapping_sub(first.linear.0)).ok().and_then(|skip| first.bytes.get(skip..));
+            let overlap = usize::try_from(second.linear.0.wrapping_sub(first.linear.0))
+                .ok()
+                .and_then(|skip| first.bytes.get(skip..));
             overlap.is_some_and(|overlap| overlap.iter().zip(&second.bytes).any(|(a, b)| a != b))
         };
         differ(self, other) || differ(other, self)
@@ -132,7 +134,11 @@ pub struct Findings {
 
 /// A vCPU executes `run`; `earlier` are the runs that it executed before in this epoch (those that
 /// [contradict](CodeRun::contradicts) it are enough).
-pub fn judge<'a>(run: &CodeRun, earlier: impl Iterator<Item = &'a CodeRun> + Clone, exemptions: &[Exemption]) -> Findings {
+pub fn judge<'a>(
+    run: &CodeRun,
+    earlier: impl Iterator<Item = &'a CodeRun> + Clone,
+    exemptions: &[Exemption],
+) -> Findings {
     let mut findings = Findings::default();
     for (linear, memory) in run.instructions() {
         // Several runs may hold the same older instruction: it counts once.
@@ -203,12 +209,14 @@ pub fn candidates(conflict: &Conflict, chunk: u32) -> Vec<Candidate> {
     let chunk_of = |index: usize| conflict.linear.offset(index as u64).align_down(u64::from(chunk)).0;
     for older in &conflict.older {
         let common = conflict.memory.len();
-        let mut chunks: Vec<u64> = (0..common).filter(|index| older[*index] != conflict.memory[*index]).map(chunk_of).collect();
+        let mut chunks: Vec<u64> =
+            (0..common).filter(|index| older[*index] != conflict.memory[*index]).map(chunk_of).collect();
         chunks.dedup();
         let all = (1u32 << chunks.len().min(8)) - 1;
         for choice in (1..=all).rev() {
-            let take_older =
-                |index: usize| chunks.iter().position(|chunk| *chunk == chunk_of(index)).is_some_and(|bit| choice >> bit & 1 != 0);
+            let take_older = |index: usize| {
+                chunks.iter().position(|chunk| *chunk == chunk_of(index)).is_some_and(|bit| choice >> bit & 1 != 0)
+            };
             let (bytes, origin) = if choice == all {
                 (older.clone(), Origin::Earlier)
             } else {

@@ -122,7 +122,11 @@ mod tests {
         assert_eq!(buffer.since(Linear(0)), Some(Seq(1)), "walking a run again begins none");
         buffer.branch();
         buffer.execute(Linear(64), 4, &[at(64, 5)]);
-        assert_eq!(buffer.iter().collect::<Vec<_>>(), [at(0, 3), at(64, 5)], "the run at 8 still holds the chunk, from 3 on");
+        assert_eq!(
+            buffer.iter().collect::<Vec<_>>(),
+            [at(0, 3), at(64, 5)],
+            "the run at 8 still holds the chunk, from 3 on"
+        );
     }
 
     #[test]

@@ -102,7 +102,9 @@ impl View<'_> {
 
     /// The moments between `from` and `to` at which the bytes may have become something else; `from` is the first.
     fn moments(&self, phys: Option<Phys>, len: usize, from: Seq, to: Seq) -> BTreeSet<Seq> {
-        let changes = phys.into_iter().flat_map(|phys| (0..len as u64).flat_map(move |i| self.memory.changes(phys.offset(i), from)));
+        let changes = phys
+            .into_iter()
+            .flat_map(|phys| (0..len as u64).flat_map(move |i| self.memory.changes(phys.offset(i), from)));
         changes.filter(|seq| *seq <= to).chain([from]).collect()
     }
 

@@ -163,14 +163,21 @@ impl Model {
         }
         match event {
             Event::Remap { linear, phys, .. } => {
-                let aligned = linear.align_down(PAGE) == *linear && phys.is_none_or(|phys| phys.align_down(PAGE) == phys);
+                let aligned =
+                    linear.align_down(PAGE) == *linear && phys.is_none_or(|phys| phys.align_down(PAGE) == phys);
                 aligned.then_some(()).ok_or(ModelError::MisalignedPage { linear: *linear })
             }
-            Event::Store(Store { bytes, .. }) | Event::Contents { bytes, .. } if bytes.is_empty() => Err(ModelError::ZeroLength),
-            Event::Store(Store { phys, bytes, .. }) | Event::Contents { phys, bytes } if phys.0 % PAGE + bytes.len() as u64 > PAGE => {
+            Event::Store(Store { bytes, .. }) | Event::Contents { bytes, .. } if bytes.is_empty() => {
+                Err(ModelError::ZeroLength)
+            }
+            Event::Store(Store { phys, bytes, .. }) | Event::Contents { phys, bytes }
+                if phys.0 % PAGE + bytes.len() as u64 > PAGE =>
+            {
                 Err(ModelError::StoreCrossesPage { phys: *phys, len: bytes.len() })
             }
-            Event::Attribute { store, .. } if !self.memory.is_store(*store) => Err(ModelError::NotAStore { seq: *store }),
+            Event::Attribute { store, .. } if !self.memory.is_store(*store) => {
+                Err(ModelError::NotAStore { seq: *store })
+            }
             Event::Fetch { len: 0, .. } => Err(ModelError::ZeroLength),
             Event::Fetch { len, .. } if usize::from(*len) > self.decoder.max_len() => {
                 Err(ModelError::TooLong { len: *len, max: self.decoder.max_len() })

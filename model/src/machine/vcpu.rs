@@ -58,7 +58,12 @@ impl VcpuState {
         if self.parameters.speculation {
             return self.epoch_start();
         }
-        self.prefetch.iter().chain(self.trace.iter()).map(|(chunk, since)| self.own.clip(chunk, since)).min().unwrap_or(now)
+        self.prefetch
+            .iter()
+            .chain(self.trace.iter())
+            .map(|(chunk, since)| self.own.clip(chunk, since))
+            .min()
+            .unwrap_or(now)
     }
 
     /// It executed an instruction: both buffers bring in what it touches, the prefetch buffer reads ahead.

@@ -59,7 +59,8 @@ impl Mapping {
     pub fn placements(&self, page: Linear, from: Seq, to: Seq) -> Vec<Placement> {
         let history = self.pages.get(&page).map_or(&[][..], Vec::as_slice);
         let first = history.partition_point(|(seq, _)| *seq <= from);
-        let mut placements = vec![Placement { from, to, phys: first.checked_sub(1).and_then(|index| history[index].1) }];
+        let mut placements =
+            vec![Placement { from, to, phys: first.checked_sub(1).and_then(|index| history[index].1) }];
         for (seq, phys) in history[first..].iter().take_while(|(seq, _)| *seq <= to) {
             if let Some(last) = placements.last_mut() {
                 last.to = Seq(seq.0 - 1);
@@ -83,7 +84,10 @@ impl Mapping {
 
     /// The linear pages that are mapped to this physical page now.
     pub fn pages_of(&self, phys: Phys) -> impl Iterator<Item = Linear> {
-        self.pages.iter().filter(move |(_, history)| history.last().and_then(|(_, phys)| *phys) == Some(phys)).map(|(page, _)| *page)
+        self.pages
+            .iter()
+            .filter(move |(_, history)| history.last().and_then(|(_, phys)| *phys) == Some(phys))
+            .map(|(page, _)| *page)
     }
 
     /// Forgets what was before event `horizon`.

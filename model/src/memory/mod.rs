@@ -105,7 +105,9 @@ impl Memory {
     /// The writer of a store that nobody was seen to make has turned out. `false` if the store is not remembered, or
     /// its writer was known.
     pub fn attribute(&mut self, seq: Seq, vcpu: Vcpu, pc: Option<Linear>, linear: Option<Linear>) -> bool {
-        let Some(record) = self.records.get_mut(&seq).filter(|record| record.store.vcpu.is_none()) else { return false };
+        let Some(record) = self.records.get_mut(&seq).filter(|record| record.store.vcpu.is_none()) else {
+            return false;
+        };
         record.store = Store { vcpu: Some(vcpu), pc, linear, ..record.store.clone() };
         true
     }
@@ -125,7 +127,8 @@ impl Memory {
     /// Was any change after that event of any of these bytes, all in one page, forgotten?
     #[must_use]
     pub fn forgot_after(&self, phys: Phys, len: u64, since: Seq) -> bool {
-        self.cells(phys, len).any(|(log, mut bits)| log.forgotten.0 > since && bits.any(|bit| log.forgotten.1 >> bit & 1 != 0))
+        self.cells(phys, len)
+            .any(|(log, mut bits)| log.forgotten.0 > since && bits.any(|bit| log.forgotten.1 >> bit & 1 != 0))
     }
 
     /// The logs of these bytes, all in one page, each with the bytes of its cell.
@@ -134,14 +137,17 @@ impl Memory {
         let end = start + len as usize;
         let page = self.pages.get(&number).filter(|page| len > 0 && !page.logs.is_empty());
         let logs = page.into_iter().flat_map(move |page| page.logs.range(start / CELL..=(end - 1) / CELL));
-        logs.map(move |(cell, log)| (log, start.max(cell * CELL) - cell * CELL..end.min((cell + 1) * CELL) - cell * CELL))
+        logs.map(move |(cell, log)| {
+            (log, start.max(cell * CELL) - cell * CELL..end.min((cell + 1) * CELL) - cell * CELL)
+        })
     }
 
     /// Are all of these bytes, all in one page, known?
     #[must_use]
     pub fn knows(&self, phys: Phys, len: u64) -> bool {
         let (number, offset) = split(phys);
-        let known = |page: &Page| (offset..offset + len as usize).all(|at| page.known[at / CELL] >> (at % CELL) & 1 != 0);
+        let known =
+            |page: &Page| (offset..offset + len as usize).all(|at| page.known[at / CELL] >> (at % CELL) & 1 != 0);
         self.pages.get(&number).is_some_and(known)
     }
 
@@ -153,9 +159,14 @@ impl Memory {
         let mask = 1 << (offset % CELL);
         let present = (page.known[offset / CELL], page.bytes[offset]);
         // The first change after `at` says what was there at `at`; none means that the present is still that.
-        let later = page
-            .log(offset)
-            .and_then(|log| log.changes.iter().rev().take_while(|change| change.seq > at).filter(|change| change.mask & mask != 0).last());
+        let later = page.log(offset).and_then(|log| {
+            log.changes
+                .iter()
+                .rev()
+                .take_while(|change| change.seq > at)
+                .filter(|change| change.mask & mask != 0)
+                .last()
+        });
         let (known, value) = later.map_or(present, |change| (change.known, change.old[offset % CELL]));
         (known & mask != 0).then_some(value)
     }
@@ -181,7 +192,11 @@ impl Memory {
         if log.latest[bit] <= at {
             return log.latest[bit];
         }
-        log.changes.iter().rev().find(|change| change.seq <= at && change.mask & (1 << bit) != 0).map_or(Seq(0), |change| change.seq)
+        log.changes
+            .iter()
+            .rev()
+            .find(|change| change.seq <= at && change.mask & (1 << bit) != 0)
+            .map_or(Seq(0), |change| change.seq)
     }
 
     /// The stores that changed the byte after event `after`, newest first.
@@ -377,7 +392,11 @@ mod tests {
         assert_eq!(read(3), [None, Some(1), Some(2), Some(9), Some(4), None]);
         assert_eq!(read(9), [None, Some(1), Some(2), Some(3), Some(4), None]);
         assert_eq!(memory.changes(Phys(16), Seq(0)).collect::<Vec<_>>(), [Seq(4), Seq(3), Seq(1)]);
-        assert_eq!(memory.changes(Phys(15), Seq(0)).collect::<Vec<_>>(), [Seq(1)], "writing what is there makes no version");
+        assert_eq!(
+            memory.changes(Phys(15), Seq(0)).collect::<Vec<_>>(),
+            [Seq(1)],
+            "writing what is there makes no version"
+        );
         assert_eq!(memory.version(Phys(16), Seq(3)), Seq(3));
         assert_eq!(memory.version(Phys(16), Seq(0)), Seq(0));
     }

@@ -107,7 +107,9 @@ impl Naive {
                 }
             }
             Event::Store(store) => {
-                snapshot.memory.extend(store.bytes.iter().enumerate().map(|(i, byte)| (store.phys.offset(i as u64), *byte)));
+                snapshot
+                    .memory
+                    .extend(store.bytes.iter().enumerate().map(|(i, byte)| (store.phys.offset(i as u64), *byte)));
             }
             Event::Remap { vcpu, linear, phys } => {
                 snapshot.pages.remove(&(*vcpu, *linear));
@@ -162,7 +164,8 @@ impl Naive {
     }
 
     fn stored(&mut self, store: &Store, now: usize) {
-        let (chunk, branch, snoop) = (u64::from(self.profile.buffers.chunk), self.profile.buffers.own_store_at_branch, self.profile.snoop);
+        let (chunk, branch, snoop) =
+            (u64::from(self.profile.buffers.chunk), self.profile.buffers.own_store_at_branch, self.profile.snoop);
         if let (Some(vcpu), Some(linear), true) = (store.vcpu, store.linear, branch) {
             let chunks = self.chunks(linear, store.bytes.len() as u64);
             self.vcpus.entry(vcpu).or_default().unseen.extend(chunks.into_iter().map(|chunk| (chunk, now)));
@@ -222,7 +225,8 @@ impl Naive {
 
     fn fetched(&mut self, vcpu: Vcpu, linear: Linear, len: u8, now: usize) {
         let buffers = self.profile.buffers;
-        let touched: Vec<_> = self.chunks(linear, u64::from(len)).into_iter().map(|chunk| (chunk, self.held(vcpu, chunk))).collect();
+        let touched: Vec<_> =
+            self.chunks(linear, u64::from(len)).into_iter().map(|chunk| (chunk, self.held(vcpu, chunk))).collect();
         let ahead: Vec<_> = self
             .chunks(linear, u64::from(len) + u64::from(buffers.lookahead))
             .into_iter()
@@ -318,7 +322,10 @@ impl Question<'_> {
         for chunk in self.in_order(window) {
             let mut longer = BTreeSet::new();
             for time in times(chunk) {
-                let piece: Vec<_> = (0..window).filter(|i| self.naive.chunk(self.at(*i)) == chunk).map(|i| self.byte(i, time)).collect();
+                let piece: Vec<_> = (0..window)
+                    .filter(|i| self.naive.chunk(self.at(*i)) == chunk)
+                    .map(|i| self.byte(i, time))
+                    .collect();
                 longer.extend(strings.iter().map(|string: &Vec<Option<u8>>| [&string[..], &piece].concat()));
             }
             strings = longer;
@@ -363,12 +370,16 @@ impl Question<'_> {
             let mates: Vec<_> = all.iter().copied().filter(|j| self.naive.chunk(self.at(*j)) == chunk).collect();
             let last = times(chunk).into_iter().filter(|time| self.stood(bytes, &mates, *time)).max().unwrap_or(0);
             let then = self.naive.phys(self.vcpu, self.at(i), last);
-            versions.push(Seq((1..=last).rev().find(|seq| then.is_some_and(|phys| self.changed(phys, *seq))).unwrap_or(0) as u64));
+            versions
+                .push(Seq(
+                    (1..=last).rev().find(|seq| then.is_some_and(|phys| self.changed(phys, *seq))).unwrap_or(0) as u64
+                ));
             if self.byte(i, self.now) == Some(bytes[i]) {
                 continue;
             }
             let here = self.naive.phys(self.vcpu, self.at(i), self.now);
-            let culprits: Vec<_> = (last + 1..=self.now).filter(|seq| here.is_some_and(|phys| self.changed(phys, *seq))).collect();
+            let culprits: Vec<_> =
+                (last + 1..=self.now).filter(|seq| here.is_some_and(|phys| self.changed(phys, *seq))).collect();
             one_each &= culprits.len() == 1;
             for (seq, phys) in culprits.into_iter().zip(here.into_iter().cycle()) {
                 worst = worst.min(self.kind_of(seq, phys, self.at(i)));
@@ -381,7 +392,9 @@ impl Question<'_> {
             && self.naive.profile.exemptions.iter().any(|exemption| match *exemption {
                 Exemption::Breakpoint(breakpoint) => memory.starts_with(breakpoint) != bytes.starts_with(breakpoint),
                 Exemption::AlignedStore(block) => {
-                    one_each && separated_by.len() == 1 && separated_by.iter().all(|seq| self.in_one_block(*seq, u64::from(block)))
+                    one_each
+                        && separated_by.len() == 1
+                        && separated_by.iter().all(|seq| self.in_one_block(*seq, u64::from(block)))
                 }
             });
         let kind = match (speculative, whole, lacks_commit) {
@@ -391,7 +404,16 @@ impl Question<'_> {
             _ => worst,
         };
         let separated_by = separated_by.into_iter().map(|seq| Seq(seq as u64)).collect();
-        Candidate { bytes: bytes.to_vec(), versions, whole, speculative, lacks_commit, kind: Some(kind), exempt, separated_by }
+        Candidate {
+            bytes: bytes.to_vec(),
+            versions,
+            whole,
+            speculative,
+            lacks_commit,
+            kind: Some(kind),
+            exempt,
+            separated_by,
+        }
     }
 
     fn changed(&self, phys: Phys, seq: usize) -> bool {
@@ -447,9 +469,16 @@ pub fn compare(model: &mut Model, event: &Event, answer: Option<&Answer>) {
     assert_eq!(verdict.hazard.as_ref().map(|hazard| hazard.kind), answer.kind);
     assert_eq!(verdict.exempt, answer.others.values().filter(|candidate| candidate.exempt).count());
     if let Some(hazard) = &verdict.hazard {
-        let blamed: BTreeSet<_> =
-            answer.others.values().filter(|candidate| !candidate.exempt).flat_map(|candidate| candidate.separated_by.clone()).collect();
-        assert_eq!(hazard.writes.iter().map(|write| write.seq).collect::<Vec<_>>(), blamed.into_iter().collect::<Vec<_>>());
+        let blamed: BTreeSet<_> = answer
+            .others
+            .values()
+            .filter(|candidate| !candidate.exempt)
+            .flat_map(|candidate| candidate.separated_by.clone())
+            .collect();
+        assert_eq!(
+            hazard.writes.iter().map(|write| write.seq).collect::<Vec<_>>(),
+            blamed.into_iter().collect::<Vec<_>>()
+        );
         assert!(!hazard.writes.is_empty() || hazard.remapped.is_some(), "something explains every hazard");
     }
 }

@@ -114,7 +114,13 @@ impl Guest {
         for (index, page) in PAGES.into_iter().enumerate() {
             for (start, len) in [(0, HALF), (MIDDLE_START, MIDDLE), (PAGE - HALF, HALF)] {
                 let bytes = (0..len).map(|i| (i as u8) % 5 + index as u8).collect();
-                events.push(Event::Store(Store { vcpu: None, pc: None, linear: None, phys: page.offset(start), bytes }));
+                events.push(Event::Store(Store {
+                    vcpu: None,
+                    pc: None,
+                    linear: None,
+                    phys: page.offset(start),
+                    bytes,
+                }));
             }
         }
         for vcpu in (0..VCPUS).map(Vcpu) {
@@ -141,7 +147,8 @@ impl Guest {
         Some(match *op {
             Op::Fetch(vcpu, view, byte) => {
                 let (vcpu, linear) = (Vcpu(vcpu), code(view, byte));
-                let window = (0..Toy.max_len() as u64).map_while(|i| self.read(vcpu, linear.offset(i))).collect::<Vec<_>>();
+                let window =
+                    (0..Toy.max_len() as u64).map_while(|i| self.read(vcpu, linear.offset(i))).collect::<Vec<_>>();
                 // An undefined instruction is executed, too: the emulator looks at two bytes of it.
                 let len = Toy.len(&window).unwrap_or(2);
                 (len <= window.len()).then_some(())?;
@@ -173,7 +180,9 @@ impl Guest {
                 Event::Contents { phys: start, bytes: (0..HALF).map(|i| (i as u8) % 3).collect() }
             }
             Op::Branch(vcpu) => Event::Branch { vcpu: Vcpu(vcpu) },
-            Op::Sync(vcpu, event) => Event::Sync { vcpu: Vcpu(vcpu), event: SyncEventId(event), pc: Linear(0x200 + u64::from(event)) },
+            Op::Sync(vcpu, event) => {
+                Event::Sync { vcpu: Vcpu(vcpu), event: SyncEventId(event), pc: Linear(0x200 + u64::from(event)) }
+            }
             Op::Remap(vcpu, page, phys) => {
                 let linear = VIEWS[usize::from(page / 2) % VIEWS.len()].offset(u64::from(page % 2) * PAGE);
                 Event::Remap { vcpu: Vcpu(vcpu), linear, phys: PAGES.get(usize::from(phys)).copied() }

@@ -65,7 +65,9 @@ impl Candidates {
     /// Sets the list in order. The first element stays the first.
     pub(crate) fn sort(&mut self) {
         self.list[1..].sort_by(|a, b| {
-            let key = |candidate: &Candidate| (candidate.speculative, candidate.versions.iter().max().copied(), candidate.versions.clone());
+            let key = |candidate: &Candidate| {
+                (candidate.speculative, candidate.versions.iter().max().copied(), candidate.versions.clone())
+            };
             key(a).cmp(&key(b)).then_with(|| a.bytes.cmp(&b.bytes))
         });
     }
@@ -113,7 +115,10 @@ impl Search<'_> {
             }
             let before = prefix.len();
             prefix.extend_from_slice(&stretch.bytes);
-            if !part.is_whole(stretch) || prefix.starts_with(self.memory) || self.decoder.len_like(prefix, self.memory).is_some() {
+            if !part.is_whole(stretch)
+                || prefix.starts_with(self.memory)
+                || self.decoder.len_like(prefix, self.memory).is_some()
+            {
                 self.take(prefix);
             } else {
                 self.grow(prefix, rest);
@@ -124,7 +129,11 @@ impl Search<'_> {
 
     fn take(&mut self, bytes: &[u8]) {
         self.left = self.left.saturating_sub(1);
-        let len = self.decoder.len_like(bytes, self.memory).filter(|len| (1..=bytes.len()).contains(len)).unwrap_or(self.memory.len());
+        let len = self
+            .decoder
+            .len_like(bytes, self.memory)
+            .filter(|len| (1..=bytes.len()).contains(len))
+            .unwrap_or(self.memory.len());
         // Too few known bytes to be anything.
         let Some(candidate) = bytes.get(..len) else { return };
         if candidate.iter().zip(self.memory).any(|(candidate, memory)| candidate != memory) {
@@ -162,7 +171,8 @@ impl<'a> Tracer<'a> {
             let slice = &bytes[part.at..part.end().min(bytes.len())];
             let Some(stretch) = self.last(index, slice) else { continue };
             until.extend(slice.iter().map(|_| stretch.to));
-            let version = |i: usize| stretch.phys.map_or(Seq(0), |phys| view.memory.version(phys.offset(i as u64), stretch.to));
+            let version =
+                |i: usize| stretch.phys.map_or(Seq(0), |phys| view.memory.version(phys.offset(i as u64), stretch.to));
             versions.extend((0..slice.len()).map(version));
         }
         let since = touched().map(|(_, part)| part.since).min();
@@ -207,7 +217,9 @@ impl<'a> Tracer<'a> {
 
 /// Memory's own instruction as a candidate.
 pub(crate) fn present(view: View<'_>, linear: Linear, bytes: Vec<u8>) -> Candidate {
-    let version = |i: usize| view.mapping.translate(linear.offset(i as u64)).map_or(Seq(0), |phys| view.memory.version(phys, view.now));
+    let version = |i: usize| {
+        view.mapping.translate(linear.offset(i as u64)).map_or(Seq(0), |phys| view.memory.version(phys, view.now))
+    };
     Candidate {
         versions: (0..bytes.len()).map(version).collect(),
         bytes,

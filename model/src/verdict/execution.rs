@@ -46,7 +46,12 @@ pub struct Execution<'a> {
 impl fmt::Debug for Execution<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { vcpu, linear, len, now, .. } = self;
-        f.debug_struct("Execution").field("vcpu", vcpu).field("linear", linear).field("len", len).field("now", now).finish_non_exhaustive()
+        f.debug_struct("Execution")
+            .field("vcpu", vcpu)
+            .field("linear", linear)
+            .field("len", len)
+            .field("now", now)
+            .finish_non_exhaustive()
     }
 }
 
@@ -69,7 +74,8 @@ impl<'a> Execution<'a> {
         let memory = self.present_bytes()?;
         let judge = Judge { view, vcpu, linear, memory: &memory, exemptions: profile.exemptions };
 
-        let held = view.parts(linear, decoder.max_len(), self.chunk(), |chunk| self.held.held_since(chunk).unwrap_or(now));
+        let held =
+            view.parts(linear, decoder.max_len(), self.chunk(), |chunk| self.held.held_since(chunk).unwrap_or(now));
         let (found, mut complete) = candidates::combine(&held, &memory, decoder);
         let mut list = vec![candidates::present(view, linear, memory.clone())];
         let mut tracer = Tracer::new(view, &held);
@@ -118,14 +124,17 @@ impl<'a> Execution<'a> {
             let phys = self.mapping.translate(first);
             // What is executed must be known; else the long way says what is wrong.
             self.mapping.moved_after(first.align_down(PAGE), since).is_none()
-                && phys.is_some_and(|phys| self.memory.knows(phys, count) && !self.memory.changed_after(phys, count, since))
+                && phys.is_some_and(|phys| {
+                    self.memory.knows(phys, count) && !self.memory.changed_after(phys, count, since)
+                })
         })
     }
 
     /// Is everything still known that `len` bytes have been since the vCPU may have brought them in?
     fn is_remembered(&self, len: u64) -> bool {
-        self.pieces(len)
-            .all(|(first, count, since)| self.mapping.translate(first).is_none_or(|phys| !self.memory.forgot_after(phys, count, since)))
+        self.pieces(len).all(|(first, count, since)| {
+            self.mapping.translate(first).is_none_or(|phys| !self.memory.forgot_after(phys, count, since))
+        })
     }
 
     /// The verdict.
@@ -145,7 +154,11 @@ impl<'a> Execution<'a> {
     fn hazard(&self, candidates: Candidates) -> Option<Hazard> {
         let kind = judge::kind(candidates.others())?;
         let view = self.view();
-        let separating = candidates.others().iter().filter(|candidate| !candidate.exempt).flat_map(|candidate| &candidate.separated_by);
+        let separating = candidates
+            .others()
+            .iter()
+            .filter(|candidate| !candidate.exempt)
+            .flat_map(|candidate| &candidate.separated_by);
         let separating: BTreeSet<Seq> = separating.copied().collect();
         let memory = candidates.memory().bytes.clone();
         let reach = candidates.list.iter().map(|candidate| candidate.bytes.len() as u64).max()?;

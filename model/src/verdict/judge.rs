@@ -24,8 +24,10 @@ impl Judge<'_> {
     pub fn candidate(&self, found: Found, speculative: bool) -> Candidate {
         let separating = self.separating(&found);
         let separated_by: BTreeSet<Seq> = separating.iter().flat_map(|(_, stores)| stores).copied().collect();
-        let lacks_commit = separated_by.iter().any(|seq| self.view.memory.record(*seq).is_some_and(|record| record.committed));
-        let covered = found.whole && self.exemptions.iter().any(|exemption| self.covers(*exemption, &found, &separating, &separated_by));
+        let lacks_commit =
+            separated_by.iter().any(|seq| self.view.memory.record(*seq).is_some_and(|record| record.committed));
+        let covered = found.whole
+            && self.exemptions.iter().any(|exemption| self.covers(*exemption, &found, &separating, &separated_by));
         let kind = if speculative {
             Kind::Speculative
         } else if !found.whole {
@@ -54,19 +56,31 @@ impl Judge<'_> {
             let linear = self.linear.offset(i as u64);
             let (phys, now) = self.view.byte_now(linear);
             if now != Some(*byte) {
-                differing.push((linear, phys.map_or_else(Vec::new, |phys| self.view.memory.changes(phys, *until).collect())));
+                differing.push((
+                    linear,
+                    phys.map_or_else(Vec::new, |phys| self.view.memory.changes(phys, *until).collect()),
+                ));
             }
         }
         differing
     }
 
-    fn covers(&self, exemption: Exemption, found: &Found, separating: &[(Linear, Vec<Seq>)], all: &BTreeSet<Seq>) -> bool {
+    fn covers(
+        &self,
+        exemption: Exemption,
+        found: &Found,
+        separating: &[(Linear, Vec<Seq>)],
+        all: &BTreeSet<Seq>,
+    ) -> bool {
         match exemption {
             Exemption::Breakpoint(_) => exemption.covers_breakpoint(self.memory, &found.bytes),
             // One store, seen to be made by a CPU (whoever was not seen may have made several), to every byte that
             // differs.
             Exemption::AlignedStore(block) => {
-                let only = all.iter().next().filter(|_| all.len() == 1 && separating.iter().all(|(_, stores)| stores.len() == 1));
+                let only = all
+                    .iter()
+                    .next()
+                    .filter(|_| all.len() == 1 && separating.iter().all(|(_, stores)| stores.len() == 1));
                 only.and_then(|seq| self.view.memory.record(*seq))
                     .is_some_and(|record| record.store.vcpu.is_some() && in_one_block(&record.store, u64::from(block)))
             }
@@ -75,7 +89,8 @@ impl Judge<'_> {
 
     /// The kind that the worst of these stores makes it; the address is that of the byte which they changed.
     fn worst(&self, separating: &[(Linear, Vec<Seq>)]) -> Kind {
-        let kinds = separating.iter().flat_map(|(linear, stores)| stores.iter().map(|seq| self.kind_of_store(*linear, *seq)));
+        let kinds =
+            separating.iter().flat_map(|(linear, stores)| stores.iter().map(|seq| self.kind_of_store(*linear, *seq)));
         kinds.min().unwrap_or(Kind::Unserialized)
     }
 
@@ -85,7 +100,11 @@ impl Judge<'_> {
         };
         let at = self.view.mapping.translate(linear).map(|phys| phys.0.wrapping_sub(record.store.phys.0));
         // An own store through an address that was not seen is not known to be through this one.
-        if at.zip(record.store.linear).is_some_and(|(at, through)| through.offset(at) == linear) { Kind::Smc } else { Kind::Alias }
+        if at.zip(record.store.linear).is_some_and(|(at, through)| through.offset(at) == linear) {
+            Kind::Smc
+        } else {
+            Kind::Alias
+        }
     }
 }
 

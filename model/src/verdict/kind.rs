@@ -31,8 +31,16 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 8] =
-        [Self::Torn, Self::Stale, Self::Alias, Self::Smc, Self::Unserialized, Self::Emulator, Self::Speculative, Self::Unsynced];
+    pub const ALL: [Self; 8] = [
+        Self::Torn,
+        Self::Stale,
+        Self::Alias,
+        Self::Smc,
+        Self::Unserialized,
+        Self::Emulator,
+        Self::Speculative,
+        Self::Unsynced,
+    ];
 
     /// The stable name.
     #[must_use]

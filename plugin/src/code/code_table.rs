@@ -107,7 +107,12 @@ impl CodeTable {
 
     /// The segment of the same code `shift` bytes further on in linear memory, whole pages, made if it is new, and
     /// whether it was made. `None` if it cannot be.
-    pub fn shifted(&mut self, segment: &Segment, shift: u64, reserve: impl FnOnce(SlotId) -> bool) -> Option<(&'static Segment, bool)> {
+    pub fn shifted(
+        &mut self,
+        segment: &Segment,
+        shift: u64,
+        reserve: impl FnOnce(SlotId) -> bool,
+    ) -> Option<(&'static Segment, bool)> {
         let place = segment.place().map(|place| Place { page: place.page.offset(shift), ..place });
         self.intern(segment.run().shifted(shift), segment.host.clone(), place, reserve)
     }

@@ -26,7 +26,9 @@ impl Default for Seen {
 impl Seen {
     /// Has any of these bytes, the first of which is byte `first`, been seen with another value, or several?
     pub(super) fn any_changed(&self, first: usize, bytes: &[u8]) -> bool {
-        (first..).zip(bytes).any(|(bit, byte)| self.changed >> bit & 1 != 0 || (self.known >> bit & 1 != 0 && self.bytes[bit] != *byte))
+        (first..)
+            .zip(bytes)
+            .any(|(bit, byte)| self.changed >> bit & 1 != 0 || (self.known >> bit & 1 != 0 && self.bytes[bit] != *byte))
     }
 
     /// Notes these bytes. Had any of them another value?
@@ -71,7 +73,12 @@ mod tests {
         let pieces: Vec<_> = by_piece(0x1_0000 + 60, Linear(0x7f60), &bytes).collect();
         assert_eq!(
             pieces,
-            [(0x400, 60, &bytes[..4]), (0x401, 0, &bytes[4..68]), (0x402, 0, &bytes[68..132]), (0x403, 0, &bytes[132..160])]
+            [
+                (0x400, 60, &bytes[..4]),
+                (0x401, 0, &bytes[4..68]),
+                (0x402, 0, &bytes[68..132]),
+                (0x403, 0, &bytes[132..160])
+            ]
         );
         assert_eq!(by_piece(0x1_0000, Linear(0x7000), &[]).count(), 0);
     }
@@ -85,7 +92,10 @@ mod tests {
             assert!(!seen.any_changed(at, &[1]) && seen.any_changed(at, &[2]), "it would be the second value");
             assert!(seen.note(at, &[2]) && !seen.note(at, &[2]));
             assert!(seen.any_changed(at, &[2]) && seen.any_changed(at, &[1]), "whatever it is now");
-            assert!(!seen.any_changed(0, &vec![0; at]) && !seen.any_changed(at + 1, &vec![0; last - at]), "the others have not");
+            assert!(
+                !seen.any_changed(0, &vec![0; at]) && !seen.any_changed(at + 1, &vec![0; last - at]),
+                "the others have not"
+            );
         }
     }
 }

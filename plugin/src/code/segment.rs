@@ -124,7 +124,13 @@ impl Neighbours {
 
 impl Segment {
     /// A segment that nothing contradicts so far. `neighbours`: those of each piece that it touches ([`contest`]).
-    pub(super) fn new(run: CodeRun, host: HostCode, place: Option<Place>, slot: SlotId, neighbours: Box<[&'static Neighbours]>) -> Self {
+    pub(super) fn new(
+        run: CodeRun,
+        host: HostCode,
+        place: Option<Place>,
+        slot: SlotId,
+        neighbours: Box<[&'static Neighbours]>,
+    ) -> Self {
         let rest = Rest { run, place, neighbours, rivals: Rivals::default() };
         Self { host, last_change: LastChange::default(), slot, traits: AtomicU8::new(0), rest }
     }

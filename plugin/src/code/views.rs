@@ -41,7 +41,12 @@ impl Views {
     pub fn add(&mut self, segment: &'static Segment) {
         let Some(page) = page_of(segment).filter(|_| segment.run().linear().0 >= FOUR_GIB) else { return };
         let linear = segment.run().linear().align_down(PAGE);
-        let view = self.0.entry(page).or_insert_with(|| View { first: linear, several: false, changed: false, segments: Vec::new() });
+        let view = self.0.entry(page).or_insert_with(|| View {
+            first: linear,
+            several: false,
+            changed: false,
+            segments: Vec::new(),
+        });
         view.several |= view.first != linear;
         view.segments.push(segment);
         view.ask();

@@ -135,14 +135,27 @@ mod tests {
     /// The steps that a call goes through, by the stores that it makes: address, and whether it is a breakpoint.
     fn steps(pokes: &[(u64, bool)]) -> Vec<(Step, Step)> {
         let mut steps = Steps::default();
-        pokes.iter().filter_map(|(at, breakpoint)| steps.next(Poke { at: Linear(*at), breakpoint: *breakpoint })).collect()
+        pokes
+            .iter()
+            .filter_map(|(at, breakpoint)| steps.next(Poke { at: Linear(*at), breakpoint: *breakpoint }))
+            .collect()
     }
 
     const ALL: [(Step, Step); 2] = [(Step::Breakpoint, Step::Tail), (Step::Tail, Step::FirstByte)];
 
     #[test]
     fn three_steps_of_a_batch() {
-        let batch = [(10, true), (20, true), (30, true), (11, false), (21, false), (31, false), (10, false), (20, false), (30, false)];
+        let batch = [
+            (10, true),
+            (20, true),
+            (30, true),
+            (11, false),
+            (21, false),
+            (31, false),
+            (10, false),
+            (20, false),
+            (30, false),
+        ];
         assert_eq!(steps(&batch), ALL);
         assert_eq!(steps(&batch[..3]), []);
     }

@@ -99,7 +99,9 @@ impl Who {
     pub fn is_process_in_kernel(self, kernel: Self, isolation: Isolation) -> bool {
         match (self.identity, kernel.identity) {
             (Identity { task: Some(user), .. }, Identity { task: Some(kernel), .. }) => user == kernel,
-            (Identity { space: Some(user), .. }, Identity { space: Some(kernel), .. }) => isolation.is_one_process(user, kernel),
+            (Identity { space: Some(user), .. }, Identity { space: Some(kernel), .. }) => {
+                isolation.is_one_process(user, kernel)
+            }
             _ => self.is_process(kernel),
         }
     }
@@ -175,21 +177,34 @@ mod tests {
         let (a, b) = (Some(0xa000), Some(0xb000));
         // Both tasks are known: nothing else counts.
         assert!(
-            who(0, a, Some(0x1000)).is_process(who(1, a, Some(0x2000))) && !who(0, a, Some(0x1000)).is_process(who(0, b, Some(0x1000)))
+            who(0, a, Some(0x1000)).is_process(who(1, a, Some(0x2000)))
+                && !who(0, a, Some(0x1000)).is_process(who(0, b, Some(0x1000)))
         );
         // One is: the address space decides.
         assert!(who(0, None, Some(0x1000)).is_process(who(1, a, Some(0x1000))));
         assert!(!who(0, None, Some(0x1000)).is_process(who(0, a, Some(0x2000))));
-        assert!(!who(0, None, None).is_process(who(0, a, Some(0x2000))), "what was not known then is not taken for anything");
-        assert!(who(0, None, None).is_process(who(0, None, None)) && !who(0, None, None).is_process(who(1, None, None)));
+        assert!(
+            !who(0, None, None).is_process(who(0, a, Some(0x2000))),
+            "what was not known then is not taken for anything"
+        );
+        assert!(
+            who(0, None, None).is_process(who(0, None, None)) && !who(0, None, None).is_process(who(1, None, None))
+        );
         // In the kernel the vCPU decides, and no address space: the kernel changes it while it patches.
         assert!(who(0, None, Some(0x1000)).is_kernel_task(who(0, None, Some(0x2000))));
         assert!(
-            !who(0, None, Some(0x1000)).is_kernel_task(who(1, None, Some(0x1000))) && !who(0, None, None).is_kernel_task(who(0, a, None))
+            !who(0, None, Some(0x1000)).is_kernel_task(who(1, None, Some(0x1000)))
+                && !who(0, None, None).is_kernel_task(who(0, a, None))
         );
-        assert!(who(0, None, None).may_be_kernel_task(who(1, a, None)) && !who(0, b, None).may_be_kernel_task(who(0, a, None)));
+        assert!(
+            who(0, None, None).may_be_kernel_task(who(1, a, None))
+                && !who(0, b, None).may_be_kernel_task(who(0, a, None))
+        );
         // A thread is one of several in its address space.
-        assert!(!who(0, None, Some(0x1000)).is_thread(who(0, None, Some(0x1000))) && who(0, a, None).is_thread(who(1, a, None)));
+        assert!(
+            !who(0, None, Some(0x1000)).is_thread(who(0, None, Some(0x1000)))
+                && who(0, a, None).is_thread(who(1, a, None))
+        );
     }
 
     #[test]
@@ -204,6 +219,10 @@ mod tests {
         tasks.set(Vcpu(0), Identity { task: Some(3), space: None });
         assert_eq!(tasks.name(Vcpu(0), |_| name("b")), name("b"));
         tasks.set(Vcpu(7), Identity { task: Some(3), space: None });
-        assert_eq!((tasks.who(Vcpu(7)).best(), tasks.name(Vcpu(7), |_| name("b"))), (Task::Vcpu(Vcpu(7)), None), "no such vCPU");
+        assert_eq!(
+            (tasks.who(Vcpu(7)).best(), tasks.name(Vcpu(7), |_| name("b"))),
+            (Task::Vcpu(Vcpu(7)), None),
+            "no such vCPU"
+        );
     }
 }

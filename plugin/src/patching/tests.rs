@@ -119,7 +119,11 @@ fn membarrier_commits_what_the_task_stored_before_it() {
         patching.leave(Vcpu(0), Linear(0x5000_0051), 0x100, false).committed.is_empty()
             && patching.leave(Vcpu(0), Linear(0x5000_0050), 0x108, false).committed.is_empty()
     );
-    assert_eq!(patching.leave(Vcpu(0), Linear(0x5000_0050), 0x100, false).committed, [Seq(4)], "translated in another process");
+    assert_eq!(
+        patching.leave(Vcpu(0), Linear(0x5000_0050), 0x100, false).committed,
+        [Seq(4)],
+        "translated in another process"
+    );
 }
 
 /// Two processes that were made by fork(): the same code, the same addresses on the stack. Each vCPU has another of
@@ -163,7 +167,10 @@ fn a_forked_child_does_not_take_its_parents_commit_away() {
     for mut patching in [forked(), forked_without_symbols()] {
         user_store(&mut patching, 1, 0);
         patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
-        assert!(patching.leave(Vcpu(1), WRAPPER, STACK, true).committed.is_empty(), "another system call of the child's, which failed");
+        assert!(
+            patching.leave(Vcpu(1), WRAPPER, STACK, true).committed.is_empty(),
+            "another system call of the child's, which failed"
+        );
         assert_eq!(patching.leave(Vcpu(0), WRAPPER, STACK, false).committed, [Seq(1)]);
     }
 }
@@ -267,7 +274,8 @@ fn threads_of_one_process_do_not_leave_each_others_calls() {
 
 /// A kernel's function.
 const F: u64 = KERNEL + 0x100;
-const COVERS: Meaning = Meaning { commits: true, covers: Some(Covering::TextPoke), steps: false, queues: false, poke: None };
+const COVERS: Meaning =
+    Meaning { commits: true, covers: Some(Covering::TextPoke), steps: false, queues: false, poke: None };
 
 fn pokes(at: u64, breakpoint: bool) -> Meaning {
     Meaning { poke: Some(Poke { at: Linear(at), breakpoint }), ..Meaning::default() }
@@ -299,7 +307,11 @@ fn the_innermost_function_that_commits_a_store_is_asked_once() {
     store(&mut patching, 3, 0);
     let left = patching.leave(Vcpu(0), Linear(F + 0x10), stack(0), false);
     assert_eq!(left.committed, [Seq(1), Seq(3)]);
-    assert_eq!(asked(left.asked), Some((0, Missing::AtTheEnd, vec![3], None)), "of the outer one only what it stored itself");
+    assert_eq!(
+        asked(left.asked),
+        Some((0, Missing::AtTheEnd, vec![3], None)),
+        "of the outer one only what it stored itself"
+    );
     patching.enter(meaning(0, F, F + 0x10, stack(0), COVERS));
     assert_eq!(asked(patching.leave(Vcpu(0), Linear(F + 0x10), stack(0), false).asked), None, "nothing was stored");
 }

@@ -69,7 +69,10 @@ impl EntryPoints {
         let mut points = self.points.write();
         if points.offset != Some(offset) || !origins.known() {
             let runtime = |link: u64| Linear(link.wrapping_add(offset));
-            let entries = symbols.kernel_table()?.symbols().filter_map(|symbol| Some((runtime(symbol.addr), entry_of(symbol.name)?)));
+            let entries = symbols
+                .kernel_table()?
+                .symbols()
+                .filter_map(|symbol| Some((runtime(symbol.addr), entry_of(symbol.name)?)));
             let entries: FxHashMap<Linear, &KernelEntry> = entries.collect();
             let addresses: Vec<Linear> = entries.keys().copied().collect();
             let point = |(at, number): (Linear, u8)| {

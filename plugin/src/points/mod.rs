@@ -44,7 +44,8 @@ impl Points {
             self.entries.instrument(instruction, sink);
             sysret_point::instrument(instruction);
         }
-        let may_synchronize = x86::may_synchronize(bytes, &config.profile) || config.writers && x86::concerns_stores(bytes);
+        let may_synchronize =
+            x86::may_synchronize(bytes, &config.profile) || config.writers && x86::concerns_stores(bytes);
         sync_point::instrument(instruction, config, may_synchronize);
         marker::instrument(instruction);
         watch_gate::instrument(instruction, config);

@@ -44,7 +44,10 @@ mod tests {
 
     #[test]
     fn canonical_addresses_and_tags_come_back() {
-        for at in [0, 0x7c00, 0x7fff_ffff_f000, 0x00ff_ffff_ffff_ffff, 0xff00_0000_0000_0000, 0xffff_ffff_8100_0000, u64::MAX].map(Linear) {
+        for at in
+            [0, 0x7c00, 0x7fff_ffff_f000, 0x00ff_ffff_ffff_ffff, 0xff00_0000_0000_0000, 0xffff_ffff_8100_0000, u64::MAX]
+                .map(Linear)
+        {
             for tag in [0, 1, TAGS - 1] {
                 let word = PointWord { at, tag };
                 assert_eq!(word.bits().map(PointWord::from_bits), Some(word));

@@ -100,7 +100,8 @@ fn who_runs(cpu: &CurrentCpu, here: Linear, known: Identity) -> Identity {
         return Identity::default();
     }
     let offset = Some(CURRENT_TASK.load(Ordering::Relaxed)).filter(|offset| *offset != UNKNOWN);
-    let current = offset.and_then(|offset| cpu.bytes(registers.gs_base(cpu)?.wrapping_add(offset)).map(u64::from_le_bytes));
+    let current =
+        offset.and_then(|offset| cpu.bytes(registers.gs_base(cpu)?.wrapping_add(offset)).map(u64::from_le_bytes));
     Identity { task: current, space: None }
 }
 
@@ -218,7 +219,11 @@ impl ProtocolPoints {
             // A call chain costs a walk over the stack, and what merely stores does so by the hundred thousand while
             // the kernel boots.
             let function = |meaning: Meaning, pokes| Role::Function { meaning, pokes, chain: meaning.commits };
-            let named = sink.config().commit.iter().map(|named| (named.symbol.as_str(), function(meaning_of_named(named), None)));
+            let named = sink
+                .config()
+                .commit
+                .iter()
+                .map(|named| (named.symbol.as_str(), function(meaning_of_named(named), None)));
             // One of them only: the other is on the way to it.
             let poke = protocol::POKES.iter().find(|poke| symbols.runtime_address_of(poke.name).is_some());
             let pokes = |name| poke.filter(|poke| poke.name == name).map(|poke| poke.address);

@@ -24,8 +24,10 @@ const LSTAR_SYMBOL: &str = "entry_SYSCALL_64";
 /// Other MSRs that hold addresses of the kernel's entries, and Linux's names for what may be there (CSTAR,
 /// SYSENTER_EIP). LSTAR alone proves nothing: its target is 0x80 behind a whole 2 MiB in every Debian kernel, and so it
 /// fits the symbols of any of them.
-const MORE_ENTRIES: [(u32, &[&str]); 2] =
-    [(0xc000_0083, &["entry_SYSCALL_compat", "entry_SYSCALL32_ignore", "ignore_sysret"]), (0x176, &["entry_SYSENTER_compat"])];
+const MORE_ENTRIES: [(u32, &[&str]); 2] = [
+    (0xc000_0083, &["entry_SYSCALL_compat", "entry_SYSCALL32_ignore", "ignore_sysret"]),
+    (0x176, &["entry_SYSENTER_compat"]),
+];
 
 /// An instruction whose event is known from its bytes: the tag of its word.
 #[derive(Debug)]
@@ -143,7 +145,13 @@ impl MayDivertWord for EmulatedPoint {
 
 impl ResolvedPoint {
     /// What it is, what it returns from, and whether it goes from the kernel to user mode.
-    fn iret(self, vcpu: &CurrentVcpu, cpu: &CurrentCpu, sink: &dyn Sink, len: u8) -> (SyncEventId, Option<SyncOrigin>, bool) {
+    fn iret(
+        self,
+        vcpu: &CurrentVcpu,
+        cpu: &CurrentCpu,
+        sink: &dyn Sink,
+        len: u8,
+    ) -> (SyncEventId, Option<SyncOrigin>, bool) {
         let registers = Registers::get();
         let frame = || {
             let rsp = registers.rsp(cpu)?;
@@ -202,7 +210,8 @@ pub fn instrument(instruction: &Instruction<'_>, config: &Config, may_synchroniz
         Some(_) => {}
     }
     // After the callback that ends the epoch: this one does not come back.
-    let serialize = class == Some(Class::Fixed(events::SERIALIZE)) && instruction.bytes().len() == INSTEAD_OF_SERIALIZE.len();
+    let serialize =
+        class == Some(Class::Fixed(events::SERIALIZE)) && instruction.bytes().len() == INSTEAD_OF_SERIALIZE.len();
     if serialize && config.serialize {
         instruction.may_divert_word::<EmulatedPoint>(at.0);
     }
@@ -216,7 +225,8 @@ mod tests {
     #[test]
     fn every_form_has_a_tag_of_its_own() {
         let iret = |operand_bytes, len| Form::of(Class::Iret { operand_bytes }, len);
-        let forms = (1..16).map(|len| iret(8, len)).chain((0..16).map(|register| Form::of(Class::MovCr3 { register }, 3)));
+        let forms =
+            (1..16).map(|len| iret(8, len)).chain((0..16).map(|register| Form::of(Class::MovCr3 { register }, 3)));
         let forms: Vec<Form> = forms.chain([iret(4, 1), Form::of(Class::Wrmsr, 2)]).flatten().collect();
         assert_eq!(forms.len(), 33);
         for form in forms {

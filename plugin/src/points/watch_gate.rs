@@ -29,8 +29,11 @@ pub fn instrument(instruction: &Instruction<'_>, config: &Config) {
     for (start, symbol) in [(true, &config.start), (false, &config.stop)] {
         let Some(location) = symbol.as_deref().and_then(|symbol| config.symbols.address_of(symbol)) else { continue };
         let at = instruction.linear;
-        let possible =
-            if location.kernel { at.0.wrapping_sub(location.link) % KaslrRange::X86_64.alignment == 0 } else { at.0 == location.link };
+        let possible = if location.kernel {
+            at.0.wrapping_sub(location.link) % KaslrRange::X86_64.alignment == 0
+        } else {
+            at.0 == location.link
+        };
         if let Some(word) = (PointWord { at, tag: start.into() }).bits().filter(|_| possible) {
             instruction.on_execute_word::<Gate>(word, false);
         }

@@ -186,7 +186,10 @@ thread_local! {
 }
 
 /// Runs `fill` on an empty glib byte array, and `with` on its contents if `fill` says that they are good.
-fn with_bytes<R>(fill: impl FnOnce(&Api, *mut sys::GByteArray) -> bool, with: impl FnOnce(&[u8]) -> Option<R>) -> Option<R> {
+fn with_bytes<R>(
+    fill: impl FnOnce(&Api, *mut sys::GByteArray) -> bool,
+    with: impl FnOnce(&[u8]) -> Option<R>,
+) -> Option<R> {
     let api = api()?;
     let kept = ANSWER.replace(std::ptr::null_mut());
     // SAFETY: the array was made here, by this thread, and is not kept by QEMU; `data` holds `len` bytes (and may be
@@ -196,7 +199,8 @@ fn with_bytes<R>(fill: impl FnOnce(&Api, *mut sys::GByteArray) -> bool, with: im
         let array = if kept.is_null() { (api.g_byte_array_new)() } else { kept };
         (api.g_byte_array_set_size)(array, 0);
         let good = fill(api, array);
-        let bytes = (good && !(*array).data.is_null()).then(|| std::slice::from_raw_parts((*array).data, (*array).len as usize));
+        let bytes = (good && !(*array).data.is_null())
+            .then(|| std::slice::from_raw_parts((*array).data, (*array).len as usize));
         let answer = bytes.and_then(with);
         ANSWER.set(array);
         answer

@@ -44,11 +44,25 @@ const UD: c_int = 6;
 const BP: c_int = 3;
 
 type Callback = unsafe extern "C" fn(c_uint, *mut c_void);
-type RegisterCond =
-    unsafe extern "C" fn(*mut sys::qemu_plugin_insn, Callback, c_uint, sys::qemu_plugin_cond, sys::qemu_plugin_u64, u64, *mut c_void);
+type RegisterCond = unsafe extern "C" fn(
+    *mut sys::qemu_plugin_insn,
+    Callback,
+    c_uint,
+    sys::qemu_plugin_cond,
+    sys::qemu_plugin_u64,
+    u64,
+    *mut c_void,
+);
 type RegisterAlways = unsafe extern "C" fn(*mut sys::qemu_plugin_insn, Callback, c_uint, *mut c_void);
-type RegisterBlockCond =
-    unsafe extern "C" fn(*mut sys::qemu_plugin_tb, Callback, c_uint, sys::qemu_plugin_cond, sys::qemu_plugin_u64, u64, *mut c_void);
+type RegisterBlockCond = unsafe extern "C" fn(
+    *mut sys::qemu_plugin_tb,
+    Callback,
+    c_uint,
+    sys::qemu_plugin_cond,
+    sys::qemu_plugin_u64,
+    u64,
+    *mut c_void,
+);
 
 /// What is needed beyond the table of [`super::api`].
 #[derive(Clone, Copy, Debug)]
@@ -79,32 +93,45 @@ pub fn prepare(generation: Generation) -> Result<(), String> {
     if generation < Generation::V7 {
         return Err(format!("QEMU {} lets no plugin change the program counter; use QEMU 11.1", generation.qemu()));
     }
-    let exported = |name| find(name).map_err(|why| format!("{why}; use Debian's QEMU, or one built with --enable-modules"));
+    let exported =
+        |name| find(name).map_err(|why| format!("{why}; use Debian's QEMU, or one built with --enable-modules"));
     // SAFETY: each pointer is the function of that name, with the type that it has in the plugin API's header of
     // version 7, or in QEMU 11.1's own headers (target/i386/tcg: the same since before 10.0). A C enum is passed as an
     // int. `raise_*` do not return.
     let functions = unsafe {
         Functions {
-            instruction_cond: std::mem::transmute::<*mut c_void, RegisterCond>(find(c"qemu_plugin_register_vcpu_insn_exec_cond_cb")?),
-            instruction: std::mem::transmute::<*mut c_void, RegisterAlways>(find(c"qemu_plugin_register_vcpu_insn_exec_cb")?),
-            block_cond: std::mem::transmute::<*mut c_void, RegisterBlockCond>(find(c"qemu_plugin_register_vcpu_tb_exec_cond_cb")?),
+            instruction_cond: std::mem::transmute::<*mut c_void, RegisterCond>(find(
+                c"qemu_plugin_register_vcpu_insn_exec_cond_cb",
+            )?),
+            instruction: std::mem::transmute::<*mut c_void, RegisterAlways>(find(
+                c"qemu_plugin_register_vcpu_insn_exec_cb",
+            )?),
+            block_cond: std::mem::transmute::<*mut c_void, RegisterBlockCond>(find(
+                c"qemu_plugin_register_vcpu_tb_exec_cond_cb",
+            )?),
             write_register: std::mem::transmute::<
                 *mut c_void,
                 unsafe extern "C" fn(*mut sys::qemu_plugin_register, *mut sys::GByteArray) -> bool,
             >(find(c"qemu_plugin_write_register")?),
-            write_memory: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(u64, *mut sys::GByteArray) -> bool>(find(
-                c"qemu_plugin_write_memory_vaddr",
-            )?),
+            write_memory: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(u64, *mut sys::GByteArray) -> bool>(
+                find(c"qemu_plugin_write_memory_vaddr")?,
+            ),
             set_pc: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(u64)>(find(c"qemu_plugin_set_pc")?),
-            restore_state: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void, usize) -> bool>(exported(
-                c"cpu_restore_state",
+            restore_state: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void, usize) -> bool>(
+                exported(c"cpu_restore_state")?,
+            ),
+            read_flags: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void) -> u64>(exported(
+                c"helper_read_eflags",
             )?),
-            read_flags: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void) -> u64>(exported(c"helper_read_eflags")?),
-            write_flags: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void, u64, u32)>(exported(c"helper_write_eflags")?),
-            raise_interrupt: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void, c_int, c_int)>(exported(
-                c"raise_interrupt",
+            write_flags: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void, u64, u32)>(exported(
+                c"helper_write_eflags",
             )?),
-            raise_exception: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void, c_int)>(exported(c"raise_exception")?),
+            raise_interrupt: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void, c_int, c_int)>(
+                exported(c"raise_interrupt")?,
+            ),
+            raise_exception: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void, c_int)>(exported(
+                c"raise_exception",
+            )?),
         }
     };
     exported(CURRENT_CPU)?;
@@ -154,7 +181,8 @@ impl Cpu {
         let word = if known != 0 {
             holds(known).then_some(known)?
         } else {
-            let telling: std::collections::BTreeSet<u64> = general.iter().copied().filter(|value| *value != 0).collect();
+            let telling: std::collections::BTreeSet<u64> =
+                general.iter().copied().filter(|value| *value != 0).collect();
             if telling.len() < TELLING {
                 return None;
             }
@@ -270,7 +298,12 @@ impl Instruction<'_> {
         let Some(functions) = FUNCTIONS.get() else { return };
         // SAFETY: as above.
         unsafe {
-            (functions.instruction)(self.handle(), entry::<Payload<P>>, RW_REGS_PC, std::ptr::from_ref(payload).cast_mut().cast());
+            (functions.instruction)(
+                self.handle(),
+                entry::<Payload<P>>,
+                RW_REGS_PC,
+                std::ptr::from_ref(payload).cast_mut().cast(),
+            );
         }
     }
 
@@ -315,7 +348,13 @@ unsafe extern "C" fn fire<P: Carried>(vcpu: c_uint, userdata: *mut c_void, back:
 }
 
 /// Carries it out, all but the leaving. An error means that nothing has happened.
-fn carry_out(functions: &Functions, divert: &Divert, cpu: &CurrentCpu, back: usize, leaving: &mut Leave) -> Result<(), &'static str> {
+fn carry_out(
+    functions: &Functions,
+    divert: &Divert,
+    cpu: &CurrentCpu,
+    back: usize,
+    leaving: &mut Leave,
+) -> Result<(), &'static str> {
     let Divert { plan, mut registers, general: handles } = *divert;
     let found = Cpu::find(&registers.general).ok_or("QEMU's register file was not found")?;
     let loaded = match plan.load {

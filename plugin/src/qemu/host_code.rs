@@ -119,21 +119,23 @@ impl HostCode {
     #[must_use]
     pub fn is_there_still(&self) -> bool {
         let head = (self.head, &self.head_bytes[..usize::from(self.head_len)]);
-        std::iter::once(head).chain(self.rest().iter().map(|piece| (piece.address, &*piece.bytes))).all(|(address, bytes)| {
-            // Read by the host's kernel, which says no where there is nothing.
-            let mut now = vec![0_u8; bytes.len()];
-            let to = libc::iovec { iov_base: now.as_mut_ptr().cast(), iov_len: now.len() };
-            let from = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: bytes.len() };
-            // SAFETY: the call reads any address of this process, or fails; it writes to `now`, which is as long as it
-            // is told.
-            let read = unsafe { libc::process_vm_readv(libc::getpid(), &raw const to, 1, &raw const from, 1, 0) };
-            match usize::try_from(read) {
-                Ok(read) => read == bytes.len() && now == bytes,
-                Err(_) if std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT) => false,
-                // A host that forbids the call: as if nothing were ever unplugged.
-                Err(_) => same(address, bytes),
-            }
-        })
+        std::iter::once(head).chain(self.rest().iter().map(|piece| (piece.address, &*piece.bytes))).all(
+            |(address, bytes)| {
+                // Read by the host's kernel, which says no where there is nothing.
+                let mut now = vec![0_u8; bytes.len()];
+                let to = libc::iovec { iov_base: now.as_mut_ptr().cast(), iov_len: now.len() };
+                let from = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: bytes.len() };
+                // SAFETY: the call reads any address of this process, or fails; it writes to `now`, which is as long as it
+                // is told.
+                let read = unsafe { libc::process_vm_readv(libc::getpid(), &raw const to, 1, &raw const from, 1, 0) };
+                match usize::try_from(read) {
+                    Ok(read) => read == bytes.len() && now == bytes,
+                    Err(_) if std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT) => false,
+                    // A host that forbids the call: as if nothing were ever unplugged.
+                    Err(_) => same(address, bytes),
+                }
+            },
+        )
     }
 
     /// What memory holds now, where its place is known; `translated` (the run's bytes) elsewhere.
@@ -141,8 +143,8 @@ impl HostCode {
     pub fn read(&self, translated: &[u8]) -> Vec<u8> {
         let mut now = translated.to_vec();
         let head = (self.head, 0, usize::from(self.head_len));
-        for (address, offset, len) in
-            std::iter::once(head).chain(self.rest().iter().map(|piece| (piece.address, piece.offset, piece.bytes.len())))
+        for (address, offset, len) in std::iter::once(head)
+            .chain(self.rest().iter().map(|piece| (piece.address, piece.offset, piece.bytes.len())))
         {
             for (index, byte) in now.iter_mut().skip(offset).take(len).enumerate() {
                 // SAFETY: as in `same`.
@@ -238,7 +240,9 @@ pub fn mapping_of(address: usize) -> Option<std::ops::Range<usize>> {
 /// The range is one that [`mapping_of`] gave for guest memory; bytes beyond it are never held.
 #[must_use]
 pub fn mapping_holds(range: &std::ops::Range<usize>, offset: u64, bytes: &[u8]) -> bool {
-    let Some(start) = usize::try_from(offset).ok().and_then(|offset| range.start.checked_add(offset)) else { return false };
+    let Some(start) = usize::try_from(offset).ok().and_then(|offset| range.start.checked_add(offset)) else {
+        return false;
+    };
     start.checked_add(bytes.len()).is_some_and(|end| end <= range.end) && same(start, bytes)
 }
 
@@ -253,12 +257,16 @@ fn same_few(address: usize, bytes: &[u8; INLINE], len: usize) -> bool {
     // Bits in which memory differs from the number at a place.
     let word = |at: usize| match bytes.get(at..at + 8).map(<[u8; 8]>::try_from) {
         // SAFETY: as in `same`: all 8 bytes are among the `len` that lie there. A number has no invalid values either.
-        Some(Ok(held)) => unsafe { ((address + at) as *const Unaligned<u64>).read_volatile() }.0 ^ u64::from_ne_bytes(held),
+        Some(Ok(held)) => {
+            unsafe { ((address + at) as *const Unaligned<u64>).read_volatile() }.0 ^ u64::from_ne_bytes(held)
+        }
         _ => 0,
     };
     let half = |at: usize| match bytes.get(at..at + 4).map(<[u8; 4]>::try_from) {
         // SAFETY: as above, with 4.
-        Some(Ok(held)) => unsafe { ((address + at) as *const Unaligned<u32>).read_volatile() }.0 ^ u32::from_ne_bytes(held),
+        Some(Ok(held)) => {
+            unsafe { ((address + at) as *const Unaligned<u32>).read_volatile() }.0 ^ u32::from_ne_bytes(held)
+        }
         _ => 0,
     };
     // Pieces that overlap, always four of them: which length comes next is hard to predict, and a branch on it costs
@@ -267,7 +275,10 @@ fn same_few(address: usize, bytes: &[u8; INLINE], len: usize) -> bool {
         8..=INLINE => word(0) | word((len - 8).min(8)) | word((len - 8).min(16)) | word(len - 8) == 0,
         4..8 => half(0) | half(len - 4) == 0,
         // SAFETY: as above, with 1.
-        _ => (0..).zip(bytes).take(len).all(|(at, byte)| unsafe { ((address + at) as *const u8).read_volatile() } == *byte),
+        _ => (0..)
+            .zip(bytes)
+            .take(len)
+            .all(|(at, byte)| unsafe { ((address + at) as *const u8).read_volatile() } == *byte),
     }
 }
 

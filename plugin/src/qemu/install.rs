@@ -56,7 +56,12 @@ static HOOKS: OnceLock<Box<dyn Hooks>> = OnceLock::new();
 /// # Safety
 /// Called by QEMU once, with valid pointers: `info` describes the machine, `argv` holds `argc` C strings.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn qemu_plugin_install(id: u64, info: *const sys::qemu_info_t, argc: c_int, argv: *const *const c_char) -> c_int {
+pub unsafe extern "C" fn qemu_plugin_install(
+    id: u64,
+    info: *const sys::qemu_info_t,
+    argc: c_int,
+    argv: *const *const c_char,
+) -> c_int {
     let mut result = -1;
     guard_always(|| {
         // SAFETY: the caller's promise.

@@ -79,7 +79,9 @@ pub(super) fn qemu_version() -> Result<(i64, i64), String> {
     // SAFETY: the function has had this type, and its answer this layout (QEMU's documented QMP schema), since before
     // plugin API 4. The answer is QEMU's to free; its few bytes are left.
     unsafe {
-        let query = std::mem::transmute::<*mut libc::c_void, unsafe extern "C" fn(*mut *mut libc::c_void) -> *const Info>(query);
+        let query = std::mem::transmute::<*mut libc::c_void, unsafe extern "C" fn(*mut *mut libc::c_void) -> *const Info>(
+            query,
+        );
         let info = query(std::ptr::null_mut());
         let triple = info.as_ref().and_then(|info| info.qemu.as_ref()).ok_or("this QEMU does not tell its version")?;
         Ok((triple.major, triple.minor))

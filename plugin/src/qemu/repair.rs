@@ -37,8 +37,15 @@ const RW_REGS: c_uint = 2;
 const RW_REGS_PC: c_uint = 3;
 
 type Callback = unsafe extern "C" fn(c_uint, *mut c_void);
-type RegisterCond =
-    unsafe extern "C" fn(*mut sys::qemu_plugin_tb, Callback, c_uint, sys::qemu_plugin_cond, sys::qemu_plugin_u64, u64, *mut c_void);
+type RegisterCond = unsafe extern "C" fn(
+    *mut sys::qemu_plugin_tb,
+    Callback,
+    c_uint,
+    sys::qemu_plugin_cond,
+    sys::qemu_plugin_u64,
+    u64,
+    *mut c_void,
+);
 type RegisterBlock = unsafe extern "C" fn(*mut sys::qemu_plugin_tb, Callback, c_uint, *mut c_void);
 type RegisterInstruction = unsafe extern "C" fn(*mut sys::qemu_plugin_insn, Callback, c_uint, *mut c_void);
 
@@ -110,7 +117,9 @@ pub fn prepare(generation: Generation) -> Result<(), String> {
     }
     let way = match generation {
         Generation::V4 => Way::Internal(internal()?),
-        Generation::V5 => return Err(format!("it was not tried on QEMU {}; use QEMU 11.1, or Debian's 10.0", generation.qemu())),
+        Generation::V5 => {
+            return Err(format!("it was not tried on QEMU {}; use QEMU 11.1, or Debian's 10.0", generation.qemu()));
+        }
         Generation::V7 => Way::Rewrite(rewrite()?),
     };
     register_membarrier()?;
@@ -118,9 +127,13 @@ pub fn prepare(generation: Generation) -> Result<(), String> {
     // passed as an int).
     let registrations = unsafe {
         Registrations {
-            block_cond: std::mem::transmute::<*mut c_void, RegisterCond>(find(c"qemu_plugin_register_vcpu_tb_exec_cond_cb")?),
+            block_cond: std::mem::transmute::<*mut c_void, RegisterCond>(find(
+                c"qemu_plugin_register_vcpu_tb_exec_cond_cb",
+            )?),
             block: std::mem::transmute::<*mut c_void, RegisterBlock>(find(c"qemu_plugin_register_vcpu_tb_exec_cb")?),
-            instruction: std::mem::transmute::<*mut c_void, RegisterInstruction>(find(c"qemu_plugin_register_vcpu_insn_exec_cb")?),
+            instruction: std::mem::transmute::<*mut c_void, RegisterInstruction>(find(
+                c"qemu_plugin_register_vcpu_insn_exec_cb",
+            )?),
             flags: if matches!(way, Way::Rewrite(_)) { RW_REGS_PC } else { RW_REGS },
         }
     };
@@ -169,7 +182,9 @@ fn internal() -> Result<Internal, String> {
     find_internal(CURRENT_CPU).map_err(elsewhere)?;
     match qemu_version().map_err(elsewhere)? {
         (10, 0) => Ok(way),
-        (major, minor) => Err(elsewhere(format!("with plugin API 4 it was tried on QEMU 10.0 only, and this is {major}.{minor}"))),
+        (major, minor) => {
+            Err(elsewhere(format!("with plugin API 4 it was tried on QEMU 10.0 only, and this is {major}.{minor}")))
+        }
     }
 }
 
@@ -211,7 +226,14 @@ pub fn memmove_stores_nothing() -> bool {
     // makes it writable. The old handler is put back.
     unsafe {
         let memmove = std::mem::transmute::<*mut c_void, Move>(function);
-        let page = libc::mmap(std::ptr::null_mut(), HOST_PAGE, libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+        let page = libc::mmap(
+            std::ptr::null_mut(),
+            HOST_PAGE,
+            libc::PROT_READ,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        );
         if page == libc::MAP_FAILED {
             return false;
         }
@@ -346,7 +368,12 @@ impl Instruction<'_> {
         let Some((registrations, way)) = WAY.get() else { return };
         // SAFETY: as above.
         unsafe {
-            (registrations.instruction)(self.handle(), callback::<P>(way), registrations.flags, word as usize as *mut c_void);
+            (registrations.instruction)(
+                self.handle(),
+                callback::<P>(way),
+                registrations.flags,
+                word as usize as *mut c_void,
+            );
         }
     }
 }

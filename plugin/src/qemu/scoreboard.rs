@@ -89,7 +89,8 @@ impl Slots {
         for board in &boards[..now] {
             let _ = board.set(Score::new()?);
         }
-        let part = || Part { boards: (0..boards.len()).map(|_| PartOfBoard::default()).collect(), set: UnsafeCell::default() };
+        let part =
+            || Part { boards: (0..boards.len()).map(|_| PartOfBoard::default()).collect(), set: UnsafeCell::default() };
         let parts = (0..vcpus).map(|_| part()).collect();
         Some(Self { boards, first_fetches, parts })
     }
@@ -189,7 +190,8 @@ impl OwnBoard for VcpuSlots<'_> {
     fn known(&self, id: SlotId) -> Option<Slot<'_, AtomicU64>> {
         let part = self.part.boards.get(id.0 as usize / BOARD)?;
         let flags = NonNull::new(part.flags.load(Ordering::Relaxed))?;
-        let first_fetch = if self.slots.first_fetches { Some(&part.first_fetches.get()?[id.0 as usize % BOARD]) } else { None };
+        let first_fetch =
+            if self.slots.first_fetches { Some(&part.first_fetches.get()?[id.0 as usize % BOARD]) } else { None };
         // SAFETY: as in `Slots::flag`.
         Some(Slot { id, flag: unsafe { flags.add(id.0 as usize % BOARD).as_ref() }, first_fetch })
     }

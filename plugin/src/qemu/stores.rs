@@ -86,7 +86,8 @@ impl Access<'_> {
         // SAFETY: the handle is that of the callback that is running; what QEMU returns is valid within it, or null.
         unsafe {
             let address = (api.qemu_plugin_get_hwaddr)(self.info, linear.0);
-            (!address.is_null() && !(api.qemu_plugin_hwaddr_is_io)(address)).then(|| Phys((api.qemu_plugin_hwaddr_phys_addr)(address)))
+            (!address.is_null() && !(api.qemu_plugin_hwaddr_is_io)(address))
+                .then(|| Phys((api.qemu_plugin_hwaddr_phys_addr)(address)))
         }
     }
 
@@ -115,7 +116,8 @@ impl Access<'_> {
     pub fn results(&self, several: bool) -> impl Iterator<Item = Stored> {
         let len = self.len();
         let atomic = several && self.linear.0.is_multiple_of(len);
-        let access = told(self.info).map(|stored| store_kind::Access { stored, loaded: self.loaded, len: len as u8, atomic });
+        let access =
+            told(self.info).map(|stored| store_kind::Access { stored, loaded: self.loaded, len: len as u8, atomic });
         access.into_iter().flat_map(|access| self.kind.results(access)).map(move |value| Stored::new(value, len))
     }
 }
@@ -157,7 +159,13 @@ unsafe extern "C" fn accessed<W: StoreWatch, const KIND: usize>(
 /// way.
 #[cold]
 #[inline(never)]
-extern "C" fn looked_at<W: StoreWatch>(vcpu: c_uint, info: sys::qemu_plugin_meminfo_t, linear: u64, pc: *mut c_void, kind: StoreKind) {
+extern "C" fn looked_at<W: StoreWatch>(
+    vcpu: c_uint,
+    info: sys::qemu_plugin_meminfo_t,
+    linear: u64,
+    pc: *mut c_void,
+    kind: StoreKind,
+) {
     guard(|| {
         let (Some(watch), Some(api)) = (W::get(), api()) else { return };
         let linear = Linear(linear);
@@ -177,7 +185,15 @@ extern "C" fn looked_at<W: StoreWatch>(vcpu: c_uint, info: sys::qemu_plugin_memi
 
 /// The callback of each kind, by its number.
 const fn callbacks<W: StoreWatch>() -> [StoreCallback; StoreKind::ALL.len()] {
-    [accessed::<W, 0>, accessed::<W, 1>, accessed::<W, 2>, accessed::<W, 3>, accessed::<W, 4>, accessed::<W, 5>, accessed::<W, 6>]
+    [
+        accessed::<W, 0>,
+        accessed::<W, 1>,
+        accessed::<W, 2>,
+        accessed::<W, 3>,
+        accessed::<W, 4>,
+        accessed::<W, 5>,
+        accessed::<W, 6>,
+    ]
 }
 
 impl Instruction<'_> {

@@ -169,7 +169,13 @@ impl Instruction<'_> {
     /// below [`DONE`].
     ///
     /// `registers`: it reads registers. If not, the guest's registers may stay in the host's.
-    pub fn on_execute_unless_done<P: Payload>(&self, slots: &Slots, slot: SlotId, payload: &'static P, registers: bool) {
+    pub fn on_execute_unless_done<P: Payload>(
+        &self,
+        slots: &Slots,
+        slot: SlotId,
+        payload: &'static P,
+        registers: bool,
+    ) {
         let (Some(api), Some(flag)) = (api(), slots.entry(slot)) else { return };
         let (callback, flags) = callback::<P>(registers);
         // SAFETY: the instruction handle is live within the translation callback; the payload lives for ever; the flag
@@ -192,7 +198,14 @@ impl Instruction<'_> {
         let Some(api) = api() else { return };
         let (callback, flags) = callback::<P>(registers);
         // SAFETY: as above.
-        unsafe { (api.qemu_plugin_register_vcpu_insn_exec_cb)(self.insn, callback, flags, std::ptr::from_ref(payload).cast_mut().cast()) }
+        unsafe {
+            (api.qemu_plugin_register_vcpu_insn_exec_cb)(
+                self.insn,
+                callback,
+                flags,
+                std::ptr::from_ref(payload).cast_mut().cast(),
+            )
+        }
     }
 }
 

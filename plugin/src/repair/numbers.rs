@@ -164,7 +164,10 @@ mod tests {
 
     fn part(numbers: &Numbers, phys: Phys, len: u64) -> [Option<Part>; 2] {
         let lines = lines(phys.0 % PAGE, len);
-        [Some(Part { page: numbers.page(phys, || ()).unwrap(), first: lines.start as u16, end: lines.end as u16 }), None]
+        [
+            Some(Part { page: numbers.page(phys, || ()).unwrap(), first: lines.start as u16, end: lines.end as u16 }),
+            None,
+        ]
     }
 
     #[test]

@@ -133,7 +133,8 @@ impl Ram {
             return;
         }
         let mut known = self.known.lock();
-        for piece in known.pieces.iter_mut().filter(|piece| piece.asks() && (piece.first..piece.last).contains(&phys.0)) {
+        for piece in known.pieces.iter_mut().filter(|piece| piece.asks() && (piece.first..piece.last).contains(&phys.0))
+        {
             let offset = phys.0.wrapping_add(piece.distance).wrapping_sub(piece.mapping.start as u64);
             if holds(&piece.mapping, offset) {
                 piece.proofs += 1;
@@ -150,7 +151,9 @@ impl Ram {
         let in_hole = phys.0 < HOLE.end && HOLE.start < phys.0.saturating_add(len);
         let known = self.known.lock();
         let mut proven = known.pieces.iter().filter(|piece| piece.is_proven());
-        !in_hole && proven.clone().any(|piece| piece.has(host, phys)) && proven.all(|piece| piece.has(host, phys) || !piece.spans(phys))
+        !in_hole
+            && proven.clone().any(|piece| piece.has(host, phys))
+            && proven.all(|piece| piece.has(host, phys) || !piece.spans(phys))
     }
 }
 

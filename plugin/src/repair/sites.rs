@@ -86,7 +86,11 @@ impl Sites {
     #[must_use]
     pub fn new(limit: u32) -> Self {
         let limit = limit.min(MAX_SITES);
-        Self { ids: Mutex::default(), pieces: (0..(limit as usize).div_ceil(PIECE)).map(|_| OnceLock::new()).collect(), limit }
+        Self {
+            ids: Mutex::default(),
+            pieces: (0..(limit as usize).div_ceil(PIECE)).map(|_| OnceLock::new()).collect(),
+            limit,
+        }
     }
 
     /// A site's number; `site` makes it if it is new. `None`: no room.
@@ -96,7 +100,8 @@ impl Sites {
             return Some(*id);
         }
         let id = SiteId(u32::try_from(ids.len()).ok().filter(|next| *next < self.limit)?);
-        let piece = self.pieces.get(id.0 as usize / PIECE)?.get_or_init(|| (0..PIECE).map(|_| OnceLock::new()).collect());
+        let piece =
+            self.pieces.get(id.0 as usize / PIECE)?.get_or_init(|| (0..PIECE).map(|_| OnceLock::new()).collect());
         let _ = piece.get(id.0 as usize % PIECE)?.set(site());
         ids.insert(key, id);
         Some(id)
@@ -134,7 +139,11 @@ mod tests {
         }
         assert_eq!(sites.number(key(3), || site(99)), Some(SiteId(3)));
         let (block, spans, _) = key(3);
-        assert_eq!(sites.number((block, spans, [Some(1), None]), || site(3)), None, "the page has other lines now: another one");
+        assert_eq!(
+            sites.number((block, spans, [Some(1), None]), || site(3)),
+            None,
+            "the page has other lines now: another one"
+        );
         assert_eq!(sites.get(SiteId(PIECE as u32)).map(|site| site.block), Some(Linear(PIECE as u64)));
         assert_eq!(sites.number(key(1 << 20), || site(0)), None, "full");
         assert!(sites.get(SiteId(PIECE as u32 + 2)).is_none() && sites.get(SiteId(MAX_SITES)).is_none());

@@ -198,7 +198,11 @@ pub(super) fn table(report: &Report<'_>, counts: &Counts) -> String {
             text,
             "icsan: note: exposures that had not ended when the guest did: {}{}",
             table.open(),
-            if report.config.defer.is_empty() { "" } else { "; if anything that was changed was executed there, it is reported" }
+            if report.config.defer.is_empty() {
+                ""
+            } else {
+                "; if anything that was changed was executed there, it is reported"
+            }
         );
     }
     text

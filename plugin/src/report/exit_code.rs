@@ -23,6 +23,10 @@ mod tests {
     fn hazards_come_first_and_what_proves_nothing_is_not_clean() {
         assert_eq!([exit_code(3, true, true), exit_code(3, true, false)], [Some(3); 2]);
         assert_eq!((exit_code(3, false, false), exit_code(3, false, true)), (Some(UNPROVEN), None));
-        assert!([(true, true), (true, false), (false, false), (false, true)].into_iter().all(|(h, c)| exit_code(0, h, c).is_none()));
+        assert!(
+            [(true, true), (true, false), (false, false), (false, true)]
+                .into_iter()
+                .all(|(h, c)| exit_code(0, h, c).is_none())
+        );
     }
 }

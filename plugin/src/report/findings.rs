@@ -65,7 +65,8 @@ struct Class {
 
 impl Key {
     fn of(kind: Kind, evidence: &Evidence) -> Self {
-        let class = |unsynced: &Unsynced| Class { patches: evidence.vcpu == unsynced.patcher, lucky: unsynced.luck.is_some() };
+        let class =
+            |unsynced: &Unsynced| Class { patches: evidence.vcpu == unsynced.patcher, lucky: unsynced.luck.is_some() };
         let unsynced = evidence.unsynced.as_deref().map(|unsynced| (unsynced.asker, unsynced.missing, class(unsynced)));
         let writer = if unsynced.is_none() { evidence.writer() } else { None };
         Self { kind, site: evidence.linear, writer, marker: evidence.marker, boot: evidence.boot, unsynced }
@@ -103,7 +104,8 @@ impl Findings {
         let is_noted = evidence.unsynced.as_ref().is_some_and(|unsynced| unsynced.luck.is_some()) && !config.luck;
         let counts = suppressed.is_none() && (known.is_none() || config.known) && !is_noted;
         let at = self.hazards.len();
-        let grouped = (counts && kind != Kind::Emulator).then(|| self.groups.add(Cause::of(kind, &evidence, symbols), at));
+        let grouped =
+            (counts && kind != Kind::Emulator).then(|| self.groups.add(Cause::of(kind, &evidence, symbols), at));
         self.index.insert(key, at);
         let (group, leads) = (grouped.map(|(group, _)| group), grouped.is_some_and(|(_, leads)| leads));
         self.hazards.push(Hazard { kind, evidence, count: 1, suppressed, known, counts, group, leads });
@@ -112,7 +114,9 @@ impl Findings {
 
     /// An exposure has ended. Answers with the hazard that told of it first.
     pub fn exposure_ended(&mut self, id: ExposureId, ended: Ended) -> Option<&Hazard> {
-        let told = |hazard: &&mut Hazard| hazard.evidence.unsynced.as_ref().is_some_and(|unsynced| unsynced.exposure == Some(id));
+        let told = |hazard: &&mut Hazard| {
+            hazard.evidence.unsynced.as_ref().is_some_and(|unsynced| unsynced.exposure == Some(id))
+        };
         let hazard = self.hazards.iter_mut().rev().find(told)?;
         hazard.evidence.unsynced.as_mut()?.ended = Some(Box::new(ended));
         Some(hazard)

@@ -63,13 +63,23 @@ impl Run {
             std::fs::write(&path, text).unwrap();
             path.to_str().unwrap().to_owned()
         };
-        let map: String = FUNCTIONS.iter().map(|(distance, name)| format!("{:016x} T {name}\n", LINK + distance)).collect();
-        let files = [format!("symbols={}", file("System.map", &map)), format!("suppress={}", file("suppressions", suppressions))];
+        let map: String =
+            FUNCTIONS.iter().map(|(distance, name)| format!("{:016x} T {name}\n", LINK + distance)).collect();
+        let files = [
+            format!("symbols={}", file("System.map", &map)),
+            format!("suppress={}", file("suppressions", suppressions)),
+        ];
         let arguments: Vec<String> = keys.iter().map(|key| (*key).to_owned()).chain(files).collect();
         let config = Config::parse(&arguments, &X86_64).unwrap();
         config.symbols.learn_offset("entry_SYSCALL_64", at("entry_SYSCALL_64", 0).0).unwrap();
-        let machine =
-            Machine { target: "x86_64".to_owned(), api: (4, 7), generation: Generation::V7, system: true, vcpus: 2, max_vcpus: 2 };
+        let machine = Machine {
+            target: "x86_64".to_owned(),
+            api: (4, 7),
+            generation: Generation::V7,
+            system: true,
+            vcpus: 2,
+            max_vcpus: 2,
+        };
         Self { config, machine }
     }
 
@@ -130,10 +140,18 @@ pub fn evidence(kind: Kind) -> Evidence {
         all_candidates: true,
         writes: Some(vec![write]),
         writers: vec![Some(patcher())],
-        context: Context { space: Some(0x1c8_e000), cpl: Some(3), task: Some(TaskName { pid: 140, comm: "init".into() }) },
+        context: Context {
+            space: Some(0x1c8_e000),
+            cpl: Some(3),
+            task: Some(TaskName { pid: 140, comm: "init".into() }),
+        },
         chain: vec![Caller { address: at("target", 0x8).0, sure: false }],
         moved: false,
-        last_sync: Some(LastSync { event: Some(events::IRET), pc: Some(at("asm_sysvec_reschedule_ipi", 0x1a)), seq: Seq(700) }),
+        last_sync: Some(LastSync {
+            event: Some(events::IRET),
+            pc: Some(at("asm_sysvec_reschedule_ipi", 0x1a)),
+            seq: Seq(700),
+        }),
         last_origin: Some(SyncOrigin::Function(at("asm_sysvec_reschedule_ipi", 0))),
         epoch: Epoch(41),
         marker: 0,
@@ -145,7 +163,10 @@ pub fn evidence(kind: Kind) -> Evidence {
 /// `memcpy_orig` copies `ret` over its own jump to the return thunk, while `apply_returns` patches.
 pub fn memcpy_patches_itself() -> Evidence {
     let site = at("memcpy_orig", 0xf3);
-    let jump: Vec<u8> = [0xe9].into_iter().chain((at("__x86_return_thunk", 0).0.wrapping_sub(site.0 + 5) as u32).to_le_bytes()).collect();
+    let jump: Vec<u8> = [0xe9]
+        .into_iter()
+        .chain((at("__x86_return_thunk", 0).0.wrapping_sub(site.0 + 5) as u32).to_le_bytes())
+        .collect();
     let write = |seq, pc, offset, old: &[u8], new: &[u8]| Write {
         seq: Seq(seq),
         vcpu: Some(Vcpu(0)),

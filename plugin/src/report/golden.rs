@@ -47,7 +47,11 @@ fn hazard(name: &str, run: &Run, kind: Kind, evidence: Evidence) {
 /// A whole report's last words.
 fn summary(name: &str, run: &Run, findings: &Findings, counts: &Counts, fault: Option<&str>) {
     let report = run.report();
-    same(name, &text::summary(&report, findings, None, counts, fault), &[Object::summary(&report, findings, None, counts, fault)]);
+    same(
+        name,
+        &text::summary(&report, findings, None, counts, fault),
+        &[Object::summary(&report, findings, None, counts, fault)],
+    );
 }
 
 /// A run that saw something.
@@ -165,7 +169,8 @@ fn protocols_that_leave_a_vcpu_out() {
     let by_chance = Some(SyncAt { event: events::IRET, pc: at("asm_sysvec_reschedule_ipi", 0x1a), origin: None });
     hazard("unsynced-exposed", &run, Kind::Unsynced, unsynced(Missing::AtTheEnd, None));
     hazard("unsynced-lucky", &run, Kind::Unsynced, unsynced(between, by_chance));
-    let system_call = Some(SyncAt { event: events::IRET, pc: at("entry_SYSCALL_64", 0x40), origin: Some(SyncOrigin::SystemCall) });
+    let system_call =
+        Some(SyncAt { event: events::IRET, pc: at("entry_SYSCALL_64", 0x40), origin: Some(SyncOrigin::SystemCall) });
     hazard("unsynced-lucky-system-call", &run, Kind::Unsynced, unsynced(Missing::AtTheEnd, system_call));
     hazard("unsynced-noted", &Run::new(&["luck=note"], ""), Kind::Unsynced, unsynced(between, by_chance));
     hazard("unsynced-patcher", &run, Kind::Unsynced, Evidence { vcpu: Vcpu(0), ..unsynced(Missing::AtTheEnd, None) });
@@ -178,10 +183,17 @@ fn protocols_that_leave_a_vcpu_out() {
     deferred();
     let mut findings = Findings::default();
     for offset in 0..7 {
-        findings.add(Kind::Unsynced, Evidence { linear: at("patched", offset), ..unsynced(Missing::AtTheEnd, None) }, run.config());
+        findings.add(
+            Kind::Unsynced,
+            Evidence { linear: at("patched", offset), ..unsynced(Missing::AtTheEnd, None) },
+            run.config(),
+        );
     }
     assert!(findings.add(Kind::Unsynced, unsynced(between, by_chance), run.config()).unwrap().leads, "another place");
-    assert!(findings.add(Kind::Unsynced, unsynced(Missing::AtTheEnd, by_chance), run.config()).unwrap().leads, "another class");
+    assert!(
+        findings.add(Kind::Unsynced, unsynced(Missing::AtTheEnd, by_chance), run.config()).unwrap().leads,
+        "another class"
+    );
     let mut table = CoverageTable::default();
     let row = |missing| Row { boot: 1, asker: Asker::Function(at("text_poke_bp_batch", 0)), missing };
     let lucky = by_chance.map_or(Class::Exposed, Class::Lucky);
@@ -197,7 +209,15 @@ fn notes_of_hazards() {
     let unserialized = || evidence(Kind::Unserialized);
     hazard("light-mode", &Run::new(&["writers=off"], ""), Kind::Unserialized, unwatched(unserialized()));
     hazard("unknown-place", &run, Kind::Unserialized, Evidence { physical: None, ..unwatched(unserialized()) });
-    let unseen = Write { seq: Seq(812), vcpu: None, pc: None, linear: None, phys: phys(at("patched", 0x10)), old: None, new: JMP.to_vec() };
+    let unseen = Write {
+        seq: Seq(812),
+        vcpu: None,
+        pc: None,
+        linear: None,
+        phys: phys(at("patched", 0x10)),
+        old: None,
+        new: JMP.to_vec(),
+    };
     let writes = Some(vec![unseen]);
     hazard("unseen-writer", &run, Kind::Unserialized, Evidence { writes, writers: vec![None], ..unserialized() });
     let from_elsewhere = |shown: Shown| match shown.origin {
@@ -269,8 +289,10 @@ fn injected() {
     same("injection", &injections::text(&report, &record), &[Object::injection(&report, &record)]);
     known.refuse(&[0x0f, 0x0b], "it is no instruction of the list".to_owned());
     let (findings, counts) = (Findings::default(), counts());
-    let (text, object) =
-        (text::summary(&report, &findings, Some(&known), &counts, None), Object::summary(&report, &findings, Some(&known), &counts, None));
+    let (text, object) = (
+        text::summary(&report, &findings, Some(&known), &counts, None),
+        Object::summary(&report, &findings, Some(&known), &counts, None),
+    );
     same("injected-summary", &text, &[object]);
 }
 
@@ -334,7 +356,9 @@ fn a_known_finding_is_known_by_all_that_is_said_of_it() {
     };
     let known = memcpy_patches_itself;
     assert!(!counts(Kind::Smc, known()) && !counts(Kind::Unserialized, unwatched(known())));
-    assert!(counts(Kind::Torn, known()) && counts(Kind::Unserialized, known()) && counts(Kind::Smc, unwatched(known())));
+    assert!(
+        counts(Kind::Torn, known()) && counts(Kind::Unserialized, known()) && counts(Kind::Smc, unwatched(known()))
+    );
     assert!(counts(Kind::Smc, Evidence { linear: at("patched", 0xf3), ..known() }), "another function");
     assert!(counts(Kind::Smc, Evidence { vcpu: Vcpu(1), ..known() }), "another CPU's stores");
     assert!(counts(Kind::Smc, Evidence { memory: vec![0x90], ..known() }), "another instruction");
@@ -350,7 +374,10 @@ fn a_known_finding_is_known_by_all_that_is_said_of_it() {
     let mut writes = known().writes.unwrap();
     writes[1].pc = Some(at("__text_poke", 4));
     assert!(counts(Kind::Smc, Evidence { writes: Some(writes), ..known() }), "one store from elsewhere");
-    assert!(counts(Kind::Smc, Evidence { writers: vec![Some(patcher()); 2], ..known() }), "on behalf of another function");
+    assert!(
+        counts(Kind::Smc, Evidence { writers: vec![Some(patcher()); 2], ..known() }),
+        "on behalf of another function"
+    );
     assert!(counts(Kind::Smc, Evidence { writers: vec![None; 2], ..known() }), "on nobody's behalf");
     let mut unnamed = known();
     unnamed.linear = Linear(unnamed.linear.0 ^ 1 << 46);
@@ -386,7 +413,10 @@ fn groups_have_one_cause() {
     assert!(findings.add(Kind::Stale, unwatched(near()), run.config()).unwrap().is_one_more(), "one function");
     let linear = at("target", 0);
     let elsewhere = Evidence { linear, physical: Some(phys(linear)), ..unwatched(base()) };
-    assert!(findings.add(Kind::Stale, elsewhere, run.config()).unwrap().leads, "another one, in the same page, and nobody knows who wrote");
+    assert!(
+        findings.add(Kind::Stale, elsewhere, run.config()).unwrap().leads,
+        "another one, in the same page, and nobody knows who wrote"
+    );
     let mut findings = Findings::default();
     findings.add(Kind::Alias, base(), run.config());
     findings.add(Kind::Emulator, base(), run.config());

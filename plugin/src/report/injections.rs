@@ -128,7 +128,11 @@ pub fn object(report: &Report<'_>, record: &Record) -> InjectionObject {
 
 fn trail(report: &Report<'_>, names: Names<'_>, trail: &Trail) -> TrailObject {
     TrailObject {
-        blocks: trail.blocks.iter().map(|block| BlockObject { pc: hex(block.0), symbol: symbol(names, block.0) }).collect(),
+        blocks: trail
+            .blocks
+            .iter()
+            .map(|block| BlockObject { pc: hex(block.0), symbol: symbol(names, block.0) })
+            .collect(),
         more: trail.more,
         ended_by: trail.end.map(|end| EndObject {
             event: report.arch.event_name(end.event),
@@ -198,10 +202,15 @@ pub fn summary(report: &Report<'_>, known: &Injections) -> String {
         counts.executions, counts.distinct, counts.not_carried_out
     );
     if counts.unlisted > 0 {
-        let _ = writeln!(text, "icsan:   {} of the executions were of further kinds, which are not listed", counts.unlisted);
+        let _ = writeln!(
+            text,
+            "icsan:   {} of the executions were of further kinds, which are not listed",
+            counts.unlisted
+        );
     }
     for refusal in counts.refused.iter().take(REFUSALS_SHOWN) {
-        let _ = writeln!(text, "icsan:   {} times `{}` ({}): {}", refusal.count, refusal.text, refusal.bytes, refusal.why);
+        let _ =
+            writeln!(text, "icsan:   {} times `{}` ({}): {}", refusal.count, refusal.text, refusal.bytes, refusal.why);
     }
     if let Some(more) = counts.refused.len().checked_sub(REFUSALS_SHOWN).filter(|more| *more > 0) {
         let _ = writeln!(text, "icsan:   {more} more kinds: they are in report=");

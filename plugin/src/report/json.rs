@@ -340,7 +340,10 @@ impl<'a> Object<'a> {
             known: hazard.known.map(|known| known.page),
             group: hazard.group.map(|group| group.0),
             note: super::text::note(report, hazard),
-            unsynced: evidence.unsynced.as_ref().map(|unsynced| Box::new(unsynced.object(report, hazard.is_one_more(), symbols))),
+            unsynced: evidence
+                .unsynced
+                .as_ref()
+                .map(|unsynced| Box::new(unsynced.object(report, hazard.is_one_more(), symbols))),
         })
     }
 
@@ -373,8 +376,17 @@ impl<'a> Object<'a> {
             refused: counts.refused,
             restored: counts.restored,
             injected: injections.map(|injections| super::injections::counts(report, injections)),
-            emulator: counts.emulator.map(|RepairCounts { suspect, repaired, gave_up }| Emulator { suspect, repaired, gave_up }),
-            checked: counts.checked.map(|CheckCounts { code, data, untrue, unsettled }| Checked { code, data, untrue, unsettled }),
+            emulator: counts.emulator.map(|RepairCounts { suspect, repaired, gave_up }| Emulator {
+                suspect,
+                repaired,
+                gave_up,
+            }),
+            checked: counts.checked.map(|CheckCounts { code, data, untrue, unsettled }| Checked {
+                code,
+                data,
+                untrue,
+                unsettled,
+            }),
             commits: counts.commits.map(|(commits, _)| commits),
             coverage: super::unsynced::rows(report, counts),
             deferrals: super::deferrals::rows(report, counts),
@@ -406,8 +418,9 @@ fn candidate(shown: &Shown, text: String) -> CandidateObject {
 }
 
 fn groups(report: &Report<'_>, findings: &Findings) -> Vec<GroupObject> {
-    let name =
-        |address: Linear| report.config.symbols.resolve(address.0).map_or_else(|| hex(address.0), |resolved| resolved.name.to_owned());
+    let name = |address: Linear| {
+        report.config.symbols.resolve(address.0).map_or_else(|| hex(address.0), |resolved| resolved.name.to_owned())
+    };
     let group = |(group, cause, hazards): (GroupId, &Cause, Vec<&Hazard>)| GroupObject {
         group: group.0,
         kind: cause.kind.name(),
@@ -436,7 +449,9 @@ fn writes(evidence: &Evidence, short: bool, symbol: &impl Fn(u64) -> Option<Stri
         paddr: hex(write.phys.0),
         old: write.old.as_deref().map(hex_bytes),
         new: hex_bytes(&write.new),
-        function: writer.and_then(|writer| writer.function).map(|function| symbol(function.0).unwrap_or_else(|| hex(function.0))),
+        function: writer
+            .and_then(|writer| writer.function)
+            .map(|function| symbol(function.0).unwrap_or_else(|| hex(function.0))),
         chain: writer.filter(|_| !short).map(|writer| chain(&writer.chain, symbol)).unwrap_or_default(),
         context: writer.filter(|_| !short).and_then(|writer| context(&writer.context)),
     };

@@ -10,7 +10,9 @@ fn is(known: &KnownFinding, kind: Kind, evidence: &Evidence, symbols: Names<'_>)
     let function = |address: Linear| symbols.resolve(address.0).map(|resolved| resolved.name);
     let is = |instruction: &Instruction, bytes: &[u8]| match instruction {
         Instruction::Is(known) => bytes == *known,
-        Instruction::JumpTo(function) => jump_target(bytes, evidence.linear).is_some_and(|target| symbols.begins_at(function, target)),
+        Instruction::JumpTo(function) => {
+            jump_target(bytes, evidence.linear).is_some_and(|target| symbols.begins_at(function, target))
+        }
     };
     let instead = |shown: &Shown| shown.bytes == evidence.memory || is(&known.instead, &shown.bytes);
     kind == known.kind
@@ -24,7 +26,9 @@ fn is(known: &KnownFinding, kind: Kind, evidence: &Evidence, symbols: Names<'_>)
                     && writes.len() == evidence.writers.len()
                     && writes.iter().zip(&evidence.writers).all(|(write, writer)| {
                         let on_behalf = writer.as_ref().and_then(|writer| writer.function).and_then(function);
-                        write.vcpu == Some(evidence.vcpu) && write.pc.and_then(function) == Some(stores) && on_behalf == Some(behalf)
+                        write.vcpu == Some(evidence.vcpu)
+                            && write.pc.and_then(function) == Some(stores)
+                            && on_behalf == Some(behalf)
                     })
             }
             _ => false,

@@ -45,9 +45,13 @@ impl ReliedOn {
 #[must_use]
 pub fn rows(report: &Report<'_>, ledgers: &[(usize, Ledger)]) -> Vec<ReliedOn> {
     let mut sums: BTreeMap<Key, (u64, usize)> = BTreeMap::new();
-    for (boot, (reliance, tally)) in ledgers.iter().flat_map(|(boot, ledger)| ledger.rows().map(move |row| (*boot, row))) {
+    for (boot, (reliance, tally)) in
+        ledgers.iter().flat_map(|(boot, ledger)| ledger.rows().map(move |row| (*boot, row)))
+    {
         let names = report.config.symbols.names_of(boot);
-        let function = |address: u64| names.resolve(address).map_or_else(|| format!("{address:#x}"), |resolved| resolved.name.to_owned());
+        let function = |address: u64| {
+            names.resolve(address).map_or_else(|| format!("{address:#x}"), |resolved| resolved.name.to_owned())
+        };
         let key = (
             reliance.writer.map(|pc| function(pc.0)),
             report.arch.event_name(reliance.by.event),

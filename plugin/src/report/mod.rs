@@ -58,7 +58,9 @@ pub struct Report<'a> {
 #[must_use]
 pub fn origin_name(names: Names<'_>, origin: SyncOrigin) -> String {
     match origin {
-        SyncOrigin::Function(at) => names.resolve(at.0).map_or_else(|| at.to_string(), |resolved| resolved.name.to_owned()),
+        SyncOrigin::Function(at) => {
+            names.resolve(at.0).map_or_else(|| at.to_string(), |resolved| resolved.name.to_owned())
+        }
         SyncOrigin::SystemCall => "a system call or a new task".to_owned(),
     }
 }

@@ -181,7 +181,8 @@ pub(super) fn told(report: &Report<'_>, hazard: &Hazard) -> Option<String> {
 
 pub(super) fn line(object: &Object<'_>) -> String {
     // The objects are plain data with string keys: serde_json has nothing to refuse.
-    let mut line = serde_json::to_string(object).unwrap_or_else(|error| format!("{{\"type\":\"error\",\"text\":\"{error}\"}}"));
+    let mut line =
+        serde_json::to_string(object).unwrap_or_else(|error| format!("{{\"type\":\"error\",\"text\":\"{error}\"}}"));
     line.push('\n');
     line
 }

@@ -51,7 +51,8 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     if let Some(unsynced) = &evidence.unsynced {
-        let _ = writeln!(text, "{BAR}\nBUG: ICSAN: {} in {}", hazard.kind.name(), unsynced.title(evidence.vcpu, symbols));
+        let _ =
+            writeln!(text, "{BAR}\nBUG: ICSAN: {} in {}", hazard.kind.name(), unsynced.title(evidence.vcpu, symbols));
         unsynced.text(&mut text, report, evidence, symbols);
         serialized_last(&mut text, report, evidence, symbols);
         let _ = writeln!(text, "rule: {}\n{BAR}", rule(hazard.kind, report.arch));
@@ -60,7 +61,12 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
     let _ = writeln!(text, "{BAR}\nBUG: ICSAN: {} in {site} / {writer}", hazard.kind.name());
     let physical = evidence.physical.map_or_else(|| "phys unknown".to_owned(), |physical| format!("phys {physical}"));
     let location = symbols.resolve(pc).map(|resolved| format!(" in {resolved}")).unwrap_or_default();
-    let _ = writeln!(text, "vCPU {} executed {} bytes at {pc:#x} ({physical}){location}:", evidence.vcpu, evidence.memory.len());
+    let _ = writeln!(
+        text,
+        "vCPU {} executed {} bytes at {pc:#x} ({physical}){location}:",
+        evidence.vcpu,
+        evidence.memory.len()
+    );
     candidates(&mut text, evidence, symbols);
     whereabouts(&mut text, &evidence.context, &evidence.chain, &name);
     writes(&mut text, report.config.writers, evidence, &name);
@@ -81,7 +87,10 @@ fn serialized_last(text: &mut String, report: &Report<'_>, evidence: &Evidence, 
             evidence.vcpu,
             sync.seq,
             sync.event.map_or("reset", |event| report.arch.event_name(event)),
-            evidence.last_origin.map(|origin| format!(" of {}", super::origin_name(symbols, origin))).unwrap_or_default(),
+            evidence
+                .last_origin
+                .map(|origin| format!(" of {}", super::origin_name(symbols, origin)))
+                .unwrap_or_default(),
             sync.pc.map(|pc| format!(" in {}", name(symbols, pc.0))).unwrap_or_default()
         ),
         None => writeln!(text, "vCPU {} has not serialized since it started", evidence.vcpu),
@@ -108,7 +117,10 @@ fn candidates(text: &mut String, evidence: &Evidence, symbols: Names<'_>) {
         };
         let label = if executed { "did execute" } else { label };
         let bytes = shown.bytes.iter().map(|byte| format!("{byte:02x} ")).collect::<String>();
-        let line = format!("  {label} {bytes:<width$}  {:<40} {origin}", disassemble(&shown.bytes, evidence.linear.0, symbols));
+        let line = format!(
+            "  {label} {bytes:<width$}  {:<40} {origin}",
+            disassemble(&shown.bytes, evidence.linear.0, symbols)
+        );
         let _ = writeln!(text, "{}", line.trim_end());
     }
     if !evidence.all_candidates {
@@ -161,14 +173,22 @@ fn groups(text: &mut String, report: &Report<'_>, findings: &Findings) {
         }
         let Some(first) = hazards.first() else { continue };
         let symbols = report.config.symbols.names_of(cause.boot);
-        let sites: Vec<String> = hazards.iter().skip(1).take(SITES_SHOWN).map(|hazard| name(symbols, hazard.evidence.linear.0)).collect();
-        let rest = others.checked_sub(SITES_SHOWN).filter(|rest| *rest > 0).map(|rest| format!(", and {rest} more")).unwrap_or_default();
+        let sites: Vec<String> =
+            hazards.iter().skip(1).take(SITES_SHOWN).map(|hazard| name(symbols, hazard.evidence.linear.0)).collect();
+        let rest = others
+            .checked_sub(SITES_SHOWN)
+            .filter(|rest| *rest > 0)
+            .map(|rest| format!(", and {rest} more"))
+            .unwrap_or_default();
         if let Some(unsynced) = &first.evidence.unsynced {
             let _ = writeln!(text, "icsan: {}", unsynced.more(symbols, &hazards, &sites, &rest));
             continue;
         }
-        let by = cause.stores.map_or_else(|| "writer unknown".to_owned(), |stores| format!("written by {}", name(symbols, stores.0)));
-        let behalf = cause.behalf.map(|function| format!(" on behalf of {}", name(symbols, function.0))).unwrap_or_default();
+        let by = cause
+            .stores
+            .map_or_else(|| "writer unknown".to_owned(), |stores| format!("written by {}", name(symbols, stores.0)));
+        let behalf =
+            cause.behalf.map(|function| format!(" on behalf of {}", name(symbols, function.0))).unwrap_or_default();
         let count: u64 = hazards.iter().map(|hazard| hazard.count).sum();
         let _ = writeln!(
             text,
@@ -180,19 +200,33 @@ fn groups(text: &mut String, report: &Report<'_>, findings: &Findings) {
         );
     }
     if left_out.0 > 0 {
-        let _ = writeln!(text, "icsan: and {} more causes with {} more sites: they are in report=", left_out.0, left_out.1);
+        let _ =
+            writeln!(text, "icsan: and {} more causes with {} more sites: they are in report=", left_out.0, left_out.1);
     }
 }
 
 /// The events that were met, by name.
 #[must_use]
 pub fn events_met(report: &Report<'_>, counts: &Counts) -> Vec<(&'static str, u64)> {
-    report.arch.events.iter().zip(&counts.serializing).filter(|(_, count)| **count != 0).map(|(row, count)| (row.name, *count)).collect()
+    report
+        .arch
+        .events
+        .iter()
+        .zip(&counts.serializing)
+        .filter(|(_, count)| **count != 0)
+        .map(|(row, count)| (row.name, *count))
+        .collect()
 }
 
 /// The summary.
 #[must_use]
-pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Injections>, counts: &Counts, fault: Option<&str>) -> String {
+pub fn summary(
+    report: &Report<'_>,
+    findings: &Findings,
+    injections: Option<&Injections>,
+    counts: &Counts,
+    fault: Option<&str>,
+) -> String {
     let mut text = String::new();
     let profile = &report.config.profile;
     let _ = writeln!(
@@ -207,8 +241,11 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
         if report.config.writers { "" } else { ", light mode (writers=off)" },
     );
     let kinds = findings.by_kind();
-    let guest: Vec<String> =
-        kinds.iter().filter(|(kind, _)| **kind != Kind::Emulator.name()).map(|(kind, count)| format!("{kind} {count}")).collect();
+    let guest: Vec<String> = kinds
+        .iter()
+        .filter(|(kind, _)| **kind != Kind::Emulator.name())
+        .map(|(kind, count)| format!("{kind} {count}"))
+        .collect();
     let guest = if guest.is_empty() { "none".to_owned() } else { guest.join(", ") };
     let emulator = kinds.get(Kind::Emulator.name()).copied().unwrap_or(0);
     let _ = writeln!(
@@ -219,8 +256,10 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
         counts.exempt
     );
     groups(&mut text, report, findings);
-    let events: Vec<String> = events_met(report, counts).iter().map(|(name, count)| format!("{name} {count}")).collect();
-    let _ = writeln!(text, "icsan: {} blocks translated; {} epochs: {}", counts.blocks, counts.epochs, events.join(", "));
+    let events: Vec<String> =
+        events_met(report, counts).iter().map(|(name, count)| format!("{name} {count}")).collect();
+    let _ =
+        writeln!(text, "icsan: {} blocks translated; {} epochs: {}", counts.blocks, counts.epochs, events.join(", "));
     if let Some(refused) = counts.refused {
         let _ = writeln!(
             text,
@@ -239,7 +278,10 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
         );
         let _ = match counts.commits {
             Some((commits, committed)) if commits > 0 => {
-                writeln!(text, "icsan: {commits} commits of {committed} stores, by the return of a patching protocol or of membarrier")
+                writeln!(
+                    text,
+                    "icsan: {commits} commits of {committed} stores, by the return of a patching protocol or of membarrier"
+                )
             }
             _ => writeln!(text, "icsan: no commits were seen: without one nothing is `stale`"),
         };
@@ -247,7 +289,8 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
     text.push_str(&super::unsynced::table(report, counts));
     text.push_str(&super::deferrals::table(report, counts));
     if counts.restored > 0 {
-        let _ = writeln!(text, "icsan: {} times a state was restored: no vCPU held anything from before", counts.restored);
+        let _ =
+            writeln!(text, "icsan: {} times a state was restored: no vCPU held anything from before", counts.restored);
     }
     if let Some(injections) = injections {
         text.push_str(&super::injections::summary(report, injections));
@@ -270,11 +313,21 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
     let offsets = report.config.symbols.offsets();
     if offsets.len() > 1 {
         let known = offsets.iter().filter(|offset| offset.is_some()).count();
-        let _ = writeln!(text, "icsan: {} boots, one after the other; where the kernel was is known of {known}", offsets.len());
+        let _ = writeln!(
+            text,
+            "icsan: {} boots, one after the other; where the kernel was is known of {known}",
+            offsets.len()
+        );
     }
     let MemoryCounts { held, most, tables } = &counts.memory;
     let tables: Vec<String> = tables.iter().map(|(table, count)| format!("{count} {table}")).collect();
-    let _ = writeln!(text, "icsan: ICSAN's own memory: {} MiB, {} MiB at most; {}", held >> 20, most >> 20, tables.join(", "));
+    let _ = writeln!(
+        text,
+        "icsan: ICSAN's own memory: {} MiB, {} MiB at most; {}",
+        held >> 20,
+        most >> 20,
+        tables.join(", ")
+    );
     if report.config.symbols.kernel_table().is_some() && report.config.symbols.offset().is_none() {
         let _ = writeln!(
             text,
@@ -292,9 +345,15 @@ pub fn summary(report: &Report<'_>, findings: &Findings, injections: Option<&Inj
     }
     if !counts.complete {
         let dropped: Vec<String> = counts.dropped_by.iter().map(|(table, count)| format!("{table} {count}")).collect();
-        let dropped =
-            if dropped.is_empty() { String::new() } else { format!(" ({} items dropped: {})", counts.dropped, dropped.join(", ")) };
-        let _ = writeln!(text, "icsan: the report is not complete{dropped}: no hazard here does not mean that there was none");
+        let dropped = if dropped.is_empty() {
+            String::new()
+        } else {
+            format!(" ({} items dropped: {})", counts.dropped, dropped.join(", "))
+        };
+        let _ = writeln!(
+            text,
+            "icsan: the report is not complete{dropped}: no hazard here does not mean that there was none"
+        );
     }
     text
 }

@@ -67,7 +67,10 @@ impl Unsynced {
         let (function, class, missing) = (asker_name(symbols, self.asker), self.class(), missing(self.missing));
         let count: u64 = hazards.iter().map(|hazard| hazard.count).sum();
         let others = hazards.len() - 1;
-        format!("unsynced in {function}, {class} {missing}: {others} more patches, {count} times in all: {}{rest}", sites.join(", "))
+        format!(
+            "unsynced in {function}, {class} {missing}: {others} more patches, {count} times in all: {}{rest}",
+            sites.join(", ")
+        )
     }
 
     /// `lucky` or `exposed`.
@@ -107,12 +110,14 @@ impl Unsynced {
     pub(super) fn text(&self, text: &mut String, report: &Report<'_>, evidence: &Evidence, symbols: Names<'_>) {
         let name = |address: u64| name(symbols, address);
         let (function, vcpu) = (asker_name(symbols, self.asker), evidence.vcpu);
-        let vcpu_is = if vcpu == self.patcher { format!("vCPU {vcpu}, which patches,") } else { format!("vCPU {vcpu}") };
+        let vcpu_is =
+            if vcpu == self.patcher { format!("vCPU {vcpu}, which patches,") } else { format!("vCPU {vcpu}") };
         let went_on = match self.missing {
             Missing::AtTheEnd => "returned".to_owned(),
             Missing::Between(_, after) => format!("went on to {}", step(after)),
         };
-        let stores = if self.stores == 1 { "its store".to_owned() } else { format!("the last of its {} stores", self.stores) };
+        let stores =
+            if self.stores == 1 { "its store".to_owned() } else { format!("the last of its {} stores", self.stores) };
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
@@ -121,11 +126,14 @@ impl Unsynced {
         );
         let _ = match self.luck {
             Some(by) => {
-                let origin = by.origin.map(|origin| format!(" of {}", origin_name(symbols, origin))).unwrap_or_default();
+                let origin =
+                    by.origin.map(|origin| format!(" of {}", origin_name(symbols, origin))).unwrap_or_default();
                 writeln!(text, "  {}{origin} in {} did, by chance", report.arch.event_name(by.event), name(by.pc.0))
             }
             None => match &self.ended {
-                Some(ended) => writeln!(text, "  nothing else did either; {}", deferrals::words(report, symbols, ended)),
+                Some(ended) => {
+                    writeln!(text, "  nothing else did either; {}", deferrals::words(report, symbols, ended))
+                }
                 None => writeln!(text, "  nothing else did either, so far"),
             },
         };
@@ -141,9 +149,14 @@ impl Unsynced {
         };
         let _ = writeln!(text, "  it {state}, and {held}");
         let by = match self.covering {
-            Covering::TextPoke => TEXT_POKE_SYNCS.iter().map(|sync| format!("{} ({})", sync.function, sync.events.join(", or "))).collect(),
+            Covering::TextPoke => TEXT_POKE_SYNCS
+                .iter()
+                .map(|sync| format!("{} ({})", sync.function, sync.events.join(", or ")))
+                .collect(),
             Covering::Membarrier { .. } => MEMBARRIER_SYNCS.iter().map(|sync| sync.what.to_owned()).collect(),
-            Covering::By(events) => events.iter().map(|event| report.arch.event_name(event).to_owned()).collect::<Vec<_>>(),
+            Covering::By(events) => {
+                events.iter().map(|event| report.arch.event_name(event).to_owned()).collect::<Vec<_>>()
+            }
         };
         let _ = writeln!(text, "missing {}: {}", missing(self.missing), by.join(", or "));
         let _ = writeln!(text, "patches {} (the first address)", name(evidence.linear.0));
@@ -184,13 +197,22 @@ pub(super) fn rows(report: &Report<'_>, counts: &Counts) -> Option<Vec<CoverageO
 /// The table for people; nothing if no protocol was asked.
 #[must_use]
 pub(super) fn table(report: &Report<'_>, counts: &Counts) -> String {
-    let Some(table) = counts.coverage.as_ref().filter(|table| table.rows().next().is_some()) else { return String::new() };
+    let Some(table) = counts.coverage.as_ref().filter(|table| table.rows().next().is_some()) else {
+        return String::new();
+    };
     let mut text = String::from("icsan: coverage: what made the online CPUs serialize after the stores of a patch\n");
     let mut own = 0;
     let defers = !report.config.defer.is_empty();
     let column = |text: &dyn std::fmt::Display| if defers { format!(" {text:>8}") } else { String::new() };
-    let _ =
-        writeln!(text, "icsan: {:>8} {:>8} {:>8} {:>8}{}  protocol function", "commits", "synced", "lucky", "exposed", column(&"deferred"));
+    let _ = writeln!(
+        text,
+        "icsan: {:>8} {:>8} {:>8} {:>8}{}  protocol function",
+        "commits",
+        "synced",
+        "lucky",
+        "exposed",
+        column(&"deferred")
+    );
     for (row, tally) in table.rows() {
         let place = match row.missing {
             Missing::AtTheEnd => String::new(),
@@ -199,7 +221,11 @@ pub(super) fn table(report: &Report<'_>, counts: &Counts) -> String {
         let place = if report.config.symbols.boot() > 1 { format!("{place}, boot {}", row.boot) } else { place };
         let Tally { commits, synced, lucky, exposed, own_switch, deferred } = tally;
         let deferred = column(deferred);
-        let _ = writeln!(text, "icsan: {commits:>8} {synced:>8} {lucky:>8} {exposed:>8}{deferred}  {}{place}", row_name(report, row));
+        let _ = writeln!(
+            text,
+            "icsan: {commits:>8} {synced:>8} {lucky:>8} {exposed:>8}{deferred}  {}{place}",
+            row_name(report, row)
+        );
         own += own_switch;
     }
     if own > 0 {

@@ -18,7 +18,9 @@ pub(super) fn name(symbols: Names<'_>, address: u64) -> String {
 /// What people call the one that was asked.
 pub(super) fn asker_name(symbols: Names<'_>, asker: Asker) -> String {
     match asker {
-        Asker::Function(entry) => symbols.resolve(entry.0).map_or_else(|| hex(entry.0), |resolved| resolved.name.to_owned()),
+        Asker::Function(entry) => {
+            symbols.resolve(entry.0).map_or_else(|| hex(entry.0), |resolved| resolved.name.to_owned())
+        }
         Asker::Membarrier => "membarrier(SYNC_CORE)".to_owned(),
     }
 }
@@ -58,7 +60,11 @@ pub(super) fn whereabouts(text: &mut String, context: &Context, chain: &[Caller]
 
 pub(super) fn writes(text: &mut String, watched: bool, evidence: &Evidence, name: &impl Fn(u64) -> String) {
     let Some(writes) = &evidence.writes else {
-        let why = if watched { "it is not known where this code is in physical memory" } else { "stores are not watched (writers=off)" };
+        let why = if watched {
+            "it is not known where this code is in physical memory"
+        } else {
+            "stores are not watched (writers=off)"
+        };
         let _ = writeln!(text, "writer unknown: {why}");
         return;
     };
@@ -95,12 +101,22 @@ pub(super) fn writes(text: &mut String, watched: bool, evidence: &Evidence, name
                     }
                     Ok(())
                 }
-                _ => writeln!(text, "writer unknown: the change was found in memory, and no store of a vCPU explains it:"),
+                _ => writeln!(
+                    text,
+                    "writer unknown: the change was found in memory, and no store of a vCPU explains it:"
+                ),
             };
         }
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
         let old = write.old.as_deref().map_or_else(|| "?".to_owned(), hex);
         let bytes = if write.new.len() == 1 { "byte" } else { "bytes" };
-        let _ = writeln!(text, "  seq {}  {old} -> {} ({} {bytes} at phys {})", write.seq, hex(&write.new), write.new.len(), write.phys);
+        let _ = writeln!(
+            text,
+            "  seq {}  {old} -> {} ({} {bytes} at phys {})",
+            write.seq,
+            hex(&write.new),
+            write.new.len(),
+            write.phys
+        );
     }
 }

@@ -88,7 +88,8 @@ impl Sanitizer {
             return;
         }
         let (mut classes, patching) = (Vec::new(), side.patching_known());
-        let process = (0..self.vcpus.len()).map(|vcpu| Vcpu(vcpu as u16)).filter(|vcpu| patching.is_in_process(*vcpu, space));
+        let process =
+            (0..self.vcpus.len()).map(|vcpu| Vcpu(vcpu as u16)).filter(|vcpu| patching.is_in_process(*vcpu, space));
         for vcpu in process {
             let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { continue };
             state.lock().asked = Some(Arc::clone(&asked));
@@ -145,8 +146,10 @@ impl Sanitizer {
         let mut state = self.vcpus.get(usize::from(vcpu.0))?.lock();
         let class = Class::of(&state.serialized, last, asked.covering, switches);
         // Under the same lock: the event that ends it comes later, and finds it.
-        let exposure = if class == Class::Exposed { self.begins_exposure(&mut state, self.row(asked), last) } else { None };
-        let deferred = matches!(class, Class::Lucky(_)) && state.serialized.log.kept_since(last).any(|at| self.is_deferral(&at));
+        let exposure =
+            if class == Class::Exposed { self.begins_exposure(&mut state, self.row(asked), last) } else { None };
+        let deferred =
+            matches!(class, Class::Lucky(_)) && state.serialized.log.kept_since(last).any(|at| self.is_deferral(&at));
         Some(Answer { vcpu, class: if deferred { Class::Deferred } else { class }, exposure })
     }
 
@@ -154,12 +157,14 @@ impl Sanitizer {
     /// did not make serialize.
     fn judged(&self, asked: &Asked, new: bool, answers: Vec<Answer>, side: &mut StoreSide, cpu: &CurrentCpu) {
         self.coverage.lock().add(self.row(asked), new, answers.iter().map(|answer| answer.class));
-        let bad: Vec<_> = answers.into_iter().filter(|answer| matches!(answer.class, Class::Lucky(_) | Class::Exposed)).collect();
+        let bad: Vec<_> =
+            answers.into_iter().filter(|answer| matches!(answer.class, Class::Lucky(_) | Class::Exposed)).collect();
         if bad.is_empty() {
             return;
         }
         let from = asked.stores.len().saturating_sub(MAX_STORES);
-        let writes: Vec<Write> = asked.stores[from..].iter().filter_map(|seq| Write::of(side.past().memory(), *seq)).collect();
+        let writes: Vec<Write> =
+            asked.stores[from..].iter().filter_map(|seq| Write::of(side.past().memory(), *seq)).collect();
         let changed: Vec<Changed> = side.changed_by(&writes);
         self.flags.fence();
         for answer in bad {
@@ -179,11 +184,14 @@ impl Sanitizer {
         side: &StoreSide,
         cpu: &CurrentCpu,
     ) -> Evidence {
-        let holds = |(segment, change): &&Changed| self.flags.holds_since(vcpu, segment.slot).is_some_and(|since| since < *change);
-        let (last_sync, last_origin, epoch) = self.vcpus.get(usize::from(vcpu.0)).map_or_else(Default::default, |state| {
-            let state = state.lock();
-            (state.last_sync, state.last_origin, state.epoch)
-        });
+        let holds = |(segment, change): &&Changed| {
+            self.flags.holds_since(vcpu, segment.slot).is_some_and(|since| since < *change)
+        };
+        let (last_sync, last_origin, epoch) =
+            self.vcpus.get(usize::from(vcpu.0)).map_or_else(Default::default, |state| {
+                let state = state.lock();
+                (state.last_sync, state.last_origin, state.epoch)
+            });
         let code = changed.first().map(|(segment, _)| segment.run().linear());
         let linear = asked.site.or(code).or(asked.asker.function()).unwrap_or_default();
         let unsynced = Unsynced {

@@ -55,7 +55,12 @@ impl MayDivert for Segment {
 impl Sanitizer {
     /// `vcpu` is about to execute `segment`, for the first time in its epoch, or again after something happened to its
     /// bytes, or memory disagreed the last time. With `inject`, answers with what shall be executed instead.
-    pub fn executes(&'static self, segment: &'static Segment, current: &CurrentVcpu, cpu: &CurrentCpu) -> Option<Divert> {
+    pub fn executes(
+        &'static self,
+        segment: &'static Segment,
+        current: &CurrentVcpu,
+        cpu: &CurrentCpu,
+    ) -> Option<Divert> {
         self.begins_anew(current);
         let vcpu = current.id();
         let (state, slots) = (self.vcpus.get(usize::from(vcpu.0))?, self.flags.board().of(current)?);
@@ -90,7 +95,8 @@ impl Sanitizer {
             side.catch_up(segment, || self.flags.next()).iter().for_each(|touched| self.touch(touched));
             let mut state = state.lock();
             let last = state.recorded.last(segment.slot, state.epoch);
-            let mut matters = || segment.place().is_some_and(|place| side.past().may_matter(segment.run(), place, last.as_ref()));
+            let mut matters =
+                || segment.place().is_some_and(|place| side.past().may_matter(segment.run(), place, last.as_ref()));
             if !skips() || matters() {
                 let looked = Looked { vcpu, state: &state, slots: &slots, now: self.flags.now() };
                 side.record_run(table, segment, &looked, cpu);
@@ -155,7 +161,9 @@ impl Sanitizer {
         }
         let mut code = self.code.lock();
         let Code { table, side } = &mut *code;
-        let Some((there, new)) = table.shifted(segment, shift, |slot| self.flags.board().reserve(slot)) else { return segment };
+        let Some((there, new)) = table.shifted(segment, shift, |slot| self.flags.board().reserve(slot)) else {
+            return segment;
+        };
         if let Some(side) = side.as_mut().filter(|_| new) {
             side.add(there);
         }
@@ -163,7 +171,14 @@ impl Sanitizer {
     }
 
     /// QEMU runs a block whose bytes memory does not hold.
-    fn outlives(&self, segment: &'static Segment, vcpu: Vcpu, state: &Mutex<VcpuState>, slots: &VcpuSlots<'_>, cpu: &CurrentCpu) {
+    fn outlives(
+        &self,
+        segment: &'static Segment,
+        vcpu: Vcpu,
+        state: &Mutex<VcpuState>,
+        slots: &VcpuSlots<'_>,
+        cpu: &CurrentCpu,
+    ) {
         // The slot stays clear, so that the next execution comes here, too; and the old bytes are no evidence of
         // anything that the guest did.
         segment.suspect();
@@ -172,21 +187,35 @@ impl Sanitizer {
             if let Some(slot) = slots.slot(segment.slot) {
                 slots.set(&slot, Flag::Outlived, Seq(0));
             }
-            let evidence = self.evidence_of_light(&state, vcpu, cpu, light::found(&outlived(segment), self.config.profile.buffers.chunk));
+            let evidence = self.evidence_of_light(
+                &state,
+                vcpu,
+                cpu,
+                light::found(&outlived(segment), self.config.profile.buffers.chunk),
+            );
             drop(state);
             self.found(Kind::Emulator, evidence);
         }
     }
 
     /// The light mode's judgement.
-    fn looks_at_rivals(&self, segment: &'static Segment, vcpu: Vcpu, state: &Mutex<VcpuState>, slots: &VcpuSlots<'_>, cpu: &CurrentCpu) {
-        let (found, exempt) = light::judge(segment, slots, self.config.profile.exemptions, self.config.profile.buffers.chunk);
+    fn looks_at_rivals(
+        &self,
+        segment: &'static Segment,
+        vcpu: Vcpu,
+        state: &Mutex<VcpuState>,
+        slots: &VcpuSlots<'_>,
+        cpu: &CurrentCpu,
+    ) {
+        let (found, exempt) =
+            light::judge(segment, slots, self.config.profile.exemptions, self.config.profile.buffers.chunk);
         if found.is_empty() && exempt == 0 {
             return;
         }
         let mut state = state.lock();
         state.exempt += exempt;
-        let evidence: Vec<Evidence> = found.into_iter().map(|found| self.evidence_of_light(&state, vcpu, cpu, found)).collect();
+        let evidence: Vec<Evidence> =
+            found.into_iter().map(|found| self.evidence_of_light(&state, vcpu, cpu, found)).collect();
         drop(state);
         evidence.into_iter().for_each(|evidence| self.found(Kind::Unserialized, evidence));
     }
@@ -229,7 +258,11 @@ impl Sanitizer {
             verdict.hazard.iter().for_each(|hazard| state.meets(hazard));
             // Where a hazard was found, all that is missing are more candidates of it.
             state.incomplete += u64::from(!verdict.complete && verdict.hazard.is_none());
-            let injected = state.pending.as_ref().filter(|injected| injected.linear == linear).map(|injected| injected.chosen.clone());
+            let injected = state
+                .pending
+                .as_ref()
+                .filter(|injected| injected.linear == linear)
+                .map(|injected| injected.chosen.clone());
             let all_candidates = verdict.complete;
             hazards.extend(verdict.hazard.map(|hazard| {
                 let evidence = self.evidence_of_hazard(*hazard, side, cpu);

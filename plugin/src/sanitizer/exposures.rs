@@ -61,11 +61,17 @@ impl Sanitizer {
     #[cold]
     pub(super) fn ends_exposures(&self, current: &CurrentVcpu, by: SyncAt, code: &mut Code) {
         let vcpu = current.id();
-        let Some((state, slots)) = self.vcpus.get(usize::from(vcpu.0)).zip(self.flags.board().of(current)) else { return };
+        let Some((state, slots)) = self.vcpus.get(usize::from(vcpu.0)).zip(self.flags.board().of(current)) else {
+            return;
+        };
         let exposures = std::mem::take(&mut state.lock().exposures);
         let Code { table, side: Some(side) } = code else { return };
-        let executed: Vec<(&Segment, Seq)> =
-            self.flags.executed(&slots).into_iter().filter_map(|(slot, since)| Some((table.of_slot(slot)?, since))).collect();
+        let executed: Vec<(&Segment, Seq)> = self
+            .flags
+            .executed(&slots)
+            .into_iter()
+            .filter_map(|(slot, since)| Some((table.of_slot(slot)?, since)))
+            .collect();
         let since = |slot: SlotId| executed.iter().find(|(segment, _)| segment.slot == slot).map(|(_, since)| *since);
         for exposure in exposures {
             let ended = self.end_of(&exposure, by, &executed, since, side);
@@ -124,8 +130,10 @@ impl Sanitizer {
         self.flags.fence();
         for exposure in std::mem::take(&mut state.exposures) {
             let since = |slot: SlotId| self.flags.holds_since(vcpu, slot);
-            let met =
-                side.changed_by(&exposure.writes).iter().any(|(segment, change)| since(segment.slot).is_some_and(|since| since > *change));
+            let met = side
+                .changed_by(&exposure.writes)
+                .iter()
+                .any(|(segment, change)| since(segment.slot).is_some_and(|since| since > *change));
             let undecided = self.undecided.lock().remove(&exposure.id);
             if let Some(evidence) = undecided.filter(|_| met || exposure.met.is_some()) {
                 self.found(Kind::Unsynced, evidence);

@@ -66,7 +66,9 @@ impl Sanitizer {
 
     /// What `vcpu` chose was carried out, or was not.
     pub fn injected(&self, vcpu: &CurrentVcpu, carried_out: Result<(), &'static str>) {
-        let (Some(injecting), Some(state)) = (&self.injecting, self.vcpus.get(usize::from(vcpu.id().0))) else { return };
+        let (Some(injecting), Some(state)) = (&self.injecting, self.vcpus.get(usize::from(vcpu.id().0))) else {
+            return;
+        };
         let mut state = state.lock();
         let Some(injected) = state.pending.take() else { return };
         let mut known = injecting.known.lock();

@@ -102,10 +102,15 @@ impl Restores {
     /// All translations were dropped, on the thread of `by`: because a state is being restored, or was?
     fn is_one(&self, by: Option<Vcpu>, started: impl IntoIterator<Item = Vcpu>) -> bool {
         let executes = |vcpu: Vcpu| {
-            self.vcpus.get(usize::from(vcpu.0)).is_some_and(|part| part.doing.load(Ordering::Relaxed) == Doing::Executes as u8)
+            self.vcpus
+                .get(usize::from(vcpu.0))
+                .is_some_and(|part| part.doing.load(Ordering::Relaxed) == Doing::Executes as u8)
         };
-        let sleeps =
-            |vcpu: Vcpu| self.vcpus.get(usize::from(vcpu.0)).is_some_and(|part| part.doing.load(Ordering::Relaxed) == Doing::Sleeps as u8);
+        let sleeps = |vcpu: Vcpu| {
+            self.vcpus
+                .get(usize::from(vcpu.0))
+                .is_some_and(|part| part.doing.load(Ordering::Relaxed) == Doing::Sleeps as u8)
+        };
         // A vCPU that drops them was woken up for it.
         by.is_none_or(|by| !sleeps(by) && started.into_iter().chain([by]).all(|vcpu| !executes(vcpu)))
     }
@@ -219,7 +224,9 @@ impl Sanitizer {
     /// far is held.
     pub(super) fn holds_nothing(&self, current: &CurrentVcpu, event: SyncEventId) {
         let vcpu = current.id();
-        let Some((state, slots)) = self.vcpus.get(usize::from(vcpu.0)).zip(self.flags.board().of(current)) else { return };
+        let Some((state, slots)) = self.vcpus.get(usize::from(vcpu.0)).zip(self.flags.board().of(current)) else {
+            return;
+        };
         if let Some(side) = &mut self.code.lock().side {
             side.past().reset(vcpu);
         }
@@ -266,7 +273,9 @@ mod tests {
         let restores = Restores::new(2);
         assert!(!restores.takes(Vcpu(0)) && restores.count() == 0);
         restores.begins();
-        assert!(restores.takes(Vcpu(0)) && !restores.takes(Vcpu(0)) && restores.takes(Vcpu(1)) && !restores.takes(Vcpu(7)));
+        assert!(
+            restores.takes(Vcpu(0)) && !restores.takes(Vcpu(0)) && restores.takes(Vcpu(1)) && !restores.takes(Vcpu(7))
+        );
         assert_eq!(restores.count(), 1);
     }
 }

@@ -47,7 +47,12 @@ impl Sanitizer {
         // Where each page's part of the store lies, and which of its bytes that is.
         let here = len.min((PAGE - linear.0 % PAGE) as usize);
         let pieces = [(pages[0], 0..here), (pages[1], here..len)];
-        let pieces = || pieces.iter().filter_map(|(phys, range)| Some(((*phys)?, range.clone()))).filter(|(_, range)| !range.is_empty());
+        let pieces = || {
+            pieces
+                .iter()
+                .filter_map(|(phys, range)| Some(((*phys)?, range.clone())))
+                .filter(|(_, range)| !range.is_empty())
+        };
         let mut code = self.code.lock();
         let Code { table, side } = &mut *code;
         let Some(side) = side else { return };
@@ -63,11 +68,17 @@ impl Sanitizer {
             *before = side.known(phys, range.len() as u64).and_then(Stored::of);
         }
         let holds = |value: &Stored| {
-            pieces().all(|(phys, range)| side.memory_holds(phys, linear.offset(range.start as u64), &value.bytes()[range], &cpu))
+            pieces().all(|(phys, range)| {
+                side.memory_holds(phys, linear.offset(range.start as u64), &value.bytes()[range], &cpu)
+            })
         };
-        let ignored =
-            || pieces().all(|(phys, range)| side.ignored(phys, linear.offset(range.start as u64), range.len() as u64, vcpu, &cpu));
-        let value = access.results(self.has_several_vcpus()).find(holds).or_else(|| access.value().filter(|_| !ignored()));
+        let ignored = || {
+            pieces().all(|(phys, range)| {
+                side.ignored(phys, linear.offset(range.start as u64), range.len() as u64, vcpu, &cpu)
+            })
+        };
+        let value =
+            access.results(self.has_several_vcpus()).find(holds).or_else(|| access.value().filter(|_| !ignored()));
         let changes = |touched: &Touched, table: &mut CodeTable| {
             self.touch(touched);
             table.stored_to(&touched.segments);
@@ -76,7 +87,8 @@ impl Sanitizer {
             let Some((phys, range)) = pieces().find(|(_, range)| range.contains(&part.start)) else { continue };
             let (at, to) = (linear.offset(part.start as u64), phys.offset((part.start - range.start) as u64));
             let bytes = value.as_ref().map_or(&[][..], |value| &value.bytes()[part]);
-            let touched = side.store(&CodeStore { vcpu, pc, linear: at, phys: to, bytes }, &state, &cpu, || self.flags.next());
+            let touched =
+                side.store(&CodeStore { vcpu, pc, linear: at, phys: to, bytes }, &state, &cpu, || self.flags.next());
             changes(&touched, table);
             self.forget(side, &touched);
             self.retires(side, to);
@@ -104,7 +116,10 @@ impl Sanitizer {
     /// With `check=stores`: a store that is noted nowhere, since its page holds no code, is compared with memory.
     fn checks(&self, told: ToldOf, access: &Access<'_>) {
         let Some(check) = &self.check else { return };
-        let Some(memory) = access.physical().and_then(|_| access.cpu().memory(told.linear.0, access.len() as usize)) else { return };
+        let Some(memory) = access.physical().and_then(|_| access.cpu().memory(told.linear.0, access.len() as usize))
+        else {
+            return;
+        };
         check.data();
         let mut results = access.results(self.has_several_vcpus()).peekable();
         // What may have stored nothing says nothing of memory.

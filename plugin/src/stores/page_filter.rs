@@ -189,7 +189,12 @@ mod tests {
         let (page, other) = (Linear(0x7000), Linear(0x7000 + WAYS as u64 * PAGE));
         assert!(!is_plain(0, page));
         filter.note_plain(Vcpu(0), page.offset(8), Phys(0x9000));
-        assert!(is_plain(0, page.offset(4080)) && !is_plain(0, page.offset(4081)) && !is_plain(1, page) && !is_plain(0, other));
+        assert!(
+            is_plain(0, page.offset(4080))
+                && !is_plain(0, page.offset(4081))
+                && !is_plain(1, page)
+                && !is_plain(0, other)
+        );
         filter.mark(Phys(0x5000));
         assert!(filter.may_hold_code(Phys(0x5fff)) && !filter.may_hold_code(Phys(0x6000)));
         assert!(!is_plain(0, page));
@@ -206,7 +211,11 @@ mod tests {
     fn nothing_is_remembered_at_first() {
         let filter = filter(1);
         let mut ways = 0..2 * WAYS as u64;
-        assert!(ways.all(|page| !filter.plain[0].holds(Linear(page * PAGE)) && !filter.is_plain(Vcpu(0), Linear(page * PAGE))));
+        assert!(
+            ways.all(
+                |page| !filter.plain[0].holds(Linear(page * PAGE)) && !filter.is_plain(Vcpu(0), Linear(page * PAGE))
+            )
+        );
         for page in [0, 1, WAYS as u64] {
             filter.note_plain(Vcpu(0), Linear(page * PAGE), Phys(0x9000));
             assert!(filter.plain[0].holds(Linear(page * PAGE)), "page {page}");
@@ -243,7 +252,9 @@ mod tests {
         for phys in above {
             filter.mark(phys);
             assert!(
-                filter.may_hold_code(phys) && !filter.may_hold_code(Phys(phys.0 + PAGE)) && !filter.may_hold_code(Phys(0x5000)),
+                filter.may_hold_code(phys)
+                    && !filter.may_hold_code(Phys(phys.0 + PAGE))
+                    && !filter.may_hold_code(Phys(0x5000)),
                 "{phys}"
             );
         }

@@ -210,10 +210,12 @@ impl StoreSide {
         let page = first.linear.align_down(PAGE);
         let next = page.offset(PAGE);
         let walk = |linear: Linear| cpu.physical(linear.0).map(Phys);
-        let mut find = |instruction: &Instruction<'_>, linear| self.places.find(instruction.host_page(PAGE)?, || walk(linear));
+        let mut find =
+            |instruction: &Instruction<'_>, linear| self.places.find(instruction.host_page(PAGE)?, || walk(linear));
         let at = find(first, page).filter(|_| page_walk::is_possible());
         let begins_there = instructions.iter().find(|instruction| instruction.linear.align_down(PAGE) == next);
-        let reaches = instructions.last().is_some_and(|last| last.linear.0.wrapping_add(last.bytes().len() as u64 - 1) >= next.0);
+        let reaches =
+            instructions.last().is_some_and(|last| last.linear.0.wrapping_add(last.bytes().len() as u64 - 1) >= next.0);
         let second = match begins_there {
             Some(instruction) => find(instruction, next),
             None if reaches => walk(next),
@@ -238,7 +240,13 @@ impl StoreSide {
     /// Compares what is known of memory with what its page holds, from the byte at `phys` on, and everything that the
     /// chunks of these `len` bytes and an older instruction in them may reach. If they differ, the whole page is looked
     /// through: what changed becomes stores that nobody was seen to make. `next` gives the next place in the order.
-    pub fn compare(&mut self, phys: Phys, len: u64, contents: &impl Contents, mut next: impl FnMut() -> Seq) -> Vec<Touched> {
+    pub fn compare(
+        &mut self,
+        phys: Phys,
+        len: u64,
+        contents: &impl Contents,
+        mut next: impl FnMut() -> Seq,
+    ) -> Vec<Touched> {
         let chunk = u64::from(self.profile.buffers.chunk);
         let page = phys.align_down(PAGE);
         let first = phys.align_down(chunk.min(PAGE));
@@ -304,7 +312,13 @@ impl StoreSide {
     }
 
     /// A store to a page that holds code. `next` gives the next place in the order.
-    pub fn store(&mut self, store: &CodeStore<'_>, state: &VcpuState, cpu: &CurrentCpu, next: impl FnOnce() -> Seq) -> Touched {
+    pub fn store(
+        &mut self,
+        store: &CodeStore<'_>,
+        state: &VcpuState,
+        cpu: &CurrentCpu,
+        next: impl FnOnce() -> Seq,
+    ) -> Touched {
         let CodeStore { vcpu, pc, linear, phys, bytes } = *store;
         if self.history.memory().page(phys).is_none() {
             return Touched::default();
@@ -388,7 +402,9 @@ impl StoreSide {
             bytes.into_iter().filter(|(phys, byte)| memory.now(*phys).is_some_and(|known| known != *byte)).collect();
         let adjacent = |a: &(Phys, u8), b: &(Phys, u8)| a.0.offset(1) == b.0 && !b.0.0.is_multiple_of(PAGE);
         let spans = changed.chunk_by(adjacent);
-        spans.map(|span| self.notice(span[0].0, &span.iter().map(|(_, byte)| *byte).collect::<Vec<_>>(), next())).collect()
+        spans
+            .map(|span| self.notice(span[0].0, &span.iter().map(|(_, byte)| *byte).collect::<Vec<_>>(), next()))
+            .collect()
     }
 
     /// Where a segment lies, with the page that an instruction in it might reach into.
@@ -422,9 +438,19 @@ impl StoreSide {
         let ran: Vec<Ran<'_>> = near
             .iter()
             .filter(|other| slots.flag(other.slot).executed())
-            .filter_map(|other| Some(Ran { run: other.run(), place: other.place()?, since: slots.first_fetch(other.slot) }))
+            .filter_map(|other| {
+                Some(Ran { run: other.run(), place: other.place()?, since: slots.first_fetch(other.slot) })
+            })
             .collect();
-        let question = Question { vcpu, run: segment.run(), place, ran: &ran, last_sync: state.last_sync, epoch: state.epoch, now };
+        let question = Question {
+            vcpu,
+            run: segment.run(),
+            place,
+            ran: &ran,
+            last_sync: state.last_sync,
+            epoch: state.epoch,
+            now,
+        };
         let judged = self.history.judge(&question);
         let candidates = choices.then(|| self.history.candidates(&question)).flatten();
         self.rely(segment, place, &near, &judged, looked);
@@ -432,12 +458,22 @@ impl StoreSide {
     }
 
     /// Enters into the ledger what made the execution safe, where it was.
-    fn rely(&mut self, segment: &'static Segment, place: Place, near: &[&'static Segment], judged: &[Judged], looked: &Looked<'_>) {
+    fn rely(
+        &mut self,
+        segment: &'static Segment,
+        place: Place,
+        near: &[&'static Segment],
+        judged: &[Judged],
+        looked: &Looked<'_>,
+    ) {
         let Looked { state, slots, .. } = *looked;
         let memory = self.history.memory();
         for (linear, bytes) in segment.run().instructions() {
             let phys = |i: u64| place.phys(linear.offset(i));
-            let changed = (0..bytes.len() as u64).filter_map(|i| Some(memory.version(phys(i)?, Seq(u64::MAX)))).max().unwrap_or(Seq(0));
+            let changed = (0..bytes.len() as u64)
+                .filter_map(|i| Some(memory.version(phys(i)?, Seq(u64::MAX))))
+                .max()
+                .unwrap_or(Seq(0));
             let dangerous = judged.iter().any(|judged| judged.linear == linear && judged.verdict.hazard.is_some());
             if changed == Seq(0) || dangerous {
                 continue;

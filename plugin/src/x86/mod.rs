@@ -29,7 +29,8 @@ pub const PAGE: u64 = 4096;
 /// and system management mode show in none.
 #[must_use]
 pub fn can_see(event: SyncEventId) -> bool {
-    matches!(events::seen(event), Seen::Instruction | Seen::Resolved | Seen::Hot) || [events::RESET, events::RESTORED].contains(&event)
+    matches!(events::seen(event), Seen::Instruction | Seen::Resolved | Seen::Hot)
+        || [events::RESET, events::RESTORED].contains(&event)
 }
 
 /// May this instruction serialize under that profile? Cheap: it is asked for every translated instruction.
@@ -40,9 +41,9 @@ pub fn may_synchronize(bytes: &[u8], profile: &Profile) -> bool {
         Some(Class::Fixed(event)) => profile.serializes(event),
         Some(Class::Iret { .. }) => profile.serializes(events::IRET) || profile.serializes(events::IRET_TO_SELF),
         Some(Class::Wrmsr) => profile.serializes(events::WRMSR) || profile.serializes(events::WRMSR_NONSERIALIZING),
-        Some(Class::MovCr3 { .. }) => {
-            [events::MOV_CR3, events::MOV_CR3_NOFLUSH, events::MOV_CR3_PTI].iter().any(|event| profile.serializes(*event))
-        }
+        Some(Class::MovCr3 { .. }) => [events::MOV_CR3, events::MOV_CR3_NOFLUSH, events::MOV_CR3_PTI]
+            .iter()
+            .any(|event| profile.serializes(*event)),
     }
 }
 

@@ -110,7 +110,10 @@ impl Paging {
 
 #[cfg(test)]
 mod tests {
-    use super::{ACCESSED, CR0_WP, CR4_LA57, CR4_PKE, CR4_SMAP, DIRTY, FLAGS_AC, LARGE, NotAllowed, PRESENT, Paging, USER, WRITABLE};
+    use super::{
+        ACCESSED, CR0_WP, CR4_LA57, CR4_PKE, CR4_SMAP, DIRTY, FLAGS_AC, LARGE, NotAllowed, PRESENT, Paging, USER,
+        WRITABLE,
+    };
     use icsan_model::arch::x86::interpret::Access;
     use std::collections::BTreeMap;
 
@@ -170,8 +173,15 @@ mod tests {
         assert_eq!(ask(Paging { cr0: 0, ..kernel }, &memory, LINEAR, true), Ok(()), "without CR0.WP the kernel may");
         assert_eq!(ask(Paging { flags: 0, ..kernel }, &memory, LINEAR, false), Err(NotAllowed::Privilege), "SMAP");
         assert_eq!(ask(Paging { cr4: CR4_PKE, ..kernel }, &memory, LINEAR, false), Ok(()), "key 0");
-        assert_eq!(ask(Paging { cr4: CR4_PKE, ..kernel }, &tables([ALL | 1 << 60, ALL]), LINEAR, false), Err(NotAllowed::Keys));
-        assert_eq!(ask(Paging { cr4: CR4_LA57, ..kernel }, &memory, LINEAR, false), Err(NotAllowed::NotPresent), "another table");
+        assert_eq!(
+            ask(Paging { cr4: CR4_PKE, ..kernel }, &tables([ALL | 1 << 60, ALL]), LINEAR, false),
+            Err(NotAllowed::Keys)
+        );
+        assert_eq!(
+            ask(Paging { cr4: CR4_LA57, ..kernel }, &memory, LINEAR, false),
+            Err(NotAllowed::NotPresent),
+            "another table"
+        );
     }
 
     #[test]

@@ -4,7 +4,8 @@ use crate::qemu::cpu::{CurrentCpu, Register};
 use std::sync::OnceLock;
 
 /// The general registers in the order of their numbers in ModRM and REX.
-const GENERAL: [&str; 16] = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+const GENERAL: [&str; 16] =
+    ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
 
 /// Handles of the registers; those that the machine lacks are `None`.
 #[derive(Debug)]

@@ -30,8 +30,11 @@ pub struct Caller {
 #[must_use]
 pub fn callers(cpu: &CurrentCpu, symbols: &Symbolizer, stack: u64, at_entry: bool) -> Vec<Caller> {
     // The stack may end sooner: less is better than nothing.
-    let Some(bytes) = [DEPTH, DEPTH / 4, 8].into_iter().find_map(|depth| cpu.memory(stack, depth)) else { return Vec::new() };
-    let words = bytes.chunks_exact(8).map(|word| word.iter().rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte)));
+    let Some(bytes) = [DEPTH, DEPTH / 4, 8].into_iter().find_map(|depth| cpu.memory(stack, depth)) else {
+        return Vec::new();
+    };
+    let words =
+        bytes.chunks_exact(8).map(|word| word.iter().rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte)));
     let mut callers = Vec::new();
     for (index, address) in words.enumerate() {
         if callers.len() == MAX_CALLERS {

@@ -18,8 +18,9 @@ pub fn is_straight(from: Linear, to: Linear, instruction: impl Fn(Linear) -> Opt
     let distance = to.0.wrapping_sub(from.0);
     if distance == 0 {
         // A repeated instruction comes back to itself without a branch.
-        return instruction(from)
-            .is_some_and(|bytes| bytes.iter().take_while(|byte| is_prefix(**byte)).any(|byte| matches!(byte, 0xf2 | 0xf3)));
+        return instruction(from).is_some_and(|bytes| {
+            bytes.iter().take_while(|byte| is_prefix(**byte)).any(|byte| matches!(byte, 0xf2 | 0xf3))
+        });
     }
     let mut at = from;
     while at != to {
@@ -54,7 +55,8 @@ mod tests {
     #[test]
     fn only_what_lies_ahead_without_a_branch_is_straight() {
         // mov %eax,(%rdi); nop; jne +0; nop; rep movsb
-        let code: [(u64, &[u8]); 5] = [(0, &[0x89, 0x07]), (2, &[0x90]), (3, &[0x75, 0x00]), (5, &[0x90]), (6, &[0xf3, 0xa4])];
+        let code: [(u64, &[u8]); 5] =
+            [(0, &[0x89, 0x07]), (2, &[0x90]), (3, &[0x75, 0x00]), (5, &[0x90]), (6, &[0xf3, 0xa4])];
         let at = |at: Linear| code.iter().find(|(start, _)| 0x1000 + start == at.0).map(|(_, bytes)| bytes.to_vec());
         let straight = |from: u64, to: u64| is_straight(Linear(0x1000 + from), Linear(0x1000 + to), at);
         assert!(straight(0, 2) && straight(0, 3) && straight(2, 3));

@@ -92,7 +92,8 @@ impl BootSector {
     /// Assembles it.
     pub fn new(ending: Ending) -> Self {
         // cli; xor %ax,%ax; mov %ax,%ds; mov %ax,%ss; mov $0x7c00,%sp
-        let mut sector = Self { code: vec![0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xd0, 0xbc, 0x00, 0x7c], symbols: Vec::new() };
+        let mut sector =
+            Self { code: vec![0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xd0, 0xbc, 0x00, 0x7c], symbols: Vec::new() };
         for site in SITES {
             sector.round(site);
         }
@@ -179,7 +180,8 @@ impl BootSector {
 fn it_fits_into_a_sector_and_its_sites_lie_where_they_should() {
     let sector = BootSector::new(Ending::PowerOff);
     assert!(sector.code.len() <= 510);
-    for (name, address) in [("first", "0x7c0c"), ("whole", "0x7c20"), ("straddle", "0x7c3d"), ("synced", "0x7c60"), ("returned", "0x7c90")]
+    for (name, address) in
+        [("first", "0x7c0c"), ("whole", "0x7c20"), ("straddle", "0x7c3d"), ("synced", "0x7c60"), ("returned", "0x7c90")]
     {
         assert_eq!(sector.address(name), address, "{name}");
     }

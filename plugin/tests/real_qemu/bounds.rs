@@ -90,6 +90,10 @@ fn nothing_is_kept_for_each_address_of_a_watched_instruction() {
             report.summary()["memory"]["held"].as_u64().unwrap()
         };
         let (lret, iret) = (held(0xcb, 0..ADDRESSES), held(0xcf, ADDRESSES..2 * ADDRESSES));
-        assert!(iret.saturating_sub(lret) < 16 * ADDRESSES, "QEMU {}: {lret} bytes without, {iret} bytes with callbacks", qemu.version);
+        assert!(
+            iret.saturating_sub(lret) < 16 * ADDRESSES,
+            "QEMU {}: {lret} bytes without, {iret} bytes with callbacks",
+            qemu.version
+        );
     }
 }

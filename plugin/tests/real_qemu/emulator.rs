@@ -10,7 +10,8 @@ fn repair_leaves_the_verdicts_as_they_are() {
     let lab = Lab::open();
     for qemu in &lab.qemus {
         let boot = |keys: &str| {
-            let mut guest = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::PowerOff)).report().keys(keys).launch();
+            let mut guest =
+                Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::PowerOff)).report().keys(keys).launch();
             assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
             guest
         };
@@ -18,7 +19,10 @@ fn repair_leaves_the_verdicts_as_they_are() {
         assert_eq!(told.report().sites(), repaired.report().sites(), "{}", repaired.outputs());
         assert_eq!(told.report().summary()["emulator"], serde_json::Value::Null);
         let emulator = &repaired.report().summary()["emulator"].clone();
-        assert_eq!(emulator["suspect"].as_u64(), Some(emulator["repaired"].as_u64().unwrap() + emulator["gave_up"].as_u64().unwrap()));
+        assert_eq!(
+            emulator["suspect"].as_u64(),
+            Some(emulator["repaired"].as_u64().unwrap() + emulator["gave_up"].as_u64().unwrap())
+        );
         assert!(repaired.stderr().contains("icsan: emulator=repair: "), "{}", repaired.outputs());
         assert_eq!(repaired.report().summary()["complete"], true, "{}", repaired.outputs());
     }
@@ -30,7 +34,11 @@ fn repair_leaves_the_verdicts_as_they_are() {
 fn a_kernel_boots_with_repairs() {
     let lab = Lab::open();
     for qemu in &lab.qemus {
-        let mut guest = Machine::pc(&lab, qemu).kernel(&lab.kernel_6_12, "no_timer_check").report().keys("emulator=repair").launch();
+        let mut guest = Machine::pc(&lab, qemu)
+            .kernel(&lab.kernel_6_12, "no_timer_check")
+            .report()
+            .keys("emulator=repair")
+            .launch();
         assert_eq!(guest.exit_code(BOOT), 0, "QEMU {}\n{}", qemu.version, guest.outputs());
         assert!(guest.serial().contains("VFS: Unable to mount root fs"), "QEMU {}\n{}", qemu.version, guest.outputs());
         let report = guest.report();

@@ -111,13 +111,22 @@ fn killed() {
 fn a_kernel_panics() {
     let lab = Lab::open();
     for qemu in &lab.qemus {
-        let mut guest =
-            Machine::pc(&lab, qemu).kernel(&lab.kernel_6_1, "").path_key("symbols", &lab.kernel_6_1).keys("exitcode=3").report().launch();
+        let mut guest = Machine::pc(&lab, qemu)
+            .kernel(&lab.kernel_6_1, "")
+            .path_key("symbols", &lab.kernel_6_1)
+            .keys("exitcode=3")
+            .report()
+            .launch();
         assert_eq!(guest.exit_code(BOOT), 0, "a healthy kernel, whatever it comes to: {}", guest.outputs());
         assert!(guest.serial().contains("Kernel panic - not syncing: VFS"), "{}", guest.outputs());
         let report = guest.report();
         let summary = report.summary();
-        assert_eq!((&summary["complete"], summary["guest_panic"]["vcpu"].is_u64()), (&true.into(), true), "{}", guest.outputs());
+        assert_eq!(
+            (&summary["complete"], summary["guest_panic"]["vcpu"].is_u64()),
+            (&true.into(), true),
+            "{}",
+            guest.outputs()
+        );
         assert_eq!(
             guest.stderr().matches("icsan: the guest's kernel panicked, on vCPU").count(),
             2,
@@ -201,7 +210,10 @@ fn a_full_disk() {
     for qemu in &lab.qemus {
         let machine = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::PowerOff)).report();
         // Without the hazards a report would be clean, and the file is not whole.
-        let mut guest = machine.keys("exitcode=7,suppress=all").after_shell("trap '' XFSZ; echo 'kind:* all' >all; ulimit -f 4").launch();
+        let mut guest = machine
+            .keys("exitcode=7,suppress=all")
+            .after_shell("trap '' XFSZ; echo 'kind:* all' >all; ulimit -f 4")
+            .launch();
         assert_eq!(guest.exit_code(SOON), 125, "{}", guest.outputs());
         let stderr = guest.stderr();
         assert_eq!(stderr.matches("icsan: report=").count(), 1, "{}", guest.outputs());

@@ -114,8 +114,13 @@ fn program() -> Result<Vec<u8>, IcedError> {
     a.mov(edi, 1)?;
     a.mov(eax, EXIT)?;
     a.syscall()?;
-    let data: [(&mut CodeLabel, &[u8]); 5] =
-        [(&mut kind, b"proc\0"), (&mut folder, b"/proc\0"), (&mut switch, SWITCH), (&mut values, b"01"), (&mut letter, &[FLIPPED as u8])];
+    let data: [(&mut CodeLabel, &[u8]); 5] = [
+        (&mut kind, b"proc\0"),
+        (&mut folder, b"/proc\0"),
+        (&mut switch, SWITCH),
+        (&mut values, b"01"),
+        (&mut letter, &[FLIPPED as u8]),
+    ];
     for (label, bytes) in data {
         a.set_label(label)?;
         a.db(bytes)?;

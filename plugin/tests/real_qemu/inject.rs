@@ -20,7 +20,8 @@ fn boot(lab: &Lab, qemu: &Qemu, cpus: &[&str], serializing: Serializing, keys: &
 fn counts(lab: &Lab, qemu: &Qemu, cpus: &[&str], serializing: Serializing, keys: &str) -> (Counted, Guest) {
     let mut guest = boot(lab, qemu, cpus, serializing, keys);
     assert_eq!(guest.exit_code(SOON), 0, "QEMU {}, `{keys}`\n{}", qemu.version, guest.outputs());
-    let counted = Counted::read(&guest.serial()).unwrap_or_else(|| panic!("it said nothing, `{keys}`\n{}", guest.outputs()));
+    let counted =
+        Counted::read(&guest.serial()).unwrap_or_else(|| panic!("it said nothing, `{keys}`\n{}", guest.outputs()));
     (counted, guest)
 }
 
@@ -49,7 +50,12 @@ fn stale_is_stale_until_the_guest_serializes_and_nothing_else_changes() {
         assert_eq!(counted, Counted { stale: ROUNDS, ..RIGHT }, "{}", guest.outputs());
         let report = guest.report();
         let summary = &report.summary()["injected"];
-        assert_eq!((summary["executions"].as_u64(), summary["not_carried_out"].as_u64()), (Some(ROUNDS), Some(0)), "{}", guest.outputs());
+        assert_eq!(
+            (summary["executions"].as_u64(), summary["not_carried_out"].as_u64()),
+            (Some(ROUNDS), Some(0)),
+            "{}",
+            guest.outputs()
+        );
         let [hazard] = &report.hazards[..] else { panic!("{}", guest.outputs()) };
         assert_eq!((&hazard["kind"], &hazard["injected"]), (&"alias".into(), &true.into()), "{hazard}");
         assert_eq!(hazard["executed"], "b811110000", "{hazard}");

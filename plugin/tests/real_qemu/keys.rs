@@ -21,7 +21,13 @@ fn sites(report: &Report) -> Vec<&'static str> {
     report
         .sites()
         .iter()
-        .map(|pc| named.iter().find(|(_, address)| address == pc).unwrap_or_else(|| panic!("a hazard at {pc}, where no site is")).0)
+        .map(|pc| {
+            named
+                .iter()
+                .find(|(_, address)| address == pc)
+                .unwrap_or_else(|| panic!("a hazard at {pc}, where no site is"))
+                .0
+        })
         .collect()
 }
 
@@ -63,7 +69,11 @@ fn the_light_mode_finds_the_same_sites() {
     for qemu in &lab.qemus {
         let (guest, report) = run(&lab, qemu, "writers=off");
         assert_eq!(sites(&report), ["whole", "straddle"], "{}", guest.outputs());
-        assert!(report.hazards.iter().all(|hazard| hazard["kind"] == LIGHT_KIND && hazard["writer"] == "unknown"), "{}", guest.outputs());
+        assert!(
+            report.hazards.iter().all(|hazard| hazard["kind"] == LIGHT_KIND && hazard["writer"] == "unknown"),
+            "{}",
+            guest.outputs()
+        );
         assert!(report.summary()["reliance"].is_null() && report.start["writers"] == false);
     }
 }
@@ -75,7 +85,8 @@ fn candidates_in_16_bit_code() {
     for qemu in &lab.qemus {
         let (guest, report) = run(&lab, qemu, "");
         let candidates = &report.hazards[0]["candidates"];
-        let bytes: Vec<_> = candidates.as_array().unwrap().iter().map(|candidate| candidate["bytes"].as_str().unwrap()).collect();
+        let bytes: Vec<_> =
+            candidates.as_array().unwrap().iter().map(|candidate| candidate["bytes"].as_str().unwrap()).collect();
         assert_eq!(bytes, [NEW, OLD], "{}", guest.outputs());
         assert_eq!(candidates[1]["text"], "mov $0x11111111,%eax", "{}", guest.outputs());
     }
@@ -88,11 +99,14 @@ fn chunk() {
     // For each chunk: candidates at `whole`, 6 bytes from a 16-byte boundary on, and at `straddle`, which has one at
     // its fourth byte (and so none at 4 bytes). That is a boundary of cache lines, too: the store across it is not one,
     // and what stood between its two halves is a version of its own.
-    for (chunk, whole, straddle) in [("4", 4, 4), ("8", 2, 4), ("16", 2, 4), ("32", 2, 4), ("64", 2, 4), ("128", 2, 3), ("4096", 2, 3)] {
+    for (chunk, whole, straddle) in
+        [("4", 4, 4), ("8", 2, 4), ("16", 2, 4), ("32", 2, 4), ("64", 2, 4), ("128", 2, 3), ("4096", 2, 3)]
+    {
         for qemu in &lab.qemus {
             let (guest, report) = run(&lab, qemu, &format!("chunk={chunk}"));
             assert_eq!(report.start["chunk"], chunk.parse::<u64>().unwrap());
-            let counts: Vec<_> = report.hazards.iter().map(|hazard| hazard["candidates"].as_array().unwrap().len()).collect();
+            let counts: Vec<_> =
+                report.hazards.iter().map(|hazard| hazard["candidates"].as_array().unwrap().len()).collect();
             assert_eq!(counts, [whole, straddle], "QEMU {}, chunk={chunk}\n{}", qemu.version, guest.outputs());
         }
     }
@@ -154,7 +168,13 @@ fn with_and_without() {
             assert_eq!(sites(&report), expected, "QEMU {}, `{keys}`\n{}", qemu.version, guest.outputs());
             for event in ["cpuid", "iret"] {
                 let counted = report.events(event) > 0;
-                assert_eq!(counted, !gone.contains(&event), "QEMU {}, `{keys}`, {event}\n{}", qemu.version, guest.outputs());
+                assert_eq!(
+                    counted,
+                    !gone.contains(&event),
+                    "QEMU {}, `{keys}`, {event}\n{}",
+                    qemu.version,
+                    guest.outputs()
+                );
             }
             for key in ["with", "without"] {
                 let given = keys.split(',').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
@@ -182,17 +202,23 @@ fn suppress_and_exitcode() {
     ];
     for qemu in &lab.qemus {
         for (text, expected, code) in cases {
-            let machine = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::PowerOff)).report().keys("exitcode=7");
+            let machine =
+                Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::PowerOff)).report().keys("exitcode=7");
             let path = machine.file("suppressions");
             std::fs::write(&path, text).unwrap();
             let mut guest = machine.path_key("suppress", &path).launch();
             assert_eq!(guest.exit_code(SOON), code, "QEMU {}, {text:?}\n{}", qemu.version, guest.outputs());
             let report = guest.report();
-            let (quiet, loud): (Vec<_>, Vec<_>) = report.hazards.iter().partition(|hazard| hazard["suppressed"] == true);
+            let (quiet, loud): (Vec<_>, Vec<_>) =
+                report.hazards.iter().partition(|hazard| hazard["suppressed"] == true);
             let loud = Report { hazards: loud.into_iter().cloned().collect(), ..report.clone() };
             assert_eq!(sites(&loud), expected, "QEMU {}, {text:?}\n{}", qemu.version, guest.outputs());
             assert_eq!(quiet.len() + expected.len(), 2, "{}", guest.outputs());
-            assert!(quiet.iter().all(|hazard| hazard["reason"].as_str().is_some_and(|reason| !reason.is_empty())), "{}", guest.outputs());
+            assert!(
+                quiet.iter().all(|hazard| hazard["reason"].as_str().is_some_and(|reason| !reason.is_empty())),
+                "{}",
+                guest.outputs()
+            );
             assert_eq!(
                 guest.stderr().matches("BUG: ICSAN: ").count(),
                 expected.len(),
@@ -208,12 +234,15 @@ fn suppress_and_exitcode() {
 fn exitcode() {
     let lab = Lab::open();
     for qemu in &lab.qemus {
-        for (keys, code) in [("exitcode=1", 1), ("exitcode=255", 255), ("exitcode=0", 0), ("exitcode=9,stop=first", 0)] {
-            let mut guest = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::Reset)).report().keys(keys).launch();
+        for (keys, code) in [("exitcode=1", 1), ("exitcode=255", 255), ("exitcode=0", 0), ("exitcode=9,stop=first", 0)]
+        {
+            let mut guest =
+                Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::Reset)).report().keys(keys).launch();
             assert_eq!(guest.exit_code(SOON), code, "QEMU {}, `{keys}`\n{}", qemu.version, guest.outputs());
             guest.report();
         }
-        let mut guest = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::Spin)).report().keys("exitcode=7").launch();
+        let mut guest =
+            Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::Spin)).report().keys("exitcode=7").launch();
         guest.wait_for_hazards(2, SOON);
         guest.monitor("quit");
         assert_eq!(guest.exit_code(SOON), 7, "{}", guest.outputs());
@@ -244,15 +273,19 @@ fn start_and_stop_at_a_programs_symbols() {
 fn start_and_stop_at_a_kernels_symbols() {
     let lab = Lab::open();
     for qemu in &lab.qemus {
-        let machine = |keys| Machine::pc(&lab, qemu).kernel(&lab.kernel_6_1, "").path_key("symbols", &lab.kernel_6_1).report().keys(keys);
+        let machine = |keys| {
+            Machine::pc(&lab, qemu).kernel(&lab.kernel_6_1, "").path_key("symbols", &lab.kernel_6_1).report().keys(keys)
+        };
         let mut between = machine("start=alternative_instructions,stop=kernel_init").launch();
         between.wait_for_hazards(1, BOOT);
         between.monitor("quit");
         assert_eq!(between.exit_code(BOOT), 0, "{}", between.outputs());
         crate::symbols::assert_boot_hazard(&between, &between.report());
 
-        for (keys, passed) in [("stop=alternative_instructions", "Freeing SMP alternatives memory"), ("start=kernel_init", "Kernel panic")]
-        {
+        for (keys, passed) in [
+            ("stop=alternative_instructions", "Freeing SMP alternatives memory"),
+            ("start=kernel_init", "Kernel panic"),
+        ] {
             let mut guest = machine(keys).launch();
             guest.wait_until(passed, BOOT, |guest| guest.serial().contains(passed));
             guest.signal(rustix::process::Signal::TERM);

@@ -58,7 +58,9 @@ impl Lab {
 fn existing(variable: &str) -> PathBuf {
     let path = std::env::var_os(variable);
     let path =
-        PathBuf::from(path.unwrap_or_else(|| panic!("{variable} is not set: scripts/test fetches QEMUs and kernels, and names them")));
+        PathBuf::from(path.unwrap_or_else(|| {
+            panic!("{variable} is not set: scripts/test fetches QEMUs and kernels, and names them")
+        }));
     assert!(path.is_file(), "{variable}={}: no such file", path.display());
     path
 }

@@ -79,7 +79,10 @@ pub fn write_sector(path: &Path, sector: &[u8]) {
 /// A part in 16-bit code, which goes into long mode, and one in 64-bit code, one behind the other. `long_mode` is told
 /// where its part begins, after the sector's own beginning. `tables`: what else is in the page tables, by distance from
 /// their beginning.
-pub fn assemble_sector(tables: &[(u32, u32)], long_mode: impl FnOnce(u64) -> Result<Vec<u8>, IcedError>) -> Result<Vec<u8>, IcedError> {
+pub fn assemble_sector(
+    tables: &[(u32, u32)],
+    long_mode: impl FnOnce(u64) -> Result<Vec<u8>, IcedError>,
+) -> Result<Vec<u8>, IcedError> {
     let start = assemble_real_mode(POINTER, tables)?.len() as u64;
     let mut sector = assemble_real_mode(start, tables)?;
     assert_eq!(sector.len() as u64, start);

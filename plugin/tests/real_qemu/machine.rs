@@ -35,7 +35,13 @@ impl Machine {
     /// This QEMU with the plugin and no keys, and no machine at all.
     pub fn bare(lab: &Lab, program: &Path) -> Self {
         let plugin = escaped(&lab.plugin);
-        Self { program: program.to_owned(), plugin, arguments: Vec::new(), shell: None, folder: TempDir::new().unwrap() }
+        Self {
+            program: program.to_owned(),
+            plugin,
+            arguments: Vec::new(),
+            shell: None,
+            folder: TempDir::new().unwrap(),
+        }
     }
 
     /// A PC with two vCPUs (multi-threaded TCG unless other arguments say otherwise), a serial port and a monitor.
@@ -49,7 +55,18 @@ impl Machine {
         let serial = format!("file:{}", machine.serial_path().display());
         let monitor = format!("unix:{},server=on,wait=off", machine.monitor_path().display());
         machine
-            .arguments(&["-machine", "q35", "-m", "512", "-cpu", "max", "-nodefaults", "-display", "none", "-no-reboot"])
+            .arguments(&[
+                "-machine",
+                "q35",
+                "-m",
+                "512",
+                "-cpu",
+                "max",
+                "-nodefaults",
+                "-display",
+                "none",
+                "-no-reboot",
+            ])
             .arguments(&["-serial", &serial, "-monitor", &monitor])
     }
 
@@ -205,7 +222,9 @@ impl Guest {
 
     /// Waits for the first hazards in the report file.
     pub fn wait_for_hazards(&mut self, count: usize, limit: Duration) {
-        self.wait_until("the hazards", limit, |guest| guest.report_text().matches("{\"type\":\"hazard\"").count() >= count);
+        self.wait_until("the hazards", limit, |guest| {
+            guest.report_text().matches("{\"type\":\"hazard\"").count() >= count
+        });
     }
 
     /// Gives the monitor a command.

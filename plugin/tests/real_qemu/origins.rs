@@ -135,7 +135,12 @@ fn boot(lab: &Lab, qemu: &Qemu, keys: &str) -> Guest {
     let entries: String = INTERRUPTS.iter().map(|interrupt| line(interrupt.at, interrupt.entry)).collect();
     std::fs::write(
         &map,
-        format!("{}{}{entries}{}", line(0, "_stext"), line(0, "entry_SYSCALL_64"), line(0x1fe, "__text_poke") + &line(0x200, "_etext")),
+        format!(
+            "{}{}{entries}{}",
+            line(0, "_stext"),
+            line(0, "entry_SYSCALL_64"),
+            line(0x1fe, "__text_poke") + &line(0x200, "_etext")
+        ),
     )
     .unwrap();
     let drive = format!("file={},format=raw", disk.display());
@@ -190,7 +195,8 @@ fn the_ledger_and_the_reports_name_what_was_returned_from() {
         let guest = boot(&lab, qemu, "");
         let report = guest.report();
         let rows = report.summary()["reliance"].as_array().unwrap().iter().filter(|row| row["origin"].is_string());
-        let mut found: Vec<_> = rows.map(|row| (row["origin"].as_str().unwrap(), row["event"].as_str().unwrap())).collect();
+        let mut found: Vec<_> =
+            rows.map(|row| (row["origin"].as_str().unwrap(), row["event"].as_str().unwrap())).collect();
         found.sort_unstable();
         let mut expected = INTERRUPTS.map(|interrupt| (interrupt.entry, "iret"));
         expected.sort_unstable();
@@ -201,7 +207,8 @@ fn the_ledger_and_the_reports_name_what_was_returned_from() {
         // The one that counted last is named in the report of what came after another one.
         let guest = boot(&lab, qemu, "without=cpuid+iret@asm_sysvec_reschedule_ipi");
         let report = guest.report();
-        let hazard = report.hazards.iter().find(|hazard| hazard["pc"] == format!("{:#x}", HIGH + INTERRUPTS[1].function()));
+        let hazard =
+            report.hazards.iter().find(|hazard| hazard["pc"] == format!("{:#x}", HIGH + INTERRUPTS[1].function()));
         let sync = &hazard.unwrap_or_else(|| panic!("no hazard\n{}", guest.outputs()))["last_sync"];
         assert_eq!((&sync["event"], &sync["origin"]), (&"iret".into(), &INTERRUPTS[0].entry.into()), "{sync}");
     }

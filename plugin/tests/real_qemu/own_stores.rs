@@ -71,7 +71,13 @@ fn a_return_is_a_branch_whatever_serializes() {
             let mut guest = Machine::pc(&lab, qemu).sector(&own_store_ahead(fault)).keys(keys).report().launch();
             assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
             let kinds: Vec<_> = guest.report().hazards.iter().map(|hazard| hazard["kind"].clone()).collect();
-            assert_eq!(kinds, vec![KIND; expected], "QEMU {}, {keys}, fault: {fault}\n{}", qemu.version, guest.outputs());
+            assert_eq!(
+                kinds,
+                vec![KIND; expected],
+                "QEMU {}, {keys}, fault: {fault}\n{}",
+                qemu.version,
+                guest.outputs()
+            );
         }
     }
 }
@@ -97,7 +103,8 @@ enum Across {
 fn across_a_line(case: Across) -> Result<BootSector, IcedError> {
     let site = if case == Across::BothParts { LINE - 6 } else { ORIGIN + 0x60 };
     // What is stored in the first two rounds, and in the last; NOP twice becomes CLD twice, or what is never executed.
-    let (as_it_was, changed) = if case == Across::BothParts { (0x9090_1111u32, 0xfcfc_2222u32) } else { (0x9090_9090, 0x1234_9090) };
+    let (as_it_was, changed) =
+        if case == Across::BothParts { (0x9090_1111u32, 0xfcfc_2222u32) } else { (0x9090_9090, 0x1234_9090) };
     let mut a = CodeAssembler::new(16)?;
     let (mut top, mut behind, mut alone) = (a.create_label(), a.create_label(), a.create_label());
     a.cli()?;
@@ -158,9 +165,11 @@ fn a_store_in_two_parts_is_one_instruction() {
     let ahead = [format!("{:#x}", ORIGIN + 0x60)];
     let across = [LINE - 6, LINE, LINE + 1].map(|at| format!("{at:#x}"));
     for qemu in &lab.qemus {
-        for (case, expected) in
-            [(Across::SecondPart { jump: true }, &[][..]), (Across::SecondPart { jump: false }, &ahead), (Across::BothParts, &across)]
-        {
+        for (case, expected) in [
+            (Across::SecondPart { jump: true }, &[][..]),
+            (Across::SecondPart { jump: false }, &ahead),
+            (Across::BothParts, &across),
+        ] {
             let mut guest = Machine::pc(&lab, qemu).sector(&across_a_line(case).unwrap()).report().launch();
             assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
             let report = guest.report();

@@ -44,11 +44,16 @@ fn code_above_4_gib_is_judged_as_any_other() {
                 let guest = boot(&lab, qemu, machine, keys, ":");
                 let context = format!("QEMU {}, {name}, `{keys}`\n{}", qemu.version, guest.outputs());
                 let report = guest.report();
-                let found: Vec<_> =
-                    report.hazards.iter().map(|hazard| ["kind", "pc", "paddr"].map(|key| hazard[key].as_str().unwrap())).collect();
+                let found: Vec<_> = report
+                    .hazards
+                    .iter()
+                    .map(|hazard| ["kind", "pc", "paddr"].map(|key| hazard[key].as_str().unwrap()))
+                    .collect();
                 let bad: Vec<_> = CASES.iter().filter(|case| case.is_bad()).collect();
-                let expected: Vec<_> =
-                    bad.iter().map(|case| (format!("{:#x}", case.linear()), format!("{:#x}", case.physical()))).collect();
+                let expected: Vec<_> = bad
+                    .iter()
+                    .map(|case| (format!("{:#x}", case.linear()), format!("{:#x}", case.physical())))
+                    .collect();
                 let expected: Vec<_> = expected.iter().map(|(linear, physical)| ["alias", linear, physical]).collect();
                 assert_eq!(found, expected, "{context}");
                 for hazard in &report.hazards {
@@ -72,7 +77,10 @@ fn what_cannot_be_repaired_is_said() {
     let (summary, given_up) = (report.summary(), &report.summary()["emulator"]["gave_up"]);
     // Firmware and sector do not store anything between two pages of code above 4 GiB.
     assert!(given_up.as_u64().is_some_and(|blocks| blocks > 0), "{context}");
-    assert!(summary["emulator"]["repaired"].as_u64().is_some_and(|blocks| blocks > 0), "below 4 GiB they do\n{context}");
+    assert!(
+        summary["emulator"]["repaired"].as_u64().is_some_and(|blocks| blocks > 0),
+        "below 4 GiB they do\n{context}"
+    );
     assert_eq!((&summary["dropped_by"]["repair"], &summary["complete"]), (given_up, &false.into()), "{context}");
     assert!(guest.stderr().contains("incomplete from here on: a block that may be outdated"), "{context}");
 }
@@ -91,10 +99,17 @@ fn what_has_no_place_is_said_to_have_none() {
         }
         assert!(unknown.is_some_and(|blocks| blocks > 1000), "{context}");
         assert_eq!(report.summary()["complete"], false, "{context}");
-        let said = guest.stderr().lines().position(|line| line.contains("incomplete from here on: this QEMU does not tell where"));
+        let said = guest
+            .stderr()
+            .lines()
+            .position(|line| line.contains("incomplete from here on: this QEMU does not tell where"));
         assert!(said.is_some_and(|line| line < 3), "before anything is found\n{context}");
         for hazard in &report.hazards {
-            assert_eq!((&hazard["kind"], &hazard["writes"]), (&"unserialized".into(), &serde_json::json!([])), "{context}");
+            assert_eq!(
+                (&hazard["kind"], &hazard["writes"]),
+                (&"unserialized".into(), &serde_json::json!([])),
+                "{context}"
+            );
         }
     }
 }

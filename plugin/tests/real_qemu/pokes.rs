@@ -58,7 +58,8 @@ fn boot(lab: &Lab, qemu: &Qemu, bytes: u64) -> Guest {
     let (disk, map) = (described.file("disk"), described.file("map"));
     write_sector(&disk, &assemble(bytes).expect("it can be assembled"));
     let symbols = [(0, "_stext"), (0, "entry_SYSCALL_64"), (POKE, "__text_poke"), (0x200, "_etext")];
-    let lines: Vec<String> = symbols.iter().map(|(at, name)| format!("{:016x} T {name}\n", HIGH + ORIGIN + at)).collect();
+    let lines: Vec<String> =
+        symbols.iter().map(|(at, name)| format!("{:016x} T {name}\n", HIGH + ORIGIN + at)).collect();
     std::fs::write(&map, lines.concat()).unwrap();
     let drive = format!("file={},format=raw", disk.display());
     let mut guest = described.path_key("symbols", &map).arguments(&["-drive", &drive]).launch();

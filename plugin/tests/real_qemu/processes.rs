@@ -18,7 +18,8 @@ fn neighbouring_page_tables_are_two_processes() {
             let mut guest = machine.arguments(&["-drive", &format!("file={},format=raw", disk.display())]).launch();
             assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
             let report = guest.report();
-            let found: Vec<_> = report.hazards.iter().map(|hazard| ["kind", "pc"].map(|key| hazard[key].as_str().unwrap())).collect();
+            let found: Vec<_> =
+                report.hazards.iter().map(|hazard| ["kind", "pc"].map(|key| hazard[key].as_str().unwrap())).collect();
             let site = format!("{:#x}", sector.function);
             assert_eq!(found, [[kind, &site]], "QEMU {}, same space: {same_space}\n{}", qemu.version, guest.outputs());
         }

@@ -63,7 +63,11 @@ fn the_model_agrees_with_every_verdict() {
             assert!(report.summary()["complete"] == true || keys.contains("speculation"), "{}", guest.outputs());
             let found: u64 = report.hazards.iter().map(|hazard| hazard["count"].as_u64().unwrap()).sum();
             assert_eq!((agreement.agreed, totals.hazards), (found, found), "`{keys}`\n{}", guest.outputs());
-            assert!(found > 0 || ["profile=amd-apm", "profile=coherent"].contains(&keys), "`{keys}`\n{}", guest.outputs());
+            assert!(
+                found > 0 || ["profile=amd-apm", "profile=coherent"].contains(&keys),
+                "`{keys}`\n{}",
+                guest.outputs()
+            );
         }
     }
 }
@@ -77,7 +81,9 @@ fn there_and_back() -> BootSector {
     // cli; xor %ax,%ax; mov %ax,%ds; mov %ax,%ss; mov $0x7c00,%sp; mov $ROUNDS,%si
     let mut code = vec![0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xbe, ROUNDS, 0x00];
     // 0x7c0d: movl $0x22222222,0x7c21; movl $0x11111111,0x7c21
-    code.extend([0x66, 0xc7, 0x06, 0x21, 0x7c, 0x22, 0x22, 0x22, 0x22, 0x66, 0xc7, 0x06, 0x21, 0x7c, 0x11, 0x11, 0x11, 0x11]);
+    code.extend([
+        0x66, 0xc7, 0x06, 0x21, 0x7c, 0x22, 0x22, 0x22, 0x22, 0x66, 0xc7, 0x06, 0x21, 0x7c, 0x11, 0x11, 0x11, 0x11,
+    ]);
     // 0x7c1f: mov $0x11111111,%eax; dec %si; jne 0x7c0d
     code.extend([0x66, 0xb8, 0x11, 0x11, 0x11, 0x11, 0x4e, 0x75, 0xe5]);
     BootSector::of(code, Ending::PowerOff)

@@ -28,14 +28,21 @@ fn refusal_fault(mut guest: Guest, words: &[&str]) -> Option<String> {
     };
     let stderr = guest.stderr();
     let lines = own_lines(&stderr);
-    let foreign =
-        stderr.lines().any(|line| !line.starts_with("icsan: ") && !line.starts_with("qemu-system-") && !line.starts_with("Please use"));
+    let foreign = stderr.lines().any(|line| {
+        !line.starts_with("icsan: ") && !line.starts_with("qemu-system-") && !line.starts_with("Please use")
+    });
     let told = lines.len() == 1 && words.iter().all(|word| lines[0].contains(word));
-    (code == 0 || !told || foreign).then(|| format!("exit code {code}, expected one line with {words:?}\n{}", guest.outputs()))
+    (code == 0 || !told || foreign)
+        .then(|| format!("exit code {code}, expected one line with {words:?}\n{}", guest.outputs()))
 }
 
 fn assert_no_faults(faults: &[String]) {
-    assert!(faults.is_empty(), "{} of the refusals are not as they should be:\n\n{}", faults.len(), faults.join("\n\n"));
+    assert!(
+        faults.is_empty(),
+        "{} of the refusals are not as they should be:\n\n{}",
+        faults.len(),
+        faults.join("\n\n")
+    );
 }
 
 /// Starts each QEMU with each text of keys, and expects a refusal with those words.
@@ -144,7 +151,9 @@ fn keys_of_later_qemus() {
     let lab = Lab::open();
     let mut faults = Vec::new();
     for qemu in lab.qemus.iter().filter(|qemu| qemu.api < 6) {
-        for (keys, word) in [("inject=stale", "inject"), ("inject=random:1:50", "inject"), ("serialize=emulate", "serialize=emulate")] {
+        for (keys, word) in
+            [("inject=stale", "inject"), ("inject=random:1:50", "inject"), ("serialize=emulate", "serialize=emulate")]
+        {
             let guest = Machine::pc(&lab, qemu).keys(keys).launch();
             faults.extend(refusal_fault(guest, &[word, "not possible here", "use QEMU 11.1"]));
         }
@@ -236,7 +245,9 @@ fn symbol_files_that_are_none() {
     for qemu in &lab.qemus {
         for (path, words) in &cases {
             let guest = Machine::pc(&lab, qemu).path_key("symbols", path).launch();
-            faults.extend(refusal_fault(guest, words).map(|fault| format!("QEMU {}, {}: {fault}", qemu.version, path.display())));
+            faults.extend(
+                refusal_fault(guest, words).map(|fault| format!("QEMU {}, {}: {fault}", qemu.version, path.display())),
+            );
         }
     }
     assert_no_faults(&faults);
@@ -270,7 +281,9 @@ fn suppressions_that_are_none() {
     for qemu in &lab.qemus {
         for (path, words) in &cases {
             let guest = Machine::pc(&lab, qemu).path_key("suppress", path).launch();
-            faults.extend(refusal_fault(guest, words).map(|fault| format!("QEMU {}, {}: {fault}", qemu.version, path.display())));
+            faults.extend(
+                refusal_fault(guest, words).map(|fault| format!("QEMU {}, {}: {fault}", qemu.version, path.display())),
+            );
         }
     }
     assert_no_faults(&faults);
@@ -295,7 +308,10 @@ fn reports_that_cannot_be_written() {
         for key in ["report", "record"] {
             for (path, words) in &cases {
                 let guest = Machine::pc(&lab, qemu).path_key(key, path).launch();
-                faults.extend(refusal_fault(guest, words).map(|fault| format!("QEMU {}, {key}={}: {fault}", qemu.version, path.display())));
+                faults.extend(
+                    refusal_fault(guest, words)
+                        .map(|fault| format!("QEMU {}, {key}={}: {fault}", qemu.version, path.display())),
+                );
             }
         }
     }
@@ -320,7 +336,9 @@ fn a_file_that_another_qemu_writes() {
         assert_eq!(first.exit_code(SOON), 0, "{}", first.outputs());
         assert_eq!(first.report().hazards.len(), 2, "{}", first.outputs());
         let own = Machine::pc(&lab, qemu).path_key("report", &path).path_key("record", &path).launch();
-        assert_no_faults(&refusal_fault(own, &["another key of this QEMU", "a file of its own"]).into_iter().collect::<Vec<_>>());
+        assert_no_faults(
+            &refusal_fault(own, &["another key of this QEMU", "a file of its own"]).into_iter().collect::<Vec<_>>(),
+        );
         assert_eq!(first.report().hazards.len(), 2, "{}", first.outputs());
     }
 }
@@ -373,7 +391,10 @@ fn another_architecture() {
 /// Ways to run vCPUs on one host thread, with one and with two of them.
 const ONE_THREAD: [(&[&str], &[&str]); 2] = [
     (&["-accel", "tcg,thread=single", "-smp", "2"], &["-accel", "tcg,thread=single", "-smp", "1"]),
-    (&["-accel", "tcg", "-icount", "shift=auto", "-smp", "2"], &["-accel", "tcg", "-icount", "shift=auto", "-smp", "1"]),
+    (
+        &["-accel", "tcg", "-icount", "shift=auto", "-smp", "2"],
+        &["-accel", "tcg", "-icount", "shift=auto", "-smp", "1"],
+    ),
 ];
 
 #[test]
@@ -398,7 +419,12 @@ fn one_vcpu_on_one_thread_works() {
         for (_, one) in ONE_THREAD {
             let mut guest = Machine::pc_with(&lab, qemu, one).sector(&sector).report().launch();
             assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
-            assert_eq!(guest.report().sites(), [sector.address("whole"), sector.address("straddle")], "QEMU {}, {one:?}", qemu.version);
+            assert_eq!(
+                guest.report().sites(),
+                [sector.address("whole"), sector.address("straddle")],
+                "QEMU {}, {one:?}",
+                qemu.version
+            );
         }
     }
 }
@@ -427,7 +453,8 @@ fn given_twice_by_one_path() {
     let lab = Lab::open();
     for qemu in &lab.qemus {
         let again = format!("{},exitcode=7", lab.plugin.display());
-        let machine = Machine::pc(&lab, qemu).arguments(&["-plugin", &again]).report().sector(&BootSector::new(Ending::PowerOff));
+        let machine =
+            Machine::pc(&lab, qemu).arguments(&["-plugin", &again]).report().sector(&BootSector::new(Ending::PowerOff));
         let mut guest = machine.launch();
         assert_eq!(guest.exit_code(SOON), 7, "{}", guest.outputs());
         assert_eq!(guest.report().hazards.len(), 2);
@@ -445,7 +472,8 @@ fn given_twice_by_two_paths() {
         let mut guest = machine.arguments(&["-plugin", other.to_str().unwrap()]).launch();
         assert_ne!(guest.exit_code(QUICKLY), 0, "{}", guest.outputs());
         let stderr = guest.stderr();
-        let told = own_lines(&stderr).into_iter().filter(|line| line.contains("twice") && line.contains("once")).count();
+        let told =
+            own_lines(&stderr).into_iter().filter(|line| line.contains("twice") && line.contains("once")).count();
         assert_eq!(told, 1, "{}", guest.outputs());
     }
 }
@@ -484,7 +512,12 @@ fn qtest_instead_of_tcg() {
             end(&mut guest);
             assert_eq!(guest.exit_code(SOON), UNPROVEN, "{}", guest.outputs());
             assert_eq!(guest.report().summary()["complete"], false, "{}", guest.outputs());
-            assert_eq!(guest.stderr().matches("does not run under TCG").count(), 2, "at once, and at the end\n{}", guest.outputs());
+            assert_eq!(
+                guest.stderr().matches("does not run under TCG").count(),
+                2,
+                "at once, and at the end\n{}",
+                guest.outputs()
+            );
         }
     }
 }
@@ -503,8 +536,15 @@ fn kvm_instead_of_tcg() {
             if let Some(code) = guest.ends_within(Duration::from_millis(700)) {
                 panic!("QEMU {} has no KVM here, and exits with {code}: {}", qemu.version, guest.stderr());
             }
-            assert!(!guest.stderr().contains("falling back to tcg"), "QEMU {} has no KVM here: {}", qemu.version, guest.stderr());
-            guest.wait_until("a word", SOON, |guest| guest.stderr().contains("icsan: nothing is watched: the guest runs under KVM"));
+            assert!(
+                !guest.stderr().contains("falling back to tcg"),
+                "QEMU {} has no KVM here: {}",
+                qemu.version,
+                guest.stderr()
+            );
+            guest.wait_until("a word", SOON, |guest| {
+                guest.stderr().contains("icsan: nothing is watched: the guest runs under KVM")
+            });
             guest.monitor("quit");
             assert_eq!(guest.exit_code(SOON), UNPROVEN, "{}", guest.outputs());
             assert_eq!(guest.report().summary()["complete"], false, "{}", guest.outputs());
@@ -519,10 +559,17 @@ fn a_start_that_is_never_reached() {
     let lab = Lab::open();
     for qemu in &lab.qemus {
         let start = format!("start={NEVER},exitcode=7");
-        let mut guest = Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::PowerOff)).keys(&start).report().launch();
+        let mut guest =
+            Machine::pc(&lab, qemu).sector(&BootSector::new(Ending::PowerOff)).keys(&start).report().launch();
         assert_eq!(guest.exit_code(SOON), UNPROVEN, "{}", guest.outputs());
         assert_eq!(guest.report().hazards.len(), 0);
-        assert_eq!(guest.report().summary()["complete"], false, "QEMU {}: nothing was watched\n{}", qemu.version, guest.outputs());
+        assert_eq!(
+            guest.report().summary()["complete"],
+            false,
+            "QEMU {}: nothing was watched\n{}",
+            qemu.version,
+            guest.outputs()
+        );
         assert!(own_lines(&guest.stderr()).iter().any(|line| line.contains(NEVER)), "{}", guest.outputs());
     }
 }

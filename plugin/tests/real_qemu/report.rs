@@ -26,8 +26,20 @@ const HAZARD: &[&str] = &[
 const CANDIDATE: &[&str] = &["bytes", "text", "versions"];
 const INJECTION: &[&str] = &["injected", "vcpu", "pc", "symbol", "memory", "bytes", "text", "kind", "count", "trail"];
 const LAST_SYNC: &[&str] = &["event", "pc", "symbol", "seq"];
-const SUMMARY: &[&str] =
-    &["hazards", "suppressed", "known", "groups", "exempt", "reliance", "blocks", "serializing", "stores", "epochs", "dropped", "complete"];
+const SUMMARY: &[&str] = &[
+    "hazards",
+    "suppressed",
+    "known",
+    "groups",
+    "exempt",
+    "reliance",
+    "blocks",
+    "serializing",
+    "stores",
+    "epochs",
+    "dropped",
+    "complete",
+];
 
 /// A report that was read.
 #[derive(Clone, PartialEq, Debug)]
@@ -51,16 +63,23 @@ impl Report {
         let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
         let all: Vec<_> = objects(text).into_iter().filter(|object| object["type"] == "hazard").collect();
         // What is suppressed, and what is known and was not asked for, does not count, and so is in no group.
-        let counts = |hazard: &&Value| hazard["suppressed"] == false && (hazard["known"].is_null() || !hazard["group"].is_null());
+        let counts = |hazard: &&Value| {
+            hazard["suppressed"] == false && (hazard["known"].is_null() || !hazard["group"].is_null())
+        };
         for hazard in all.iter().filter(counts) {
             *kinds.entry(hazard["kind"].as_str().unwrap()).or_default() += 1;
         }
-        assert_eq!(summary["hazards"], serde_json::to_value(kinds).unwrap(), "the summary counts other hazards than it lists:\n{text}");
+        assert_eq!(
+            summary["hazards"],
+            serde_json::to_value(kinds).unwrap(),
+            "the summary counts other hazards than it lists:\n{text}"
+        );
         let suppressed = all.iter().filter(|hazard| hazard["suppressed"] == true).count();
         assert_eq!(summary["suppressed"], suppressed, "{text}");
         let known = all.iter().filter(|hazard| !hazard["known"].is_null()).count();
         assert_eq!(summary["known"], known, "{text}");
-        let of_groups: u64 = summary["groups"].as_array().unwrap().iter().map(|group| group["sites"].as_u64().unwrap()).sum();
+        let of_groups: u64 =
+            summary["groups"].as_array().unwrap().iter().map(|group| group["sites"].as_u64().unwrap()).sum();
         let grouped = all.iter().filter(|hazard| !hazard["group"].is_null()).count();
         assert_eq!(of_groups, grouped as u64, "{text}");
         report
@@ -77,11 +96,15 @@ impl Report {
         assert_eq!(start["schema"], 1, "{text}");
         has(&start, START);
         for object in &objects {
-            assert!(["hazard", "marker", "injection"].iter().any(|known| object["type"] == *known), "what is that? {object}");
+            assert!(
+                ["hazard", "marker", "injection"].iter().any(|known| object["type"] == *known),
+                "what is that? {object}"
+            );
         }
         let injections: Vec<_> = objects.iter().filter(|object| object["type"] == "injection").cloned().collect();
         injections.iter().for_each(|injection| has(injection, INJECTION));
-        let hazards: Vec<_> = objects.into_iter().filter(|object| object["type"] == "hazard" && object["kind"] != "emulator").collect();
+        let hazards: Vec<_> =
+            objects.into_iter().filter(|object| object["type"] == "hazard" && object["kind"] != "emulator").collect();
         hazards.iter().for_each(check_hazard);
         Self { start, hazards, injections, summary }
     }
@@ -129,8 +152,8 @@ fn check_hazard(hazard: &Value) {
     }
     if !hazard["last_sync"].is_null() {
         has(&hazard["last_sync"], LAST_SYNC);
-        let no_instruction =
-            hazard["last_sync"]["pc"].is_null() && ["reset", "restored"].iter().any(|event| hazard["last_sync"]["event"] == *event);
+        let no_instruction = hazard["last_sync"]["pc"].is_null()
+            && ["reset", "restored"].iter().any(|event| hazard["last_sync"]["event"] == *event);
         assert!(no_instruction || is_address(&hazard["last_sync"]["pc"]), "{hazard}");
     }
 }
@@ -142,7 +165,10 @@ fn has(object: &Value, fields: &[&str]) {
 }
 
 fn is_address(value: &Value) -> bool {
-    value.as_str().and_then(|text| text.strip_prefix("0x")).is_some_and(|digits| u64::from_str_radix(digits, 16).is_ok())
+    value
+        .as_str()
+        .and_then(|text| text.strip_prefix("0x"))
+        .is_some_and(|digits| u64::from_str_radix(digits, 16).is_ok())
 }
 
 fn is_hex(text: &str) -> bool {

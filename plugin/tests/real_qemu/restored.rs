@@ -19,7 +19,8 @@ fn sector() -> BootSector {
     // `pads`: bytes before the site and before the function.
     let assemble = |function: i32, site: i32, pads: [usize; 2]| {
         let mut a = CodeAssembler::new(16)?;
-        let (mut top, mut spin, mut bad, mut over) = (a.create_label(), a.create_label(), a.create_label(), a.create_label());
+        let (mut top, mut spin, mut bad, mut over) =
+            (a.create_label(), a.create_label(), a.create_label(), a.create_label());
         let (mut at_function, mut at_site, mut end) = (a.create_label(), a.create_label(), a.create_label());
         a.cli()?;
         a.xor(ax, ax)?;
@@ -115,7 +116,12 @@ fn a_snapshot_that_is_restored_six_times_is_no_hazard() {
         let report = guest.report();
         let kinds: Vec<_> = report.hazards.iter().map(|hazard| hazard["kind"].as_str().unwrap()).collect();
         assert_eq!(kinds, [KIND], "QEMU {}: what comes after is judged\n{}", qemu.version, guest.outputs());
-        assert_eq!((&report.summary()["restored"], &report.summary()["complete"]), (&6.into(), &true.into()), "{}", guest.outputs());
+        assert_eq!(
+            (&report.summary()["restored"], &report.summary()["complete"]),
+            (&6.into(), &true.into()),
+            "{}",
+            guest.outputs()
+        );
         assert!(report.events("restored") >= 6, "{}", guest.outputs());
         assert_eq!(report.hazards[0]["last_sync"]["event"], "restored", "{}", guest.outputs());
     }
@@ -138,7 +144,12 @@ fn a_guest_goes_on_where_it_migrated_to_and_where_it_came_from() {
             goes_wrong(guest);
             let report = guest.report();
             assert_eq!(report.hazards.len(), 1, "QEMU {}\n{}", qemu.version, guest.outputs());
-            assert_eq!((&report.hazards[0]["kind"], &report.summary()["complete"]), (&KIND.into(), &true.into()), "{}", guest.outputs());
+            assert_eq!(
+                (&report.hazards[0]["kind"], &report.summary()["complete"]),
+                (&KIND.into(), &true.into()),
+                "{}",
+                guest.outputs()
+            );
         }
     }
 }
@@ -220,7 +231,11 @@ fn kernel_is_restored(by: &[&str]) {
         assert!(!guest.stderr().contains("BUG"), "QEMU {}: {}", qemu.version, guest.outputs());
         let (report, context) = (guest.report(), format!("QEMU {}\n{}", qemu.version, guest.outputs()));
         let summary = report.summary();
-        assert_eq!((&summary["restored"], &summary["complete"], &summary["known"]), (&6.into(), &true.into(), &1.into()), "{context}");
+        assert_eq!(
+            (&summary["restored"], &summary["complete"], &summary["known"]),
+            (&6.into(), &true.into(), &1.into()),
+            "{context}"
+        );
         let mut hazards = summary["hazards"].clone();
         hazards.as_object_mut().unwrap().remove("emulator");
         assert_eq!((hazards, summary["kaslr"].is_string()), (serde_json::json!({}), true), "{context}");

@@ -66,7 +66,12 @@ fn from_a_system_map_without_kaslr() {
         let map = system_map(&lab.kernel_6_1, machine.file("System.map"));
         let (guest, report) = boot_to_the_hazard(machine.path_key("symbols", &map).keys("known=report"), 3);
         assert_boot_hazard(&guest, &report);
-        assert_eq!((&report.summary()["hazards"]["smc"], &report.summary()["known"]), (&1.into(), &1.into()), "{}", guest.outputs());
+        assert_eq!(
+            (&report.summary()["hazards"]["smc"], &report.summary()["known"]),
+            (&1.into(), &1.into()),
+            "{}",
+            guest.outputs()
+        );
         assert_eq!(report.summary()["kaslr"], "0x0", "{}", guest.outputs());
         // The address and the name must be of the same place.
         let table = SymbolTable::load(&lab.kernel_6_1).unwrap();
@@ -82,7 +87,12 @@ fn of_a_newer_kernel() {
         let machine = Machine::pc(&lab, qemu).kernel(&lab.kernel_6_12, "").path_key("symbols", &lab.kernel_6_12);
         let (guest, report) = boot_to_the_hazard(machine, 0);
         assert_boot_hazard(&guest, &report);
-        assert_eq!((&report.summary()["hazards"], &report.summary()["known"]), (&serde_json::json!({}), &1.into()), "{}", guest.outputs());
+        assert_eq!(
+            (&report.summary()["hazards"], &report.summary()["known"]),
+            (&serde_json::json!({}), &1.into()),
+            "{}",
+            guest.outputs()
+        );
         assert!(report.summary()["kaslr"].is_string(), "{}", guest.outputs());
     }
 }
@@ -93,7 +103,12 @@ fn of_a_newer_kernel_in_the_light_mode() {
     let lab = Lab::open();
     let machine = Machine::pc(&lab, &lab.qemus[1]).kernel(&lab.kernel_6_12, "").path_key("symbols", &lab.kernel_6_12);
     let (guest, report) = boot_to_the_hazard(machine.keys("writers=off"), 0);
-    assert_eq!((&report.summary()["hazards"], &report.summary()["known"]), (&serde_json::json!({}), &1.into()), "{}", guest.outputs());
+    assert_eq!(
+        (&report.summary()["hazards"], &report.summary()["known"]),
+        (&serde_json::json!({}), &1.into()),
+        "{}",
+        guest.outputs()
+    );
 }
 
 /// What is known hides nothing else: by the letter of the manual the firmware's own loading is a hazard, too.
@@ -106,11 +121,19 @@ fn what_is_known_and_what_is_not() {
     guest.monitor("quit");
     assert_eq!(guest.exit_code(BOOT), 3, "{}", guest.outputs());
     let (report, context) = (guest.report(), guest.outputs());
-    assert_eq!((report.summary()["known"].as_u64(), report.summary()["hazards"].get("smc")), (Some(1), None), "{context}");
+    assert_eq!(
+        (report.summary()["known"].as_u64(), report.summary()["hazards"].get("smc")),
+        (Some(1), None),
+        "{context}"
+    );
     // Some twenty sites, all of two causes: the option ROM, and the kernel's real-mode part.
     let groups = report.summary()["groups"].as_array().unwrap().len();
     assert!(groups > 0 && report.summary()["hazards"]["speculative"].as_u64() > Some(2 * groups as u64), "{context}");
-    assert_eq!(guest.stderr().matches("BUG: ICSAN: speculative in ").count(), groups, "each cause is told once\n{context}");
+    assert_eq!(
+        guest.stderr().matches("BUG: ICSAN: speculative in ").count(),
+        groups,
+        "each cause is told once\n{context}"
+    );
     assert!(guest.stderr().contains("more sites like it in its page"), "{context}");
 }
 
@@ -122,11 +145,20 @@ fn of_another_kernel() {
         let machine = Machine::pc(&lab, qemu).kernel(&lab.kernel_6_1, "").path_key("symbols", &lab.kernel_6_12);
         let (guest, report) = boot_to_the_hazard(machine, 3);
         let stderr = guest.stderr();
-        let said: Vec<_> = stderr.lines().filter(|line| line.contains("the symbols are not of the kernel that runs")).collect();
+        let said: Vec<_> =
+            stderr.lines().filter(|line| line.contains("the symbols are not of the kernel that runs")).collect();
         assert_eq!(said.len(), 1, "{}", guest.outputs());
-        assert!(said[0].starts_with("icsan: ") && said[0].contains("give the symbols of the kernel that boots"), "{}", said[0]);
+        assert!(
+            said[0].starts_with("icsan: ") && said[0].contains("give the symbols of the kernel that boots"),
+            "{}",
+            said[0]
+        );
         assert_eq!(report.hazards.len(), 1, "{}", guest.outputs());
-        assert!(report.hazards[0]["symbol"].is_null() && report.hazards[0]["last_sync"]["symbol"].is_null(), "{}", guest.outputs());
+        assert!(
+            report.hazards[0]["symbol"].is_null() && report.hazards[0]["last_sync"]["symbol"].is_null(),
+            "{}",
+            guest.outputs()
+        );
         assert!(report.summary()["kaslr"].is_null(), "{}", guest.outputs());
     }
 }
@@ -144,7 +176,11 @@ fn from_a_file_with_a_plus_in_its_name() {
         let drive = format!("file={},format=raw", disk.display());
         let mut guest = machine.arguments(&["-drive", &drive]).path_key("symbols", &map).report().launch();
         assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
-        assert!(guest.report().hazards[0]["symbol"].as_str().is_some_and(|name| name.starts_with("whole+0x0/")), "{}", guest.outputs());
+        assert!(
+            guest.report().hazards[0]["symbol"].as_str().is_some_and(|name| name.starts_with("whole+0x0/")),
+            "{}",
+            guest.outputs()
+        );
     }
 }
 
@@ -163,7 +199,11 @@ fn from_several_files() {
         let mut guest = machine.arguments(&["-drive", &drive]).keys(&keys).report().launch();
         assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
         let report = guest.report();
-        assert!(report.hazards[0]["symbol"].as_str().is_some_and(|name| name.starts_with("whole+0x0/")), "{}", guest.outputs());
+        assert!(
+            report.hazards[0]["symbol"].as_str().is_some_and(|name| name.starts_with("whole+0x0/")),
+            "{}",
+            guest.outputs()
+        );
         // The kernel of that file never ran, and that is said.
         assert!(guest.stderr().contains("icsan: no kernel symbols"), "{}", guest.outputs());
     }
@@ -198,7 +238,11 @@ fn of_each_kernel_that_runs() {
         ] {
             let machine = Machine::pc(&lab, qemu).arguments(&["-action", "reboot=reset"]);
             let map = machine.file("System.map");
-            std::fs::write(&map, "ffffffff81000000 T _text\nffffffff82000080 T entry_SYSCALL_64\nffffffff82000180 T _etext\n").unwrap();
+            std::fs::write(
+                &map,
+                "ffffffff81000000 T _text\nffffffff82000080 T entry_SYSCALL_64\nffffffff82000180 T _etext\n",
+            )
+            .unwrap();
             let disk = machine.file("disk");
             kernels(entries).write_disk(&disk);
             let drive = format!("file={},format=raw", disk.display());
@@ -213,7 +257,10 @@ fn of_each_kernel_that_runs() {
             let once = if boots.is_empty() { &[Some("0x200000")][..] } else { boots };
             let expected: Vec<_> = once.iter().chain(once).map(|offset| offset.map(str::to_owned)).collect();
             assert_eq!(report.summary()["boots"], serde_json::to_value(&expected).unwrap(), "{}", guest.outputs());
-            assert_eq!((&report.summary()["complete"], report.summary()["dropped_by"]["kernels"].is_u64()), (&complete.into(), !complete));
+            assert_eq!(
+                (&report.summary()["complete"], report.summary()["dropped_by"]["kernels"].is_u64()),
+                (&complete.into(), !complete)
+            );
             assert_eq!(guest.stderr().matches("icsan: boot ").count(), expected.len() - 1, "{}", guest.outputs());
             assert!(report.events("reset") >= 1, "{}", guest.outputs());
         }

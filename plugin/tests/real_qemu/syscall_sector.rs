@@ -75,7 +75,8 @@ impl SyscallSector {
 /// earlier call.
 fn long_mode(start: u64, program: Program, labels: [u64; 2]) -> Result<(Vec<u8>, [u64; 2]), IcedError> {
     let mut a = CodeAssembler::new(64)?;
-    let (mut copy, mut again, mut entry, mut function) = (a.create_label(), a.create_label(), a.create_label(), a.create_label());
+    let (mut copy, mut again, mut entry, mut function) =
+        (a.create_label(), a.create_label(), a.create_label(), a.create_label());
     let [at_entry, at_function] = labels;
     a.mov(esp, ORIGIN as u32)?;
     a.cld()?;

@@ -34,15 +34,15 @@ pub fn event() -> impl Strategy<Value = Event> {
         (phys(), bytes()).prop_map(|(phys, bytes)| Event::Contents { phys, bytes }),
         (option::of(vcpu()), option::of(linear()), option::of(linear()), phys(), bytes())
             .prop_map(|(vcpu, pc, linear, phys, bytes)| Event::Store(Store { vcpu, pc, linear, phys, bytes })),
-        (seq(), vcpu(), option::of(linear()), option::of(linear())).prop_map(|(store, vcpu, pc, linear)| Event::Attribute {
-            store,
-            vcpu,
-            pc,
-            linear
-        }),
+        (seq(), vcpu(), option::of(linear()), option::of(linear()))
+            .prop_map(|(store, vcpu, pc, linear)| Event::Attribute { store, vcpu, pc, linear }),
         (vcpu(), linear(), any::<u8>()).prop_map(|(vcpu, linear, len)| Event::Fetch { vcpu, linear, len }),
         vcpu().prop_map(|vcpu| Event::Branch { vcpu }),
-        (vcpu(), any::<u8>(), linear()).prop_map(|(vcpu, event, pc)| Event::Sync { vcpu, event: SyncEventId(event), pc }),
+        (vcpu(), any::<u8>(), linear()).prop_map(|(vcpu, event, pc)| Event::Sync {
+            vcpu,
+            event: SyncEventId(event),
+            pc
+        }),
         vec(seq(), 0..5).prop_map(|stores| Event::Commit { stores }),
         vcpu().prop_map(|vcpu| Event::Reset { vcpu }),
     ]

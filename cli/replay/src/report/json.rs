@@ -121,7 +121,8 @@ fn verdict(record: &Record) -> Value {
 
 fn summary(outcome: &Outcome) -> Value {
     let stats = &outcome.stats;
-    let hazards: BTreeMap<_, _> = outcome.sites.by_kind().into_iter().map(|(kind, count)| (kind.name(), count)).collect();
+    let hazards: BTreeMap<_, _> =
+        outcome.sites.by_kind().into_iter().map(|(kind, count)| (kind.name(), count)).collect();
     let check = outcome.agreement.map(|agreement| {
         json!({
             "passed": outcome.proven(),

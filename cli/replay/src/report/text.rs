@@ -23,7 +23,8 @@ pub(super) fn text(outcome: &Outcome, limit: usize) -> String {
     }
     more(&mut text, "differences", outcome.differences.total, outcome.differences.list.len());
     for (record, refused) in &outcome.refused.list {
-        let _ = writeln!(text, "icsan-replay: record {record}, seq {}: the model refuses it: {}", refused.seq, refused.why);
+        let _ =
+            writeln!(text, "icsan-replay: record {record}, seq {}: the model refuses it: {}", refused.seq, refused.why);
     }
     more(&mut text, "refused events", outcome.refused.total, outcome.refused.list.len());
     summary(&mut text, outcome);
@@ -47,9 +48,21 @@ fn hazard(text: &mut String, outcome: &Outcome, site: &Site) {
     writers.dedup();
     let writers = if writers.is_empty() { "no store: the page moved".to_owned() } else { writers.join(", ") };
     let _ = writeln!(text, "{BAR}\nBUG: ICSAN: {} in {linear} / {writers}", hazard.kind);
-    let _ = writeln!(text, "vCPU {} executed {} bytes at {linear} (phys {}):", hazard.vcpu, hazard.memory.len(), hazard.phys);
-    let width =
-        hazard.candidates.iter().map(|candidate| &candidate.bytes).chain([&hazard.memory]).map(|bytes| bytes.len() * 3).max().unwrap_or(0);
+    let _ = writeln!(
+        text,
+        "vCPU {} executed {} bytes at {linear} (phys {}):",
+        hazard.vcpu,
+        hazard.memory.len(),
+        hazard.phys
+    );
+    let width = hazard
+        .candidates
+        .iter()
+        .map(|candidate| &candidate.bytes)
+        .chain([&hazard.memory])
+        .map(|bytes| bytes.len() * 3)
+        .max()
+        .unwrap_or(0);
     let mut line = |label: &str, bytes: &[u8], note: &str| {
         let line = format!("  {label} {:<width$} {:<40} {note}", hex(bytes, " "), disassemble(bytes, linear.0));
         let _ = writeln!(text, "{}", line.trim_end());
@@ -90,7 +103,12 @@ fn store(text: &mut String, write: &Store) {
         (None, _) => "nobody that was seen".to_owned(),
     };
     let old = old.as_ref().map_or_else(|| "not known".to_owned(), |old| hex(old, " "));
-    let _ = writeln!(text, "written by {who}:\n  seq {seq}  {old} -> {} ({} bytes at phys {phys})", hex(new, " "), new.len());
+    let _ = writeln!(
+        text,
+        "written by {who}:\n  seq {seq}  {old} -> {} ({} bytes at phys {phys})",
+        hex(new, " "),
+        new.len()
+    );
 }
 
 fn difference(text: &mut String, difference: &Difference) {
@@ -98,7 +116,9 @@ fn difference(text: &mut String, difference: &Difference) {
     let _ = write!(text, "icsan-replay: DIFFERENCE at record {record}, seq {seq}: ");
     let _ = match what {
         What::Missing { model } => writeln!(text, "no verdict was recorded\n  model    {}", verdict(model)),
-        What::Extra { recorded } => writeln!(text, "a verdict was recorded that the model does not have\n  recorded {}", verdict(recorded)),
+        What::Extra { recorded } => {
+            writeln!(text, "a verdict was recorded that the model does not have\n  recorded {}", verdict(recorded))
+        }
         What::Other { model, recorded } => {
             writeln!(text, "the verdicts differ\n  model    {}\n  recorded {}", verdict(model), verdict(recorded))
         }
@@ -108,7 +128,11 @@ fn difference(text: &mut String, difference: &Difference) {
 fn verdict(record: &Record) -> String {
     let Record::Verdict { vcpu, linear, kind, memory, candidates, writes } = record else { return String::new() };
     let candidates: Vec<_> = candidates.iter().map(|bytes| hex(bytes, "")).collect();
-    format!("{kind}: vCPU {vcpu} at {linear}, memory {}, may execute {}, stores {writes:?}", hex(memory, ""), candidates.join(" or "))
+    format!(
+        "{kind}: vCPU {vcpu} at {linear}, memory {}, may execute {}, stores {writes:?}",
+        hex(memory, ""),
+        candidates.join(" or ")
+    )
 }
 
 fn summary(text: &mut String, outcome: &Outcome) {
@@ -131,7 +155,11 @@ fn summary(text: &mut String, outcome: &Outcome) {
     let kinds: Vec<String> = outcome.sites.by_kind().iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     let kinds = if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") };
     let all: u64 = stats.hazards.values().sum();
-    let _ = writeln!(text, "icsan-replay: hazards (distinct sites): {kinds}; {all} executions; exempt executions {}", stats.exempt);
+    let _ = writeln!(
+        text,
+        "icsan-replay: hazards (distinct sites): {kinds}; {all} executions; exempt executions {}",
+        stats.exempt
+    );
     let events: Vec<String> = serializing(outcome).iter().map(|(name, count)| format!("{name} {count}")).collect();
     let _ = writeln!(
         text,

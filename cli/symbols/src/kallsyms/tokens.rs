@@ -63,8 +63,11 @@ fn tokens_before<'a>(bytes: &'a [u8], at: usize, index: &[usize]) -> Option<Toke
         return None;
     }
     let table = bytes.get(start..end)?;
-    let tokens: Vec<&str> =
-        table.strip_suffix(&[0])?.split(|&b| b == 0).map(|token| std::str::from_utf8(token).ok()).collect::<Option<_>>()?;
+    let tokens: Vec<&str> = table
+        .strip_suffix(&[0])?
+        .split(|&b| b == 0)
+        .map(|token| std::str::from_utf8(token).ok())
+        .collect::<Option<_>>()?;
     let mut offset = 0;
     for (token, &indexed) in tokens.iter().zip(index) {
         if indexed != offset || !token.bytes().all(|b| b.is_ascii_graphic()) {

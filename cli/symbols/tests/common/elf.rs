@@ -36,7 +36,12 @@ pub fn file(kind: u16, segments: &[Segment<'_>], symbols: &[ElfSym<'_>]) -> Vec<
 }
 
 /// An ELF file of any type, with one more section that has a name.
-pub fn with_section(kind: u16, segments: &[Segment<'_>], symbols: &[ElfSym<'_>], named: Option<(&str, &[u8])>) -> Vec<u8> {
+pub fn with_section(
+    kind: u16,
+    segments: &[Segment<'_>],
+    symbols: &[ElfSym<'_>],
+    named: Option<(&str, &[u8])>,
+) -> Vec<u8> {
     let mut out = vec![0; HEADER + PROGRAM_HEADER * segments.len()];
     let mut program_headers = Vec::new();
     let mut sections = vec![[0_u8; 64]];

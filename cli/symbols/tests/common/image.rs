@@ -23,7 +23,8 @@ pub enum Layout {
     PlaceRelative,
 }
 
-pub const LAYOUTS: [Layout; 5] = [Layout::Old, Layout::OldWithSeqs, Layout::New, Layout::NewUnsigned, Layout::PlaceRelative];
+pub const LAYOUTS: [Layout; 5] =
+    [Layout::Old, Layout::OldWithSeqs, Layout::New, Layout::NewUnsigned, Layout::PlaceRelative];
 
 impl Layout {
     pub fn per_cpu(self) -> bool {

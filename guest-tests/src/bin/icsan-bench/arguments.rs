@@ -121,7 +121,11 @@ impl FromStr for Named {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, path) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("expected NAME=PATH")?;
         let path = PathBuf::from(path);
-        if path.is_file() { Ok(Self { name: name.to_owned(), path }) } else { Err(format!("{} is not a file", path.display())) }
+        if path.is_file() {
+            Ok(Self { name: name.to_owned(), path })
+        } else {
+            Err(format!("{} is not a file", path.display()))
+        }
     }
 }
 
@@ -134,13 +138,29 @@ mod tests {
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
         let words = ["icsan-bench", "--plugin", "p", "--qemu", "a=/bin/sh", "--kernel", "k=/bin/sh", "--guest", "g"];
-        let machines = |arguments: &Arguments| arguments.machines().iter().map(|(smp, name)| format!("{smp} {name}")).collect::<Vec<_>>();
+        let machines = |arguments: &Arguments| {
+            arguments.machines().iter().map(|(smp, name)| format!("{smp} {name}")).collect::<Vec<_>>()
+        };
         let plain = Arguments::parse_from(words);
-        let usual =
-            ["1 boot", "1 sort", "1 hash", "1 compress", "2 boot", "2 sort", "2 hash", "2 compress", "2 storm", "2 copy", "4 flips"];
+        let usual = [
+            "1 boot",
+            "1 sort",
+            "1 hash",
+            "1 compress",
+            "2 boot",
+            "2 sort",
+            "2 hash",
+            "2 compress",
+            "2 storm",
+            "2 copy",
+            "4 flips",
+        ];
         assert_eq!(machines(&plain), usual);
         let with = |more: [&'static str; 6]| Arguments::try_parse_from(words.into_iter().chain(more));
-        assert_eq!(machines(&with(["--workload", "hash:16", "--workload", "boot", "--smp", "4"]).unwrap()), ["4 boot", "4 hash:16"]);
+        assert_eq!(
+            machines(&with(["--workload", "hash:16", "--workload", "boot", "--smp", "4"]).unwrap()),
+            ["4 boot", "4 hash:16"]
+        );
         assert_eq!(machines(&with(["--workload", "boot", "--smp", "8", "--smp", "1"]).unwrap()), ["1 boot", "8 boot"]);
         for wrong in ["boot:2", "hash:0", "hash:x", "fish"] {
             assert!(with(["--workload", wrong, "--workload", "boot", "--smp", "4"]).is_err(), "{wrong}");

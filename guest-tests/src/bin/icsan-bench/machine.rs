@@ -32,9 +32,11 @@ impl Setting {
     pub fn now() -> Result<Self> {
         let cpus = thread::available_parallelism().context("cannot count the CPUs")?;
         let meminfo = fs::read_to_string("/proc/meminfo")?;
-        let kib: u64 = meminfo.split_whitespace().nth(1).and_then(|word| word.parse().ok()).context("/proc/meminfo is strange")?;
+        let kib: u64 =
+            meminfo.split_whitespace().nth(1).and_then(|word| word.parse().ok()).context("/proc/meminfo is strange")?;
         let load = fs::read_to_string("/proc/loadavg")?;
-        let load: f64 = load.split_whitespace().next().and_then(|word| word.parse().ok()).context("/proc/loadavg is strange")?;
+        let load: f64 =
+            load.split_whitespace().next().and_then(|word| word.parse().ok()).context("/proc/loadavg is strange")?;
         Ok(Self {
             date: command(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]))?,
             shape: format!("{cpus} CPUs (x86-64), {:.0} GiB", kib as f64 / f64::from(1 << 20)),
@@ -73,7 +75,8 @@ pub fn kernel_version(image: &[u8]) -> Option<String> {
     let offset = u16::from_le_bytes(image.get(0x20e..0x210)?.try_into().ok()?);
     let text = image.get(usize::from(offset) + 0x200..)?;
     let text = String::from_utf8_lossy(text.split(|byte| *byte == 0).next()?).into_owned();
-    (image.get(0x202..0x206)? == b"HdrS" && !text.is_empty()).then(|| text.split_whitespace().next().map(str::to_owned))?
+    (image.get(0x202..0x206)? == b"HdrS" && !text.is_empty())
+        .then(|| text.split_whitespace().next().map(str::to_owned))?
 }
 
 #[cfg(test)]

@@ -43,7 +43,8 @@ fn bench(arguments: &Arguments) -> Result<()> {
     for qemu in &arguments.qemu {
         setting.versions.push((format!("QEMU {}", qemu.name), machine::qemu_version(&qemu.path)?));
     }
-    let image = fs::read(&arguments.kernel.path).with_context(|| format!("cannot read {}", arguments.kernel.path.display()))?;
+    let image =
+        fs::read(&arguments.kernel.path).with_context(|| format!("cannot read {}", arguments.kernel.path.display()))?;
     let kernel = machine::kernel_version(&image).unwrap_or_else(|| arguments.kernel.name.clone());
     setting.versions.push((format!("Linux {}", arguments.kernel.name), kernel));
     let folder = std::env::temp_dir().join(format!("icsan-bench-{}", std::process::id()));
@@ -58,7 +59,8 @@ fn bench(arguments: &Arguments) -> Result<()> {
         print!("{}", output::markdown(&rows, &setting, arguments.pairs));
     }
     if let Some(path) = &arguments.json {
-        let all = json!({"schema": 1, "setting": setting.json(), "rows": rows.iter().map(Row::json).collect::<Vec<_>>()});
+        let all =
+            json!({"schema": 1, "setting": setting.json(), "rows": rows.iter().map(Row::json).collect::<Vec<_>>()});
         fs::write(path, format!("{all:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
@@ -67,7 +69,9 @@ fn bench(arguments: &Arguments) -> Result<()> {
 /// How large QEMU becomes over time, with the first QEMU and number of vCPUs that were given.
 fn stay(arguments: &Arguments, folder: &Path, seconds: u64) -> Result<()> {
     let initramfs = process::initramfs(&arguments.guest, folder)?;
-    let (Some(qemu), Some(smp)) = (arguments.qemu.first(), arguments.smp.first().copied()) else { bail!("no QEMU was given, or no --smp") };
+    let (Some(qemu), Some(smp)) = (arguments.qemu.first(), arguments.smp.first().copied()) else {
+        bail!("no QEMU was given, or no --smp")
+    };
     let workload = format!("toggle:{seconds}");
     let guest = Guest {
         qemu: &qemu.path,
@@ -103,7 +107,11 @@ fn measure_all(arguments: &Arguments, folder: &Path) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for qemu in &arguments.qemu {
         for (smp, workload) in &machines {
-            eprintln!("{} of {total}: QEMU {}, {smp} vCPUs, {workload}", rows.len() / arguments.modes().len() + 1, qemu.name);
+            eprintln!(
+                "{} of {total}: QEMU {}, {smp} vCPUs, {workload}",
+                rows.len() / arguments.modes().len() + 1,
+                qemu.name
+            );
             let guest = Guest {
                 qemu: &qemu.path,
                 kernel: &arguments.kernel.path,
@@ -158,7 +166,8 @@ fn measure(arguments: &Arguments, qemu: &Named, guest: &Guest<'_>, rounds: Range
                 which => {
                     let row = &mut rows[which - 1];
                     with[which - 1] = Some(boot(Some(&plugin_words(arguments, guest.folder, Some(row.mode))?))?);
-                    let text = fs::read_to_string(&report).with_context(|| format!("the plugin wrote no {}", report.display()))?;
+                    let text = fs::read_to_string(&report)
+                        .with_context(|| format!("the plugin wrote no {}", report.display()))?;
                     row.work = Work::parse(&text).map_err(anyhow::Error::msg)?;
                 }
             }
@@ -167,7 +176,13 @@ fn measure(arguments: &Arguments, qemu: &Named, guest: &Guest<'_>, rounds: Range
         for (row, with) in rows.iter_mut().zip(with) {
             let (Some(plain), Some(plugin)) = (plain, with) else { bail!("a boot is missing") };
             let pair = Pair { plain, plugin };
-            eprintln!("  {label}, {}: user {:.2} s without, {:.2} s with: {:.2}", row.mode.name(), plain.user, plugin.user, pair.ratio());
+            eprintln!(
+                "  {label}, {}: user {:.2} s without, {:.2} s with: {:.2}",
+                row.mode.name(),
+                plain.user,
+                plugin.user,
+                pair.ratio()
+            );
             if number != 0 {
                 row.pairs.push(pair);
             }

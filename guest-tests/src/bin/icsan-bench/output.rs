@@ -19,7 +19,9 @@ fn grouped(number: u64) -> String {
 
 fn boot_of<'a>(rows: &'a [Row], row: &Row) -> Option<&'a Row> {
     rows.iter()
-        .find(|other| other.workload == "boot" && other.qemu == row.qemu && other.smp == row.smp && other.mode == row.mode)
+        .find(|other| {
+            other.workload == "boot" && other.qemu == row.qemu && other.smp == row.smp && other.mode == row.mode
+        })
         .filter(|_| row.workload != "boot")
 }
 
@@ -37,8 +39,11 @@ pub fn text(row: &Row) -> String {
     let pairs: Vec<String> = row.pairs.iter().map(|pair| format!("{:.2}", pair.ratio())).collect();
     let _ = writeln!(text, "  pairs     {}", pairs.join(" "));
     let _ = writeln!(text, "  medians   user s  sys s  wall s  RSS MiB");
-    for (label, figure) in [("without", Row::plain as fn(&Row, fn(&crate::process::Usage) -> f64) -> f64), ("with", Row::plugin)] {
-        let (user, sys, wall, rss) = (figure(row, |u| u.user), figure(row, |u| u.sys), figure(row, |u| u.wall), figure(row, |u| u.rss));
+    for (label, figure) in
+        [("without", Row::plain as fn(&Row, fn(&crate::process::Usage) -> f64) -> f64), ("with", Row::plugin)]
+    {
+        let (user, sys, wall, rss) =
+            (figure(row, |u| u.user), figure(row, |u| u.sys), figure(row, |u| u.wall), figure(row, |u| u.rss));
         let _ = writeln!(text, "  {label:9} {user:6.2} {sys:6.2} {wall:7.2} {rss:8.0}");
     }
     let _ = writeln!(
@@ -71,7 +76,10 @@ pub fn markdown(rows: &[Row], setting: &Setting, pairs: u16) -> String {
             warnings.push(format!("**Not quiet:** {of}: other processes used up to {cpus:.2} CPUs"));
         }
         if row.work.dropped > 0 {
-            warnings.push(format!("{of}: slots ran out, {} times a piece of code was not watched", grouped(row.work.dropped)));
+            warnings.push(format!(
+                "{of}: slots ran out, {} times a piece of code was not watched",
+                grouped(row.work.dropped)
+            ));
         }
     }
     match warnings.is_empty() {
@@ -119,16 +127,24 @@ mod tests {
     #[test]
     fn the_table_says_when_it_was_not_quiet() {
         let mut rows = vec![row("boot", 4.0, 1.0), row("sort", 14.0, 0.84)];
-        let setting =
-            Setting { date: "2026-01-02".into(), shape: "2 CPUs".into(), versions: vec![("QEMU".into(), "x".into())], warning: None };
+        let setting = Setting {
+            date: "2026-01-02".into(),
+            shape: "2 CPUs".into(),
+            versions: vec![("QEMU".into(), "x".into())],
+            warning: None,
+        };
         let quiet = markdown(&rows, &setting, 2);
         assert!(
-            quiet.contains("quiet throughout") && quiet.contains("| 10.0 | 1 | boot | full | 4.00 | 5.20 | **1.30** (1.10–1.50) | – |"),
+            quiet.contains("quiet throughout")
+                && quiet.contains("| 10.0 | 1 | boot | full | 4.00 | 5.20 | **1.30** (1.10–1.50) | – |"),
             "{quiet}"
         );
         assert!(quiet.contains("| sort | full | 14.00 | 15.29 | **1.09** (0.92–1.26) | 1.01 |"), "{quiet}");
         rows[0].pairs[0].plain.others = 1.0;
         let noisy = markdown(&rows, &setting, 2);
-        assert!(noisy.contains("**Not quiet:** 10.0 / 1 / boot / full") && text(&rows[0]).contains("WARNING"), "{noisy}");
+        assert!(
+            noisy.contains("**Not quiet:** 10.0 / 1 / boot / full") && text(&rows[0]).contains("WARNING"),
+            "{noisy}"
+        );
     }
 }

@@ -67,7 +67,20 @@ impl Guest<'_> {
     pub fn command(&self, plugin: Option<&str>, tcg: &str) -> Command {
         let mut command = Command::new(self.qemu);
         command
-            .args(["-machine", "q35", "-cpu", "max", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
+            .args([
+                "-machine",
+                "q35",
+                "-cpu",
+                "max",
+                "-m",
+                "512",
+                "-nodefaults",
+                "-display",
+                "none",
+                "-no-reboot",
+                "-serial",
+                "stdio",
+            ])
             .args(["-accel", &format!("tcg,thread=multi{tcg}"), "-smp", &self.smp.to_string()])
             .arg("-kernel")
             .arg(self.kernel)
@@ -89,7 +102,8 @@ impl Guest<'_> {
         for _ in 0..TRIES {
             let mut command = self.command(plugin, "");
             command.stdin(Stdio::null()).stdout(File::create(&console)?).stderr(File::create(&stderr)?);
-            let (usage, good) = measure(command, self.timeout).with_context(|| format!("cannot measure {}", self.qemu.display()))?;
+            let (usage, good) =
+                measure(command, self.timeout).with_context(|| format!("cannot measure {}", self.qemu.display()))?;
             let text = String::from_utf8_lossy(&fs::read(&console)?).into_owned();
             if text.contains("int3: 0000 [#") {
                 eprintln!("  the kernel died of an outdated INT3 (QEMU's fault); again");
@@ -97,7 +111,11 @@ impl Guest<'_> {
             }
             return match result(&text, self.workload) {
                 Some(checksum) if good => Ok((usage, checksum.to_owned())),
-                _ => bail!("the guest did not finish '{}': {}", self.workload, last_words(&fs::read_to_string(&stderr)?, &text)),
+                _ => bail!(
+                    "the guest did not finish '{}': {}",
+                    self.workload,
+                    last_words(&fs::read_to_string(&stderr)?, &text)
+                ),
             };
         }
         bail!("the guest's kernel died of an outdated INT3 {TRIES} times in a row");
@@ -111,8 +129,13 @@ fn result<'a>(console: &'a str, workload: &str) -> Option<&'a str> {
 
 /// The end of what the guest and QEMU said.
 fn last_words(stderr: &str, console: &str) -> String {
-    let last =
-        |text: &str| text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map_or_else(|| "nothing".to_owned(), str::to_owned);
+    let last = |text: &str| {
+        text.lines()
+            .rev()
+            .map(str::trim)
+            .find(|line| !line.is_empty())
+            .map_or_else(|| "nothing".to_owned(), str::to_owned)
+    };
     format!("the guest last said: {}; QEMU last said: {}", last(console), last(stderr))
 }
 
@@ -153,7 +176,10 @@ fn measure(mut command: Command, timeout: Duration) -> Result<(Usage, bool)> {
     }
     let (user, sys) = (seconds(usage.ru_utime), seconds(usage.ru_stime));
     let others = (busy_seconds()? - busy - user - sys).max(0.0);
-    Ok((Usage { user, sys, wall, rss: usage.ru_maxrss as f64 / 1024.0, others }, libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0))
+    Ok((
+        Usage { user, sys, wall, rss: usage.ru_maxrss as f64 / 1024.0, others },
+        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
+    ))
 }
 
 fn seconds(time: libc::timeval) -> f64 {
@@ -171,7 +197,8 @@ fn busy_seconds() -> Result<f64> {
 
 /// User, nice, system, interrupts, soft interrupts, steal; not idle, nor waiting for a disk.
 fn busy_ticks(stat: &str) -> Option<u64> {
-    let fields: Vec<u64> = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let fields: Vec<u64> =
+        stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     [0, 1, 2, 5, 6, 7].iter().map(|index| fields.get(*index).copied()).sum()
 }
 

@@ -90,7 +90,8 @@ fn boot(guest: &Guest<'_>, plugin: &str, wanted: Duration) -> Result<(Vec<Sample
             bail!("the guest did not end in time");
         }
         if let Some(mib) = resident(&child) {
-            let sample = Sample { after: start.elapsed(), mib, flips: flips(&fs::read_to_string(&console).unwrap_or_default()) };
+            let sample =
+                Sample { after: start.elapsed(), mib, flips: flips(&fs::read_to_string(&console).unwrap_or_default()) };
             samples.push(sample);
             if told.is_none_or(|told: Instant| told.elapsed() >= TELL) {
                 told = Some(Instant::now());
@@ -104,11 +105,16 @@ fn boot(guest: &Guest<'_>, plugin: &str, wanted: Duration) -> Result<(Vec<Sample
         return Ok((samples, true));
     }
     if !status.success() || !text.contains(&format!("{PREFIX}done toggle")) {
-        bail!("the guest did not finish: {}", text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing"));
+        bail!(
+            "the guest did not finish: {}",
+            text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing")
+        );
     }
     let said = fs::read_to_string(&stderr)?;
     // What it says of itself, less the ledger's rows.
-    said.lines().filter(|line| line.starts_with("icsan: ") && !line.starts_with("icsan:  ")).for_each(|line| println!("{line}"));
+    said.lines()
+        .filter(|line| line.starts_with("icsan: ") && !line.starts_with("icsan:  "))
+        .for_each(|line| println!("{line}"));
     Ok((samples, false))
 }
 

@@ -184,7 +184,8 @@ pub mod tests {
         assert_eq!(Work::parse(report), Ok(Work { blocks: 7, epochs: 8, held: 9, dropped: 4 }));
         let incomplete = report.replace("true", "false");
         assert!(
-            Work::parse(&incomplete).is_ok() && Work::parse(&incomplete.replace(r#""dropped":4"#, r#""dropped":5"#)).is_err(),
+            Work::parse(&incomplete).is_ok()
+                && Work::parse(&incomplete.replace(r#""dropped":4"#, r#""dropped":5"#)).is_err(),
             "only slots ran out"
         );
         assert!(Work::parse(&incomplete.replace("segments", "hazards")).is_err());

@@ -55,7 +55,18 @@ fn attach(to: &File, cut: u32) -> io::Result<()> {
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     let size = size_of_val(&program) as libc::socklen_t;
     // SAFETY: the kernel copies the program, which outlives the call.
-    check(unsafe { libc::setsockopt(to.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, (&raw const program).cast(), size) }.into())?;
+    check(
+        unsafe {
+            libc::setsockopt(
+                to.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const program).cast(),
+                size,
+            )
+        }
+        .into(),
+    )?;
     Ok(())
 }
 
@@ -67,7 +78,9 @@ pub fn replaced() -> Attempt {
     pin(WRITER)?;
     let mut ends = [0; 2];
     // SAFETY: fills an array of two descriptors.
-    check(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) }.into())?;
+    check(
+        unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) }.into(),
+    )?;
     // SAFETY: both are new and nobody else's.
     let (from, to) = unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) };
     let filtered = to.try_clone()?;

@@ -59,7 +59,8 @@ impl CodePage {
         let fd = check(unsafe { libc::memfd_create(c"icsan".as_ptr(), 0) }.into())? as libc::c_int;
         // SAFETY: sets the size of a file that is ours.
         check(unsafe { libc::ftruncate(fd, PAGE as i64) }.into())?;
-        let view = || map(ptr::null_mut(), PAGE, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, libc::MAP_SHARED, fd);
+        let view =
+            || map(ptr::null_mut(), PAGE, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, libc::MAP_SHARED, fd);
         let (first, second) = (view()?, view()?);
         Ok([
             Self { write: first, execute: first, len: PAGE, memfd: Some(fd) },
@@ -153,25 +154,33 @@ impl CodePage {
     /// One store of one byte.
     pub fn store8(&self, at: usize, value: u8) {
         // SAFETY: the target is within a writable mapping.
-        unsafe { asm!("mov byte ptr [{}], {}", in(reg) self.target(at, 1), in(reg_byte) value, options(nostack, preserves_flags)) }
+        unsafe {
+            asm!("mov byte ptr [{}], {}", in(reg) self.target(at, 1), in(reg_byte) value, options(nostack, preserves_flags))
+        }
     }
 
     /// One store of two bytes, aligned or not.
     pub fn store16(&self, at: usize, value: u16) {
         // SAFETY: the target is within a writable mapping.
-        unsafe { asm!("mov word ptr [{}], {:x}", in(reg) self.target(at, 2), in(reg) value, options(nostack, preserves_flags)) }
+        unsafe {
+            asm!("mov word ptr [{}], {:x}", in(reg) self.target(at, 2), in(reg) value, options(nostack, preserves_flags))
+        }
     }
 
     /// One store of four bytes, aligned or not.
     pub fn store32(&self, at: usize, value: u32) {
         // SAFETY: the target is within a writable mapping.
-        unsafe { asm!("mov dword ptr [{}], {:e}", in(reg) self.target(at, 4), in(reg) value, options(nostack, preserves_flags)) }
+        unsafe {
+            asm!("mov dword ptr [{}], {:e}", in(reg) self.target(at, 4), in(reg) value, options(nostack, preserves_flags))
+        }
     }
 
     /// One store of eight bytes, aligned or not.
     pub fn store64(&self, at: usize, value: u64) {
         // SAFETY: the target is within a writable mapping.
-        unsafe { asm!("mov qword ptr [{}], {}", in(reg) self.target(at, 8), in(reg) value, options(nostack, preserves_flags)) }
+        unsafe {
+            asm!("mov qword ptr [{}], {}", in(reg) self.target(at, 8), in(reg) value, options(nostack, preserves_flags))
+        }
     }
 }
 

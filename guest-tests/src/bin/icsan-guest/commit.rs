@@ -46,7 +46,10 @@ pub fn by_sync_core() -> Attempt {
 /// Across two chunks, with the one that only interrupts.
 pub fn by_plain() -> Attempt {
     membarrier(Membarrier::RegisterPrivateExpedited)?;
-    hand_over(Kind::Imm32Split, HandOver { writer: || membarrier(Membarrier::PrivateExpedited), executor: || {}, serializes: true })
+    hand_over(
+        Kind::Imm32Split,
+        HandOver { writer: || membarrier(Membarrier::PrivateExpedited), executor: || {}, serializes: true },
+    )
 }
 
 /// One aligned store, by the function that commits.

@@ -57,7 +57,8 @@ pub fn flips(workload: &str, text: Text) -> Attempt {
     let turns = &Turns::default();
     let (flipped, wrong) = std::thread::scope(|scope| {
         let executor = scope.spawn(move || executor(turns, text));
-        let comes = || wait_until(PATIENCE, || turns.away.load(Acquire) || executor.is_finished()) && !executor.is_finished();
+        let comes =
+            || wait_until(PATIENCE, || turns.away.load(Acquire) || executor.is_finished()) && !executor.is_finished();
         let flipped = flip_while_away(turns, text, comes);
         turns.stop.store(true, Release);
         (flipped, executor.join().unwrap_or_else(|_| Err(io::Error::other("the executor panicked"))))

@@ -108,7 +108,11 @@ impl Spinner {
             }
         })?;
         let spinner = Self(thread);
-        if spinner.ran(2) { Ok(spinner) } else { Err(io::Error::new(io::ErrorKind::TimedOut, "the spinner does not run")) }
+        if spinner.ran(2) {
+            Ok(spinner)
+        } else {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "the spinner does not run"))
+        }
     }
 
     /// Waits for `more` whole runs from now on. The first one to end may have begun before, so it is not counted.

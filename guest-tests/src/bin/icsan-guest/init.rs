@@ -21,7 +21,8 @@ fn mount(kind: &CStr, at: &CStr) {
 /// The value of `icsan.KEY=VALUE` on the kernel's command line.
 fn parameter(key: &str) -> Option<String> {
     let line = fs::read_to_string("/proc/cmdline").ok()?;
-    line.split_whitespace().find_map(|word| word.strip_prefix("icsan.")?.strip_prefix(key)?.strip_prefix('=').map(str::to_owned))
+    line.split_whitespace()
+        .find_map(|word| word.strip_prefix("icsan.")?.strip_prefix(key)?.strip_prefix('=').map(str::to_owned))
 }
 
 /// Runs what the command line asks for, and switches the machine off.

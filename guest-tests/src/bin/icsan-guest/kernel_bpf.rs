@@ -75,7 +75,9 @@ fn filter_once(number: u32) -> io::Result<bool> {
     let cut = number % (LENGTH as u32 - 1) + 1;
     let mut ends = [0; 2];
     // SAFETY: fills an array of two descriptors.
-    check(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) }.into())?;
+    check(
+        unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) }.into(),
+    )?;
     // SAFETY: both are new and nobody else's.
     let (from, to) = unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) };
     let mut program = [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: cut }];
@@ -84,10 +86,23 @@ fn filter_once(number: u32) -> io::Result<bool> {
     // SAFETY: the kernel copies the program, and reads and fills a local.
     let received = unsafe {
         let size = size_of_val(&program) as libc::socklen_t;
-        check(libc::setsockopt(to.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, (&raw const program).cast(), size).into())?;
+        check(
+            libc::setsockopt(
+                to.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const program).cast(),
+                size,
+            )
+            .into(),
+        )?;
         check(libc::send(from.as_raw_fd(), packet.as_ptr().cast(), LENGTH, 0) as i64)?;
-        let received = check(libc::recv(to.as_raw_fd(), packet.as_mut_ptr().cast(), LENGTH, libc::MSG_DONTWAIT) as i64)?;
-        check(libc::setsockopt(to.as_raw_fd(), libc::SOL_SOCKET, libc::SO_DETACH_FILTER, (&raw const size).cast(), 4).into())?;
+        let received =
+            check(libc::recv(to.as_raw_fd(), packet.as_mut_ptr().cast(), LENGTH, libc::MSG_DONTWAIT) as i64)?;
+        check(
+            libc::setsockopt(to.as_raw_fd(), libc::SOL_SOCKET, libc::SO_DETACH_FILTER, (&raw const size).cast(), 4)
+                .into(),
+        )?;
         received
     };
     Ok(received == i64::from(cut))
@@ -115,7 +130,11 @@ fn test_run(kind: u32, number: u32, repeat: u32) -> io::Result<bool> {
     let license = c"GPL";
     let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
     let mut attributes = [0u64; 16];
-    attributes[..3].copy_from_slice(&[pair(kind, program.len() as u32), program.as_ptr() as u64, license.as_ptr() as u64]);
+    attributes[..3].copy_from_slice(&[
+        pair(kind, program.len() as u32),
+        program.as_ptr() as u64,
+        license.as_ptr() as u64,
+    ]);
     // SAFETY: the kernel copies the attributes and what they point to.
     let program = unsafe {
         let program = check(libc::syscall(libc::SYS_bpf, LOAD, attributes.as_ptr(), size_of_val(&attributes)))?;

@@ -95,7 +95,9 @@ pub fn everyday() -> Attempt {
     tracing(TRACEPOINT, "0")?;
     // Not at the entry, where the tracer's own call would be used; the kernel refuses a place where no instruction
     // starts.
-    let inside = |offset: &u32| write(&format!("{TRACING}/kprobe_events"), &format!("p:icsan __x64_sys_sched_yield+{offset}")).is_ok();
+    let inside = |offset: &u32| {
+        write(&format!("{TRACING}/kprobe_events"), &format!("p:icsan __x64_sys_sched_yield+{offset}")).is_ok()
+    };
     if !(INSIDE..2 * INSIDE).any(|offset| inside(&offset)) {
         return Err(io::Error::other("no kprobe can be planted inside of __x64_sys_sched_yield"));
     }
@@ -107,7 +109,9 @@ pub fn everyday() -> Attempt {
         Outcome::Done { wrong: None, .. } => Ok(Outcome::Proven(format!(
             "{TOGGLES} toggles of a static key, a tracepoint and a kprobe, and {TOGGLES} changes of a program's code"
         ))),
-        Outcome::Done { wrong: Some(how), .. } => Ok(Outcome::Spoiled(format!("a change of the program's code was not seen: {how}"))),
+        Outcome::Done { wrong: Some(how), .. } => {
+            Ok(Outcome::Spoiled(format!("a change of the program's code was not seen: {how}")))
+        }
         other => Ok(other),
     }
 }

@@ -116,7 +116,10 @@ pub fn hotplug_beside_keys() -> Attempt {
             all_ran(&threads);
         }
     }
-    Ok(flipped(&flips, format!("each CPU but the first went and came back {TIMES} times, beside a key that was flipped")))
+    Ok(flipped(
+        &flips,
+        format!("each CPU but the first went and came back {TIMES} times, beside a key that was flipped"),
+    ))
 }
 
 const STATE: &str = "/sys/power/state";

@@ -20,7 +20,8 @@ const REGISTER_RSEQ: i32 = 1 << 8;
 const GET_REGISTRATIONS: i32 = 1 << 9;
 
 /// The commands that want a registration, each with its own.
-const PAIRS: [(i32, i32); 3] = [(PRIVATE_EXPEDITED, REGISTER_PRIVATE_EXPEDITED), (SYNC_CORE, REGISTER_SYNC_CORE), (RSEQ, REGISTER_RSEQ)];
+const PAIRS: [(i32, i32); 3] =
+    [(PRIVATE_EXPEDITED, REGISTER_PRIVATE_EXPEDITED), (SYNC_CORE, REGISTER_SYNC_CORE), (RSEQ, REGISTER_RSEQ)];
 
 fn command(command: i32) -> io::Result<i32> {
     // SAFETY: membarrier takes three numbers and touches no memory of ours.
@@ -62,7 +63,10 @@ pub fn all() -> Attempt {
         all_ran(&threads);
     }
     if has(GET_REGISTRATIONS) {
-        let all = PAIRS.iter().filter(|(barrier, _)| has(*barrier)).fold(REGISTER_GLOBAL_EXPEDITED, |all, (_, one)| all | one);
+        let all = PAIRS
+            .iter()
+            .filter(|(barrier, _)| has(*barrier))
+            .fold(REGISTER_GLOBAL_EXPEDITED, |all, (_, one)| all | one);
         let registered = command(GET_REGISTRATIONS)?;
         if registered != all {
             return Ok(Outcome::Failed(format!("registered are {registered:#x}, not {all:#x}")));

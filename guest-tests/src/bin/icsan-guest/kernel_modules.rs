@@ -55,7 +55,9 @@ fn unload(name: &str) -> io::Result<()> {
     loop {
         // SAFETY: the name is a C string.
         match check(unsafe { libc::syscall(libc::SYS_delete_module, text.as_ptr(), libc::O_NONBLOCK) }) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && start.elapsed() < PATIENCE => sleep(Duration::from_millis(5)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && start.elapsed() < PATIENCE => {
+                sleep(Duration::from_millis(5))
+            }
             result => return named(&format!("unloading {name}"), result.map(drop)),
         }
     }
@@ -120,7 +122,9 @@ fn patch(name: &str) -> io::Result<()> {
 pub fn module() -> Attempt {
     for name in MODULES {
         if !Path::new(&format!("{MODULES_FOLDER}/{name}.ko")).exists() {
-            return Ok(Outcome::Skipped(format!("no {name}.ko in the initramfs: the runner needs --modules for this kernel")));
+            return Ok(Outcome::Skipped(format!(
+                "no {name}.ko in the initramfs: the runner needs --modules for this kernel"
+            )));
         }
         // Of an attempt that was cut short.
         let _ = unload(name);
@@ -132,7 +136,10 @@ pub fn module() -> Attempt {
         if wait_until(PATIENCE, || users.iter().all(|user| user.last() == ran)) {
             return Ok(());
         }
-        Err(io::Error::other(format!("the users of the modules saw {:?}, not {ran}", users.iter().map(Spinner::last).collect::<Vec<_>>())))
+        Err(io::Error::other(format!(
+            "the users of the modules saw {:?}, not {ran}",
+            users.iter().map(Spinner::last).collect::<Vec<_>>()
+        )))
     };
     let start = Instant::now();
     let mut done = 0;

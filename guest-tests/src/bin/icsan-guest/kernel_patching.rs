@@ -25,7 +25,9 @@ pub fn other_cpus() -> std::ops::Range<usize> {
 
 /// A thread on each other CPU that spins in user mode.
 pub fn user_mode() -> io::Result<Vec<Spinner>> {
-    other_cpus().map(|cpu| Spinner::start(cpu, || (0..10_000).fold(0u64, |sum, n| std::hint::black_box(sum ^ n)))).collect()
+    other_cpus()
+        .map(|cpu| Spinner::start(cpu, || (0..10_000).fold(0u64, |sum, n| std::hint::black_box(sum ^ n))))
+        .collect()
 }
 
 /// Two threads on each other CPU: one that spins in user mode, one that lives in system calls, and now and then in the

@@ -133,7 +133,9 @@ fn controller(name: &str) -> io::Result<Option<Outcome>> {
     fs::create_dir_all(CGROUP)?;
     if !Path::new(CGROUP).join("cgroup.controllers").exists() {
         // SAFETY: three C strings and no data.
-        let mounted = unsafe { libc::mount(c"cgroup2".as_ptr(), c"/tmp/cgroup2".as_ptr(), c"cgroup2".as_ptr(), 0, std::ptr::null()) };
+        let mounted = unsafe {
+            libc::mount(c"cgroup2".as_ptr(), c"/tmp/cgroup2".as_ptr(), c"cgroup2".as_ptr(), 0, std::ptr::null())
+        };
         if mounted != 0 {
             return Ok(Some(Outcome::Skipped(format!("no cgroup2: {}", io::Error::last_os_error()))));
         }
@@ -160,7 +162,9 @@ fn control_group(name: &str, times: Times, settings: &[(&str, &str)], reset: &[(
     if let Some(lack) = controller(name)? {
         return Ok(lack);
     }
-    let set = |settings: &[(&str, &str)]| settings.iter().try_for_each(|(file, text)| write(&format!("{CGROUP}/icsan/{file}"), text));
+    let set = |settings: &[(&str, &str)]| {
+        settings.iter().try_for_each(|(file, text)| write(&format!("{CGROUP}/icsan/{file}"), text))
+    };
     let on = || {
         with_controller(name, true)?;
         group(true)?;

@@ -39,7 +39,8 @@ impl Text {
         let kcore = File::open(KCORE).map_err(|error| io::Error::other(format!("{KCORE}: {error}")))?;
         let segments = segments(&kcore)?;
         let iomem = fs::read_to_string(IOMEM)?;
-        let len = code_size(&iomem).ok_or_else(|| io::Error::other(format!("{IOMEM} names no code of the kernel's")))?;
+        let len =
+            code_size(&iomem).ok_or_else(|| io::Error::other(format!("{IOMEM} names no code of the kernel's")))?;
         // The image as a whole is one segment; modules, which are in that range too, come behind it.
         let image = segments.iter().map(|segment| segment.start).filter(|start| KERNEL_IMAGE.contains(start)).min();
         let start = image.ok_or_else(|| io::Error::other(format!("{KCORE} has no kernel image")))?;
@@ -66,8 +67,13 @@ impl Text {
     }
 
     fn read_at(&self, bytes: &mut [u8], address: u64) -> io::Result<()> {
-        let inside = |segment: &&Segment| address.wrapping_sub(segment.start).saturating_add(bytes.len() as u64) <= segment.size;
-        let segment = self.segments.iter().find(inside).ok_or_else(|| io::Error::other(format!("{KCORE} has no {address:#x}")))?;
+        let inside =
+            |segment: &&Segment| address.wrapping_sub(segment.start).saturating_add(bytes.len() as u64) <= segment.size;
+        let segment = self
+            .segments
+            .iter()
+            .find(inside)
+            .ok_or_else(|| io::Error::other(format!("{KCORE} has no {address:#x}")))?;
         self.kcore.read_exact_at(bytes, segment.offset + (address - segment.start))
     }
 }
@@ -132,7 +138,8 @@ mod tests {
 
     #[test]
     fn the_size_of_the_code() {
-        let iomem = "00100000-1ffdffff : System RAM\n  01000000-010000ff : Kernel code\n  01200000-012000ff : Kernel rodata\n";
+        let iomem =
+            "00100000-1ffdffff : System RAM\n  01000000-010000ff : Kernel code\n  01200000-012000ff : Kernel rodata\n";
         assert_eq!(code_size(iomem), Some(0x100));
         assert_eq!(code_size("00000000-00000000 : Kernel code"), None);
         assert_eq!(code_size("hidden"), None);

@@ -152,7 +152,8 @@ pub fn uprobe() -> Attempt {
     pin(WRITER)?;
     let (file, offset) = place_in_file()?;
     let threads = bystanders()?;
-    let targets: Vec<Spinner> = other_cpus().map(|cpu| Spinner::start(cpu, || text_target()(0))).collect::<io::Result<_>>()?;
+    let targets: Vec<Spinner> =
+        other_cpus().map(|cpu| Spinner::start(cpu, || text_target()(0))).collect::<io::Result<_>>()?;
     for _ in 0..TOGGLES {
         tracing("uprobe_events", &format!("p:icsan {file}:{offset:#x}"))?;
         tracing(EVENT, "1")?;

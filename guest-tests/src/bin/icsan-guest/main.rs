@@ -60,9 +60,13 @@ fn main() {
         ["litmus", asked] => std::process::exit(i32::from(!litmus::run_asked(asked))),
         ["list"] => TABLE.iter().for_each(|row| println!("{:28} {}", row.name, row.what)),
         ["run", filter] => std::process::exit(run(filter, 1)),
-        ["run", filter, times] if times.parse::<u16>().is_ok() => std::process::exit(run(filter, times.parse().unwrap_or(1))),
+        ["run", filter, times] if times.parse::<u16>().is_ok() => {
+            std::process::exit(run(filter, times.parse().unwrap_or(1)))
+        }
         _ => {
-            eprintln!("icsan-guest: not process 1, so not acting as init; usage: icsan-guest list | run FILTER [TIMES]");
+            eprintln!(
+                "icsan-guest: not process 1, so not acting as init; usage: icsan-guest list | run FILTER [TIMES]"
+            );
             std::process::exit(2);
         }
     }

@@ -48,7 +48,10 @@ pub fn registered_late() -> Attempt {
 /// judged.
 pub fn plain() -> Attempt {
     membarrier(Membarrier::RegisterPrivateExpedited)?;
-    hand_over(SHAPE, HandOver { writer: || membarrier(Membarrier::PrivateExpedited), executor: || {}, serializes: true })
+    hand_over(
+        SHAPE,
+        HandOver { writer: || membarrier(Membarrier::PrivateExpedited), executor: || {}, serializes: true },
+    )
 }
 
 /// SYNC_CORE that nobody registered for.

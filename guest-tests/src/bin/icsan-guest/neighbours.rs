@@ -28,7 +28,12 @@ const STRADDLING: Layout = Layout { instruction: 13 };
 const RET: u8 = 0xC3;
 
 /// The executor runs the neighbour; the writer changes the instruction; the executor runs that.
-fn run(layout: Layout, between: Option<fn()>, good: bool, store: fn(&CodePage, usize, u32) -> io::Result<()>) -> Attempt {
+fn run(
+    layout: Layout,
+    between: Option<fn()>,
+    good: bool,
+    store: fn(&CodePage, usize, u32) -> io::Result<()>,
+) -> Attempt {
     pin(WRITER)?;
     let page = CodePage::anonymous(1)?;
     page.store8(0, RET);

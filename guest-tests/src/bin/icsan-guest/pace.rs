@@ -118,7 +118,13 @@ impl Pace {
         Self { quick: TIGHT_FOR_SLOW, ..Self::of_bad() }
     }
 
-    fn new(plain: (u32, Duration), under_injection: (u32, Duration), tight_ones: bool, judged: bool, injected: bool) -> Self {
+    fn new(
+        plain: (u32, Duration),
+        under_injection: (u32, Duration),
+        tight_ones: bool,
+        judged: bool,
+        injected: bool,
+    ) -> Self {
         let now = Instant::now();
         let (most, limit) = if injected { under_injection } else { plain };
         Self {
@@ -156,7 +162,9 @@ impl Pace {
         match (self.injected, self.judged) {
             (false, _) => self.tight_ones && self.tight >= ENOUGH,
             (true, true) => false,
-            (true, false) => self.changes >= INJECTED_CHANGES && (self.failed() >= FAILED || self.failed() + self.tight >= TELLING),
+            (true, false) => {
+                self.changes >= INJECTED_CHANGES && (self.failed() >= FAILED || self.failed() + self.tight >= TELLING)
+            }
         }
     }
 
@@ -188,7 +196,10 @@ impl Pace {
         // What failed was hidden by no tick, however long it took.
         let telling = if self.injected { self.tight + self.failed() } else { self.tight };
         if self.tight_ones && telling < TOO_FEW && !(self.injected && self.judged) {
-            return Outcome::Spoiled(format!("the host is too busy: {telling} of {} changes well within a tick", self.changes));
+            return Outcome::Spoiled(format!(
+                "the host is too busy: {telling} of {} changes well within a tick",
+                self.changes
+            ));
         }
         let wrong = self.wrong.clone().filter(|_| self.injected);
         Outcome::Done { patches: self.changes, seen: self.seen, tight: self.tight, wrong }

@@ -28,7 +28,9 @@ pub fn alone(role: &str) -> Attempt {
 /// Loads the module, if it is not loaded. Answers if there is none.
 pub fn prepare() -> io::Result<Option<Outcome>> {
     if !Path::new(&format!("{MODULES_FOLDER}/{NAME}.ko")).exists() {
-        return Ok(Some(Outcome::Skipped(format!("no {NAME}.ko in the initramfs: the runner needs --patcher for this kernel"))));
+        return Ok(Some(Outcome::Skipped(format!(
+            "no {NAME}.ko in the initramfs: the runner needs --patcher for this kernel"
+        ))));
     }
     if !Path::new(ROLE).exists() {
         load(NAME)?;

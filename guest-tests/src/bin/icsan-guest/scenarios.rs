@@ -9,7 +9,8 @@ use crate::shape::Kind;
 use crate::stores;
 use crate::stores::{Via, store};
 use crate::{
-    bpf_replaced, kernel_bpf, kernel_coverage, kernel_cpus, kernel_membarrier, kernel_modules, kernel_static_keys, kernel_tracing,
+    bpf_replaced, kernel_bpf, kernel_coverage, kernel_cpus, kernel_membarrier, kernel_modules, kernel_static_keys,
+    kernel_tracing,
 };
 use crate::{commit, guard_word, int3_protocol, mapping, membarrier, neighbours, own_code, patcher, processes};
 
@@ -190,7 +191,9 @@ fn kernel_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "module/direct-map-cross-sync" => || patcher::across("direct-map-cross-sync"),
         "coverage/healthy" | "coverage/healthy-isolated" => || kernel_coverage::healthy(kernel_coverage::everyday),
         "coverage/empty-ipi" => || kernel_coverage::broken("do_sync_core", kernel_coverage::everyday),
-        "coverage/membarrier" | "coverage/membarrier-isolated" => || kernel_coverage::healthy(kernel_coverage::code_changes),
+        "coverage/membarrier" | "coverage/membarrier-isolated" => {
+            || kernel_coverage::healthy(kernel_coverage::code_changes)
+        }
         "coverage/membarrier-empty-ipi" => || kernel_coverage::broken("ipi_sync_core", kernel_coverage::code_changes),
         _ => return None,
     })

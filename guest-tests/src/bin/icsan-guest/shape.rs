@@ -131,7 +131,9 @@ const fn site(kind: Kind) -> usize {
 /// Where the function begins: with the chunk that holds the changed instruction's first byte.
 const fn entry(kind: Kind) -> usize {
     match kind {
-        Kind::Imm32Line | Kind::Imm32Page | Kind::Imm32PageOnce | Kind::Imm32Tail | Kind::Imm32FromData => (site(kind) - 1) & !15,
+        Kind::Imm32Line | Kind::Imm32Page | Kind::Imm32PageOnce | Kind::Imm32Tail | Kind::Imm32FromData => {
+            (site(kind) - 1) & !15
+        }
         _ => 0,
     }
 }
@@ -182,7 +184,9 @@ impl Shape {
             }
             Kind::Imm32Text => {}
             // NOPs up to 6; mov rax, imm64; ret
-            Kind::Imm64 => page.store_bytes(0, &[0x66, 0x0F, 0x1F, 0x44, 0, 0, 0x48, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0xC3]),
+            Kind::Imm64 => {
+                page.store_bytes(0, &[0x66, 0x0F, 0x1F, 0x44, 0, 0, 0x48, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0xC3])
+            }
             Kind::Jmp5 => lay_out_jump(page, 0),
             Kind::Jmp5Bytes => {
                 page.store_bytes(0, &[0x90].repeat(site(Kind::Jmp5Bytes)));
@@ -240,7 +244,12 @@ impl Shape {
         let value = self.expected(n);
         match self.kind {
             Kind::Imm8 => self.page.store8(at, value as u8),
-            Kind::Imm32 | Kind::Imm32TwoQuadwords | Kind::Imm32Split | Kind::Imm32PageOnce | Kind::Imm32Tail | Kind::Imm32Text => {
+            Kind::Imm32
+            | Kind::Imm32TwoQuadwords
+            | Kind::Imm32Split
+            | Kind::Imm32PageOnce
+            | Kind::Imm32Tail
+            | Kind::Imm32Text => {
                 self.page.store32(at, value as u32);
             }
             Kind::Imm32Halves | Kind::Imm32Line | Kind::Imm32Page => {

@@ -52,7 +52,9 @@ impl Via {
     /// Where the changed bytes lie.
     fn kind(self) -> Kind {
         match self {
-            Self::Xchg | Self::Cmpxchg8b | Self::Cmpxchg | Self::LockAdd | Self::LockXadd | Self::LockXor => Kind::Imm32,
+            Self::Xchg | Self::Cmpxchg8b | Self::Cmpxchg | Self::LockAdd | Self::LockXadd | Self::LockXor => {
+                Kind::Imm32
+            }
             _ => Kind::Imm32TwoQuadwords,
         }
     }
@@ -153,12 +155,16 @@ fn non_temporal(page: &CodePage, at: usize, value: u32) {
 
 fn xchg(page: &CodePage, at: usize, value: u32) {
     // SAFETY: the target is within a writable mapping.
-    unsafe { asm!("xchg [{}], {:e}", in(reg) page.target(at, 4), inout(reg) value => _, options(nostack, preserves_flags)) }
+    unsafe {
+        asm!("xchg [{}], {:e}", in(reg) page.target(at, 4), inout(reg) value => _, options(nostack, preserves_flags))
+    }
 }
 
 fn cmpxchg(page: &CodePage, at: usize, old: u32, new: u32) {
     // SAFETY: the target is within a writable mapping.
-    unsafe { asm!("lock cmpxchg [{}], {:e}", in(reg) page.target(at, 4), in(reg) new, inout("eax") old => _, options(nostack)) }
+    unsafe {
+        asm!("lock cmpxchg [{}], {:e}", in(reg) page.target(at, 4), in(reg) new, inout("eax") old => _, options(nostack))
+    }
 }
 
 fn lock_add(page: &CodePage, at: usize, value: u32) {
@@ -179,7 +185,9 @@ fn lock_xor(page: &CodePage, at: usize, value: u32) {
 /// Stores the value by MOVBE.
 pub fn movbe(page: &CodePage, at: usize, value: u32) {
     // SAFETY: the target is within a writable mapping.
-    unsafe { asm!("movbe [{}], {:e}", in(reg) page.target(at, 4), in(reg) value.swap_bytes(), options(nostack, preserves_flags)) }
+    unsafe {
+        asm!("movbe [{}], {:e}", in(reg) page.target(at, 4), in(reg) value.swap_bytes(), options(nostack, preserves_flags))
+    }
 }
 
 fn halves(chunk: Chunk) -> (u64, u64) {

@@ -148,7 +148,10 @@ fn batch() -> Attempt {
             return done(all);
         }
         if start.elapsed() > PATIENT {
-            return Ok(Outcome::Spoiled(format!("the host is too busy: of {all} batches the executor met {}", met.trim())));
+            return Ok(Outcome::Spoiled(format!(
+                "the host is too busy: of {all} batches the executor met {}",
+                met.trim()
+            )));
         }
     }
 }

@@ -33,8 +33,10 @@ const CALLS: usize = 16;
 const MAX_THREADS: usize = 16;
 
 /// Opcodes that are worth more than others: what patching swaps, and what gets back.
-const OPCODES: [u8; 20] =
-    [0xcc, 0x90, 0xe9, 0xeb, 0xe8, 0x0f, 0x66, 0xb8, 0x48, 0x05, 0x3d, 0x81, 0x83, 0x74, 0x75, 0x50, 0x58, 0x8d, 0xa1, 0xf7];
+const OPCODES: [u8; 20] = [
+    0xcc, 0x90, 0xe9, 0xeb, 0xe8, 0x0f, 0x66, 0xb8, 0x48, 0x05, 0x3d, 0x81, 0x83, 0x74, 0x75, 0x50, 0x58, 0x8d, 0xa1,
+    0xf7,
+];
 
 /// What a thread needs to come back from code that did not return.
 #[repr(C)]
@@ -150,7 +152,8 @@ fn totals() -> &'static [AtomicU64; 2] {
 fn map(len: usize, file: libc::c_int) -> *mut u8 {
     let flags = if file < 0 { libc::MAP_SHARED | libc::MAP_ANONYMOUS } else { libc::MAP_SHARED };
     // SAFETY: a fresh mapping that nobody else knows of.
-    let memory = unsafe { libc::mmap(null_mut(), len, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, flags, file, 0) };
+    let memory =
+        unsafe { libc::mmap(null_mut(), len, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, flags, file, 0) };
     assert!(memory != libc::MAP_FAILED, "no memory");
     memory.cast()
 }
@@ -178,7 +181,8 @@ fn thread(code: [*mut u8; 2], data: *mut u8, seed: u64) {
             change(code[numbers.below(2)], place + numbers.below(16), &mut numbers);
             let mut registers = [0_u64; 16];
             for register in &mut registers {
-                *register = if numbers.below(2) == 0 { data as u64 + numbers.below(DATA) as u64 } else { numbers.next() };
+                *register =
+                    if numbers.below(2) == 0 { data as u64 + numbers.below(DATA) as u64 } else { numbers.next() };
             }
             calls.fetch_add(1, Ordering::Relaxed);
             // SAFETY: nothing about this is safe; the process is made for it.
@@ -198,8 +202,14 @@ fn change(mapping: *mut u8, at: usize, numbers: &mut Numbers) {
     unsafe {
         match numbers.below(3) {
             0 => mapping.add(at).write_volatile(byte_of_code(numbers)),
-            1 => mapping.add(at).cast::<u32>().write_unaligned(u32::from_le_bytes([(); 4].map(|()| byte_of_code(numbers)))),
-            _ => mapping.add(at & !7).cast::<u64>().write_volatile(u64::from_le_bytes([(); 8].map(|()| byte_of_code(numbers)))),
+            1 => mapping
+                .add(at)
+                .cast::<u32>()
+                .write_unaligned(u32::from_le_bytes([(); 4].map(|()| byte_of_code(numbers)))),
+            _ => mapping
+                .add(at & !7)
+                .cast::<u64>()
+                .write_volatile(u64::from_le_bytes([(); 8].map(|()| byte_of_code(numbers)))),
         }
     }
 }
@@ -250,7 +260,8 @@ fn child(threads: usize, seed: u64) -> ! {
 /// The value of `icsan.KEY=` on the kernel's command line.
 fn parameter(key: &str) -> Option<u64> {
     let line = std::fs::read_to_string("/proc/cmdline").ok()?;
-    line.split_whitespace().find_map(|word| word.strip_prefix("icsan.")?.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
+    line.split_whitespace()
+        .find_map(|word| word.strip_prefix("icsan.")?.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
 }
 
 /// Makes children for as long as it is told, and switches the machine off.

@@ -108,7 +108,12 @@ fn boots(arguments: &Arguments, folder: &std::path::Path) -> Result<()> {
         let number = |key: &str| summary["injected"][key].as_u64().unwrap_or(0);
         injected += number("executions");
         refused += number("not_carried_out");
-        let said = boot.console.lines().filter_map(|line| line.split_once(PREFIX)).map(|(_, line)| line.trim_end()).next_back();
+        let said = boot
+            .console
+            .lines()
+            .filter_map(|line| line.split_once(PREFIX))
+            .map(|(_, line)| line.trim_end())
+            .next_back();
         died += u32::from(said.is_none());
         println!(
             "seed {seed}: {}; {} injected, {} chosen and not carried out; {:.0} s",

@@ -15,7 +15,9 @@ fn main() -> std::process::ExitCode {
     return host::main();
     #[cfg(not(feature = "runner"))]
     {
-        eprintln!("icsan-hostile: not process 1: this is the /init of a guest, and switches the machine off; use scripts/hostile");
+        eprintln!(
+            "icsan-hostile: not process 1: this is the /init of a guest, and switches the machine off; use scripts/hostile"
+        );
         std::process::ExitCode::from(2)
     }
 }

@@ -22,7 +22,11 @@ pub fn compare(case: &Case, machine: &Machine, random: &mut Random) -> Result<()
 fn part(access: Access, len: usize) -> Result<std::ops::Range<usize>, String> {
     let begin = access.linear.wrapping_sub(SCRATCH) as usize;
     let range = begin..begin.saturating_add(access.len.into());
-    if range.end <= len { Ok(range) } else { Err(format!("the interpreter wants {} bytes at {:#x}", access.len, access.linear)) }
+    if range.end <= len {
+        Ok(range)
+    } else {
+        Err(format!("the interpreter wants {} bytes at {:#x}", access.len, access.linear))
+    }
 }
 
 fn interpret(case: &Case, random: &mut Random) -> Result<Outcome, String> {
@@ -57,7 +61,8 @@ fn interpret(case: &Case, random: &mut Random) -> Result<Outcome, String> {
     Ok(Outcome { general, flags: effects.flags.unwrap_or(registers.flags), memory, end })
 }
 
-const NAMES: [&str; 16] = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+const NAMES: [&str; 16] =
+    ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
 
 fn shown(case: &Case) -> String {
     let Registers { general, rip, flags, .. } = case.registers;

@@ -170,13 +170,15 @@ fn moves() -> Vec<Form> {
 }
 
 fn arithmetic() -> Vec<Form> {
-    let binary = ["add", "or", "adc", "sbb", "and", "sub", "xor", "cmp"].into_iter().zip((0..).step_by(8)).flat_map(|(name, first)| {
-        [
-            form(&format!("{name} rm, r; {name} r, rm"), first..first + 4).with(Operands::Any),
-            form(&format!("{name} al, imm8"), [first + 4]).immediate(Immediate::Byte),
-            form(&format!("{name} rax, imm"), [first + 5]).immediate(Immediate::UpTo4),
-        ]
-    });
+    let binary = ["add", "or", "adc", "sbb", "and", "sub", "xor", "cmp"].into_iter().zip((0..).step_by(8)).flat_map(
+        |(name, first)| {
+            [
+                form(&format!("{name} rm, r; {name} r, rm"), first..first + 4).with(Operands::Any),
+                form(&format!("{name} al, imm8"), [first + 4]).immediate(Immediate::Byte),
+                form(&format!("{name} rax, imm"), [first + 5]).immediate(Immediate::UpTo4),
+            ]
+        },
+    );
     let others = [
         form("arithmetic rm8, imm8", [0x80]).with(Operands::Any).immediate(Immediate::Byte),
         form("arithmetic rm, imm", [0x81]).with(Operands::Any).immediate(Immediate::UpTo4),
@@ -186,8 +188,16 @@ fn arithmetic() -> Vec<Form> {
         form("test rax, imm", [0xa9]).immediate(Immediate::UpTo4),
         form("test rm8, imm8", [0xf6]).with(Operands::Any).digits(&[0]).immediate(Immediate::Byte),
         form("test rm, imm", [0xf7]).with(Operands::Any).digits(&[0]).immediate(Immediate::UpTo4),
-        form("test rm8, imm8, other opcode", [0xf6]).with(Operands::Any).digits(&[1]).immediate(Immediate::Byte).emulated(NO_OTHER_TEST),
-        form("test rm, imm, other opcode", [0xf7]).with(Operands::Any).digits(&[1]).immediate(Immediate::UpTo4).emulated(NO_OTHER_TEST),
+        form("test rm8, imm8, other opcode", [0xf6])
+            .with(Operands::Any)
+            .digits(&[1])
+            .immediate(Immediate::Byte)
+            .emulated(NO_OTHER_TEST),
+        form("test rm, imm, other opcode", [0xf7])
+            .with(Operands::Any)
+            .digits(&[1])
+            .immediate(Immediate::UpTo4)
+            .emulated(NO_OTHER_TEST),
         form("not, neg", [0xf6, 0xf7]).with(Operands::Any).digits(&[2, 3]),
         form("inc, dec", [0xfe, 0xff]).with(Operands::Any).digits(&[0, 1]),
         form("clc, stc, cmc", [0xf8, 0xf9, 0xf5]),
@@ -196,7 +206,8 @@ fn arithmetic() -> Vec<Form> {
 }
 
 fn branches() -> Vec<Form> {
-    let relative = |name: &str, opcodes: Vec<u8>, immediate| form(name, opcodes).immediate(immediate).control(Control::Relative);
+    let relative =
+        |name: &str, opcodes: Vec<u8>, immediate| form(name, opcodes).immediate(immediate).control(Control::Relative);
     let ret = |name: &str, immediate| form(name, [0xc2]).immediate(immediate).control(Control::Return).stack();
     vec![
         relative("jmp rel8", vec![0xeb], Immediate::Near),

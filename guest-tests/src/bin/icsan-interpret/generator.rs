@@ -77,11 +77,21 @@ fn attempt(form: &Form, machine: &Machine, random: &mut Random) -> Option<Case> 
     // Enough on both sides for what is pushed, popped and addressed from it.
     general[STACK_POINTER] = SCRATCH + 0x400 + random.below(0x800);
     // Now and then an instruction crosses pages.
-    let rip = CODE + CODE_LEN / 2 - if random.once_in(8) { random.below(LONGEST as u64) } else { 0x100 - random.below(64) };
+    let rip =
+        CODE + CODE_LEN / 2 - if random.once_in(8) { random.below(LONGEST as u64) } else { 0x100 - random.below(64) };
     let flags = FIXED_FLAGS | random.next() & VARYING_FLAGS;
     let registers = Registers { general, rip, flags, fs_base: machine.fs_base, gs_base: machine.gs_base };
     let (place, target) = (SCRATCH + 0x400 + random.below(0x800), CODE + random.below(CODE_LEN - PAD_LEN));
-    let mut builder = Builder { random, form, prefixes: Prefixes::default(), bytes: Vec::new(), registers, place, target, relative: None };
+    let mut builder = Builder {
+        random,
+        form,
+        prefixes: Prefixes::default(),
+        bytes: Vec::new(),
+        registers,
+        place,
+        target,
+        relative: None,
+    };
     builder.prefixes(machine);
     builder.opcode()?;
     builder.immediate()?;
@@ -102,7 +112,9 @@ impl Builder<'_> {
                     let prefix = self.random.one_of(&[0x26, 0x2e, 0x36, 0x3e, 0x64, 0x64, 0x65, 0x65]);
                     // In 64-bit mode only FS and GS count, whatever comes behind them; QEMU 10.0 has the last one
                     // count.
-                    if machine.emulated && self.bytes.iter().any(|byte| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65)) {
+                    if machine.emulated
+                        && self.bytes.iter().any(|byte| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65))
+                    {
                         continue;
                     }
                     self.bytes.push(prefix);

@@ -37,7 +37,9 @@ fn try_all(seed: u64, count: u64) -> bool {
     let mut agreed = true;
     for (number, form) in (1..).zip(&forms) {
         // Each form has numbers of its own: one can be added without changing the others' cases.
-        let mut random = Random::new(seed ^ form.name.bytes().fold(0, |hash: u64, byte| hash.wrapping_mul(31).wrapping_add(byte.into())));
+        let mut random = Random::new(
+            seed ^ form.name.bytes().fold(0, |hash: u64, byte| hash.wrapping_mul(31).wrapping_add(byte.into())),
+        );
         let (mut mismatches, mut first) = (0_u64, None);
         for _ in 0..count {
             let case = generator::case(form, &machine, &mut random);

@@ -37,7 +37,9 @@ impl Changes {
         for line in text.lines() {
             let object: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
             match object["type"].as_str() {
-                Some("hazard") if object["context"]["cpl"] == 3 && object["suppressed"] == false => changes.add(&object)?,
+                Some("hazard") if object["context"]["cpl"] == 3 && object["suppressed"] == false => {
+                    changes.add(&object)?
+                }
                 Some("summary") => {
                     changes.whole = true;
                     changes.lost = (object["complete"] != true).then(|| object["dropped_by"].to_string());
@@ -50,7 +52,10 @@ impl Changes {
 
     fn add(&mut self, hazard: &Value) -> Result<(), String> {
         let word = hazard["kind"].as_str().unwrap_or_default();
-        let kind = Kind::ALL.into_iter().find(|kind| kind.to_string() == word).ok_or_else(|| format!("unknown kind {word}"))?;
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| kind.to_string() == word)
+            .ok_or_else(|| format!("unknown kind {word}"))?;
         // QEMU's own fault.
         if kind == Kind::Emulator {
             return Ok(());
@@ -74,7 +79,9 @@ impl Changes {
     pub fn fault(&self, profile: Profile, reported: bool) -> Option<String> {
         match &self.lost {
             Some(why) => Some(format!("the report says of itself that it is not complete: {why}")),
-            None if profile == Profile::LinuxX86 && !self.by_kind.is_empty() => Some("should be silent in user mode".into()),
+            None if profile == Profile::LinuxX86 && !self.by_kind.is_empty() => {
+                Some("should be silent in user mode".into())
+            }
             None if reported && self.by_kind.is_empty() => Some("should be reported in user mode".into()),
             None => None,
         }
@@ -87,7 +94,11 @@ impl fmt::Display for Changes {
             writeln!(f, "  silent in user mode")?;
         }
         for ((kind, memory, other), Sites { sites, executions, example }) in &self.by_kind {
-            writeln!(f, "  {kind:12} {other} -> {memory}: {sites} sites, {executions} times; {} -> {}", example.1, example.0)?;
+            writeln!(
+                f,
+                "  {kind:12} {other} -> {memory}: {sites} sites, {executions} times; {} -> {}",
+                example.1, example.0
+            )?;
         }
         Ok(())
     }
@@ -107,8 +118,14 @@ mod tests {
 
     #[test]
     fn hazards_of_user_mode_are_grouped() {
-        let report =
-            [hazard("unserialized", 3), hazard("unserialized", 3), hazard("torn", 0), hazard("emulator", 3), SUMMARY.into()].join("\n");
+        let report = [
+            hazard("unserialized", 3),
+            hazard("unserialized", 3),
+            hazard("torn", 0),
+            hazard("emulator", 3),
+            SUMMARY.into(),
+        ]
+        .join("\n");
         let changes = Changes::read(&report).unwrap();
         assert_eq!(changes.to_string(), "  unserialized call -> call: 2 sites, 6 times; call 0x10 -> call 0x20\n");
         assert!(changes.fault(Profile::LinuxX86, false).is_some() && changes.fault(Profile::Fred, true).is_none());

@@ -43,7 +43,10 @@ pub fn add(seen: &mut Seen, name: &str, counts: &Counts) {
 /// # Errors
 /// It cannot be run, or did not come to its end.
 pub fn natively(guest: &Path, asked: &str) -> Result<Seen> {
-    let output = Command::new(guest).args(["litmus", asked]).output().with_context(|| format!("cannot run {}", guest.display()))?;
+    let output = Command::new(guest)
+        .args(["litmus", asked])
+        .output()
+        .with_context(|| format!("cannot run {}", guest.display()))?;
     if !output.status.success() {
         bail!("natively: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     }
@@ -56,7 +59,8 @@ mod tests {
 
     #[test]
     fn lines_of_several_runs_add_up() {
-        let text = format!("[ 1.0] boot\n{PREFIX}litmus a 3 0x1,trap@0x1=2 0x2=1\n{PREFIX}litmus a 1 0x2=1\n{PREFIX}{DONE}\n");
+        let text =
+            format!("[ 1.0] boot\n{PREFIX}litmus a 3 0x1,trap@0x1=2 0x2=1\n{PREFIX}litmus a 1 0x2=1\n{PREFIX}{DONE}\n");
         let seen = read(&text).unwrap();
         assert_eq!(seen["a"].values().copied().collect::<Vec<_>>(), [2, 2]);
         assert!(read(&text.replace(DONE, "")).is_err());

@@ -40,7 +40,11 @@ impl Row {
     pub fn of(test: &'static Litmus, allowed: &Allowed, runs: &Runs) -> Self {
         let compared = |seen: &Option<Seen>| {
             let counts = seen.as_ref()?.get(test.name)?;
-            Some(Compared { rounds: counts.values().sum(), seen: counts.len(), difference: Difference::of(allowed, counts) })
+            Some(Compared {
+                rounds: counts.values().sum(),
+                seen: counts.len(),
+                difference: Difference::of(allowed, counts),
+            })
         };
         let Runs { injected, plain, native } = runs;
         let (injected, plain, native) = (compared(injected), compared(plain), compared(native));
@@ -83,7 +87,12 @@ pub fn text(rows: &[Row]) -> String {
         let _ = write!(text, "{:20} {:>7}", row.name, row.allowed.outcomes.len());
         match &row.injected {
             Some(Compared { rounds, seen, difference }) => {
-                let _ = write!(text, " {rounds:>8} {seen:>6} {:>8} {:>6}", difference.missing.len(), difference.extra.len());
+                let _ = write!(
+                    text,
+                    " {rounds:>8} {seen:>6} {:>8} {:>6}",
+                    difference.missing.len(),
+                    difference.extra.len()
+                );
             }
             None => _ = write!(text, " {:>8} {:>6} {:>8} {:>6}", "-", "-", "-", "-"),
         }
@@ -121,7 +130,8 @@ mod tests {
         let mut counts: Counts = allowed.outcomes.iter().map(|outcome| (outcome.clone(), 1)).collect();
         change(&mut counts);
         let seen = Seen::from([(test.name.to_owned(), counts)]);
-        let native = Seen::from([(test.name.to_owned(), Counts::from([(allowed.outcomes.last().unwrap().clone(), 9)]))]);
+        let native =
+            Seen::from([(test.name.to_owned(), Counts::from([(allowed.outcomes.last().unwrap().clone(), 9)]))]);
         Row::of(test, &allowed, &Runs { injected: Some(seen), plain: None, native: Some(native) })
     }
 
@@ -137,7 +147,11 @@ mod tests {
         let extra = row(|counts| _ = counts.insert(Outcome(vec![End::Fault(3)]), 1));
         assert!(extra.faults()[0].contains("NOT ALLOWED by the model: fault@0x3"), "{:?}", extra.faults());
         let missing = row(|counts| drop(counts.pop_first()));
-        assert!(!missing.is_complete() && missing.faults()[0].contains("NEVER SEEN: 0x1,0x1"), "{:?}", missing.faults());
+        assert!(
+            !missing.is_complete() && missing.faults()[0].contains("NEVER SEEN: 0x1,0x1"),
+            "{:?}",
+            missing.faults()
+        );
         assert!(text(&[extra, missing]).ends_with("\n0 passed, 2 failed, 0 skipped\n"));
     }
 }

@@ -80,11 +80,13 @@ pub fn fault(scenario: &str, verdict: Verdict, hazards: &[&Hazard], mode: Mode) 
     if let Some(other) = hazards.iter().find(|hazard| !is(executor, &hazard.symbol)) {
         return Some(format!("should be executed in {executor}, but is in {}", name(&other.symbol, other.pc)));
     }
-    let mut stores = hazards.iter().filter(|hazard| hazard.kind == kind && kind != Kind::Emulator).flat_map(|hazard| &hazard.stores);
+    let mut stores =
+        hazards.iter().filter(|hazard| hazard.kind == kind && kind != Kind::Emulator).flat_map(|hazard| &hazard.stores);
     if let Some(other) = stores.clone().find(|store| !is(writer, &store.symbol)) {
         return Some(format!("should be stored in {writer}, but is in {}", name(&other.symbol, other.pc)));
     }
-    (mode == Mode::Full && stores.next().is_none()).then(|| format!("should be stored in {writer}, but no store is named"))
+    (mode == Mode::Full && stores.next().is_none())
+        .then(|| format!("should be stored in {writer}, but no store is named"))
 }
 
 #[cfg(test)]
@@ -120,9 +122,13 @@ mod tests {
         assert!(said(&hazard(TARGET, &[]), Mode::Full).unwrap().contains("no store"));
         assert_eq!(said(&hazard(TARGET, &["memcpy_orig+0x9/0x100"]), Mode::Full), None);
         assert!(
-            said(&hazard(TARGET, &["memcpy_orig+0x9/0x100", "icsan_patcher:executor+0x1/0x2"]), Mode::Full).unwrap().contains("executor")
+            said(&hazard(TARGET, &["memcpy_orig+0x9/0x100", "icsan_patcher:executor+0x1/0x2"]), Mode::Full)
+                .unwrap()
+                .contains("executor")
         );
-        assert!(said(&hazard("schedule+0x1/0x2", &["memcpy_orig+0x9/0x100"]), Mode::Light).unwrap().contains("schedule"));
+        assert!(
+            said(&hazard("schedule+0x1/0x2", &["memcpy_orig+0x9/0x100"]), Mode::Light).unwrap().contains("schedule")
+        );
         assert_eq!(fault(ROW, Verdict::Silent, &[], Mode::Full), None);
         assert_eq!(fault("cross/imm8", reported, &[&hazard("main+0x1/0x2", &[])], Mode::Full), None);
     }
@@ -132,7 +138,9 @@ mod tests {
         use icsan_guest_tests::table::TABLE;
         use icsan_guest_tests::verdict::Profile;
         for row in TABLE.iter().filter(|row| row.name.starts_with("module/")) {
-            let reported = Profile::NAMES.iter().any(|(profile, _)| matches!(row.verdict(Mode::Full, *profile), Verdict::Reported(_)));
+            let reported = Profile::NAMES
+                .iter()
+                .any(|(profile, _)| matches!(row.verdict(Mode::Full, *profile), Verdict::Reported(_)));
             assert_eq!(reported, EXPECTED.iter().any(|(name, ..)| *name == row.name), "{}", row.name);
         }
     }

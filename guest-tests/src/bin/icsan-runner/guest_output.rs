@@ -123,7 +123,8 @@ mod tests {
     fn a_whole_run() {
         let output = parse(WHOLE);
         assert_eq!(output.fault(), None);
-        let endings: Vec<_> = output.rounds.iter().map(|round| (round.name.as_str(), round.attempt, round.ending.clone())).collect();
+        let endings: Vec<_> =
+            output.rounds.iter().map(|round| (round.name.as_str(), round.attempt, round.ending.clone())).collect();
         assert_eq!(
             endings,
             [

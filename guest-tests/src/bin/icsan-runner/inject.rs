@@ -34,7 +34,9 @@ impl FromStr for Inject {
         match text {
             "stale" => Ok(Self::Stale),
             "torn" => Ok(Self::Torn),
-            _ => random().ok_or_else(|| "stale, torn, or random:SEED:PERCENT with a percentage from 1 to 100 is expected".into()),
+            _ => random().ok_or_else(|| {
+                "stale, torn, or random:SEED:PERCENT with a percentage from 1 to 100 is expected".into()
+            }),
         }
     }
 }
@@ -60,7 +62,10 @@ impl Inject {
         };
         let enough = || match round.observed {
             None => Some("must fail under injection, but the guest does not say whether it does".into()),
-            Some(_) if failures.died == 0 && (failures.changes == 0 || failures.changes * ONE_IN < failures.changes + failures.tight) => {
+            Some(_)
+                if failures.died == 0
+                    && (failures.changes == 0 || failures.changes * ONE_IN < failures.changes + failures.tight) =>
+            {
                 Some(format!(
                     "must fail under injection, after one in {ONE_IN} tight changes at least, but: {failures}, {} tight ones were seen",
                     failures.tight
@@ -72,8 +77,11 @@ impl Inject {
             (_, Verdict::Unchecked(_), _) => None,
             (_, Verdict::Silent, _) => none(),
             (_, Verdict::Reported(_), Visible::Never(_)) => none(),
-            (_, Verdict::Reported(_), Visible::Sometimes(_)) | (Self::Stale, Verdict::Reported(_), Visible::OnlyTorn(_)) => None,
-            (Self::Torn, Verdict::Reported(Kind::Torn), _) | (Self::Stale, Verdict::Reported(_), Visible::Always) => enough(),
+            (_, Verdict::Reported(_), Visible::Sometimes(_))
+            | (Self::Stale, Verdict::Reported(_), Visible::OnlyTorn(_)) => None,
+            (Self::Torn, Verdict::Reported(Kind::Torn), _) | (Self::Stale, Verdict::Reported(_), Visible::Always) => {
+                enough()
+            }
             (Self::Torn | Self::Random(..), Verdict::Reported(_), _) => None,
         }
     }
@@ -182,7 +190,9 @@ mod tests {
     fn a_good_row_with_a_failure_fails_it_in_every_mode() {
         for inject in [Inject::Stale, Inject::Torn, Inject::Random(1, 50)] {
             assert!(fault(inject, Verdict::Silent, &seen(59)).unwrap().contains("1/60"));
-            assert!(fault(inject, Verdict::Silent, &round(Some(Observed::Died("killed by signal 11".into())))).is_some());
+            assert!(
+                fault(inject, Verdict::Silent, &round(Some(Observed::Died("killed by signal 11".into())))).is_some()
+            );
             assert_eq!(fault(inject, Verdict::Silent, &seen(60)), None);
             assert_eq!(fault(inject, Verdict::Silent, &round(None)), None);
             assert_eq!(fault(inject, Verdict::Unchecked("depends"), &seen(0)), None);

@@ -45,7 +45,15 @@ impl Check {
     /// One that passed, so far.
     #[must_use]
     pub fn of(name: &str, letter: char) -> Self {
-        Self { name: name.into(), status: Status::Passed, letter, rounds: (0, 0), spoiled: 0, emulator: 0, failures: None }
+        Self {
+            name: name.into(),
+            status: Status::Passed,
+            letter,
+            rounds: (0, 0),
+            spoiled: 0,
+            emulator: 0,
+            failures: None,
+        }
     }
 }
 
@@ -82,14 +90,17 @@ pub fn scenarios(asked: Asked<'_>, output: &GuestOutput, report: &Report, condit
 }
 
 fn scenario(row: &Scenario, asked: Asked<'_>, output: &GuestOutput, report: &Report, conditions: Conditions) -> Check {
-    let verdict = conditions.profile.map_or(Verdict::Unchecked("no plugin: outcome only"), |profile| row.verdict(conditions.mode, profile));
+    let verdict = conditions
+        .profile
+        .map_or(Verdict::Unchecked("no plugin: outcome only"), |profile| row.verdict(conditions.mode, profile));
     let letter = match verdict {
         Verdict::Silent => 'S',
         Verdict::Reported(_) => 'R',
         Verdict::Unchecked(_) => '?',
     };
     let mut check = Check::of(row.name, letter);
-    check.failures = conditions.inject.map(|_| Failures::of(output.rounds.iter().filter(|round| round.name == row.name)));
+    check.failures =
+        conditions.inject.map(|_| Failures::of(output.rounds.iter().filter(|round| round.name == row.name)));
     let mut skipped = None;
     for round in output.rounds.iter().filter(|round| round.name == row.name) {
         check.rounds.1 += 1;
@@ -105,7 +116,8 @@ fn scenario(row: &Scenario, asked: Asked<'_>, output: &GuestOutput, report: &Rep
             Ending::Ok if conditions.profile.is_none() => None,
             Ending::Ok if !report.markers.contains(&marker) => Some("the plugin did not see the marker".into()),
             Ending::Ok => {
-                let hazards: Vec<&Hazard> = report.hazards_at(marker).filter(|hazard| hazard.kind != Kind::Emulator).collect();
+                let hazards: Vec<&Hazard> =
+                    report.hazards_at(marker).filter(|hazard| hazard.kind != Kind::Emulator).collect();
                 let executor = table::executor(conditions.smp) as u64;
                 fault_of_hazards(verdict, &hazards, executor)
                     .or_else(|| fault_of_writers(row, verdict, &hazards, conditions))
@@ -149,7 +161,9 @@ fn fault_of_hazards(verdict: Verdict, hazards: &[&Hazard], executor: u64) -> Opt
             .iter()
             .filter(|hazard| hazard.protocol.as_deref() != Some(MEMBARRIER))
             .any(|hazard| hazard.kind == Kind::Unsynced && hazard.vcpu == table::WRITER as u64)
-            .then(|| format!("should not be unsynced on vCPU {}, which patches, but is: {}", table::WRITER, list(hazards))),
+            .then(|| {
+                format!("should not be unsynced on vCPU {}, which patches, but is: {}", table::WRITER, list(hazards))
+            }),
         Verdict::Reported(kind) if hazards.iter().any(|hazard| hazard.vcpu != executor) => {
             Some(format!("should be {kind} on vCPU {executor} only, but is: {}", list(hazards)))
         }
@@ -159,7 +173,9 @@ fn fault_of_hazards(verdict: Verdict, hazards: &[&Hazard], executor: u64) -> Opt
 
 /// The full model has to say who wrote.
 fn fault_of_writers(row: &Scenario, verdict: Verdict, hazards: &[&Hazard], conditions: Conditions) -> Option<String> {
-    let (Verdict::Reported(kind), Some(writer), Mode::Full) = (verdict, row.writer, conditions.mode) else { return None };
+    let (Verdict::Reported(kind), Some(writer), Mode::Full) = (verdict, row.writer, conditions.mode) else {
+        return None;
+    };
     let writer = match writer {
         Writer::Other => table::WRITER as u64,
         Writer::Itself => table::executor(conditions.smp) as u64,
@@ -178,9 +194,16 @@ fn list(hazards: &[&Hazard]) -> String {
 
 fn describe(hazard: &Hazard) -> String {
     let symbol = hazard.symbol.as_deref().map(|symbol| format!(" {symbol}")).unwrap_or_default();
-    let writers: BTreeSet<String> =
-        hazard.writers.iter().map(|writer| writer.map_or_else(|| "unknown".into(), |vcpu| format!("vCPU {vcpu}"))).collect();
-    let by = if writers.is_empty() { String::new() } else { format!(" by {}", writers.into_iter().collect::<Vec<_>>().join(", ")) };
+    let writers: BTreeSet<String> = hazard
+        .writers
+        .iter()
+        .map(|writer| writer.map_or_else(|| "unknown".into(), |vcpu| format!("vCPU {vcpu}")))
+        .collect();
+    let by = if writers.is_empty() {
+        String::new()
+    } else {
+        format!(" by {}", writers.into_iter().collect::<Vec<_>>().join(", "))
+    };
     format!("{} on vCPU {} at {:#x}{symbol}{by} ({} times)", hazard.kind, hazard.vcpu, hazard.pc, hazard.count)
 }
 
@@ -222,7 +245,9 @@ mod tests {
         let (console, report) = (guest_output::parse(console), report::parse(report).unwrap());
         let checks = scenarios(asked, &console, &report, conditions);
         // On another kernel there is no licence to skip, and all else is the same.
-        for (check, there) in checks.iter().zip(scenarios(Asked { kernel: "6.12", ..asked }, &console, &report, conditions)) {
+        for (check, there) in
+            checks.iter().zip(scenarios(Asked { kernel: "6.12", ..asked }, &console, &report, conditions))
+        {
             match &check.status {
                 Status::Skipped(why) => assert!(failure(&there).contains(why)),
                 _ => assert_eq!(check, &there),
@@ -253,18 +278,28 @@ mod tests {
         let linux = conditions(Profile::LinuxX86);
         let whole = report::tests::WHOLE;
         assert!(
-            failure(&judge(ONE, &whole.replace("\"unserialized\",\"vcpu\":1", "\"unserialized\",\"vcpu\":0"), linux)[0])
-                .contains("on vCPU 0")
+            failure(
+                &judge(ONE, &whole.replace("\"unserialized\",\"vcpu\":1", "\"unserialized\",\"vcpu\":0"), linux)[0]
+            )
+            .contains("on vCPU 0")
         );
-        assert!(failure(&judge(ONE, &whole.replace("\"kind\":\"unserialized\"", "\"kind\":\"stale\""), linux)[0]).contains("stale"));
-        let silent: String = whole.lines().filter(|line| !line.contains("hazard\"")).map(|line| format!("{line}\n")).collect();
+        assert!(
+            failure(&judge(ONE, &whole.replace("\"kind\":\"unserialized\"", "\"kind\":\"stale\""), linux)[0])
+                .contains("stale")
+        );
+        let silent: String =
+            whole.lines().filter(|line| !line.contains("hazard\"")).map(|line| format!("{line}\n")).collect();
         assert!(failure(&judge(ONE, &silent, linux)[0]).contains("silent"));
-        assert!(failure(&judge(ONE, &whole.replace("\"kind\":\"unserialized\"", "\"kind\":\"emulator\""), linux)[0]).contains("silent"));
+        assert!(
+            failure(&judge(ONE, &whole.replace("\"kind\":\"unserialized\"", "\"kind\":\"emulator\""), linux)[0])
+                .contains("silent")
+        );
     }
 
     #[test]
     fn the_full_model_names_the_writer() {
-        let other = report::tests::WHOLE.replace("\"writes\":[{\"vcpu\":0}]", "\"writes\":[{\"vcpu\":null},{\"vcpu\":1}]");
+        let other =
+            report::tests::WHOLE.replace("\"writes\":[{\"vcpu\":0}]", "\"writes\":[{\"vcpu\":null},{\"vcpu\":1}]");
         let full = conditions(Profile::LinuxX86);
         assert!(failure(&judge(ONE, &other, full)[0]).contains("should name vCPU 0"));
         assert_eq!(judge(ONE, &other, Conditions { mode: Mode::Light, ..full })[0].status, Status::Passed);
@@ -287,7 +322,9 @@ mod tests {
 
     #[test]
     fn a_good_scenario_that_is_reported() {
-        assert!(failure(&judge(ONE, report::tests::WHOLE, conditions(Profile::Coherent))[0]).contains("should be silent"));
+        assert!(
+            failure(&judge(ONE, report::tests::WHOLE, conditions(Profile::Coherent))[0]).contains("should be silent")
+        );
     }
 
     #[test]
@@ -303,7 +340,10 @@ mod tests {
         let failed = "ICSAN| 1..1\nICSAN| # it broke\nICSAN| not ok 1 - cross/imm8 round 1 attempt 1\nICSAN| # done\n";
         assert!(failure(&judge(failed, report::tests::WHOLE, conditions(Profile::LinuxX86))[0]).contains("it broke"));
         let skipped = ONE.replace("attempt 1", "attempt 1 # SKIP needs 2 CPUs");
-        assert_eq!(judge(&skipped, report::tests::WHOLE, conditions(Profile::LinuxX86))[0].status, Status::Skipped("needs 2 CPUs".into()));
+        assert_eq!(
+            judge(&skipped, report::tests::WHOLE, conditions(Profile::LinuxX86))[0].status,
+            Status::Skipped("needs 2 CPUs".into())
+        );
     }
 
     #[test]
@@ -321,11 +361,18 @@ mod tests {
     #[test]
     fn under_injection_what_the_guest_saw_counts() {
         let linux = Conditions { inject: Some(Inject::Stale), ..conditions(Profile::LinuxX86) };
-        let saw = |seen| ONE.replace("1..1\n", &format!("1..1\nICSAN| # cross/imm8: {seen} of 60 changes seen, 3 tight\n"));
-        let silent: String =
-            report::tests::WHOLE.lines().filter(|line| !line.contains("hazard\"")).map(|line| format!("{line}\n")).collect();
+        let saw =
+            |seen| ONE.replace("1..1\n", &format!("1..1\nICSAN| # cross/imm8: {seen} of 60 changes seen, 3 tight\n"));
+        let silent: String = report::tests::WHOLE
+            .lines()
+            .filter(|line| !line.contains("hazard\""))
+            .map(|line| format!("{line}\n"))
+            .collect();
         let bad = judge(&saw(10), report::tests::WHOLE, linux);
-        assert_eq!((&bad[0].status, bad[0].failures), (&Status::Passed, Some(Failures { changes: 50, of: 60, tight: 3, died: 0 })));
+        assert_eq!(
+            (&bad[0].status, bad[0].failures),
+            (&Status::Passed, Some(Failures { changes: 50, of: 60, tight: 3, died: 0 }))
+        );
         assert!(failure(&judge(&saw(60), report::tests::WHOLE, linux)[0]).contains("must fail"));
         assert!(failure(&judge(&saw(10), &silent, linux)[0]).contains("silent"));
         let coherent = Conditions { inject: Some(Inject::Stale), ..conditions(Profile::Coherent) };
@@ -337,8 +384,11 @@ mod tests {
     #[test]
     fn a_protocol_leaves_out_other_cpus_and_membarrier_its_caller_too() {
         let whole = report::tests::WHOLE.replace("\"kind\":\"unserialized\"", "\"kind\":\"unsynced\"");
-        let of =
-            |vcpu, protocol: &str| Hazard { vcpu, protocol: Some(protocol.into()), ..report::parse(&whole).unwrap().hazards.remove(0) };
+        let of = |vcpu, protocol: &str| Hazard {
+            vcpu,
+            protocol: Some(protocol.into()),
+            ..report::parse(&whole).unwrap().hazards.remove(0)
+        };
         let fault = |vcpus: &[u64], protocol| {
             let hazards: Vec<Hazard> = vcpus.iter().map(|vcpu| of(*vcpu, protocol)).collect();
             fault_of_hazards(Verdict::Reported(Kind::Unsynced), &hazards.iter().collect::<Vec<_>>(), 1)
@@ -351,7 +401,8 @@ mod tests {
 
     #[test]
     fn hazards_outside_of_scenarios_need_an_explanation() {
-        let report = report::parse(&report::tests::WHOLE.replace("\"marker\":\"0x100010001\"", "\"marker\":\"0x0\"")).unwrap();
+        let report =
+            report::parse(&report::tests::WHOLE.replace("\"marker\":\"0x100010001\"", "\"marker\":\"0x0\"")).unwrap();
         assert!(failure(&outside(&report, Mode::Full, Profile::LinuxX86).0).contains("1 unexplained"));
         let none = report::parse(report::tests::WHOLE).unwrap();
         assert_eq!(outside(&none, Mode::Full, Profile::LinuxX86).0.status, Status::Passed);

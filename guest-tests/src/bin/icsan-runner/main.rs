@@ -47,7 +47,9 @@ fn run_all(mut arguments: Arguments) -> Result<Counts> {
     let scratch = std::env::temp_dir().join(format!("icsan-runner-{}", std::process::id()));
     let folder: PathBuf = arguments.keep.clone().unwrap_or_else(|| scratch.clone());
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    if let Some(stray) = arguments.modules.iter().find(|modules| arguments.kernel.iter().all(|kernel| kernel.name != modules.name)) {
+    if let Some(stray) =
+        arguments.modules.iter().find(|modules| arguments.kernel.iter().all(|kernel| kernel.name != modules.name))
+    {
         bail!("--modules {}=…: there is no --kernel {}=…", stray.name, stray.name);
     }
     if arguments.inject.is_some() && arguments.mode == Mode::Light {
@@ -62,7 +64,9 @@ fn run_all(mut arguments: Arguments) -> Result<Counts> {
     if appends.is_empty() {
         bail!("no scenario passes the filter{}", if arguments.heavy { "" } else { "; the heavy ones need --heavy" });
     }
-    if let Some(stray) = arguments.patcher.iter().find(|patcher| arguments.kernel.iter().all(|kernel| kernel.name != patcher.name)) {
+    if let Some(stray) =
+        arguments.patcher.iter().find(|patcher| arguments.kernel.iter().all(|kernel| kernel.name != patcher.name))
+    {
         bail!("--patcher {}=…: there is no --kernel {}=…", stray.name, stray.name);
     }
     // Only modules make them differ.
@@ -78,8 +82,11 @@ fn run_all(mut arguments: Arguments) -> Result<Counts> {
     let skips = ExpectedSkips::committed().map_err(anyhow::Error::msg).context("expected-skips.txt")?;
     let setting = Setting { arguments, folder, skips };
     let mut boots: Vec<Judged> = Vec::new();
-    let machines =
-        setting.arguments.qemu.iter().flat_map(|qemu| setting.arguments.kernel.iter().zip(&initramfs).map(move |kernel| (qemu, kernel)));
+    let machines = setting
+        .arguments
+        .qemu
+        .iter()
+        .flat_map(|qemu| setting.arguments.kernel.iter().zip(&initramfs).map(move |kernel| (qemu, kernel)));
     let cells = machines.flat_map(|(qemu, (kernel, initramfs))| {
         let (profiles, arguments) = (&profiles, &setting.arguments);
         appends.iter().flat_map(move |append| {
@@ -98,7 +105,10 @@ fn run_all(mut arguments: Arguments) -> Result<Counts> {
     println!("KTAP version 1\n1..{total}");
     for (number, cell) in (1..).zip(&cells) {
         let name = cell.profile.map_or("no plugin", Profile::name);
-        eprintln!("boot {number} of {total}: QEMU {}, kernel {} {}, {name}", cell.qemu.name, cell.kernel.name, cell.append);
+        eprintln!(
+            "boot {number} of {total}: QEMU {}, kernel {} {}, {name}",
+            cell.qemu.name, cell.kernel.name, cell.append
+        );
         let start = Instant::now();
         let judged = run::run(&setting, cell)?;
         let counts = Counts::of(std::slice::from_ref(&judged));

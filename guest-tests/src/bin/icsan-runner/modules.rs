@@ -35,7 +35,12 @@ fn find(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
             if let Some(found) = find(&entry.path(), name)? {
                 return Ok(Some(found));
             }
-        } else if entry.file_name().to_string_lossy().strip_prefix(name).is_some_and(|rest| rest == ".ko" || rest.starts_with(".ko.")) {
+        } else if entry
+            .file_name()
+            .to_string_lossy()
+            .strip_prefix(name)
+            .is_some_and(|rest| rest == ".ko" || rest.starts_with(".ko."))
+        {
             return Ok(Some(entry.path()));
         }
     }

@@ -86,7 +86,11 @@ pub fn ktap(number: usize, boot: &Judged) -> String {
             ((_, 0), ..) => String::new(),
             ((good, of), 0, 0) => format!(" {good}/{of}"),
             ((good, of), spoiled, emulator) => {
-                let _ = writeln!(text, "  # emulator: {} spoiled {spoiled} attempts, {emulator} hazards put down to it", check.name);
+                let _ = writeln!(
+                    text,
+                    "  # emulator: {} spoiled {spoiled} attempts, {emulator} hazards put down to it",
+                    check.name
+                );
                 format!(" {good}/{of}")
             }
         };
@@ -117,7 +121,8 @@ pub fn table(boots: &[Judged]) -> String {
     machines.dedup();
     for machine in machines {
         let columns: Vec<&Judged> = boots.iter().filter(|boot| boot.machine == machine).collect();
-        let width = columns.iter().flat_map(|boot| TABLE.iter().map(|row| cell(boot, row.name).len())).fold(11, usize::max);
+        let width =
+            columns.iter().flat_map(|boot| TABLE.iter().map(|row| cell(boot, row.name).len())).fold(11, usize::max);
         let _ = write!(text, "# {machine:28}");
         columns.iter().for_each(|boot| _ = write!(text, " {:>width$}", boot.profile));
         text.push('\n');

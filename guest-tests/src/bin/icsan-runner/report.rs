@@ -120,8 +120,12 @@ fn hazard(object: &Value) -> Result<Hazard, String> {
         marker: marker(&object["marker"])?,
         count: number(object, "count")?,
         known: object["known"].as_str().map(str::to_owned),
-        breakpoint: object["candidates"].as_array().is_some_and(|list| list.iter().any(|candidate| candidate["bytes"] == "cc")),
-        writers: object["writes"].as_array().map_or_else(Vec::new, |writes| writes.iter().map(|write| write["vcpu"].as_u64()).collect()),
+        breakpoint: object["candidates"]
+            .as_array()
+            .is_some_and(|list| list.iter().any(|candidate| candidate["bytes"] == "cc")),
+        writers: object["writes"]
+            .as_array()
+            .map_or_else(Vec::new, |writes| writes.iter().map(|write| write["vcpu"].as_u64()).collect()),
         stores: object["writes"].as_array().map_or_else(Vec::new, |writes| writes.iter().filter_map(place).collect()),
         protocol: object["unsynced"]["function"].as_str().map(str::to_owned),
     })
@@ -218,7 +222,9 @@ pub mod tests {
     fn suppressed_hazards_do_not_count_and_bounds_do() {
         assert!(parse(&WHOLE.replace("\"suppressed\":false", "\"suppressed\":true")).unwrap().hazards.is_empty());
         let incomplete = WHOLE.replace("\"complete\":true", "\"dropped_by\":{\"versions\":3},\"complete\":false");
-        assert!(parse(&incomplete).unwrap().fault().is_some_and(|fault| fault.ends_with("dropped_by {\"versions\":3}")));
+        assert!(
+            parse(&incomplete).unwrap().fault().is_some_and(|fault| fault.ends_with("dropped_by {\"versions\":3}"))
+        );
         assert!(parse(&WHOLE.replace("12345", "0")).unwrap().fault().is_some());
     }
 }

@@ -48,7 +48,9 @@ impl Rows {
 /// Why a row does not apply to a boot.
 fn reason(row: &Scenario, arguments: &Arguments, kernel: &Named, profile: Option<Profile>) -> Option<String> {
     let lacks = match row.needs() {
-        Some(Files::Modules) if arguments.modules.iter().all(|modules| modules.name != kernel.name) => Some("--modules"),
+        Some(Files::Modules) if arguments.modules.iter().all(|modules| modules.name != kernel.name) => {
+            Some("--modules")
+        }
         Some(Files::Patcher) if arguments.patcher_of(kernel).is_none() => Some("--patcher"),
         _ => None,
     };
@@ -83,7 +85,8 @@ mod tests {
     }
 
     fn has(rows: &Rows, name: &str) -> bool {
-        let (applies, left) = (rows.applying.iter().any(|row| row.name == name), rows.left_out.iter().any(|(row, _)| row.name == name));
+        let (applies, left) =
+            (rows.applying.iter().any(|row| row.name == name), rows.left_out.iter().any(|(row, _)| row.name == name));
         assert!(applies != left, "{name} is neither run nor left out, or both");
         applies
     }
@@ -103,7 +106,11 @@ mod tests {
         assert!(has(&rows(&[], "", None), "process/migrate"));
         assert!(has(&rows(&["--heavy"], "maxcpus=1", linux), "kernel/maxcpus"));
         assert!(!has(&rows(&["--heavy", "--smp", "1"], "maxcpus=1", linux), "kernel/maxcpus"));
-        assert!(bare.notes().iter().any(|note| note == "not run, no --modules for this kernel: kernel/module"), "{:?}", bare.notes());
+        assert!(
+            bare.notes().iter().any(|note| note == "not run, no --modules for this kernel: kernel/module"),
+            "{:?}",
+            bare.notes()
+        );
     }
 
     #[test]

@@ -57,8 +57,9 @@ pub fn run(context: &Setting, cell: &Cell<'_>) -> Result<Judged> {
     let profile = *profile;
     let arguments = &context.arguments;
     let profile_name = profile.map_or("no-plugin", Profile::name);
-    let mut machine_name =
-        format!("{} {} smp{} {} {append}", qemu.name, kernel.name, arguments.smp, arguments.thread).trim_end().to_owned();
+    let mut machine_name = format!("{} {} smp{} {} {append}", qemu.name, kernel.name, arguments.smp, arguments.thread)
+        .trim_end()
+        .to_owned();
     let hardware = arguments.hardware();
     if hardware != Hardware::default() {
         machine_name = format!("{machine_name} {} {}", hardware.board, hardware.memory);
@@ -154,7 +155,13 @@ fn read_report(path: &Path) -> Result<Report, String> {
     report::parse(&text)
 }
 
-fn judge(asked: Asked<'_>, boot: &Boot, output: &GuestOutput, report: Option<Result<Report, String>>, conditions: Conditions) -> Judged {
+fn judge(
+    asked: Asked<'_>,
+    boot: &Boot,
+    output: &GuestOutput,
+    report: Option<Result<Report, String>>,
+    conditions: Conditions,
+) -> Judged {
     let mut judged = Judged {
         machine: String::new(),
         profile: String::new(),
@@ -231,14 +238,20 @@ mod tests {
     use icsan_guest_tests::table::by_name;
 
     const CONSOLE: &str = "ICSAN| 1..1\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| # done\n";
-    const CONDITIONS: Conditions = Conditions { profile: Some(Profile::LinuxX86), mode: Mode::Full, smp: 2, inject: None };
+    const CONDITIONS: Conditions =
+        Conditions { profile: Some(Profile::LinuxX86), mode: Mode::Full, smp: 2, inject: None };
 
     fn failed(console: &str, clean_exit: bool, report: Option<Result<Report, String>>) -> Vec<String> {
         let boot = Boot { console: console.into(), clean_exit, exit: "exit status: 1".into(), ..Boot::default() };
         let skips = ExpectedSkips::parse("").unwrap();
         let asked = Asked { rows: &[by_name("cross/imm8").unwrap()], repeat: 1, kernel: "6.1", skips: &skips };
         let judged = judge(asked, &boot, &guest_output::parse(console), report, CONDITIONS);
-        judged.checks.into_iter().filter(|check| matches!(check.status, Status::Failed(_))).map(|check| check.name).collect()
+        judged
+            .checks
+            .into_iter()
+            .filter(|check| matches!(check.status, Status::Failed(_)))
+            .map(|check| check.name)
+            .collect()
     }
 
     #[test]

@@ -34,7 +34,9 @@ pub fn read(text: &str) -> Result<(Report, Vec<Evidence>), String> {
     }
     // The same lines in the same order as the report's hazards.
     let objects = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let writes = objects.filter(|object| object["type"] == "hazard" && object["suppressed"] != true).map(|object| writes(&object));
+    let writes = objects
+        .filter(|object| object["type"] == "hazard" && object["suppressed"] != true)
+        .map(|object| writes(&object));
     let evidence = report.hazards.iter().cloned().zip(writes);
     let evidence = evidence.map(|(hazard, writes)| Evidence { hazard, writes }).collect();
     Ok((report, evidence))
@@ -43,7 +45,11 @@ pub fn read(text: &str) -> Result<(Report, Vec<Evidence>), String> {
 fn writes(object: &Value) -> Vec<Write> {
     let writes = object["writes"].as_array().map_or(&[][..], Vec::as_slice);
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let write = |write: &Value| Write { vcpu: write["vcpu"].as_u64(), symbol: text(&write["symbol"]), function: text(&write["function"]) };
+    let write = |write: &Value| Write {
+        vcpu: write["vcpu"].as_u64(),
+        symbol: text(&write["symbol"]),
+        function: text(&write["function"]),
+    };
     let mut writes: Vec<Write> = writes.iter().map(write).collect();
     writes.dedup();
     writes
@@ -60,7 +66,11 @@ mod tests {
         let writes = format!(r#""writes":[{known},{known},{{"symbol":null}}],"count":12"#);
         let (_, evidence) = read(&WHOLE.replace("\"count\":12", &writes)).unwrap();
         assert_eq!(evidence.len(), 1);
-        let known = Write { vcpu: Some(0), symbol: Some("memcpy+0x1/0x2".into()), function: Some("text_poke_finish+0x0/0x1".into()) };
+        let known = Write {
+            vcpu: Some(0),
+            symbol: Some("memcpy+0x1/0x2".into()),
+            function: Some("text_poke_finish+0x0/0x1".into()),
+        };
         assert_eq!(evidence[0].writes, [known, Write { vcpu: None, symbol: None, function: None }]);
         assert!(read(&WHOLE.replace("12345", "0")).is_err());
     }

@@ -34,8 +34,9 @@ pub fn died(boot: &Boot) -> bool {
 /// How often the guest saw something wrong in a workload, and how often it looked.
 fn seen(boot: &Boot, workload: &str) -> Option<(u32, u32)> {
     let lines = boot.console.lines().filter_map(|line| line.split_once(PREFIX));
-    let counts =
-        lines.filter_map(|(_, line)| line.trim_end().strip_prefix(VISIBLE)?.strip_prefix(workload)?.strip_prefix(": ")).next_back()?;
+    let counts = lines
+        .filter_map(|(_, line)| line.trim_end().strip_prefix(VISIBLE)?.strip_prefix(workload)?.strip_prefix(": "))
+        .next_back()?;
     let (wrong, looked) = counts.split_once(" of ")?;
     Some((wrong.parse().ok()?, looked.parse().ok()?))
 }
@@ -47,8 +48,13 @@ pub fn row(row: &Row, inject: Inject, boot: &Boot, fault: Option<&str>) -> Judge
     let (demanded, fault) = match (visible, seen(boot, row.workload)) {
         (true, _) if died(boot) => ("dies or sees it", None),
         (true, Some((wrong, _))) if wrong > 0 => ("dies or sees it", None),
-        (true, counts) => ("dies or sees it", Some(format!("the guest saw nothing ({counts:?}): {}", fault.unwrap_or("it ended well")))),
-        (false, Some((wrong, looked))) if wrong > 0 => ("unharmed", Some(format!("the guest saw {wrong} of {looked} go wrong"))),
+        (true, counts) => (
+            "dies or sees it",
+            Some(format!("the guest saw nothing ({counts:?}): {}", fault.unwrap_or("it ended well"))),
+        ),
+        (false, Some((wrong, looked))) if wrong > 0 => {
+            ("unharmed", Some(format!("the guest saw {wrong} of {looked} go wrong")))
+        }
         (false, _) => ("unharmed", fault.map(str::to_owned)),
     };
     Judged { workload: format!("{} {}", row.label(), inject.word()), demanded: demanded.into(), fault }

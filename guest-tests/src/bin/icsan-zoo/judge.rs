@@ -26,14 +26,17 @@ pub const OUTSIDE: &str = "boot";
 #[must_use]
 pub fn row(row: &Row, evidence: &[Evidence], deferred: u64, mode: Mode, profile: Profile) -> Judged {
     let marker = u64::from(workload_id(row.workload));
-    let mine = |found: &&Evidence| u64::from(found.hazard.marker.scenario) == marker && found.hazard.kind != Kind::Emulator;
+    let mine =
+        |found: &&Evidence| u64::from(found.hazard.marker.scenario) == marker && found.hazard.kind != Kind::Emulator;
     let found: Vec<&Evidence> = evidence.iter().filter(mine).collect();
     let verdict = row.verdict(mode, profile);
     let (demanded, fault) = match verdict {
         Verdict::Silent if row.deferred && found.is_empty() && mode == Mode::Full => {
             ("deferred".into(), (deferred == 0).then(|| "should be deferred, but nobody was left out".to_owned()))
         }
-        Verdict::Silent => ("silent".into(), (!found.is_empty()).then(|| format!("should be silent, but: {}", list(&found)))),
+        Verdict::Silent => {
+            ("silent".into(), (!found.is_empty()).then(|| format!("should be silent, but: {}", list(&found))))
+        }
         Verdict::Reported(Kind::Unsynced) => (Kind::Unsynced.to_string(), fault_of_protocol(row, row.site, &found)),
         Verdict::Reported(kind) => {
             // A broken protocol is unsynced whatever is executed.
@@ -42,7 +45,9 @@ pub fn row(row: &Row, evidence: &[Evidence], deferred: u64, mode: Mode, profile:
             let fault = fault_of(row, kind, &executed, mode);
             match row.unsynced.filter(|_| mode == Mode::Full) {
                 None => (kind.to_string(), fault),
-                Some(functions) => (format!("{kind}, unsynced"), fault.or_else(|| fault_of_protocol(row, functions, &unsynced))),
+                Some(functions) => {
+                    (format!("{kind}, unsynced"), fault.or_else(|| fault_of_protocol(row, functions, &unsynced)))
+                }
             }
         }
         Verdict::Unchecked(_) => ("any".into(), None),
@@ -55,7 +60,8 @@ pub fn row(row: &Row, evidence: &[Evidence], deferred: u64, mode: Mode, profile:
 fn fault_of_protocol(row: &Row, functions: &str, found: &[&Evidence]) -> Option<String> {
     let unsynced = found.iter().copied().filter(|found| found.hazard.kind == Kind::Unsynced);
     let right = |found: &&Evidence| {
-        found.hazard.protocol.as_ref().is_some_and(|function| matches_any(functions, function)) && found.hazard.vcpu == row.executor as u64
+        found.hazard.protocol.as_ref().is_some_and(|function| matches_any(functions, function))
+            && found.hazard.vcpu == row.executor as u64
     };
     let (right, wrong): (Vec<&Evidence>, Vec<&Evidence>) = unsynced.partition(right);
     if !wrong.is_empty() {
@@ -68,8 +74,11 @@ fn fault_of_protocol(row: &Row, functions: &str, found: &[&Evidence]) -> Option<
 /// everywhere; all that is reported there is put down to the right stores. A lesser kind there is no fault: the window
 /// that the bug opens can be met in more than one way.
 fn fault_of(row: &Row, kind: Kind, found: &[&Evidence], mode: Mode) -> Option<String> {
-    let there = |found: &Evidence| found.hazard.vcpu == row.executor as u64 && at(row.site, found.hazard.symbol.as_deref());
-    let by = |found: &Evidence| mode == Mode::Light || !found.writes.is_empty() && found.writes.iter().all(|write| is_by(row, write));
+    let there =
+        |found: &Evidence| found.hazard.vcpu == row.executor as u64 && at(row.site, found.hazard.symbol.as_deref());
+    let by = |found: &Evidence| {
+        mode == Mode::Light || !found.writes.is_empty() && found.writes.iter().all(|write| is_by(row, write))
+    };
     let (there, elsewhere): (Vec<&Evidence>, Vec<&Evidence>) = found.iter().copied().partition(|found| there(found));
     let strange: Vec<&Evidence> = there.iter().copied().filter(|found| !by(found)).collect();
     if found.is_empty() {
@@ -115,7 +124,9 @@ pub fn outside(rows: &[Row], evidence: &[Evidence], mode: Mode, profile: Profile
         return Judged { workload: OUTSIDE.into(), demanded: "any".into(), fault: None };
     }
     let unexplained = |found: &&Evidence| {
-        found.hazard.marker == Marker::OUTSIDE && found.hazard.kind != Kind::Emulator && explain(&found.hazard, mode, profile).is_none()
+        found.hazard.marker == Marker::OUTSIDE
+            && found.hazard.kind != Kind::Emulator
+            && explain(&found.hazard, mode, profile).is_none()
     };
     let found: Vec<&Evidence> = evidence.iter().filter(unexplained).collect();
     let fault = (!found.is_empty()).then(|| format!("unexplained: {}", list(&found)));
@@ -157,7 +168,9 @@ mod tests {
         let writes = match writer.split_once('/') {
             None => String::new(),
             Some((symbol, function)) => {
-                format!(r#"{{"seq":1,"vcpu":0,"pc":"0x1","symbol":"{symbol}+0x3/0x9","function":"{function}+0x0/0x9"}}"#)
+                format!(
+                    r#"{{"seq":1,"vcpu":0,"pc":"0x1","symbol":"{symbol}+0x3/0x9","function":"{function}+0x0/0x9"}}"#
+                )
             }
         };
         let hazard = format!(
@@ -185,7 +198,9 @@ mod tests {
         let right = evidence(Kind::Stale, 1, SITE, COPY, "key");
         assert_eq!(key(std::slice::from_ref(&right), Mode::Full), None);
         assert!(key(&[], Mode::Full).unwrap().contains("silent"));
-        assert!(key(&[evidence(Kind::Unserialized, 1, SITE, COPY, "key")], Mode::Full).unwrap().contains("should be stale"));
+        assert!(
+            key(&[evidence(Kind::Unserialized, 1, SITE, COPY, "key")], Mode::Full).unwrap().contains("should be stale")
+        );
         assert!(key(&[evidence(Kind::Stale, 0, SITE, COPY, "key")], Mode::Full).unwrap().contains("on vCPU 1"));
         assert!(
             key(&[evidence(Kind::Stale, 1, SITE, "strcpy/arch_jump_label_transform_queue", "key")], Mode::Full)
@@ -193,7 +208,9 @@ mod tests {
                 .contains("put down to")
         );
         assert!(
-            key(&[evidence(Kind::Stale, 1, SITE, "memcpy/text_poke_finish", "key")], Mode::Full).unwrap().contains("in text_poke_finish")
+            key(&[evidence(Kind::Stale, 1, SITE, "memcpy/text_poke_finish", "key")], Mode::Full)
+                .unwrap()
+                .contains("in text_poke_finish")
         );
         let mut by_executor = right.clone();
         by_executor.writes[0].vcpu = Some(1);
@@ -208,7 +225,10 @@ mod tests {
 
     /// Of the design that leaves out CPUs in user mode, in full mode.
     fn deferral(workload: &str, isolated: bool, found: &[Evidence], deferred: u64) -> Option<String> {
-        let bug = BUGS.iter().find(|row| row.variant == "defer-user" && row.workload == workload && row.isolated == isolated).unwrap();
+        let bug = BUGS
+            .iter()
+            .find(|row| row.variant == "defer-user" && row.workload == workload && row.isolated == isolated)
+            .unwrap();
         row(bug, found, deferred, Mode::Full, Profile::LinuxX86).fault
     }
 
@@ -233,7 +253,9 @@ mod tests {
         assert_eq!(deferral("defer-plain", false, &[stale.clone(), unsynced(1)], 0), None);
         assert!(deferral("defer-plain", false, &[unsynced(1)], 0).unwrap().contains("should be stale"));
         assert!(deferral("defer-plain", false, std::slice::from_ref(&stale), 0).unwrap().contains("but is not"));
-        assert!(deferral("defer-plain", false, &[stale, unsynced(1), unsynced(0)], 0).unwrap().contains("on vCPU 1 only"));
+        assert!(
+            deferral("defer-plain", false, &[stale, unsynced(1), unsynced(0)], 0).unwrap().contains("on vCPU 1 only")
+        );
     }
 
     #[test]

@@ -57,7 +57,11 @@ fn run_all(arguments: Arguments) -> Result<Table> {
     let mut boots = Vec::new();
     for variant in &variants {
         if arguments.inject {
-            boots.extend(inject::boots(&run::rows(&arguments, variant)).into_iter().map(|inject| (*variant, profiles[0], Some(inject))));
+            boots.extend(
+                inject::boots(&run::rows(&arguments, variant))
+                    .into_iter()
+                    .map(|inject| (*variant, profiles[0], Some(inject))),
+            );
         } else {
             boots.extend(profiles.iter().map(|profile| (*variant, *profile, None)));
         }
@@ -72,7 +76,12 @@ fn run_all(arguments: Arguments) -> Result<Table> {
             number += 1;
             let tried = run::run(&setting, variant, *profile, round, *inject)?;
             let how = inject.map_or_else(String::new, |inject| format!(", inject={}", inject.word()));
-            eprintln!("boot {number} of {total}: {variant}, {}{how}, {:.1} s: {}", profile.name(), tried.seconds, tried.summary());
+            eprintln!(
+                "boot {number} of {total}: {variant}, {}{how}, {:.1} s: {}",
+                profile.name(),
+                tried.seconds,
+                tried.summary()
+            );
             table.add(variant, *profile, &tried);
         }
     }

@@ -69,8 +69,12 @@ impl Table {
         }
         let wrong = self.cells.values().filter(|cell| cell.right != cell.of).count();
         let outside = self.rows.iter().filter(|(_, workload)| workload == OUTSIDE).count() * profiles.len();
-        let _ =
-            writeln!(text, "{} boots; {} verdicts, {outside} of them on the boots themselves; {wrong} wrong", self.boots, self.cells.len());
+        let _ = writeln!(
+            text,
+            "{} boots; {} verdicts, {outside} of them on the boots themselves; {wrong} wrong",
+            self.boots,
+            self.cells.len()
+        );
         text
     }
 }
@@ -82,7 +86,11 @@ mod tests {
 
     #[test]
     fn right_and_wrong_verdicts_are_counted() {
-        let judged = |fault: Option<&str>| Judged { workload: "key".into(), demanded: "stale".into(), fault: fault.map(str::to_owned) };
+        let judged = |fault: Option<&str>| Judged {
+            workload: "key".into(),
+            demanded: "stale".into(),
+            fault: fault.map(str::to_owned),
+        };
         let tried = |fault| Tried { judged: vec![judged(fault)], deaths: 1, seconds: 1.0 };
         let mut table = Table::default();
         assert!(!table.all_right());

@@ -46,10 +46,21 @@ pub struct Tried {
 impl Tried {
     /// One line for the log.
     pub fn summary(&self) -> String {
-        let deaths = if self.deaths == 0 { String::new() } else { format!(" ({} boots died or were spoiled before)", self.deaths) };
-        let faults: Vec<String> =
-            self.judged.iter().filter_map(|row| row.fault.as_ref().map(|fault| format!("{}: {fault}", row.workload))).collect();
-        if faults.is_empty() { format!("as it must be{deaths}") } else { format!("WRONG: {}{deaths}", faults.join("; ")) }
+        let deaths = if self.deaths == 0 {
+            String::new()
+        } else {
+            format!(" ({} boots died or were spoiled before)", self.deaths)
+        };
+        let faults: Vec<String> = self
+            .judged
+            .iter()
+            .filter_map(|row| row.fault.as_ref().map(|fault| format!("{}: {fault}", row.workload)))
+            .collect();
+        if faults.is_empty() {
+            format!("as it must be{deaths}")
+        } else {
+            format!("WRONG: {}{deaths}", faults.join("; "))
+        }
     }
 }
 
@@ -57,11 +68,19 @@ impl Tried {
 ///
 /// # Errors
 /// There is no such kernel, or no workload is left; QEMU cannot be started, or files not be written.
-pub fn run(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16, inject: Option<Inject>) -> Result<Tried> {
+pub fn run(
+    setting: &Setting<'_>,
+    variant: &str,
+    profile: Profile,
+    round: u16,
+    inject: Option<Inject>,
+) -> Result<Tried> {
     let arguments = setting.arguments;
     let mut rows = rows(arguments, variant);
     // A kernel that dies of one bug would not get to the others'.
-    rows.retain(|row| inject.is_none_or(|inject| !row.is_of_commits() && row.visible.is_none_or(|visible| visible == inject)));
+    rows.retain(|row| {
+        inject.is_none_or(|inject| !row.is_of_commits() && row.visible.is_none_or(|visible| visible == inject))
+    });
     if rows.is_empty() {
         bail!("no workload of {variant} matches {}", arguments.filter);
     }
@@ -91,7 +110,14 @@ fn by_boot(rows: Vec<Row>) -> Vec<Vec<Row>> {
 }
 
 /// One boot with these workloads.
-fn run_rows(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16, inject: Option<Inject>, rows: Vec<Row>) -> Result<Tried> {
+fn run_rows(
+    setting: &Setting<'_>,
+    variant: &str,
+    profile: Profile,
+    round: u16,
+    inject: Option<Inject>,
+    rows: Vec<Row>,
+) -> Result<Tried> {
     let arguments = setting.arguments;
     let of_commits = rows.iter().all(Row::is_of_commits);
     let kernel = arguments.kernels.join("kernels").join(variant).join("bzImage");
@@ -101,9 +127,14 @@ fn run_rows(setting: &Setting<'_>, variant: &str, profile: Profile, round: u16, 
     let word = inject.map_or("", Inject::word);
     let isolated = rows.iter().any(|row| row.isolated);
     let alone = if rows[0].is_alone() { format!("-{}", rows[0].workload) } else { String::new() };
-    let stem = setting.folder.join(format!("{variant}{alone}{}-{}{word}-{round}", if isolated { "-isolated" } else { "" }, profile.name()));
+    let stem = setting.folder.join(format!(
+        "{variant}{alone}{}-{}{word}-{round}",
+        if isolated { "-isolated" } else { "" },
+        profile.name()
+    ));
     let report = stem.with_extension("jsonl");
-    let (at_boot, by_program): (Vec<&str>, Vec<&str>) = rows.iter().map(|row| row.workload).partition(|name| zoo::AT_BOOT.contains(name));
+    let (at_boot, by_program): (Vec<&str>, Vec<&str>) =
+        rows.iter().map(|row| row.workload).partition(|name| zoo::AT_BOOT.contains(name));
     let isolation = if isolated { ISOLATED } else { "" };
     let asked = if at_boot.is_empty() { String::new() } else { format!("icsan_zoo={} ", at_boot.join("+")) };
     let machine = Machine {
@@ -204,7 +235,11 @@ fn judged(rows: &[Row], fault: Option<String>, report: &Path, mode: Mode, profil
     let read = text.and_then(|text| evidence::read(&text));
     let (report, evidence) = match (fault, read) {
         (Some(fault), _) | (None, Err(fault)) => {
-            let failed = |row: &Row| Judged { workload: row.label(), demanded: "a whole run".into(), fault: Some(fault.clone()) };
+            let failed = |row: &Row| Judged {
+                workload: row.label(),
+                demanded: "a whole run".into(),
+                fault: Some(fault.clone()),
+            };
             return rows.iter().map(failed).collect();
         }
         (None, Ok(read)) => read,

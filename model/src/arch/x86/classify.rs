@@ -355,7 +355,9 @@ fn look_up(map: Map, opcode: u8, after: &[u8], prefixes: Prefixes) -> Option<Cla
     let encoding = encodings[usize::from(first)..]
         .iter()
         .take_while(|encoding| encoding.map == map && encoding.first <= opcode)
-        .find(|encoding| opcode <= encoding.last && prefixes.fits(encoding.prefix) && encoding.form.fits(after, prefixes.rex))?;
+        .find(|encoding| {
+            opcode <= encoding.last && prefixes.fits(encoding.prefix) && encoding.form.fits(after, prefixes.rex)
+        })?;
     Some(match encoding.gives {
         Gives::Event(event) => Class::Fixed(event),
         Gives::Iret if prefixes.rex & REX_W != 0 => Class::Iret { operand_bytes: 8 },

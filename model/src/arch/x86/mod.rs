@@ -35,5 +35,10 @@ pub mod store_kind;
 use crate::arch::architecture::Architecture;
 
 /// x86-64 as data.
-pub static X86_64: Architecture =
-    Architecture { name: "x86_64", vendors: &["Intel", "AMD"], events: events::EVENTS, profiles: profiles::PROFILES, max_instruction: 15 };
+pub static X86_64: Architecture = Architecture {
+    name: "x86_64",
+    vendors: &["Intel", "AMD"],
+    events: events::EVENTS,
+    profiles: profiles::PROFILES,
+    max_instruction: 15,
+};

@@ -71,7 +71,12 @@ const TEXT_POKE: &str = "__text_poke";
 /// All profiles. Names are stable.
 pub const PROFILES: &[Profile] = &[
     LINUX,
-    Profile { name: "sdm-strict", note: "Intel's list and no exemptions: the letter of the SDM", exemptions: &[], ..LINUX },
+    Profile {
+        name: "sdm-strict",
+        note: "Intel's list and no exemptions: the letter of the SDM",
+        exemptions: &[],
+        ..LINUX
+    },
     Profile {
         name: "fred",
         note: "linux-x86 without returns from interrupts and exceptions; IRET-to-self stays",

@@ -128,12 +128,15 @@ const TWO: &[Row] = &[
 #[must_use]
 pub fn store_kind(bytes: &[u8]) -> StoreKind {
     // REX, too, wherever it stands. (Where it is INC or DEC instead, the instruction ends with it.)
-    let is_prefix = |byte: &u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    let is_prefix =
+        |byte: &u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
     let count = bytes.iter().take_while(|byte| is_prefix(byte)).count();
     let (prefixes, rest) = bytes.split_at(count);
     let has = |prefix: u8| prefixes.contains(&prefix);
     let find = |rows: &[Row], opcode: u8, modrm: u8| {
-        let row = rows.iter().find(|(first, last, regs, _)| (*first..=*last).contains(&opcode) && regs >> (modrm >> 3 & 7) & 1 != 0);
+        let row = rows
+            .iter()
+            .find(|(first, last, regs, _)| (*first..=*last).contains(&opcode) && regs >> (modrm >> 3 & 7) & 1 != 0);
         row.filter(|_| has(0xf0)).map_or(Plain, |(.., kind)| *kind)
     };
     match rest {
@@ -235,8 +238,11 @@ mod tests {
     fn every_row_is_what_the_decoder_says() {
         let mut met: BTreeMap<&str, BTreeSet<Code>> = BTreeMap::new();
         for (bits, prefixes) in [(32, &[][..]), (64, &[]), (64, &[0x48]), (32, &[0x66]), (64, &[0x66])] {
-            for (lock, map) in [&[][..], &[0xf0]].into_iter().flat_map(|lock| [&[][..], &[0x0f], &[0x0f, 0x38]].map(|map| (lock, map))) {
-                for (opcode, modrm) in (0..=u8::MAX).flat_map(|opcode| (0..=u8::MAX).map(move |modrm| (opcode, modrm))) {
+            for (lock, map) in
+                [&[][..], &[0xf0]].into_iter().flat_map(|lock| [&[][..], &[0x0f], &[0x0f, 0x38]].map(|map| (lock, map)))
+            {
+                for (opcode, modrm) in (0..=u8::MAX).flat_map(|opcode| (0..=u8::MAX).map(move |modrm| (opcode, modrm)))
+                {
                     // REX stands right before the opcode.
                     let bytes = [lock, prefixes, map, &[opcode, modrm], &[0x11; 10]].concat();
                     let instruction = Decoder::new(bits, &bytes, DecoderOptions::NONE).decode();

@@ -39,25 +39,36 @@ impl StoreSide {
     /// have come before, although it is told of later.
     fn is_anothers(&self, phys: Phys, len: u64, vcpu: Vcpu) -> bool {
         let memory = self.history.memory();
-        memory.record(memory.last_change(phys, len)).is_some_and(|record| record.store.vcpu.is_some_and(|other| other != vcpu))
+        memory
+            .record(memory.last_change(phys, len))
+            .is_some_and(|record| record.store.vcpu.is_some_and(|other| other != vcpu))
     }
 
     /// Has a store that QEMU told of not been made? Memory holds what it held before, and no other vCPU is known to
     /// have put it back. (Memory that cannot be written ignores stores.)
     #[must_use]
     pub fn ignored(&self, phys: Phys, linear: Linear, len: u64, vcpu: Vcpu, cpu: &CurrentCpu) -> bool {
-        self.known(phys, len).is_some_and(|known| self.memory_holds(phys, linear, known, cpu)) && !self.is_anothers(phys, len, vcpu)
+        self.known(phys, len).is_some_and(|known| self.memory_holds(phys, linear, known, cpu))
+            && !self.is_anothers(phys, len, vcpu)
     }
 
     /// After a store was told of: what is known of its bytes, all of one page, becomes what memory holds now; `before`
     /// is what was known before. `next` gives the next place in the order.
-    pub fn settle(&mut self, told: ToldOf, phys: Phys, before: &[u8], cpu: &CurrentCpu, next: impl FnMut() -> Seq) -> Vec<Touched> {
+    pub fn settle(
+        &mut self,
+        told: ToldOf,
+        phys: Phys,
+        before: &[u8],
+        cpu: &CurrentCpu,
+        next: impl FnMut() -> Seq,
+    ) -> Vec<Touched> {
         if self.known(phys, before.len() as u64).is_some_and(|known| self.memory_holds(phys, told.linear, known, cpu)) {
             return Vec::new();
         }
         let Some(now) = self.memory_at(phys, told.linear, before.len(), cpu) else { return Vec::new() };
         let settling = Settling { told, phys, before, now: &now };
-        let Settled { touched, explained } = self.changes.settle(&mut self.history, settling, self.began.elapsed(), next);
+        let Settled { touched, explained } =
+            self.changes.settle(&mut self.history, settling, self.began.elapsed(), next);
         self.counts.stores += explained as u64;
         self.counts.unseen += (touched.len() - explained) as u64;
         touched

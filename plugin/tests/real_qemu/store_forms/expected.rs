@@ -80,17 +80,20 @@ const UNCHANGED: &[Code] = &[
 ];
 
 /// What QEMU 10.0 takes for no-ops.
-const NO_OPS_UP_TO_10_0: &[Code] = &[Code::Xsavec_mem, Code::Xsavec64_mem, Code::Xsaves_mem, Code::Xsaves64_mem, Code::Vmptrst_m64];
+const NO_OPS_UP_TO_10_0: &[Code] =
+    &[Code::Xsavec_mem, Code::Xsavec64_mem, Code::Xsaves_mem, Code::Xsaves64_mem, Code::Vmptrst_m64];
 
 /// Does TCG lack the instruction?
 pub fn is_lacking(code: Code) -> bool {
-    code.cpuid_features().iter().any(|feature| LACKING.contains(feature)) || matches!(code, Code::Vmread_rm32_r32 | Code::Vmread_rm64_r64)
+    code.cpuid_features().iter().any(|feature| LACKING.contains(feature))
+        || matches!(code, Code::Vmread_rm32_r32 | Code::Vmread_rm64_r64)
 }
 
 /// What is expected of a form.
 pub fn outcome(form: &Form, api: i64) -> Outcome {
     let code = form.instruction.code();
-    let compares = matches!(form.instruction.mnemonic(), Mnemonic::Cmpxchg | Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b);
+    let compares =
+        matches!(form.instruction.mnemonic(), Mnemonic::Cmpxchg | Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b);
     if is_lacking(code) || NO_OPS_UP_TO_10_0.contains(&code) && api > 4 {
         Outcome::Undefined
     } else if compares && !form.equal || UNCHANGED.contains(&code) || NO_OPS_UP_TO_10_0.contains(&code) {

@@ -3,7 +3,8 @@
 
 use super::expected::{CALLS_OUT_OF_REACH, is_lacking};
 use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, MemorySize, Mnemonic, OpAccess, OpKind, Register,
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, MemorySize, Mnemonic, OpAccess,
+    OpKind, Register,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,9 +65,19 @@ pub fn every_instruction(bits: u32, mut found: impl FnMut(&[u8], Instruction)) {
         }
     };
     let rex: &[&[u8]] = if bits == 64 { &[&[], &[0x48]] } else { &[&[]] };
-    for legacy in
-        [&[][..], &[0x66], &[0xf2], &[0xf3], &[0xf0], &[0xf0, 0x66], &[0x66, 0xf3], &[0x66, 0xf2], &[0x67], &[0x67, 0x66], &[0x67, 0xf3]]
-    {
+    for legacy in [
+        &[][..],
+        &[0x66],
+        &[0xf2],
+        &[0xf3],
+        &[0xf0],
+        &[0xf0, 0x66],
+        &[0x66, 0xf3],
+        &[0x66, 0xf2],
+        &[0x67],
+        &[0x67, 0x66],
+        &[0x67, 0xf3],
+    ] {
         for rex in rex {
             for map in [&[][..], &[0x0f], &[0x0f, 0x38], &[0x0f, 0x3a]] {
                 for opcode in (0..=u8::MAX).filter(|opcode| !map.is_empty() || !is_prefix(bits, *opcode)) {
@@ -92,7 +103,8 @@ pub fn every_instruction(bits: u32, mut found: impl FnMut(&[u8], Instruction)) {
         for w_pp in [0, 1, 2, 3, 0x80, 0x81, 0x82, 0x83] {
             for mask in [0, 1] {
                 for length in [0, 0x20, 0x40] {
-                    (0..=u8::MAX).for_each(|opcode| each(&[0x62, 0xf0 | map, 0x7c | w_pp, 0x08 | length | mask], opcode, &[1]));
+                    (0..=u8::MAX)
+                        .for_each(|opcode| each(&[0x62, 0xf0 | map, 0x7c | w_pp, 0x08 | length | mask], opcode, &[1]));
                 }
             }
         }
@@ -135,8 +147,11 @@ pub fn forms(bits: u32, data: u64) -> (Vec<Form>, BTreeSet<Code>) {
         }
         storing.insert(instruction.code());
         if at_hand {
-            let repeated = instruction.is_string_instruction() && (instruction.has_rep_prefix() || instruction.has_repne_prefix());
-            forms.entry((instruction.code(), instruction.has_lock_prefix(), repeated)).or_insert_with(|| (bytes.to_vec(), instruction));
+            let repeated =
+                instruction.is_string_instruction() && (instruction.has_rep_prefix() || instruction.has_repne_prefix());
+            forms
+                .entry((instruction.code(), instruction.has_lock_prefix(), repeated))
+                .or_insert_with(|| (bytes.to_vec(), instruction));
         }
     });
     storing.retain(|code| !forms.keys().any(|(known, ..)| known == code) && !is_lacking(*code));
@@ -163,7 +178,12 @@ pub fn forms(bits: u32, data: u64) -> (Vec<Form>, BTreeSet<Code>) {
             if offset == 0 || exchanges && !aligned_only {
                 let place = if offset == 0 { "" } else { ", unaligned" };
                 if compares {
-                    all.push(Form { name: format!("{}, equal{place}", form.name), offset, equal: true, ..form.clone() });
+                    all.push(Form {
+                        name: format!("{}, equal{place}", form.name),
+                        offset,
+                        equal: true,
+                        ..form.clone()
+                    });
                 }
                 all.push(Form { name: format!("{}{place}", form.name), offset, ..form.clone() });
             }
@@ -179,7 +199,9 @@ fn place_operands(bytes: &mut [u8], instruction: &Instruction, data: u64) {
         // No local variables, no nesting.
         Mnemonic::Enter => bytes[len - 3..].fill(0),
         // To what follows.
-        Mnemonic::Call if instruction.flow_control() == FlowControl::Call && instruction.op0_kind() != OpKind::FarBranch32 => {
+        Mnemonic::Call
+            if instruction.flow_control() == FlowControl::Call && instruction.op0_kind() != OpKind::FarBranch32 =>
+        {
             bytes[len - 4..].fill(0);
         }
         // A bit that is clear, and one that is set.

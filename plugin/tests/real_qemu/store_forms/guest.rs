@@ -80,14 +80,16 @@ pub fn assemble(forms: &[Form]) -> Guest {
     let entry = LOAD + image.len() as u64;
     image.extend(start(entry).expect("it can be assembled"));
     for form in forms.iter().filter(|form| form.bits == 32) {
-        let (code, address) = run(form, LOAD + image.len() as u64, routines[0]).unwrap_or_else(|why| panic!("{}: {why}", form.name));
+        let (code, address) =
+            run(form, LOAD + image.len() as u64, routines[0]).unwrap_or_else(|why| panic!("{}: {why}", form.name));
         addresses.push(address);
         image.extend(code);
     }
     let at = LOAD + image.len() as u64;
     image.extend(to_long_mode(at).expect("it can be assembled"));
     for form in forms.iter().filter(|form| form.bits == 64) {
-        let (code, address) = run(form, LOAD + image.len() as u64, routines[1]).unwrap_or_else(|why| panic!("{}: {why}", form.name));
+        let (code, address) =
+            run(form, LOAD + image.len() as u64, routines[1]).unwrap_or_else(|why| panic!("{}: {why}", form.name));
         addresses.push(address);
         image.extend(code);
     }
@@ -108,7 +110,8 @@ fn fill_tables(image: &mut [u8], entry: u64) {
     header.iter().enumerate().for_each(|(i, word)| put(image, 4 * i, &word.to_le_bytes()));
     let descriptors: [u64; 4] = [0, 0x00cf_9b00_0000_ffff, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
     descriptors.iter().enumerate().for_each(|(i, word)| put(image, GDT + 8 * i, &word.to_le_bytes()));
-    let pointer = |limit: usize, at: usize| [&(limit as u16 - 1).to_le_bytes()[..], &(LOAD + at as u64).to_le_bytes()].concat();
+    let pointer =
+        |limit: usize, at: usize| [&(limit as u16 - 1).to_le_bytes()[..], &(LOAD + at as u64).to_le_bytes()].concat();
     put(image, GDT + 0x20, &pointer(32, GDT));
     put(image, GDT + 0x30, &pointer(256, IDT32));
     put(image, GDT + 0x40, &pointer(512, IDT64));
@@ -262,7 +265,9 @@ fn to_long_mode(at: u64) -> Result<Vec<u8>, IcedError> {
 fn run(form: &Form, at: u64, (prepare, finish): (u64, u64)) -> Result<(Vec<u8>, u64), IcedError> {
     let data = DATA + form.offset;
     // What stands in memory, for a comparison; else something that is not there.
-    let stands = |first: usize| (0..8).fold(0, |value, i| value | u64::from(pattern(form.offset as usize + first + i)) << (8 * i));
+    let stands = |first: usize| {
+        (0..8).fold(0, |value, i| value | u64::from(pattern(form.offset as usize + first + i)) << (8 * i))
+    };
     let eight = form.instruction.code() == Code::Cmpxchg8b_m64;
     let (rax_is, rdx_is) = match (form.equal, eight) {
         (true, true) => (stands(0) & 0xffff_ffff, stands(0) >> 32),

@@ -54,7 +54,8 @@ fn all_forms() -> Vec<Form> {
 /// Boots the guest, and says what was seen of each form.
 fn boot(lab: &Lab, qemu: &Qemu, vcpus: &str, forms: &[Form]) -> Vec<Seen> {
     let guest = guest::assemble(forms);
-    let machine = Machine::pc_with(lab, qemu, &["-accel", "tcg,thread=multi", "-smp", vcpus]).report().keys("check=stores");
+    let machine =
+        Machine::pc_with(lab, qemu, &["-accel", "tcg,thread=multi", "-smp", vcpus]).report().keys("check=stores");
     let (image, console, recording) = (machine.file("image"), machine.file("console"), machine.file("recording"));
     std::fs::write(&image, &guest.image).unwrap();
     let file = format!("file:{}", console.display());
@@ -114,11 +115,20 @@ fn what_is_noted_is_what_memory_holds() {
                 let is_expected = outcome == expected::outcome(form, qemu.api);
                 if seen.memory != seen.noted || !is_expected {
                     let differs = (0..SHOWN).find(|at| seen.memory[*at] != seen.noted[*at]);
-                    wrong.push(format!("{} {}: {outcome:?}; memory differs from what is noted at {differs:?}", form.bits, form.name));
+                    wrong.push(format!(
+                        "{} {}: {outcome:?}; memory differs from what is noted at {differs:?}",
+                        form.bits, form.name
+                    ));
                 }
             }
             println!("QEMU {}, {vcpus} vCPUs: {} forms: {outcomes:?}", qemu.version, forms.len());
-            assert!(wrong.is_empty(), "QEMU {}, {vcpus} vCPUs: {} are wrong:\n{}", qemu.version, wrong.len(), wrong.join("\n"));
+            assert!(
+                wrong.is_empty(),
+                "QEMU {}, {vcpus} vCPUs: {} are wrong:\n{}",
+                qemu.version,
+                wrong.len(),
+                wrong.join("\n")
+            );
             assert!(outcomes[&Outcome::Told] > 300, "{outcomes:?}");
         }
     }
@@ -133,7 +143,8 @@ fn every_instruction_of_the_decoder_is_met() {
     for code in Code::values() {
         let info = code.op_code();
         // Those with a WAIT before them are decoded as two.
-        let ordinary = info.is_instruction() && info.decoder_option() == 0 && !info.fwait() && (info.mode32() || info.mode64());
+        let ordinary =
+            info.is_instruction() && info.decoder_option() == 0 && !info.fwait() && (info.mode32() || info.mode64());
         if ordinary && !seen.values().any(|seen| seen.contains(&code)) && !expected::NOT_MET.contains(&code) {
             missing.push(code);
         }

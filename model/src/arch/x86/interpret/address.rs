@@ -26,7 +26,9 @@ pub fn access(linear: u64, size: Size) -> Result<Access, NotCarriedOut> {
 
 /// The effective address of the memory operand, and the linear one: only FS and GS make a difference between them.
 pub fn of_memory(instruction: &Instruction, registers: &Registers) -> (u64, u64) {
-    let operand = (0..instruction.op_count()).find(|operand| instruction.op_kind(*operand) == iced_x86::OpKind::Memory).unwrap_or(0);
+    let operand = (0..instruction.op_count())
+        .find(|operand| instruction.op_kind(*operand) == iced_x86::OpKind::Memory)
+        .unwrap_or(0);
     let mut base = 0;
     let linear = instruction.virtual_address(operand, 0, |register, _, _| {
         Some(match register {

@@ -18,7 +18,9 @@ fn sum(size: Size, left: u64, right: u64, carry: u64) -> Outcome {
     // The carry into each bit is where the result differs from the carryless sum; signs overflow if both operands had
     // the one that the result has not.
     let overflow = (left ^ result) & (right ^ result) & size.sign() != 0;
-    let bits = flag_if(CF, wide >> size.bits() != 0) | flag_if(AF, (left ^ right ^ result) & 0x10 != 0) | flag_if(OF, overflow);
+    let bits = flag_if(CF, wide >> size.bits() != 0)
+        | flag_if(AF, (left ^ right ^ result) & 0x10 != 0)
+        | flag_if(OF, overflow);
     (result, bits | of_result(size, result))
 }
 
@@ -92,8 +94,14 @@ mod tests {
             assert_eq!(Binary::Adc.apply(size, max, max, CF), (max, CF | PF | AF | SF));
             assert_eq!(Binary::Sub.apply(size, 0, 1, 0), (max, CF | PF | AF | SF));
             assert_eq!(Binary::Sbb.apply(size, 0, max, CF), (0, CF | PF | AF | ZF));
-            assert_eq!(Binary::Add.apply(size, size.sign() - 1, 1, 0), (size.sign(), AF | SF | OF | of_result(size, size.sign())));
-            assert_eq!(Unary::Neg.apply(size, size.sign(), 0), (size.sign(), Some(CF | OF | of_result(size, size.sign()))));
+            assert_eq!(
+                Binary::Add.apply(size, size.sign() - 1, 1, 0),
+                (size.sign(), AF | SF | OF | of_result(size, size.sign()))
+            );
+            assert_eq!(
+                Unary::Neg.apply(size, size.sign(), 0),
+                (size.sign(), Some(CF | OF | of_result(size, size.sign())))
+            );
         }
     }
 

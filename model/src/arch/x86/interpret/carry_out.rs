@@ -17,7 +17,8 @@ pub fn carry_out(plan: &Plan, registers: &Registers, loaded: u64) -> Effects {
     let next = Next::At(plan.rip.wrapping_add(u64::from(plan.len)));
     // What the caller loaded beyond the access is not ours to look at.
     let loaded = plan.load.and_then(|access| Size::of(access.len.into())).map_or(0, |size| size.truncate(loaded));
-    let mut writer = Writer { plan, registers, loaded, effects: Effects { store: None, general: [None; 2], flags: None, next } };
+    let mut writer =
+        Writer { plan, registers, loaded, effects: Effects { store: None, general: [None; 2], flags: None, next } };
     writer.run();
     writer.effects
 }
@@ -96,7 +97,8 @@ impl Writer<'_> {
             Place::Register(slot) => self.write_register(slot, value),
             Place::Memory => {
                 let store = self.plan.store;
-                self.effects.store = store.map(|access| (access, Size::of(access.len.into()).map_or(value, |size| size.truncate(value))));
+                self.effects.store = store
+                    .map(|access| (access, Size::of(access.len.into()).map_or(value, |size| size.truncate(value))));
             }
         }
     }

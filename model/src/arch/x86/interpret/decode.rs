@@ -57,13 +57,17 @@ pub fn plan(bytes: &[u8], registers: &Registers) -> Result<Plan> {
 /// Is it a branch whose target an operand-size prefix may truncate?
 fn is_near_branch(code: Code) -> bool {
     let returns = matches!(code.mnemonic(), Mnemonic::Ret);
-    let jumps = code.is_jmp_short_or_near() || code.is_jmp_near_indirect() || code.is_jcc_short_or_near() || code.is_jcx_short();
+    let jumps = code.is_jmp_short_or_near()
+        || code.is_jmp_near_indirect()
+        || code.is_jcc_short_or_near()
+        || code.is_jcx_short();
     returns || jumps || code.is_call_near() || code.is_call_near_indirect()
 }
 
 /// Is there a 66 among the prefixes?
 fn has_operand_size_prefix(bytes: &[u8]) -> bool {
-    let is_prefix = |byte: &u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    let is_prefix =
+        |byte: &u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
     bytes.iter().take(LONGEST).take_while(|byte| is_prefix(byte)).any(|byte| *byte == 0x66)
 }
 
@@ -80,7 +84,9 @@ impl Decoding<'_> {
             _ if is_near_branch(self.instruction.code()) => self.branch()?,
             Mnemonic::Mov => Operation::Move(self.place(0)?, self.source(1)?, Extend::Zero),
             Mnemonic::Movzx => Operation::Move(self.place(0)?, self.source(1)?, Extend::Zero),
-            Mnemonic::Movsx | Mnemonic::Movsxd => Operation::Move(self.place(0)?, self.source(1)?, Extend::Sign(self.size(1)?)),
+            Mnemonic::Movsx | Mnemonic::Movsxd => {
+                Operation::Move(self.place(0)?, self.source(1)?, Extend::Sign(self.size(1)?))
+            }
             Mnemonic::Lea => {
                 let (effective, _) = of_memory(&self.instruction, self.registers);
                 Operation::Move(self.place(0)?, Source::Constant(effective), Extend::Zero)
@@ -149,7 +155,9 @@ impl Decoding<'_> {
                 Ok(Operation::Return(freed))
             }
             Code::Jrcxz_rel8_64 => Ok(Operation::BranchIfZero(Slot::COUNT, self.target()?)),
-            Code::Jecxz_rel8_64 => Ok(Operation::BranchIfZero(Slot { size: Size::Dword, ..Slot::COUNT }, self.target()?)),
+            Code::Jecxz_rel8_64 => {
+                Ok(Operation::BranchIfZero(Slot { size: Size::Dword, ..Slot::COUNT }, self.target()?))
+            }
             code if code.is_jcc_short_or_near() => match self.condition() {
                 Some(condition) => Ok(Operation::Branch(condition, self.target()?)),
                 None => self.unsupported(),
@@ -227,7 +235,8 @@ impl Decoding<'_> {
 
     /// The general register that an operand is.
     fn slot(&self, operand: u32) -> Option<Slot> {
-        let is_register = operand < self.instruction.op_count() && self.instruction.op_kind(operand) == OpKind::Register;
+        let is_register =
+            operand < self.instruction.op_count() && self.instruction.op_kind(operand) == OpKind::Register;
         is_register.then(|| Slot::of(self.instruction.op_register(operand))).flatten()
     }
 
@@ -250,13 +259,18 @@ impl Decoding<'_> {
     /// What is read of an operand. A memory operand becomes the plan's load.
     fn source(&mut self, operand: u32) -> Result<Source> {
         match self.instruction.op_kind(operand) {
-            OpKind::Register => self.slot(operand).map_or_else(|| self.unsupported(), |slot| Ok(Source::Register(slot))),
+            OpKind::Register => {
+                self.slot(operand).map_or_else(|| self.unsupported(), |slot| Ok(Source::Register(slot)))
+            }
             OpKind::Memory => {
                 let (_, linear) = of_memory(&self.instruction, self.registers);
                 self.plan.load = Some(access(linear, self.size(operand)?)?);
                 Ok(Source::Loaded)
             }
-            _ => self.instruction.try_immediate(operand).map_or_else(|_| self.unsupported(), |value| Ok(Source::Constant(value))),
+            _ => self
+                .instruction
+                .try_immediate(operand)
+                .map_or_else(|_| self.unsupported(), |value| Ok(Source::Constant(value))),
         }
     }
 
@@ -281,6 +295,15 @@ fn does_nothing(mnemonic: Mnemonic) -> bool {
     matches!(mnemonic, Nop | Reservednop | Pause | Endbr64 | Endbr32 | Rdsspd | Rdsspq)
         || matches!(
             mnemonic,
-            Prefetch | Prefetchw | Prefetchwt1 | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchit0 | Prefetchit1 | Cldemote
+            Prefetch
+                | Prefetchw
+                | Prefetchwt1
+                | Prefetchnta
+                | Prefetcht0
+                | Prefetcht1
+                | Prefetcht2
+                | Prefetchit0
+                | Prefetchit1
+                | Cldemote
         )
 }
