@@ -39,13 +39,15 @@ pub const WORKLOADS: &[(&str, &str)] = &[
     ("schedstats", "toggles /proc/sys/kernel/sched_schedstats while the other CPU schedules"),
     (
         "everyday",
-        "twenty toggles of sched_schedstats, a tracepoint and a kprobe, and twenty changes of a program's code with membarrier(SYNC_CORE), beside loops of \
+        "twenty toggles of sched_schedstats, a tracepoint and a kprobe, and twenty changes of a program's code with \
+         membarrier(SYNC_CORE), beside loops of \
          sched_yield(2): no executor is made for the bug",
     ),
     ("defer-plain", "flips a static key while the other CPU is in user mode; its next system call runs the code"),
     (
         "defer-entry",
-        "patches an instruction at the entry of system calls, before the switch of page tables, while the other CPU is in user mode; its next system call \
+        "patches an instruction at the entry of system calls, before the switch of page tables, while the other CPU \
+         is in user mode; its next system call \
          runs it",
     ),
 ];
@@ -158,9 +160,11 @@ const TORN: Verdicts = Verdicts::reported(Torn);
 const UNSERIALIZED: Verdicts = Verdicts::reported(Unserialized);
 const UNSYNCED: Verdicts = Verdicts::reported(Unsynced).but(Coherent, Silent);
 
-const NO_COMMIT: &str = "an INT3 and what it stands for are exempt from each other, and the light mode does not see where the exemption ends";
+const NO_COMMIT: &str = "an INT3 and what it stands for are exempt from each other, and the light mode does not see \
+    where the exemption ends";
 const NO_MIXES: &str = "no mixes of versions without the store side";
-const OWN_STORE: &str = "a CPU's own store, through the address that it runs from, and a branch since: only the store side knows that it is legal";
+const OWN_STORE: &str = "a CPU's own store, through the address that it runs from, and a branch since: only the store \
+    side knows that it is legal";
 const NO_WRITER: &str = "neither the writer nor the commit is known";
 
 /// The copy that text_poke() and text_poke_early() end in.
@@ -347,7 +351,8 @@ pub const BUGS: &[Row] = &[
         ..deferral(
             "defer-plain",
             true,
-            "the switch to the kernel's page table serializes before anything is executed that was changed, as it is meant to",
+            "the switch to the kernel's page table serializes before anything is executed that was changed, as it is \
+             meant to",
         )
     },
     deferral("defer-entry", true, "the entry is executed before the switch of page tables that is meant to serialize"),

@@ -142,7 +142,8 @@ const KEYS: &[(&str, bool)] = &[
 /// Keys that earlier versions had, and why this one has not.
 const GONE: &[(&str, &str)] = &[(
     "widen",
-    "waiting made nothing be found that is not found without (docs/decisions.md, 23); what a patching protocol leaves to luck is told at each commit now, as `unsynced`",
+    "waiting made nothing be found that is not found without (docs/decisions.md, 23); what a patching protocol leaves \
+     to luck is told at each commit now, as `unsynced`",
 )];
 
 fn known_keys() -> String {

@@ -267,7 +267,8 @@ mod tests {
 
     #[test]
     fn a_design_names_its_events() {
-        let map = "ffffffff81000000 T _stext\nffffffff81000100 T entry\nffffffff81000200 T switch\nffffffff82000080 T entry_SYSCALL_64\nffffffff82001000 T _etext\n";
+        let map = "ffffffff81000000 T _stext\nffffffff81000100 T entry\nffffffff81000200 T switch\nffffffff82000080 T \
+            entry_SYSCALL_64\nffffffff82001000 T _etext\n";
         let symbols = Symbolizer::new(vec![SymbolTable::parse(map.as_bytes()).unwrap()]);
         symbols.learn_offset("entry_SYSCALL_64", 0xffff_ffff_8200_0080).unwrap();
         let names = symbols.names();

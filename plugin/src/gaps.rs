@@ -57,7 +57,8 @@ gaps! {
     UnknownCoverage = (
         "coverage",
         "the kernel's symbols do not tell which CPUs are online (`__cpu_online_mask`: CONFIG_KALLSYMS_ALL, or a System.map), or where it makes them serialize \
-         (`do_sync_core`), or what a patch is to store could not be read: whether its patching protocols reach every CPU is not judged, so nothing is `unsynced` there"
+         (`do_sync_core`), or what a patch is to store could not be read: whether its patching protocols reach every \
+         CPU is not judged, so nothing is `unsynced` there"
     );
     /// An execution of a block that may be outdated and could not be translated again (`emulator=repair`).
     Unrepaired = (

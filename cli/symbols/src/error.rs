@@ -80,7 +80,8 @@ pub enum SymbolError {
     NoSymbols,
     /// The kernel image holds no kallsyms tables, or none that pass their checks.
     #[error(
-        "no kallsyms in the kernel image ({reason}): build it with CONFIG_KALLSYMS=y, or give System.map or vmlinux instead"
+        "no kallsyms in the kernel image ({reason}): build it with CONFIG_KALLSYMS=y, or give System.map or vmlinux \
+         instead"
     )]
     NoKallsyms {
         /// The first check that failed.

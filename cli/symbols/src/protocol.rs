@@ -127,8 +127,10 @@ pub const MEMBARRIER_SYNCS: &[MembarrierSync] = &[
     MembarrierSync {
         what: "iret-to-self, serialize or cpuid in sync_core()",
         source: "kernel/sched/membarrier.c: ipi_sync_core() on every CPU that runs the process, the caller's included; \
-                 kernel/sched/core.c, finish_task_switch(): membarrier_mm_sync_core_before_usermode(), after a kernel thread; \
-                 arch/x86/include/asm/sync_core.h, sync_core_before_usermode(): sync_core(), unless page tables are isolated",
+                 kernel/sched/core.c, finish_task_switch(): membarrier_mm_sync_core_before_usermode(), after a kernel \
+                 thread; \
+                 arch/x86/include/asm/sync_core.h, sync_core_before_usermode(): sync_core(), unless page tables are \
+                 isolated",
     },
     MembarrierSync {
         what: "with page-table isolation the CR3 write of the return to user mode",
@@ -137,7 +139,8 @@ pub const MEMBARRIER_SYNCS: &[MembarrierSync] = &[
     },
     MembarrierSync {
         what: "on another CPU than the caller's the CR3 write of a switch to the process",
-        source: "kernel/sched/membarrier.c, membarrier_private_expedited(): CPUs that run another process are left out; \
+        source: "kernel/sched/membarrier.c, membarrier_private_expedited(): CPUs that run another process are left \
+            out; \
                  arch/x86/mm/tlb.c, switch_mm_irqs_off(): load_new_mm_cr3()",
     },
 ];

@@ -284,7 +284,8 @@ fn wanted() -> Option<String> {
 fn main() {
     if std::process::id() != 1 {
         eprintln!(
-            "icsan-workload: not process 1: this is the /init of a guest, and switches the machine off; use scripts/bench"
+            "icsan-workload: not process 1: this is the /init of a guest, and switches the machine off; use \
+             scripts/bench"
         );
         std::process::exit(2);
     }

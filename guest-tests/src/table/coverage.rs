@@ -31,7 +31,8 @@ const fn isolated(name: &'static str, what: &'static str) -> Scenario {
 pub(super) const ROWS: &[Scenario] = &[
     good(
         "coverage/healthy",
-        "twenty toggles of a static key, a kprobe and a tracepoint, and a program that changes its code, beside loops of sched_yield(2)",
+        "twenty toggles of a static key, a kprobe and a tracepoint, and a program that changes its code, beside loops \
+         of sched_yield(2)",
     ),
     broken(
         "coverage/empty-ipi",
@@ -45,7 +46,8 @@ pub(super) const ROWS: &[Scenario] = &[
     broken(
         "coverage/membarrier-empty-ipi",
         "coverage/membarrier",
-        "the same; ipi_sync_core() returns at once, so that the caller does not serialize, and the other CPU by the IPI's own IRET only",
+        "the same; ipi_sync_core() returns at once, so that the caller does not serialize, and the other CPU by the \
+         IPI's own IRET only",
     ),
     isolated("coverage/healthy-isolated", "coverage/healthy, with page tables isolated"),
     isolated(

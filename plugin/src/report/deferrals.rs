@@ -163,7 +163,8 @@ pub(super) fn table(report: &Report<'_>, counts: &Counts) -> String {
     let rows: Vec<_> = table.rows().collect();
     if !rows.is_empty() {
         text.push_str(
-            "icsan: deferred: what made the exposed CPUs serialize at last, and what they had run since they serialized before\n",
+            "icsan: deferred: what made the exposed CPUs serialize at last, and what they had run since they \
+             serialized before\n",
         );
     }
     for (EndRow { row, by }, tally) in rows.iter().take(ROWS_SHOWN) {

@@ -280,7 +280,8 @@ pub fn summary(
             Some((commits, committed)) if commits > 0 => {
                 writeln!(
                     text,
-                    "icsan: {commits} commits of {committed} stores, by the return of a patching protocol or of membarrier"
+                    "icsan: {commits} commits of {committed} stores, by the return of a patching protocol or of \
+                     membarrier"
                 )
             }
             _ => writeln!(text, "icsan: no commits were seen: without one nothing is `stale`"),

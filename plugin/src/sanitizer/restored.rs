@@ -167,7 +167,8 @@ impl Sanitizer {
     fn state_is_restored(&self, sign: &str) {
         if self.restores.count() == 0 {
             say(&format!(
-                "{sign} while the machine stood still: a state is taken to be restored (loadvm; a stop by gdb looks the same), and no vCPU to hold anything from before"
+                "{sign} while the machine stood still: a state is taken to be restored (loadvm; a stop by gdb looks \
+                 the same), and no vCPU to hold anything from before"
             ));
         }
         self.looks_at_segments_only.store(false, Ordering::SeqCst);

@@ -16,7 +16,8 @@ fn main() -> std::process::ExitCode {
     #[cfg(not(feature = "runner"))]
     {
         eprintln!(
-            "icsan-hostile: not process 1: this is the /init of a guest, and switches the machine off; use scripts/hostile"
+            "icsan-hostile: not process 1: this is the /init of a guest, and switches the machine off; use \
+             scripts/hostile"
         );
         std::process::ExitCode::from(2)
     }
