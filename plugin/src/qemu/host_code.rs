@@ -125,8 +125,8 @@ impl HostCode {
                 let mut now = vec![0_u8; bytes.len()];
                 let to = libc::iovec { iov_base: now.as_mut_ptr().cast(), iov_len: now.len() };
                 let from = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: bytes.len() };
-                // SAFETY: the call reads any address of this process, or fails; it writes to `now`, which is as long as it
-                // is told.
+                // SAFETY: the call reads any address of this process, or fails; it writes to `now`, which is as long as
+                // it is told.
                 let read = unsafe { libc::process_vm_readv(libc::getpid(), &raw const to, 1, &raw const from, 1, 0) };
                 match usize::try_from(read) {
                     Ok(read) => read == bytes.len() && now == bytes,
@@ -256,15 +256,15 @@ struct Unaligned<T>(T);
 fn same_few(address: usize, bytes: &[u8; INLINE], len: usize) -> bool {
     // Bits in which memory differs from the number at a place.
     let word = |at: usize| match bytes.get(at..at + 8).map(<[u8; 8]>::try_from) {
-        // SAFETY: as in `same`: all 8 bytes are among the `len` that lie there. A number has no invalid values either.
         Some(Ok(held)) => {
+            // SAFETY: as in `same`: all 8 bytes are among the `len` that lie there. A number has no invalid values.
             unsafe { ((address + at) as *const Unaligned<u64>).read_volatile() }.0 ^ u64::from_ne_bytes(held)
         }
         _ => 0,
     };
     let half = |at: usize| match bytes.get(at..at + 4).map(<[u8; 4]>::try_from) {
-        // SAFETY: as above, with 4.
         Some(Ok(held)) => {
+            // SAFETY: as above, with 4.
             unsafe { ((address + at) as *const Unaligned<u32>).read_volatile() }.0 ^ u32::from_ne_bytes(held)
         }
         _ => 0,

@@ -54,8 +54,8 @@ fn attach(to: &File, cut: u32) -> io::Result<()> {
     ];
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     let size = size_of_val(&program) as libc::socklen_t;
-    // SAFETY: the kernel copies the program, which outlives the call.
     check(
+        // SAFETY: the kernel copies the program, which outlives the call.
         unsafe {
             libc::setsockopt(
                 to.as_raw_fd(),
@@ -77,8 +77,8 @@ pub fn replaced() -> Attempt {
     }
     pin(WRITER)?;
     let mut ends = [0; 2];
-    // SAFETY: fills an array of two descriptors.
     check(
+        // SAFETY: fills an array of two descriptors.
         unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) }.into(),
     )?;
     // SAFETY: both are new and nobody else's.

@@ -74,8 +74,8 @@ fn filter_once(number: u32) -> io::Result<bool> {
     const RETURN: u16 = 0x06;
     let cut = number % (LENGTH as u32 - 1) + 1;
     let mut ends = [0; 2];
-    // SAFETY: fills an array of two descriptors.
     check(
+        // SAFETY: fills an array of two descriptors.
         unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) }.into(),
     )?;
     // SAFETY: both are new and nobody else's.
