@@ -3,6 +3,7 @@
 use super::initramfs::GuestFile;
 use crate::table::ISOLATED;
 use anyhow::{Context, Result};
+use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -68,7 +69,43 @@ pub struct Boot {
     pub seconds: f64,
 }
 
+/// How QEMU's own staleness (docs/emulator.md) ended a boot, which says nothing of the guest then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EndedByEmulator {
+    /// The kernel died of a breakpoint that had outlived its patch ([`Boot::died_of_int3`]).
+    Int3,
+    /// The guest did not come to its end, and the plugin had caught QEMU running a block that memory no longer held.
+    /// What outdated code does cannot be foreseen: it may die of anything, or hang.
+    OutdatedBlock,
+}
+
+impl fmt::Display for EndedByEmulator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Int3 => "the kernel died of an outdated INT3",
+            Self::OutdatedBlock => "the guest did not come to its end after QEMU ran an outdated block",
+        })
+    }
+}
+
+/// How the plugin begins the line of a block that QEMU ran although memory no longer held it.
+const OUTDATED_BLOCK: &str = "icsan: emulator: vCPU ";
+
 impl Boot {
+    /// Is QEMU's own staleness to blame for how the boot ended? There is evidence for it, but no proof: the boot is to
+    /// be repeated a few times at most, and the repetition to be counted.
+    #[must_use]
+    pub fn ended_by_emulator(&self) -> Option<EndedByEmulator> {
+        let outdated = || self.stderr.lines().any(|line| line.starts_with(OUTDATED_BLOCK));
+        if self.died_of_int3() {
+            Some(EndedByEmulator::Int3)
+        } else if (self.timed_out || self.console.contains("Kernel panic")) && outdated() {
+            Some(EndedByEmulator::OutdatedBlock)
+        } else {
+            None
+        }
+    }
+
     /// Did the kernel die of a breakpoint that nobody planted? Multi-threaded TCG does that to healthy kernels: a block
     /// of the INT3 of a text patch outlives the patch.
     #[must_use]
@@ -216,6 +253,34 @@ mod tests {
         assert!(with("[    3.1] int3: 0000 [#1] PREEMPT SMP NOPTI"));
         assert!(with("[    3.1] Oops: int3: 0000 [#1] SMP"));
         assert!(!with("[    3.1] Oops: 0000 [#1] SMP\nint3: none"));
+    }
+
+    #[test]
+    fn the_plugin_says_so_in_these_words() {
+        let said = include_str!("../../../plugin/src/report/golden/emulator.txt");
+        assert!(said.starts_with(OUTDATED_BLOCK), "{said}");
+    }
+
+    #[test]
+    fn a_boot_is_the_emulators_fault_only_where_there_is_evidence() {
+        const OUTDATED: &str = "icsan: emulator: vCPU 2 runs a block at 0x10 although memory has not held its bytes\n";
+        let boot = |console: &str, stderr: &str, timed_out| Boot {
+            console: console.into(),
+            stderr: stderr.into(),
+            timed_out,
+            ..Boot::default()
+        };
+        let rows = [
+            (boot("Oops: int3: 0000 [#1]", "", false), Some(EndedByEmulator::Int3)),
+            (boot("", OUTDATED, true), Some(EndedByEmulator::OutdatedBlock)),
+            (boot("Kernel panic - not syncing", OUTDATED, false), Some(EndedByEmulator::OutdatedBlock)),
+            (boot("", OUTDATED, false), None),
+            (boot("", "icsan: torn: vCPU 2", true), None),
+            (boot("Kernel panic - not syncing", "", false), None),
+        ];
+        for (boot, expected) in rows {
+            assert_eq!(boot.ended_by_emulator(), expected, "{boot:?}");
+        }
     }
 
     fn machine(qemu: PathBuf, append: &str) -> Machine {

@@ -15,9 +15,8 @@ use icsan_guest_tests::verdict::{Mode, Profile};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How often a boot is tried whose kernel dies of a breakpoint that outlived its patch: QEMU's fault (see
-/// [`Boot::died_of_int3`]). A healthy kernel does so once in some dozens of boots here, so this many in a row mean
-/// something else.
+/// How often a boot is tried that QEMU's own staleness ended (see [`Boot::ended_by_emulator`]). A healthy kernel does so
+/// once in some dozens of boots here, so this many in a row mean something else.
 const BOOTS: usize = 5;
 
 /// What all boots share.
@@ -92,6 +91,7 @@ pub fn run(context: &Setting, cell: &Cell<'_>) -> Result<Judged> {
         eprintln!("\n{}\n", machine.shown());
     }
     let mut deaths = 0;
+    let mut spoiled = Vec::new();
     let boot = loop {
         let _ = fs::remove_file(&report_path);
         let boot = machine.boot()?;
@@ -101,12 +101,14 @@ pub fn run(context: &Setting, cell: &Cell<'_>) -> Result<Judged> {
             eprint!("{}", boot.stderr);
         }
         // Under injection it may be what was executed on purpose, and QEMU's own outdated blocks are repaired.
-        if !boot.died_of_int3() || arguments.inject.is_some() {
+        let Some(how) = boot.ended_by_emulator().filter(|_| arguments.inject.is_none()) else {
             break boot;
-        }
+        };
         deaths += 1;
-        eprintln!("  the kernel died of an outdated INT3 (QEMU's fault), boot {deaths} of {BOOTS}");
-        fs::write(stem.with_added(&format!("int3-{deaths}.console")), &boot.console)?;
+        eprintln!("  {how} (QEMU's fault), boot {deaths} of {BOOTS}");
+        spoiled.push(format!("emulator: {how}, after {:.1} s", boot.seconds));
+        fs::write(stem.with_added(&format!("spoiled-{deaths}.console")), &boot.console)?;
+        fs::write(stem.with_added(&format!("spoiled-{deaths}.stderr")), &boot.stderr)?;
         if deaths == BOOTS {
             break boot;
         }
@@ -124,9 +126,7 @@ pub fn run(context: &Setting, cell: &Cell<'_>) -> Result<Judged> {
     judged.repeated = deaths;
     judged.notes.push(format!("{:.1} s", boot.seconds));
     judged.notes.extend(rows.notes());
-    if deaths > 0 {
-        judged.notes.push(format!("emulator: {deaths} boots died of an outdated INT3"));
-    }
+    judged.notes.extend(spoiled);
     Ok(judged)
 }
 
