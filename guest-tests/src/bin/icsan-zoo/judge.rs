@@ -22,9 +22,19 @@ pub struct Judged {
 /// The name of what is reported outside of all workloads.
 pub const OUTSIDE: &str = "boot";
 
-/// Judges one workload. `deferred`: how often a CPU was left out and serialized in time, as it was meant to.
+/// How a boot went, besides what was reported of code.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Course {
+    /// How often a CPU was left out and serialized in time, as it was meant to.
+    pub deferred: u64,
+    /// Did the kernel die?
+    pub died: bool,
+}
+
+/// Judges one workload.
 #[must_use]
-pub fn row(row: &Row, evidence: &[Evidence], deferred: u64, mode: Mode, profile: Profile) -> Judged {
+pub fn row(row: &Row, evidence: &[Evidence], course: Course, mode: Mode, profile: Profile) -> Judged {
+    let Course { deferred, died } = course;
     let marker = u64::from(workload_id(row.workload));
     let mine =
         |found: &&Evidence| u64::from(found.hazard.marker.scenario) == marker && found.hazard.kind != Kind::Emulator;
@@ -37,7 +47,13 @@ pub fn row(row: &Row, evidence: &[Evidence], deferred: u64, mode: Mode, profile:
         Verdict::Silent => {
             ("silent".into(), (!found.is_empty()).then(|| format!("should be silent, but: {}", list(&found))))
         }
-        Verdict::Reported(Kind::Unsynced) => (Kind::Unsynced.to_string(), fault_of_protocol(row, row.site, &found)),
+        Verdict::Reported(Kind::Unsynced) => {
+            // Its own code killed the kernel in its first patch, before that was committed: what it executed was seen.
+            let executed = || found.iter().any(|found| found.hazard.kind != Kind::Unsynced);
+            let committed = found.iter().any(|found| found.hazard.kind == Kind::Unsynced);
+            let fault = fault_of_protocol(row, row.site, &found).filter(|_| committed || !(died && executed()));
+            (Kind::Unsynced.to_string(), fault)
+        }
         Verdict::Reported(kind) => {
             // A broken protocol is unsynced whatever is executed.
             let (unsynced, executed): (Vec<&Evidence>, Vec<&Evidence>) =
@@ -186,7 +202,7 @@ mod tests {
 
     fn key(found: &[Evidence], mode: Mode) -> Option<String> {
         let bug = BUGS.iter().find(|row| row.workload == "key").unwrap();
-        row(bug, found, 0, mode, Profile::LinuxX86).fault
+        row(bug, found, Course::default(), mode, Profile::LinuxX86).fault
     }
 
     const SITE: &str = "zoo_keyed+0x4/0x20";
@@ -229,7 +245,7 @@ mod tests {
             .iter()
             .find(|row| row.variant == "defer-user" && row.workload == workload && row.isolated == isolated)
             .unwrap();
-        row(bug, found, deferred, Mode::Full, Profile::LinuxX86).fault
+        row(bug, found, Course { deferred, died: false }, Mode::Full, Profile::LinuxX86).fault
     }
 
     #[test]
@@ -256,6 +272,21 @@ mod tests {
         assert!(
             deferral("defer-plain", false, &[stale, unsynced(1), unsynced(0)], 0).unwrap().contains("on vCPU 1 only")
         );
+    }
+
+    #[test]
+    fn a_kernel_that_dies_before_its_first_commit_is_found_by_what_it_executed() {
+        let everyday = |variant: &str, found: &[Evidence], died| {
+            let bug = BUGS.iter().find(|row| row.variant == variant && row.workload == "everyday").unwrap();
+            row(bug, found, Course { deferred: 0, died }, Mode::Full, Profile::LinuxX86).fault
+        };
+        let stale = evidence(Kind::Stale, 1, SITE, COPY, "everyday");
+        let variant = "static-key-memcpy";
+        assert_eq!(everyday(variant, std::slice::from_ref(&stale), true), None);
+        assert!(everyday(variant, &[stale.clone()], false).unwrap().contains("but is not"), "it lived, and committed");
+        assert!(everyday(variant, &[], true).unwrap().contains("but is not"), "nothing was seen");
+        let by_itself = unsynced(0, "everyday");
+        assert!(everyday(variant, &[stale, by_itself], true).unwrap().contains("on vCPU 1 only"));
     }
 
     #[test]

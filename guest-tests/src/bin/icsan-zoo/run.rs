@@ -3,7 +3,7 @@
 use crate::arguments::Arguments;
 use crate::evidence;
 use crate::inject;
-use crate::judge::{self, Judged};
+use crate::judge::{self, Course, Judged};
 use anyhow::{Result, bail};
 use icsan_guest_tests::console::{DONE, PREFIX};
 use icsan_guest_tests::glob::matches_any;
@@ -170,7 +170,7 @@ fn run_rows(
             fs::write(stem.with_extension(format!("death-{}", tried.deaths)), &boot.console)?;
             continue;
         }
-        tried.judged = judged(&rows, fault, &report, arguments.mode, profile);
+        tried.judged = judged(&rows, fault, inject::died(&boot), &report, arguments.mode, profile);
         return Ok(tried);
     }
 }
@@ -230,7 +230,7 @@ fn plugin(
     Ok(words.join(","))
 }
 
-fn judged(rows: &[Row], fault: Option<String>, report: &Path, mode: Mode, profile: Profile) -> Vec<Judged> {
+fn judged(rows: &[Row], fault: Option<String>, died: bool, report: &Path, mode: Mode, profile: Profile) -> Vec<Judged> {
     let text = fs::read_to_string(report).map_err(|error| error.to_string());
     let read = text.and_then(|text| evidence::read(&text));
     let (report, evidence) = match (fault, read) {
@@ -245,8 +245,9 @@ fn judged(rows: &[Row], fault: Option<String>, report: &Path, mode: Mode, profil
         (None, Ok(read)) => read,
     };
     let mut judged: Vec<Judged> = Vec::new();
+    let course = Course { deferred: report.deferred, died };
     for row in rows {
-        let mut result = judge::row(row, &evidence, report.deferred, mode, profile);
+        let mut result = judge::row(row, &evidence, course, mode, profile);
         let marker = Marker { scenario: zoo::workload_id(row.workload), round: 1, attempt: 1 };
         if !report.markers.contains(&marker) {
             result.fault = Some("the plugin did not see the marker".into());
