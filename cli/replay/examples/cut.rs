@@ -1,9 +1,9 @@
 //! `cut IN OUT PAGES PERMILLE`: a small recording out of a large one, for `tests/golden/`.
 //!
 //! Keeps what concerns the physical pages of code that changed last: those that a store changed in the last PERMILLE
-//! thousandths of the file's events, at most PAGES of them, the latest first. What ran elsewhere is left out; so is
-//! each serializing event of a vCPU that executed nothing kept since its last one. Places in the order are counted
-//! anew. The verdicts are those of the plain model, under the recording's own profile.
+//! thousandths of the file's events, at most PAGES of them, the latest first. What ran elsewhere, or before that part,
+//! is left out; so is each serializing event of a vCPU that executed nothing kept since its last one. Places in the
+//! order are counted anew. The verdicts are those of the plain model, under the recording's own profile.
 
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::event::{Event, Store};
@@ -23,11 +23,11 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [from, to, pages, permille] = &arguments[..] else { return Err("usage: cut IN OUT PAGES PERMILLE".into()) };
     let open = || -> Result<_> { Ok(Reader::new(BufReader::new(File::open(from)?))?) };
-    let pages = changed_last(open()?, pages.parse()?, permille.parse()?)?;
+    let (begin, pages) = changed_last(open()?, pages.parse()?, permille.parse()?)?;
 
     let reader = open()?;
     let header = reader.header().clone();
-    let mut cut = Cut { pages, ..Cut::default() };
+    let mut cut = Cut { begin, pages, ..Cut::default() };
     let (arch, model) = Settings::default().model(&header)?;
     let mut replay = Replay::new(model, arch, &header);
     let mut writer = Writer::new(File::create(to)?, &header)?;
@@ -54,8 +54,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The pages that stores changed in the last part of the file.
-fn changed_last(reader: Reader<BufReader<File>>, pages: usize, permille: u64) -> Result<BTreeSet<Phys>> {
+/// Where the last part of the file begins, and the pages that stores changed in it.
+fn changed_last(reader: Reader<BufReader<File>>, pages: usize, permille: u64) -> Result<(u64, BTreeSet<Phys>)> {
     let (mut at, mut last) = (0, BTreeMap::new());
     for record in reader {
         let record = record?;
@@ -67,11 +67,13 @@ fn changed_last(reader: Reader<BufReader<File>>, pages: usize, permille: u64) ->
     let begin = at - at / 1000 * permille;
     let mut latest: Vec<_> = last.into_iter().filter(|(_, seq)| *seq >= begin).collect();
     latest.sort_by_key(|(page, seq)| (Reverse(*seq), *page));
-    Ok(latest.into_iter().take(pages).map(|(page, _)| page).collect())
+    Ok((begin, latest.into_iter().take(pages).map(|(page, _)| page).collect()))
 }
 
 #[derive(Default)]
 struct Cut {
+    /// Where executions begin to be kept.
+    begin: u64,
     pages: BTreeSet<Phys>,
     /// The linear pages that are mapped to one of them.
     mapped: BTreeSet<(Vcpu, Linear)>,
@@ -117,7 +119,7 @@ impl Cut {
                 let stores: Vec<Seq> = stores.iter().filter_map(|store| self.places.get(store)).copied().collect();
                 (!stores.is_empty()).then_some(Event::Commit { stores })
             }
-            Event::Fetch { vcpu, linear, .. } => self.is_mapped(vcpu, linear).then(|| {
+            Event::Fetch { vcpu, linear, .. } => self.keeps(vcpu, linear).then(|| {
                 self.ran.insert(vcpu);
                 event
             }),
@@ -132,7 +134,7 @@ impl Cut {
         let (mut at, mut joined) = (linear, false);
         for len in lengths {
             let last = at.offset(u64::from(*len) - 1);
-            let keep = self.is_mapped(vcpu, at) && self.is_mapped(vcpu, last);
+            let keep = self.keeps(vcpu, at) && self.keeps(vcpu, last);
             if keep {
                 match runs.last_mut().filter(|_| joined) {
                     Some((_, lengths)) => lengths.push(*len),
@@ -148,7 +150,8 @@ impl Cut {
         runs.into_iter().map(|(linear, lengths)| Record::Run { vcpu, linear, lengths: lengths.into() }).collect()
     }
 
-    fn is_mapped(&self, vcpu: Vcpu, linear: Linear) -> bool {
-        self.mapped.contains(&(vcpu, linear.align_down(PAGE)))
+    /// Is what the vCPU executes there kept?
+    fn keeps(&self, vcpu: Vcpu, linear: Linear) -> bool {
+        self.read >= self.begin && self.mapped.contains(&(vcpu, linear.align_down(PAGE)))
     }
 }
