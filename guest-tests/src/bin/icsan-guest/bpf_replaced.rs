@@ -87,7 +87,7 @@ pub fn replaced() -> Attempt {
     let runner = Spinner::start(executor(cpus()), move || packet(&from, &to))?;
     for cut in 1..=FILTERS {
         attach(&filtered, cut)?;
-        if !wait_until(PATIENCE, || runner.last() == cut.into()) {
+        if !wait_until(PATIENCE, || runner.last() == u64::from(cut)) {
             return Ok(outdated(format!("filter {cut} is attached, but packets arrive with {} bytes", runner.last())));
         }
         // No test of a race: it gives the kernel the time to free the one before.

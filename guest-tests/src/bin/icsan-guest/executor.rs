@@ -54,6 +54,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct Thread {
+    cpu: usize,
     shared: Arc<Shared>,
     handle: Option<JoinHandle<()>>,
 }
@@ -69,7 +70,7 @@ impl Thread {
             }
             Err(_) => theirs.done.store(FAILED, Release),
         })?;
-        let thread = Self { shared, handle: Some(handle) };
+        let thread = Self { cpu, shared, handle: Some(handle) };
         if !wait_until(STEP, || thread.shared.done.load(Acquire) != 0) || thread.shared.done.load(Acquire) == FAILED {
             return Err(io::Error::other(format!("no thread on CPU {cpu}")));
         }
@@ -119,6 +120,15 @@ impl Spinner {
     pub fn ran(&self, more: u64) -> bool {
         let before = self.0.runs();
         wait_until(STEP, || self.0.runs() > before + more)
+    }
+
+    /// Waits for two whole runs.
+    ///
+    /// # Errors
+    /// They do not come.
+    pub fn gets_round(&self) -> io::Result<()> {
+        let stuck = || format!("the thread on CPU {} did not come round in {} s", self.0.cpu, STEP.as_secs());
+        if self.ran(2) { Ok(()) } else { Err(io::Error::new(io::ErrorKind::TimedOut, stuck())) }
     }
 
     /// What the function returns after a change that has it return `value`. Waits for that as long as it takes, up to

@@ -58,8 +58,8 @@ fn everywhere(what: &str, one: fn(u32) -> io::Result<bool>) -> Attempt {
             return Ok(outdated(format!("program {made}: one of the {what} returned something else")));
         }
     }
-    all_ran(&makers);
-    all_ran(&threads);
+    all_ran(&makers)?;
+    all_ran(&threads)?;
     Ok(Outcome::Proven(format!("{made} {what} on this CPU, and more on the others, returned what they were made to")))
 }
 

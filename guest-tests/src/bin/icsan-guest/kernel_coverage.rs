@@ -88,10 +88,10 @@ pub fn everyday() -> Attempt {
                 return Err(io::Error::other(format!("{KEY} <- {value}: it is {}", now.trim())));
             }
         }
-        all_ran(threads);
+        all_ran(threads)?;
     }
     tracing(TRACEPOINT, "1")?;
-    all_ran(threads);
+    all_ran(threads)?;
     tracing(TRACEPOINT, "0")?;
     // Not at the entry, where the tracer's own call would be used; the kernel refuses a place where no instruction
     // starts.
@@ -102,7 +102,7 @@ pub fn everyday() -> Attempt {
         return Err(io::Error::other("no kprobe can be planted inside of __x64_sys_sched_yield"));
     }
     tracing(KPROBE, "1")?;
-    all_ran(threads);
+    all_ran(threads)?;
     tracing(KPROBE, "0")?;
     tracing("kprobe_events", "")?;
     match code_changes()? {

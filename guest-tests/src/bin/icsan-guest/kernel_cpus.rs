@@ -63,14 +63,14 @@ pub fn hotplug() -> Attempt {
         let threads = user_mode()?;
         let before = cpus();
         online(1, false)?;
-        all_ran(&threads);
+        all_ran(&threads)?;
         if cpus() != before - 1 {
             return Ok(Outcome::Failed(format!("there are {} CPUs, not {}", cpus(), before - 1)));
         }
         online(1, true)?;
         drop(threads);
         // On the new CPU, too.
-        all_ran(&user_mode()?);
+        all_ran(&user_mode()?)?;
     }
     Ok(Outcome::Proven(format!("CPU 1 went and came back {TIMES} times")))
 }
@@ -113,7 +113,7 @@ pub fn hotplug_beside_keys() -> Attempt {
                     return Ok(Outcome::Spoiled("the key is not flipped".into()));
                 }
             }
-            all_ran(&threads);
+            all_ran(&threads)?;
         }
     }
     Ok(flipped(
@@ -150,7 +150,7 @@ pub fn suspend() -> Attempt {
         if !flips.ran(2) {
             return Ok(Outcome::Spoiled("the key is not flipped".into()));
         }
-        all_ran(&threads);
+        all_ran(&threads)?;
     }
     match slept()? - before {
         TIMES => Ok(flipped(&flips, format!("the machine slept {TIMES} times, beside a key that was flipped"))),
@@ -193,7 +193,7 @@ pub fn maxcpus() -> Attempt {
     let bystander = Spinner::start(WRITER, || (0..10_000).fold(0u64, |sum, n| std::hint::black_box(sum ^ n)))?;
     online(1, true)?;
     bystander.ran(2);
-    all_ran(&user_mode()?);
+    all_ran(&user_mode()?)?;
     let places = text.places(&before)?;
     Ok(match places {
         0 => Outcome::Skipped("CPU 1 was started, but no kernel text changed".into()),

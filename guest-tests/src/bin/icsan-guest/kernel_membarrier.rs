@@ -55,12 +55,12 @@ pub fn all() -> Attempt {
             command(barrier)?;
         }
         done.push(barrier);
-        all_ran(&threads);
+        all_ran(&threads)?;
     }
     for global in [GLOBAL, REGISTER_GLOBAL_EXPEDITED, GLOBAL_EXPEDITED].into_iter().filter(|command| has(*command)) {
         command(global)?;
         done.push(global);
-        all_ran(&threads);
+        all_ran(&threads)?;
     }
     if has(GET_REGISTRATIONS) {
         let all = PAIRS

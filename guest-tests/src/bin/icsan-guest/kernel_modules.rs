@@ -2,7 +2,7 @@
 //! CPUs run it.
 
 use crate::executor::{Spinner, wait_until};
-use crate::kernel_patching::{LONG, other_cpus, user_mode};
+use crate::kernel_patching::{LONG, all_ran, other_cpus, user_mode};
 use crate::outcome::{Attempt, Outcome};
 use crate::sys::{check, pin};
 use icsan_guest_tests::table::{MODULES, MODULES_FOLDER, WRITER};
@@ -147,12 +147,12 @@ pub fn module() -> Attempt {
         load(PKTGEN)?;
         all(RAN_PKTGEN)?;
         patch(PKTGEN)?;
-        threads.iter().chain(&users).for_each(|thread| _ = thread.ran(2));
+        all_ran(threads.iter().chain(&users))?;
         unload(PKTGEN)?;
         load(DUMMY)?;
         switch_on_dummy()?;
         all(RAN_DUMMY)?;
-        threads.iter().chain(&users).for_each(|thread| _ = thread.ran(2));
+        all_ran(threads.iter().chain(&users))?;
         unload(DUMMY)?;
         done += 1;
     }

@@ -61,8 +61,11 @@ fn system_calls() {
 }
 
 /// Every one of them gets round.
-pub fn all_ran(threads: &[Spinner]) {
-    threads.iter().for_each(|thread| _ = thread.ran(2));
+///
+/// # Errors
+/// One got no time, or is where it never comes back from: then nobody executes what was changed.
+pub fn all_ran<'a>(threads: impl IntoIterator<Item = &'a Spinner>) -> io::Result<()> {
+    threads.into_iter().try_for_each(Spinner::gets_round)
 }
 
 /// Writes to a file of the kernel's, and names it if that fails.
@@ -116,12 +119,12 @@ fn toggle_under(
     let mut done = 0;
     while done < times && (done == 0 || start.elapsed() < LONG) {
         on()?;
-        all_ran(threads);
+        all_ran(threads)?;
         if done == 0 {
             places = text.places(&before)?;
         }
         off()?;
-        all_ran(threads);
+        all_ran(threads)?;
         done += 1;
     }
     Ok(match places {

@@ -158,11 +158,11 @@ pub fn uprobe() -> Attempt {
         tracing("uprobe_events", &format!("p:icsan {file}:{offset:#x}"))?;
         tracing(EVENT, "1")?;
         wait_for_hits("uprobe_profile")?;
-        all_ran(&targets);
-        all_ran(&threads);
+        all_ran(&targets)?;
+        all_ran(&threads)?;
         tracing(EVENT, "0")?;
         tracing("uprobe_events", "")?;
-        all_ran(&targets);
+        all_ran(&targets)?;
     }
     if let Some(wrong) = targets.iter().map(Spinner::last).find(|value| *value != 0) {
         return Ok(Outcome::Failed(format!("the probed function returned {wrong:#x}")));
