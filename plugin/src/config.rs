@@ -1,15 +1,15 @@
 //! The keys after `-plugin libicsan.so,`: parsed, checked, and refused in one line that says what and what to do.
 
+use crate::arch::platform::Platform;
 use crate::exposure::Deferral;
 use crate::injection::Inject;
 use crate::report::exit_code::UNPROVEN;
 use crate::suppress::{SuppressError, Suppressions};
 use crate::what_if::WithoutAt;
-use icsan_model::arch::architecture::Architecture;
 use icsan_model::arch::profile::{Profile, ProfileError};
-use icsan_model::arch::sync_event::SyncEventSet;
-use icsan_symbols::entries::fits;
-use icsan_symbols::{SymbolError, SymbolTable, Symbolizer};
+use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
+use icsan_symbols::linux::entries::fits;
+use icsan_symbols::{KaslrRange, SymbolError, SymbolTable, Symbolizer};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -228,14 +228,15 @@ impl Config {
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn parse(arguments: &[String], arch: &Architecture) -> Result<Self, ConfigError> {
+    pub fn parse(arguments: &[String], platform: &dyn Platform) -> Result<Self, ConfigError> {
+        let (arch, linux) = (platform.facts().arch, platform.facts().linux);
         let pairs = Pairs::parse(arguments)?;
         let writers = pairs.switch("writers", true)?;
         let (with, without) = (pairs.list("with"), pairs.list("without"));
         let (places, events): (Vec<_>, Vec<_>) = without.iter().cloned().partition(|item| item.contains('@'));
         let mut profile = Profile::select(arch, pairs.get("profile"), &with, &events)?;
         if let Some(name) =
-            with.iter().find(|name| arch.event_by_name(name).is_some_and(|event| !crate::x86::can_see(event)))
+            with.iter().find(|name| arch.event_by_name(name).is_some_and(|event| !platform.can_see(event)))
         {
             return Err(ConfigError::Unseen { name: name.clone() });
         }
@@ -305,8 +306,9 @@ impl Config {
                 Err(_) => return Err(bad("exitcode", value, "a number from 0 to 255 is expected")),
             },
         };
-        let symbols = symbolizer(&files(&pairs.list("symbols")))?;
-        let without_at = places.iter().map(|item| without_at(arch, item, &symbols)).collect::<Result<Vec<_>, _>>()?;
+        let symbols = symbolizer(&files(&pairs.list("symbols")), linux.kernel.kaslr)?;
+        let without_at =
+            places.iter().map(|item| without_at(platform, item, &symbols)).collect::<Result<Vec<_>, _>>()?;
         if let Some(item) = places.first().filter(|_| !writers) {
             return Err(ConfigError::NeedsWriters { key: "without", value: item.clone() });
         }
@@ -324,9 +326,9 @@ impl Config {
             Some(path) => Suppressions::load(path.as_ref())
                 .map_err(|source| ConfigError::Suppress { path: path.to_owned(), source })?,
         };
-        let commit = commit_functions(&pairs.list("commit"), &symbols, arch)?;
+        let commit = commit_functions(&pairs.list("commit"), &symbols, platform)?;
         let defer =
-            pairs.list("defer").iter().map(|item| deferral(arch, item, &symbols)).collect::<Result<Vec<_>, _>>()?;
+            pairs.list("defer").iter().map(|item| deferral(platform, item, &symbols)).collect::<Result<Vec<_>, _>>()?;
         let start = known_symbol("start", pairs.get("start"), &symbols)?;
         let stop = known_symbol("stop", pairs.get("stop"), &symbols)?;
         let report = pairs.path("report")?;
@@ -369,14 +371,14 @@ fn files(pieces: &[String]) -> Vec<String> {
     files
 }
 
-fn symbolizer(paths: &[String]) -> Result<Symbolizer, ConfigError> {
+fn symbolizer(paths: &[String], kaslr: KaslrRange) -> Result<Symbolizer, ConfigError> {
     let mut tables = Vec::new();
     for path in paths {
         tables.push(
             SymbolTable::load(path.as_ref()).map_err(|source| ConfigError::Symbols { path: path.clone(), source })?,
         );
     }
-    Ok(Symbolizer::new(tables))
+    Ok(Symbolizer::new(tables, kaslr))
 }
 
 /// `SYMBOL`, or `SYMBOL:EVENT` and further events as items of their own. What a function of the kernel's does to make
@@ -385,12 +387,12 @@ fn symbolizer(paths: &[String]) -> Result<Symbolizer, ConfigError> {
 fn commit_functions(
     items: &[String],
     symbols: &Symbolizer,
-    arch: &Architecture,
+    platform: &dyn Platform,
 ) -> Result<Vec<CommitFunction>, ConfigError> {
     let mut functions: Vec<CommitFunction> = Vec::new();
     let mut takes_events = false;
     for item in items {
-        let event = |name: &str| arch.event_by_name(name).filter(|event| crate::x86::can_see(*event));
+        let event = |name: &str| visible_event(platform, name);
         if let (true, Some(event), Some(function)) = (takes_events, event(item), functions.last_mut()) {
             function.syncs = function.syncs.map(|syncs| syncs.with(event));
             continue;
@@ -407,7 +409,7 @@ fn commit_functions(
             })
         };
         let syncs = match named {
-            None => kernel.then(crate::x86::explicit_syncs),
+            None => kernel.then_some(platform.facts().linux.explicit_syncs),
             Some(_) if !kernel => {
                 return refused(
                     "only the kernel's functions are asked whether every CPU has serialized: leave the event out",
@@ -424,21 +426,29 @@ fn commit_functions(
     Ok(functions)
 }
 
+/// The event of that name, if the plugin can see it.
+fn visible_event(platform: &dyn Platform, name: &str) -> Option<SyncEventId> {
+    platform.facts().arch.event_by_name(name).filter(|event| platform.can_see(*event))
+}
+
 /// An item of `without=` with a place.
-fn without_at(arch: &Architecture, item: &str, symbols: &Symbolizer) -> Result<WithoutAt, ConfigError> {
+fn without_at(platform: &dyn Platform, item: &str, symbols: &Symbolizer) -> Result<WithoutAt, ConfigError> {
     let (event, symbol) = item.split_once('@').unwrap_or((item, ""));
+    let arch = platform.facts().arch;
     // For its error.
     Profile::select(arch, None, &[], &[event.to_owned()])?;
     let hint = kernel_hint(symbols);
     let known = arch.event_by_name(event).map(|event| WithoutAt { event, symbol: symbol.to_owned() });
-    known.filter(|place| place.is_known(symbols)).ok_or_else(|| ConfigError::NoPlace { item: item.to_owned(), hint })
+    known
+        .filter(|place| place.is_known(symbols, platform.facts()))
+        .ok_or_else(|| ConfigError::NoPlace { item: item.to_owned(), hint })
 }
 
 /// An item of `defer=`.
-fn deferral(arch: &Architecture, item: &str, symbols: &Symbolizer) -> Result<Deferral, ConfigError> {
+fn deferral(platform: &dyn Platform, item: &str, symbols: &Symbolizer) -> Result<Deferral, ConfigError> {
     let (name, symbol) = item.split_once('@').map_or((item, None), |(event, symbol)| (event, Some(symbol)));
     let refused = |why| Err(ConfigError::Deferral { item: item.to_owned(), why });
-    let Some(event) = arch.event_by_name(name).filter(|event| crate::x86::can_see(*event)) else {
+    let Some(event) = visible_event(platform, name) else {
         return refused("no such event, or none that a plugin can see");
     };
     let is_known = |symbol: &str| {
@@ -487,11 +497,12 @@ fn bad(key: &'static str, value: &str, expected: &'static str) -> ConfigError {
 #[cfg(test)]
 mod tests {
     use super::Config;
+    use crate::arch::x86::PLATFORM;
     use icsan_model::arch::x86::X86_64;
 
     fn parse(arguments: &[&str]) -> Result<Config, String> {
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Config::parse(&arguments, &X86_64).map_err(|error| error.to_string())
+        Config::parse(&arguments, &PLATFORM).map_err(|error| error.to_string())
     }
 
     #[test]

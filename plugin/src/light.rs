@@ -1,10 +1,10 @@
 //! The light mode: what a vCPU executes, compared with what it executed at the same linear address earlier in its epoch
 //! ([`icsan_model::detector::light`]). No store is seen.
 
+use crate::arch::platform::Platform;
 use crate::code::segment::Segment;
 use crate::qemu::scoreboard::VcpuSlots;
 use crate::report::evidence::{Origin, Shown};
-use crate::x86::text::first_instruction;
 use icsan_model::addr::Linear;
 use icsan_model::arch::exemption::Exemption;
 use icsan_model::detector::flags::OwnBoard;
@@ -23,24 +23,31 @@ pub struct Found {
 
 /// Compares a segment with what the vCPU of these slots executed at its addresses in this epoch. Answers with what
 /// contradicts it, and with how many differences an exemption covered.
-pub fn judge(segment: &Segment, slots: &VcpuSlots<'_>, exemptions: &[Exemption], chunk: u32) -> (Vec<Found>, u64) {
+pub fn judge(
+    segment: &Segment,
+    slots: &VcpuSlots<'_>,
+    exemptions: &[Exemption],
+    chunk: u32,
+    platform: &dyn Platform,
+) -> (Vec<Found>, u64) {
     let rivals = segment.rivals(|slot| slots.flag(slot).executed());
     if rivals.is_empty() {
         return (Vec::new(), 0);
     }
     let findings = light::judge(segment.run(), rivals.iter().map(|rival| rival.run()), exemptions);
-    (findings.conflicts.into_iter().map(|conflict| found(&conflict, chunk)).collect(), findings.exempt)
+    (findings.conflicts.into_iter().map(|conflict| found(&conflict, chunk, platform)).collect(), findings.exempt)
 }
 
 /// A conflict as a report shows it: every candidate cut to one instruction.
 #[must_use]
-pub fn found(conflict: &Conflict, chunk: u32) -> Found {
+pub fn found(conflict: &Conflict, chunk: u32, platform: &dyn Platform) -> Found {
     let shown = |candidate: light::Candidate| match candidate.origin {
         light::Origin::Memory => Shown { bytes: candidate.bytes, origin: Origin::Memory },
         light::Origin::Mix => Shown { bytes: candidate.bytes, origin: Origin::Mix },
-        light::Origin::Earlier => {
-            Shown { bytes: first_instruction(&candidate.bytes, &conflict.memory).to_vec(), origin: Origin::Earlier }
-        }
+        light::Origin::Earlier => Shown {
+            bytes: platform.first_instruction(&candidate.bytes, &conflict.memory).to_vec(),
+            origin: Origin::Earlier,
+        },
     };
     Found {
         linear: conflict.linear,

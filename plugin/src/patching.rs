@@ -8,8 +8,9 @@
 mod asked;
 mod tasks;
 
-use crate::x86::page_table::Isolation;
-use crate::x86::stack::Caller;
+use crate::arch::caller::Caller;
+use crate::arch::isolation::Isolation;
+use crate::arch::linux_abi::LinuxAbi;
 use asked::Steps;
 pub use asked::{Asked, Asker, Covering, Missing, Poke, Step};
 use icsan_model::addr::{Linear, Seq, Vcpu};
@@ -35,10 +36,10 @@ const MAX_WRITERS: usize = 1 << 16;
 /// Where somebody was when something happened.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Context {
-    /// Physical address of the page table (CR3 without its flags).
+    /// Physical address of the page table.
     pub space: Option<u64>,
     /// Privilege level, where it could be read.
-    pub cpl: Option<u8>,
+    pub privilege: Option<u8>,
     /// The running task.
     pub task: Option<TaskName>,
 }
@@ -137,8 +138,8 @@ impl Frame {
     /// Is somebody with that stack pointer at `here` behind the call? Programs' addresses are those of translations,
     /// which processes share that have the code elsewhere: of those only the place in the page counts
     /// ([`crate::code::views`]).
-    fn is_left(&self, who: Who, here: Linear, stack: u64) -> bool {
-        let user = is_user(Linear(self.returns_to.0 | here.0));
+    fn is_left(&self, linux: &LinuxAbi, who: Who, here: Linear, stack: u64) -> bool {
+        let user = !linux.is_kernel(self.returns_to) && !linux.is_kernel(here);
         let same = self.returns_to == here || user && (self.returns_to.0 ^ here.0).is_multiple_of(PAGE);
         let may_be = || {
             if self.entered == Entered::Kernel { self.who.may_be_kernel_task(who) } else { self.who.is_process(who) }
@@ -163,14 +164,10 @@ impl Frame {
     }
 }
 
-/// Is it an address of a program's? The upper half of the address space is the kernel's.
-fn is_user(address: Linear) -> bool {
-    address.0 >> 63 == 0
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Patching {
+    linux: &'static LinuxAbi,
     tasks: Tasks,
     isolation: Isolation,
     frames: Vec<Frame>,
@@ -207,12 +204,13 @@ pub struct Entry {
 }
 
 impl Patching {
-    /// Nothing under way.
+    /// Nothing under way, on an architecture with that Linux.
     #[must_use]
-    pub fn new(vcpus: usize) -> Self {
+    pub fn new(vcpus: usize, linux: &'static LinuxAbi) -> Self {
         Self {
+            linux,
             tasks: Tasks::new(vcpus),
-            isolation: Isolation::default(),
+            isolation: Isolation::new(linux.user_half),
             frames: Vec::new(),
             pending: FxHashMap::default(),
             user_stores: FxHashMap::default(),
@@ -240,7 +238,7 @@ impl Patching {
     /// A state was restored, or another kernel began: who runs where, and is inside of what, is not known any more.
     pub fn forget_tasks(&mut self) {
         self.tasks.forget();
-        self.isolation = Isolation::default();
+        self.isolation = Isolation::new(self.linux.user_half);
         self.frames.clear();
         self.pending.clear();
         self.user_stores.clear();
@@ -287,14 +285,19 @@ impl Patching {
     }
 
     /// Where a vCPU is. `name` looks the task's name up.
-    pub fn context(&mut self, vcpu: Vcpu, cpl: Option<u8>, name: impl FnOnce(u64) -> Option<TaskName>) -> Context {
-        Context { space: self.tasks.who(vcpu).identity.space, cpl, task: self.tasks.name(vcpu, name) }
+    pub fn context(
+        &mut self,
+        vcpu: Vcpu,
+        privilege: Option<u8>,
+        name: impl FnOnce(u64) -> Option<TaskName>,
+    ) -> Context {
+        Context { space: self.tasks.who(vcpu).identity.space, privilege, task: self.tasks.name(vcpu, name) }
     }
 
     /// A task enters a protocol function. Answers with what the function around it is asked: if this is the first store
     /// of its next step.
     pub fn enter(&mut self, entry: Entry) -> Option<Asked> {
-        let entered = if is_user(entry.entry) { Entered::Program } else { Entered::Kernel };
+        let entered = if self.linux.is_kernel(entry.entry) { Entered::Kernel } else { Entered::Program };
         let (vcpu, poke) = (entry.vcpu, entry.meaning.poke);
         self.push(entry, entered, Vec::new());
         self.pokes(vcpu, poke?)
@@ -340,6 +343,7 @@ impl Patching {
     }
 
     fn push(&mut self, entry: Entry, entered: Entered, stores: Vec<Seq>) {
+        let linux = self.linux;
         let who = self.tasks.who(entry.vcpu);
         if entered != Entered::Kernel {
             who.identity.space.into_iter().for_each(|space| self.isolation.sees_user_mode(space));
@@ -362,12 +366,12 @@ impl Patching {
         };
         // The same call again, in a loop: its return was not seen (its code was translated before the kernel's place
         // was known).
-        let same = |frame: &Frame| frame.entry == entry && frame.is_left(who, returns_to, stack);
+        let same = |frame: &Frame| frame.entry == entry && frame.is_left(linux, who, returns_to, stack);
         let again = self.frames.iter().position(same).unwrap_or(self.frames.len());
         let mut at = 0..;
         self.frames.retain(|frame| {
             let before = at.next().is_some_and(|at| at < again);
-            let tail = frame.is_left(who, returns_to, stack);
+            let tail = frame.is_left(linux, who, returns_to, stack);
             // Whatever the same task entered deeper in its stack has been left some other way.
             before && (!frame.is_on_stack_of(who) || frame.stack > stack || tail)
                 || !before && !tail && !frame.is_on_stack_of(who)
@@ -416,23 +420,23 @@ impl Patching {
     /// A vCPU is at `here` with that stack pointer: if that is a return, the stores that it commits, and what its
     /// function is asked. With `failed` the function says that it did nothing.
     pub fn leave(&mut self, vcpu: Vcpu, here: Linear, stack: u64, failed: bool) -> Left {
-        let who = self.tasks.who(vcpu);
+        let (linux, who) = (self.linux, self.tasks.who(vcpu));
         // The latest: a task that died inside may have left another.
-        let Some(index) = self.frames.iter().rposition(|frame| frame.is_left(who, here, stack)) else {
+        let Some(index) = self.frames.iter().rposition(|frame| frame.is_left(linux, who, here, stack)) else {
             return Left::default();
         };
         let last = self.frames[index].who;
         let (mut committed, mut unasked) = (Vec::new(), Vec::new());
         let (mut site, mut covers) = (None, None);
         // The function, those that it ended in by a jump, and those that were left some other way.
-        let (left, rest) = std::mem::take(&mut self.frames)
-            .into_iter()
-            .partition(|frame| frame.is_on_stack_of(last) && frame.stack <= stack || frame.is_left(who, here, stack));
+        let (left, rest) = std::mem::take(&mut self.frames).into_iter().partition(|frame| {
+            frame.is_on_stack_of(last) && frame.stack <= stack || frame.is_left(linux, who, here, stack)
+        });
         self.frames = rest;
         let left: Vec<Frame> = left;
         for frame in left {
             let theirs = frame.entered != Entered::Kernel || frame.is_on_stack_of(last);
-            if frame.meaning.commits && theirs && frame.is_left(who, here, stack) && !failed {
+            if frame.meaning.commits && theirs && frame.is_left(linux, who, here, stack) && !failed {
                 committed.extend(frame.stores);
                 if let Some(covering) = frame.meaning.covers {
                     // The innermost is the last one.

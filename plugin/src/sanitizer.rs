@@ -11,12 +11,14 @@ mod restored;
 mod stores;
 
 use crate::HEAP;
+use crate::arch::platform::{Facts, Platform};
 use crate::code::code_table::CodeTable;
 use crate::config::Config;
 use crate::coverage::{CoverageTable, IntendedSyncs};
 use crate::exposure::{Deferrals, ExposureId};
 use crate::gaps::Gap;
 use crate::origins::Origins;
+use crate::patching::TaskName;
 use crate::points::{Points, sink};
 use crate::qemu::accelerator::Accelerator;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
@@ -40,9 +42,7 @@ use crate::stores::store_side::StoreSide;
 use crate::user_mode::UserModes;
 use crate::vcpu::VcpuState;
 use crate::what_if::WhatIf;
-use crate::x86;
 use icsan_model::addr::{Phys, Seq, Vcpu};
-use icsan_model::arch::architecture::Architecture;
 use icsan_model::arch::profile::Text;
 use icsan_model::arch::sync_event::SyncEventId;
 use icsan_model::detector::flags::{Flags, Rules, Segment as _};
@@ -50,16 +50,12 @@ use icsan_model::detector::history::Place;
 use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::memory::PAGE;
 use icsan_model::verdict::kind::Kind;
-use icsan_symbols::protocol::TEXT_POKE_SYNCS;
 use injections::Injecting;
 use restored::Restores;
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-
-/// The longest instruction that ends where a return goes to, in bytes.
-const LONGEST_CALL: usize = 7;
 
 /// How long the report waits for a vCPU that is still inside a callback when QEMU exits.
 const EXIT_PATIENCE: Duration = Duration::from_secs(2);
@@ -76,7 +72,9 @@ pub struct Code {
 /// ICSAN in one QEMU.
 #[derive(Debug)]
 pub struct Sanitizer {
-    arch: &'static Architecture,
+    platform: &'static dyn Platform,
+    /// The platform's, for what is met too often to ask it.
+    facts: &'static Facts,
     config: Config,
     machine: Machine,
     flags: Flags<Slots>,
@@ -143,7 +141,9 @@ impl Sanitizer {
     ///
     /// # Errors
     /// One line: the report cannot be written, or there is no QEMU around.
-    pub fn new(arch: &'static Architecture, config: Config, machine: Machine) -> Result<&'static Self, String> {
+    pub fn new(platform: &'static dyn Platform, config: Config, machine: Machine) -> Result<&'static Self, String> {
+        let facts = platform.facts();
+        let (arch, linux) = (facts.arch, facts.linux);
         let mut sink = Sink::open(config.report.as_deref()).map_err(|error| error.to_string())?;
         let count = machine.max_vcpus.max(1);
         fence::prepare();
@@ -152,38 +152,41 @@ impl Sanitizer {
         let flags = Flags::new(slots, count, Rules { writers: config.writers, snoop: config.profile.snoop });
         let vcpus = (0..count).map(|_| Mutex::default()).collect();
         let layout = config.symbols.kernel_table().and_then(|table| table.layout().copied());
-        let name = move |cpu: &CurrentCpu, task: u64| x86::task_name(cpu, layout.as_ref()?, task);
+        let name = move |cpu: &CurrentCpu, task: u64| TaskName::read(cpu, layout.as_ref()?, task);
         let repair = if config.repair {
             Some(
-                Repair::new(machine.generation, count)
+                Repair::new(machine.generation, count, facts)
                     .map_err(|why| format!("emulator=repair is not possible here: {why}"))?,
             )
         } else {
             None
         };
         if let Some(key) = config.inject.map(|_| "inject").or(config.serialize.then_some("serialize=emulate")) {
-            divert::prepare(machine.generation).map_err(|why| format!("{key} is not possible here: {why}"))?;
+            divert::prepare(machine.generation, || platform.prepare_to_carry_out())
+                .map_err(|why| format!("{key} is not possible here: {why}"))?;
         }
         let injecting = config.inject.and_then(Injecting::new);
         let check = config.check.then(StoreCheck::default);
         // Last, since what stood in these files is lost from here on: a command line that is refused leaves them alone.
         let recorder = Recorder::open(&config, arch, count).map_err(|error| error.to_string())?;
-        sink.start(&Report { arch, config: &config, machine: &machine }).map_err(|error| error.to_string())?;
+        sink.start(&Report { platform, arch, config: &config, machine: &machine })
+            .map_err(|error| error.to_string())?;
         let recorded = recorder.as_ref().map(Recorder::changes);
-        let side = config.writers.then(|| StoreSide::new(config.profile, count, recorder, Box::new(name)));
+        let side = config.writers.then(|| StoreSide::new(config.profile, platform, count, recorder, Box::new(name)));
         let watching = AtomicBool::new(config.start.is_none());
         let started = AtomicBool::new(config.start.is_none());
         let quiet = watching.load(Ordering::Relaxed) && repair.is_none() && config.record.is_none();
-        let what_if = WhatIf::new(&config.without_at, &config.profile);
+        let what_if = WhatIf::new(&config.without_at, &config.profile, facts);
         let sanitizer: &'static Self = Box::leak(Box::new(Self {
-            arch,
+            platform,
+            facts,
             config,
             machine,
             flags,
-            code: Mutex::new(Code { table: CodeTable::default(), side }),
+            code: Mutex::new(Code { table: CodeTable::new(facts.counter_is_linear_from), side }),
             filter: if check.is_some() { PageFilter::of_all_stores() } else { PageFilter::new(count) },
             points: Points::default(),
-            intended: IntendedSyncs::new(arch, TEXT_POKE_SYNCS),
+            intended: IntendedSyncs::new(arch, linux.kernel.protocol.text_poke_syncs),
             coverage: Mutex::default(),
             deferrals: Mutex::default(),
             undecided: Mutex::default(),
@@ -230,12 +233,12 @@ impl Sanitizer {
     }
 
     fn report(&self) -> Report<'_> {
-        Report { arch: self.arch, config: &self.config, machine: &self.machine }
+        Report { platform: self.platform, arch: self.facts.arch, config: &self.config, machine: &self.machine }
     }
 
     fn found(&self, kind: Kind, evidence: Evidence) {
         let mut findings = self.findings.lock();
-        let Some(hazard) = findings.add(kind, evidence, &self.config) else { return };
+        let Some(hazard) = findings.add(kind, evidence, &self.report()) else { return };
         self.sink.lock().hazard(&self.report(), hazard);
     }
 
@@ -245,7 +248,7 @@ impl Sanitizer {
         self.begins_anew(current);
         let vcpu = current.id();
         self.restores.executes(vcpu);
-        if x86::may_change_mapping(event) {
+        if self.facts.changes_mapping.contains(event) {
             self.filter.forget(vcpu);
         }
         let mut recorded = self.config.record.is_some().then(|| self.code.lock());
@@ -282,9 +285,9 @@ impl Sanitizer {
     /// An event that does not count is still a branch, if it is a return.
     fn leaves_line(&self, vcpu: Vcpu, event: SyncEventId) {
         let Some(state) = self.vcpus.get(usize::from(vcpu.0)) else { return };
-        // Whoever made no store of its own to code since has nothing that a branch would make visible.
+        // A vCPU that made no store of its own to code since has nothing that a branch would make visible.
         let pending = || self.own_stores.get(usize::from(vcpu.0)).is_some_and(|own| own.swap(false, Ordering::Relaxed));
-        if x86::returns(event)
+        if self.facts.returns.contains(event)
             && pending()
             && let Some(side) = &mut self.code.lock().side
         {
@@ -321,7 +324,7 @@ impl Sanitizer {
         }
         // A block lies in one half of the address space.
         if self.config.profile.text == Text::Kernel
-            && instructions.first().is_none_or(|first| first.linear.0 >> 63 == 0)
+            && instructions.first().is_none_or(|first| !self.facts.linux.is_kernel(first.linear))
         {
             return;
         }
@@ -331,7 +334,7 @@ impl Sanitizer {
         let mut last_changed = instructions.first().is_some_and(|first| changed(first, table));
         for end in 1..=instructions.len() {
             let next_changed = instructions.get(end).is_some_and(|next| changed(next, table));
-            let serializes = x86::may_synchronize(instructions[end - 1].bytes(), &self.config.profile);
+            let serializes = self.platform.may_synchronize(instructions[end - 1].bytes(), &self.config.profile);
             let cut = end == instructions.len() || last_changed || next_changed || serializes;
             last_changed = next_changed;
             if !cut {
@@ -345,7 +348,7 @@ impl Sanitizer {
                 _ => (page == place.page).then_some(place),
             });
             let run = code_run(part);
-            let host = host_code(part, &run, x86::PAGE);
+            let host = host_code(part, &run, PAGE);
             if let Some((segment, new)) = table.intern(run, host, place, |slot| self.flags.board().reserve(slot)) {
                 if let Some(side) = side.as_mut().filter(|_| new) {
                     side.add(segment);
@@ -451,10 +454,11 @@ impl Hooks for &'static Sanitizer {
         // instruction belongs to the epoch that it ends.
         self.watch_segments(block, &instructions);
         for (index, instruction) in instructions.iter().enumerate() {
-            let before = (index == 0 && self.config.writers).then(|| instruction.bytes_before(LONGEST_CALL, PAGE));
+            let before =
+                (index == 0 && self.config.writers).then(|| instruction.bytes_before(self.facts.longest_call, PAGE));
             self.points.instrument(instruction, before.as_deref(), *self);
-            if self.config.writers && x86::may_store(instruction.bytes()) {
-                instruction.on_store::<Sanitizer>();
+            if self.config.writers && self.platform.may_store(instruction.bytes()) {
+                instruction.on_store::<Sanitizer>(self.platform.store_form(instruction.bytes()));
             }
         }
     }

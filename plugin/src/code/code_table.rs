@@ -18,7 +18,7 @@ fn pieces(linear: Linear, len: usize) -> impl Iterator<Item = u64> {
 }
 
 /// All segments.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CodeTable {
     by_piece: FxHashMap<u64, &'static Neighbours>,
     /// By the hash of what makes segments the same (a site that is patched again and again has many at one address), or
@@ -33,6 +33,19 @@ pub struct CodeTable {
 }
 
 impl CodeTable {
+    /// No segments, on an architecture whose program counter is a linear address from there on.
+    #[must_use]
+    pub fn new(counted_from: Linear) -> Self {
+        Self {
+            by_piece: FxHashMap::default(),
+            by_content: FxHashMap::default(),
+            seen: FxHashMap::default(),
+            views: Views::new(counted_from),
+            by_slot: Vec::new(),
+            dropped: 0,
+        }
+    }
+
     /// How many times a segment could not be watched because there was no slot for it.
     #[must_use]
     pub fn dropped(&self) -> u64 {
@@ -157,7 +170,7 @@ mod tests {
 
     #[test]
     fn code_without_a_slot_is_counted_and_code_with_one_stays() {
-        let mut table = CodeTable::default();
+        let mut table = CodeTable::new(Linear(0));
         let add = |table: &mut CodeTable, at: u64, slots: u32| {
             let run = CodeRun::new(Linear(at), &[0x90], &[1]);
             let host = host_code(&[], &run, 4096);

@@ -1,20 +1,17 @@
 //! Views: the linear addresses at which a page of code is executed.
 //!
-//! QEMU translates x86 code independently of its place (`CF_PCREL`), and runs one translation at every linear address
+//! QEMU translates code independently of its place (`CF_PCREL`), and runs one translation at every linear address
 //! that leads to the same memory. A callback tells the address at which the block was *translated*. For a kernel's text
 //! that is the one that it runs at. A page that is mapped twice, or by two processes, may run at another one; what a
 //! vCPU holds goes by linear address, and so does the rule for its own stores. So for pages that were translated at
 //! several addresses, and whose code changes, the address is asked for at each first execution: the program counter,
-//! which is exact where a block begins, and not behind the callback's instruction within it. (Not below 4 GiB, where
-//! code need not be 64-bit code.)
+//! which is exact where a block begins, and not behind the callback's instruction within it. (Not where the program
+//! counter may be no linear address, as on x86 below 4 GiB.)
 
 use crate::code::segment::Segment;
 use icsan_model::addr::Linear;
 use icsan_model::memory::PAGE;
 use rustc_hash::FxHashMap;
-
-/// Below this code need not be 64-bit code, whose segment begins at 0; the program counter is no linear address then.
-const FOUR_GIB: u64 = 1 << 32;
 
 /// One page of code in the host's memory.
 #[derive(Debug)]
@@ -28,20 +25,30 @@ struct View {
     segments: Vec<&'static Segment>,
 }
 
-/// All pages of code, by host address.
-#[derive(Debug, Default)]
-pub struct Views(FxHashMap<usize, View>);
+/// All pages of code.
+#[derive(Debug)]
+pub struct Views {
+    by_host: FxHashMap<usize, View>,
+    /// From there on the program counter is a linear address.
+    counted_from: Linear,
+}
 
 fn page_of(segment: &Segment) -> Option<usize> {
     segment.host.identity().map(|host| host.wrapping_sub((segment.run().linear().0 % PAGE) as usize))
 }
 
 impl Views {
+    /// None so far, on an architecture whose program counter is a linear address from there on.
+    #[must_use]
+    pub fn new(counted_from: Linear) -> Self {
+        Self { by_host: FxHashMap::default(), counted_from }
+    }
+
     /// A new segment.
     pub fn add(&mut self, segment: &'static Segment) {
-        let Some(page) = page_of(segment).filter(|_| segment.run().linear().0 >= FOUR_GIB) else { return };
+        let Some(page) = page_of(segment).filter(|_| segment.run().linear() >= self.counted_from) else { return };
         let linear = segment.run().linear().align_down(PAGE);
-        let view = self.0.entry(page).or_insert_with(|| View {
+        let view = self.by_host.entry(page).or_insert_with(|| View {
             first: linear,
             several: false,
             changed: false,
@@ -54,7 +61,7 @@ impl Views {
 
     /// Code in the segment's page has changed.
     pub fn changed(&mut self, segment: &Segment) {
-        if let Some(view) = page_of(segment).and_then(|page| self.0.get_mut(&page)).filter(|view| !view.changed) {
+        if let Some(view) = page_of(segment).and_then(|page| self.by_host.get_mut(&page)).filter(|view| !view.changed) {
             view.changed = true;
             view.ask();
         }

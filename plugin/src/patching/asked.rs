@@ -5,7 +5,7 @@
 //! functions, which return later, chance has had its time.
 
 use super::Context;
-use crate::x86::stack::Caller;
+use crate::arch::caller::Caller;
 use icsan_model::addr::{Linear, Seq, Vcpu};
 use icsan_model::arch::sync_event::SyncEventSet;
 use std::sync::Arc;

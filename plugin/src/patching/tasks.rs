@@ -6,8 +6,10 @@
 //! addresses: only these tell them apart.
 
 use super::Context;
-use crate::x86::page_table::Isolation;
+use crate::arch::isolation::Isolation;
+use crate::qemu::cpu::CurrentCpu;
 use icsan_model::addr::Vcpu;
+use icsan_symbols::KernelLayout;
 use std::sync::Arc;
 
 /// A task's name, as its `task_struct` says.
@@ -17,6 +19,17 @@ pub struct TaskName {
     pub pid: u32,
     /// Command name.
     pub comm: Arc<str>,
+}
+
+impl TaskName {
+    /// The name of the task whose `task_struct` is at that address, in a kernel of that layout.
+    #[must_use]
+    pub fn read(cpu: &CurrentCpu, layout: &KernelLayout, task: u64) -> Option<Self> {
+        let comm = cpu.memory(task.wrapping_add(layout.task_comm.into()), layout.task_comm_len as usize)?;
+        let pid = cpu.memory(task.wrapping_add(layout.task_pid.into()), 4)?;
+        let comm = String::from_utf8_lossy(comm.split(|byte| *byte == 0).next()?).into();
+        Some(Self { pid: u32::from_le_bytes(pid.try_into().ok()?), comm })
+    }
 }
 
 /// What the registers of a vCPU say of who runs there, where they were read.
@@ -153,7 +166,7 @@ impl Tasks {
     #[must_use]
     pub fn context(&self, vcpu: Vcpu) -> Context {
         let task = self.0.get(usize::from(vcpu.0)).and_then(|running| running.name.clone().flatten());
-        Context { space: self.who(vcpu).identity.space, cpl: None, task }
+        Context { space: self.who(vcpu).identity.space, privilege: None, task }
     }
 
     /// The name of the task on a vCPU. `look_up` finds it by the address of the `task_struct`.

@@ -1,5 +1,6 @@
 //! What the points tell, and whom.
 
+use crate::arch::platform::Platform;
 use crate::config::Config;
 use crate::origins::Origins;
 use crate::patching::{Entry, Identity};
@@ -20,6 +21,8 @@ pub type RangeOf<'a> = &'a dyn Fn(&str) -> Option<Range<u64>>;
 
 /// Who is told. All of it is called in callbacks of the vCPU that it is about.
 pub trait Sink: Sync + Debug {
+    /// The guest's architecture.
+    fn platform(&self) -> &'static dyn Platform;
     /// What the user chose.
     fn config(&self) -> &Config;
     /// What interrupts and exceptions vCPUs are in.

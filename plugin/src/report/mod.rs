@@ -26,6 +26,7 @@ mod fixture;
 #[cfg(test)]
 mod golden;
 
+use crate::arch::platform::Platform;
 use crate::config::Config;
 use crate::coverage::CoverageTable;
 use crate::exposure::Deferrals;
@@ -46,7 +47,9 @@ use std::collections::BTreeMap;
 /// What every part of a report needs to know.
 #[derive(Clone, Copy, Debug)]
 pub struct Report<'a> {
-    /// The guest's architecture.
+    /// The guest's architecture, as far as it must be asked.
+    pub platform: &'static dyn Platform,
+    /// The same as data.
     pub arch: &'static Architecture,
     /// What the user chose.
     pub config: &'a Config,

@@ -3,6 +3,7 @@
 use super::{Code, Sanitizer};
 use crate::code::segment::Segment;
 use crate::code::views;
+use crate::light;
 use crate::patching::Context;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert::{Divert, MayDivert};
@@ -13,8 +14,7 @@ use crate::report::evidence::{Evidence, Origin, Shown};
 use crate::skipped::Recorded;
 use crate::stores::store_side::{Looked, StoreSide};
 use crate::vcpu::{Mismatch, VcpuState};
-use crate::{light, x86};
-use icsan_model::addr::{Phys, Seq, Vcpu};
+use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::detector::flags::{DONE, Flag, OwnBoard};
 use icsan_model::detector::history::Judged;
 use icsan_model::detector::light::Conflict;
@@ -155,7 +155,7 @@ impl Sanitizer {
     /// that it was translated at.
     fn where_it_runs(&'static self, segment: &'static Segment, cpu: &CurrentCpu) -> &'static Segment {
         let translated = segment.run().linear();
-        let shift = x86::program_counter(cpu).map_or(0, |counter| views::shift(translated, counter));
+        let shift = self.facts.counter.read(cpu).map_or(0, |counter| views::shift(translated, Linear(counter)));
         if shift == 0 {
             return segment;
         }
@@ -191,7 +191,7 @@ impl Sanitizer {
                 &state,
                 vcpu,
                 cpu,
-                light::found(&outlived(segment), self.config.profile.buffers.chunk),
+                light::found(&outlived(segment), self.config.profile.buffers.chunk, self.platform),
             );
             drop(state);
             self.found(Kind::Emulator, evidence);
@@ -207,8 +207,13 @@ impl Sanitizer {
         slots: &VcpuSlots<'_>,
         cpu: &CurrentCpu,
     ) {
-        let (found, exempt) =
-            light::judge(segment, slots, self.config.profile.exemptions, self.config.profile.buffers.chunk);
+        let (found, exempt) = light::judge(
+            segment,
+            slots,
+            self.config.profile.exemptions,
+            self.config.profile.buffers.chunk,
+            self.platform,
+        );
         if found.is_empty() && exempt == 0 {
             return;
         }
@@ -316,8 +321,8 @@ impl Sanitizer {
             candidates: std::iter::once(memory).chain(others).collect(),
             memory: hazard.memory,
             writers: hazard.writes.iter().map(|write| side.patching_known().writer(write.seq).cloned()).collect(),
-            context: side.context(hazard.vcpu, x86::privilege(cpu), cpu),
-            chain: x86::callers_now(cpu, &self.config.symbols),
+            context: side.context(hazard.vcpu, self.platform.privilege(cpu), cpu),
+            chain: self.platform.callers(cpu, &self.config.symbols),
             writes: Some(hazard.writes),
             moved: hazard.remapped.is_some(),
             last_sync: hazard.last_sync,

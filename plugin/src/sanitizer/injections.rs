@@ -7,7 +7,6 @@ use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert::{Divert, FollowsTrail, Trailing};
 use crate::qemu::locks::Mutex;
 use crate::vcpu::VcpuState;
-use crate::x86;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::verdict::candidates::Candidate;
@@ -43,7 +42,7 @@ impl Sanitizer {
         let mut known = injecting.known.lock();
         let visit = known.visit(vcpu, linear);
         let chosen = injecting.inject.choose(others, vcpu, linear, visit)?;
-        match x86::carry_out::prepare(cpu, &chosen.bytes, linear) {
+        match self.platform.carry_out(cpu, &chosen.bytes, linear) {
             Ok(divert) => {
                 state.pending = Some(Injected {
                     vcpu,

@@ -1,4 +1,4 @@
-//! What the points of [`crate::x86`] tell of patches under way: tasks, protocol functions, membarrier.
+//! What points ([`crate::points`]) tell of patches under way: tasks, protocol functions, membarrier.
 
 use super::Sanitizer;
 use crate::patching::{Entry, Left};
@@ -7,7 +7,6 @@ use crate::points::sink::Sees;
 use crate::qemu::cpu::CurrentCpu;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::detector::sync_origin::SyncOrigin;
-use icsan_symbols::protocol;
 
 impl Sanitizer {
     /// `vcpu` runs the task `to` from now on, and ran `from` so far.
@@ -31,7 +30,7 @@ impl Sanitizer {
         }
         let function = patching.innermost(vcpu)?;
         let name = self.config.symbols.resolve(function.0)?.name;
-        (name == protocol::SWITCHES_SPACE).then_some(SyncOrigin::Function(function))
+        (name == self.facts.linux.kernel.protocol.switches_space).then_some(SyncOrigin::Function(function))
     }
 
     /// A task enters a protocol function. `sees` says what the vCPU's registers say of it, beyond what is known.

@@ -22,7 +22,6 @@ use crate::qemu::process::say;
 use crate::stores::store_side::Differing;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::arch::sync_event::SyncEventId;
-use icsan_model::arch::x86::events;
 use icsan_model::detector::flags::SlotId;
 use icsan_model::detector::sync_log::SyncAt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -203,7 +202,7 @@ impl Sanitizer {
             }
         }
         if self.restores.takes(current.id()) {
-            self.holds_nothing(current, events::RESTORED);
+            self.holds_nothing(current, self.facts.restored);
         }
         // One that sleeps begins anew when it wakes up.
         let (awake, any) = self.restores.pending(self.flags.started());

@@ -1,6 +1,7 @@
 //! Stores: from every store of the guest to the few that change code.
 
 use super::{Code, Sanitizer};
+use crate::arch::platform::ToldStore;
 use crate::code::code_table::CodeTable;
 use crate::qemu::page_walk;
 use crate::qemu::stores::{Access, StoreWatch, Stored};
@@ -8,7 +9,6 @@ use crate::report::Counts;
 use crate::stores::page_filter;
 use crate::stores::store_side::{CodeStore, StoreSide, Touched};
 use icsan_model::addr::{Linear, Phys, Vcpu};
-use icsan_model::arch::x86::atomicity;
 use icsan_model::detector::changes::{LATE, NOTICED_FOR, ToldOf};
 use icsan_model::memory::PAGE;
 use std::cell::Cell;
@@ -77,13 +77,12 @@ impl Sanitizer {
                 side.ignored(phys, linear.offset(range.start as u64), range.len() as u64, vcpu, &cpu)
             })
         };
-        let value =
-            access.results(self.has_several_vcpus()).find(holds).or_else(|| access.value().filter(|_| !ignored()));
+        let value = self.results(access).find(holds).or_else(|| access.value().filter(|_| !ignored()));
         let changes = |touched: &Touched, table: &mut CodeTable| {
             self.touch(touched);
             table.stored_to(&touched.segments);
         };
-        for part in value.iter().flat_map(|_| atomicity::parts(linear.0, len as u64)) {
+        for part in value.iter().flat_map(|_| self.platform.atomic_parts(linear.0, len as u64)) {
             let Some((phys, range)) = pieces().find(|(_, range)| range.contains(&part.start)) else { continue };
             let (at, to) = (linear.offset(part.start as u64), phys.offset((part.start - range.start) as u64));
             let bytes = value.as_ref().map_or(&[][..], |value| &value.bytes()[part]);
@@ -108,6 +107,19 @@ impl Sanitizer {
         }
     }
 
+    /// What memory may hold right after the store, if no other vCPU stored there. On a machine with one vCPU QEMU carries
+    /// out what is locked as a load and a store, and so it does, while all other vCPUs stand still, if it is not aligned
+    /// (accel/tcg/cputlb.c, `atomic_mmu_lookup`).
+    fn results(&self, access: &Access<'_>) -> impl Iterator<Item = Stored> {
+        let atomic = self.has_several_vcpus() && access.linear().0.is_multiple_of(access.len());
+        let told = access.told().map(|(stored, loaded)| {
+            let told = ToldStore { stored, loaded, len: access.len() as u8, atomic };
+            self.platform.stored(access.form(), told)
+        });
+        let len = access.len();
+        told.into_iter().flatten().map(move |value| Stored::new(value, len))
+    }
+
     /// Can more than one vCPU store?
     fn has_several_vcpus(&self) -> bool {
         self.machine.max_vcpus > 1
@@ -121,7 +133,7 @@ impl Sanitizer {
             return;
         };
         check.data();
-        let mut results = access.results(self.has_several_vcpus()).peekable();
+        let mut results = self.results(access).peekable();
         // What may have stored nothing says nothing of memory.
         if results.peek().is_none() || results.any(|value| value.bytes() == memory) {
             return;

@@ -6,6 +6,7 @@
 
 mod settle;
 
+use crate::arch::platform::Platform;
 use crate::code::code_table::CodeTable;
 use crate::code::places::Places;
 use crate::code::segment::Segment;
@@ -18,10 +19,8 @@ use crate::qemu::scoreboard::VcpuSlots;
 use crate::qemu::translation::Instruction;
 use crate::recorder::{Past, Recorder};
 use crate::vcpu::VcpuState;
-use crate::x86::straight::is_straight;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::arch::profile::Profile;
-use icsan_model::arch::x86::length::X86Length;
 use icsan_model::detector::changes::Changes;
 use icsan_model::detector::flags::OwnBoard;
 use icsan_model::detector::history::{History, Holding, Judged, Place, Question, Ran};
@@ -87,6 +86,7 @@ pub type TaskNameReader = Box<dyn Fn(&CurrentCpu, u64) -> Option<TaskName> + Sen
 pub struct StoreSide {
     history: Past,
     profile: Profile,
+    platform: &'static dyn Platform,
     changes: Changes<&'static Segment>,
     /// What times are counted from.
     began: Instant,
@@ -115,19 +115,27 @@ impl std::fmt::Debug for StoreSide {
 impl StoreSide {
     /// A store side that has seen nothing.
     #[must_use]
-    pub fn new(profile: Profile, vcpus: usize, recorder: Option<Recorder>, task_name: TaskNameReader) -> Self {
-        let history = Past::new(History::new(profile, X86Length, vcpus), recorder);
+    pub fn new(
+        profile: Profile,
+        platform: &'static dyn Platform,
+        vcpus: usize,
+        recorder: Option<Recorder>,
+        task_name: TaskNameReader,
+    ) -> Self {
+        let facts = platform.facts();
+        let history = Past::new(History::new(profile, facts.decoder, vcpus), recorder);
         Self {
             changes: Changes::new(history.window()),
             began: Instant::now(),
             history,
             profile,
+            platform,
             places: Places::default(),
             own_pc: vec![None; vcpus],
             task_name,
             ledger: Ledger::default(),
             ended: Vec::new(),
-            patching: Patching::new(vcpus),
+            patching: Patching::new(vcpus, facts.linux),
             counts: StoreCounts::default(),
             forget_at: FORGET_EVERY,
             stores_since: FxHashMap::default(),
@@ -182,18 +190,16 @@ impl StoreSide {
     }
 
     /// Where the vCPU of a hazard is.
-    pub fn context(&mut self, vcpu: Vcpu, cpl: Option<u8>, cpu: &CurrentCpu) -> Context {
+    pub fn context(&mut self, vcpu: Vcpu, privilege: Option<u8>, cpu: &CurrentCpu) -> Context {
         let Self { patching, task_name, .. } = self;
-        patching.context(vcpu, cpl, |task| task_name(cpu, task))
+        patching.context(vcpu, privilege, |task| task_name(cpu, task))
     }
 
     /// A vCPU has made a store: who ran there.
     fn note_writer(&mut self, seq: Seq, store: &CodeStore<'_>, cpu: &CurrentCpu) {
-        let Self { history, patching, task_name, .. } = self;
+        let Self { history, patching, task_name, platform, .. } = self;
         let context = patching.context(store.vcpu, None, |task| task_name(cpu, task));
-        // The upper half of the address space is the kernel's. (Firmware and boot loaders run in the lower half, and
-        // make no system calls.)
-        let user = store.pc.0 >> 63 == 0;
+        let user = !platform.facts().linux.is_kernel(store.pc);
         let memory = history.memory();
         patching.store(seq, store.vcpu, user, context, |store| memory.record(store).is_some());
     }
@@ -362,7 +368,8 @@ impl StoreSide {
         if !self.history.awaits_branch(vcpu, state.epoch) {
             return;
         }
-        let straight = is_straight(from, here, |at| table.instruction(at, |slot| slots.flag(slot).executed()));
+        let instruction = |at: Linear| table.instruction(at, |slot| slots.flag(slot).executed());
+        let straight = self.platform.is_straight(from, here, &instruction);
         if !straight {
             self.history.branch(vcpu, state.epoch);
         }

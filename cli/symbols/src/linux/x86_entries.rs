@@ -4,39 +4,7 @@
 //! and the name of the handler. What is on the stack is read from the macros of arch/x86/entry/entry_64.S. `int $0x80`
 //! is a system call, and not listed; nor are Xen's entries, which no hardware calls.
 
-/// How an entry is reached, and what it does to its frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct KernelEntry {
-    /// Its symbol; with `*` at its end, all that begin like that.
-    pub symbol: &'static str,
-    /// What lies on the stack above the saved RIP (that is, at lower addresses) when the first instruction runs, in
-    /// bytes: an error code, or the vector.
-    pub pushed: u64,
-    /// How far down its frame moves if the kernel was interrupted: IRET finds the saved RIP at an address that is so
-    /// much lower.
-    pub moves: u64,
-    /// Where this is to be read.
-    pub source: &'static str,
-}
-
-/// All of them. No symbol fits two.
-#[must_use]
-pub fn entries() -> &'static [KernelEntry] {
-    ENTRIES
-}
-
-/// The entry that has this symbol.
-#[must_use]
-pub fn entry_of(symbol: &str) -> Option<&'static KernelEntry> {
-    ENTRIES.iter().find(|entry| fits(entry.symbol, symbol))
-}
-
-/// Is the symbol meant by the pattern: the symbol itself, or the beginning of it and a `*`?
-#[must_use]
-pub fn fits(pattern: &str, symbol: &str) -> bool {
-    pattern.strip_suffix('*').map_or(pattern == symbol, |start| symbol.starts_with(start))
-}
+use super::entries::KernelEntry;
 
 const fn row(symbol: &'static str, pushed: u64, moves: u64, source: &'static str) -> KernelEntry {
     KernelEntry { symbol, pushed, moves, source }
@@ -49,8 +17,9 @@ const SIMPLE: &str = "idtentry.h: DECLARE_IDTENTRY";
 const ERROR: &str = "idtentry.h: DECLARE_IDTENTRY_ERRORCODE";
 const RAW: &str = "idtentry.h: DECLARE_IDTENTRY_RAW";
 
+/// All of them. No symbol fits two.
 #[rustfmt::skip]
-const ENTRIES: &[KernelEntry] = &[
+pub(super) const ENTRIES: &[KernelEntry] = &[
     row("asm_exc_divide_error", 0, 0, SIMPLE),
     row("asm_exc_overflow", 0, 0, SIMPLE),
     row("asm_exc_bounds", 0, 0, SIMPLE),
@@ -81,17 +50,14 @@ const ENTRIES: &[KernelEntry] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::ENTRIES;
+    use crate::linux::entries::fits;
+    use crate::linux::x86::LINUX;
 
     #[test]
     fn no_symbol_is_two_entries() {
-        for entry in entries() {
-            assert_eq!(
-                entries().iter().filter(|other| fits(other.symbol, entry.symbol)).count(),
-                1,
-                "{}",
-                entry.symbol
-            );
+        for entry in ENTRIES {
+            assert_eq!(ENTRIES.iter().filter(|other| fits(other.symbol, entry.symbol)).count(), 1, "{}", entry.symbol);
             assert!(
                 entry.pushed <= 8
                     && entry.moves.is_multiple_of(8)
@@ -102,7 +68,7 @@ mod tests {
 
     #[test]
     fn what_is_on_the_stack_is_told_by_the_name() {
-        let of = |symbol| entry_of(symbol).map(|entry| (entry.pushed, entry.moves));
+        let of = |symbol| LINUX.entry_of(symbol).map(|entry| (entry.pushed, entry.moves));
         assert_eq!(of("asm_exc_page_fault"), Some((8, 0)));
         assert_eq!(of("asm_exc_int3"), Some((0, 48)));
         assert_eq!(of("asm_sysvec_apic_timer_interrupt"), Some((0, 0)));

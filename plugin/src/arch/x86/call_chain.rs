@@ -3,9 +3,10 @@
 //!
 //! As in the kernel's own reports, a `?` marks what was found that way. Old frames that nobody overwrote look the same.
 
+use crate::arch::caller::Caller;
 use crate::qemu::cpu::CurrentCpu;
 use icsan_symbols::Symbolizer;
-use icsan_symbols::calls::calls_ending;
+use icsan_symbols::linux::x86_calls::{LONGEST, calls_ending};
 
 /// How much of the stack is looked through, in bytes.
 const DEPTH: usize = 1024;
@@ -13,19 +14,7 @@ const DEPTH: usize = 1024;
 /// How many callers are kept.
 const MAX_CALLERS: usize = 12;
 
-/// The longest call instruction, in bytes.
-const LONGEST_CALL: u64 = 7;
-
-/// A return address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Caller {
-    /// Where it returns to.
-    pub address: u64,
-    /// Is it certain? Only the address on top of the stack at a function's entry is.
-    pub sure: bool,
-}
-
-/// The callers of whoever has this stack pointer, innermost first. `at_entry`: the stack pointer points at a return
+/// The callers of the function that has this stack pointer, innermost first. `at_entry`: the stack pointer points at a return
 /// address.
 #[must_use]
 pub fn callers(cpu: &CurrentCpu, symbols: &Symbolizer, stack: u64, at_entry: bool) -> Vec<Caller> {
@@ -50,6 +39,6 @@ pub fn callers(cpu: &CurrentCpu, symbols: &Symbolizer, stack: u64, at_entry: boo
 }
 
 fn follows_call(cpu: &CurrentCpu, symbols: &Symbolizer, address: u64) -> bool {
-    let Some(before) = cpu.memory(address.wrapping_sub(LONGEST_CALL), LONGEST_CALL as usize) else { return false };
+    let Some(before) = cpu.memory(address.wrapping_sub(LONGEST as u64), LONGEST) else { return false };
     calls_ending(&before).any(|call| call.target(address).is_none_or(|target| symbols.is_text(target)))
 }

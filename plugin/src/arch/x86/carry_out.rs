@@ -2,9 +2,10 @@
 //! knows, memory that it may access.
 
 use super::page_walk::Paging;
-use super::registers::Registers as Handles;
+use super::registers::{CR0, CR3, CR4, CS, EFER, EFLAGS, FS_BASE, GS_BASE, all_general};
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::divert::Divert;
+use crate::qemu::x86::Planned;
 use icsan_model::addr::Linear;
 use icsan_model::arch::x86::interpret::{self, Registers};
 
@@ -19,21 +20,20 @@ const USER_CS: u64 = 0x33;
 /// # Errors
 /// Why that cannot be done here, as the rest of a sentence.
 pub fn prepare(cpu: &CurrentCpu, bytes: &[u8], linear: Linear) -> Result<Divert, String> {
-    let handles = Handles::get();
     let unreadable = || "the vCPU's registers cannot be read".to_owned();
-    let general = handles.all_general().ok_or_else(unreadable)?;
+    let general = all_general().ok_or_else(unreadable)?;
     let state = || {
         let mut registers = Registers {
             rip: linear.0,
-            flags: handles.eflags(cpu)?,
-            fs_base: handles.fs_base(cpu)?,
-            gs_base: handles.gs_base(cpu)?,
+            flags: EFLAGS.read(cpu)?,
+            fs_base: FS_BASE.read(cpu)?,
+            gs_base: GS_BASE.read(cpu)?,
             ..Registers::default()
         };
         for (value, handle) in registers.general.iter_mut().zip(general) {
             *value = cpu.read(handle)?;
         }
-        Some((registers, handles.cs(cpu)?, handles.efer(cpu)?))
+        Some((registers, CS.read(cpu)?, EFER.read(cpu)?))
     };
     let (registers, cs, efer) = state().ok_or_else(unreadable)?;
     if !is_64_bit(linear, cs, efer) {
@@ -44,9 +44,9 @@ pub fn prepare(cpu: &CurrentCpu, bytes: &[u8], linear: Linear) -> Result<Divert,
         let Some(access) = access else { continue };
         let paging = || {
             Some(Paging {
-                cr0: handles.cr0(cpu)?,
-                cr3: handles.cr3(cpu)?,
-                cr4: handles.cr4(cpu)?,
+                cr0: CR0.read(cpu)?,
+                cr3: CR3.read(cpu)?,
+                cr4: CR4.read(cpu)?,
                 flags: registers.flags,
                 user: cs & 3 == 3,
             })
@@ -54,7 +54,7 @@ pub fn prepare(cpu: &CurrentCpu, bytes: &[u8], linear: Linear) -> Result<Divert,
         let read = |at: u64| Some(u64::from_le_bytes(cpu.physical_memory(at, 8)?.try_into().ok()?));
         paging().ok_or_else(unreadable)?.allows(access, write, read).map_err(|why| why.to_string())?;
     }
-    Ok(Divert { plan, registers, general })
+    Ok(Box::new(Planned { plan, registers, general }))
 }
 
 /// QEMU does not show the bit of the code segment that says so. Above 4 GiB there is no other code in long mode; below,

@@ -3,8 +3,8 @@
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
 use icsan_model::addr::Linear;
 
-/// How far straight-line code is followed, in bytes. Whoever stores further ahead than this without a branch is taken
-/// to have branched.
+/// How far straight-line code is followed, in bytes. A vCPU that stores further ahead than this without a branch is
+/// taken to have branched.
 const REACH: u64 = 1024;
 
 /// Does execution get from the instruction at `from` to the one at `to` without any branch instruction in between?

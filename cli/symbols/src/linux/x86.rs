@@ -1,10 +1,7 @@
 //! Which of Linux's x86 functions finish a change of code when they return.
 //!
-//! A patch has a *commit*: the moment its author takes it for done, after which no CPU may run the old bytes. In the
-//! kernel that is the return of a function whose last step makes every CPU serialize (`text_poke_sync()`, since 6.16
-//! `smp_text_poke_sync_each_cpu()`: an IPI to all, waited for). Its return commits *the stores that the same task made
-//! inside of it*, and nothing else. Functions that only queue a change, or store without telling the other CPUs, do not
-//! commit; they are listed with the reason, so that nobody adds them by their name.
+//! The last step of those that commit ([`super::protocol`]) makes every CPU serialize: `text_poke_sync()`, since 6.16
+//! `smp_text_poke_sync_each_cpu()`, an IPI to all, waited for.
 //!
 //! Read for this: Debian's sources of 6.1.192, 6.12.117 and 7.3.4. [`ProtocolFunction::first`] and `last` are the
 //! oldest and the newest of these three that have the function, except that 6.15 and 6.16 are exact (the renaming of
@@ -22,108 +19,73 @@
 //!   serialized.
 //! - A `NAME.cold` is a part of the function, neither its entry nor its return.
 
-/// A kernel version: major and minor.
-pub type Version = (u16, u16);
+use super::kaslr::{KaslrRange, PlaceEvidence};
+use super::kernel::LinuxKernel;
+use super::protocol::{Effect, IntendedSync, MembarrierSync, PokeFunction, Protocol, ProtocolFunction, Version};
+use super::x86_entries::ENTRIES;
+use crate::btf::KernelLayout;
+use crate::symbolizer::Symbolizer;
+use crate::table::KERNEL_HALF;
+
+/// Linux on x86-64.
+pub static LINUX: LinuxKernel = LinuxKernel {
+    kaslr: KASLR,
+    evidence: EVIDENCE,
+    current_task: Some(current_task_offset),
+    entries: ENTRIES,
+    protocol: Protocol {
+        functions: FUNCTIONS,
+        steps: STEPS,
+        pokes: POKES,
+        switches_space: SWITCHES_SPACE,
+        text_poke_syncs: TEXT_POKE_SYNCS,
+        membarrier_syncs: MEMBARRIER_SYNCS,
+    },
+};
+
+/// With `CONFIG_PHYSICAL_ALIGN=0x200000`, the default, and `CONFIG_RANDOMIZE_BASE`'s 1 GiB (`KERNEL_IMAGE_SIZE`).
+pub const KASLR: KaslrRange = KaslrRange { alignment: 2 << 20, limit: 1 << 30 };
+
+/// The MSRs that hold addresses of the kernel's entries (SDM vol. 4: IA32_LSTAR, IA32_CSTAR, IA32_SYSENTER_EIP), and
+/// Linux's names for what may be there. LSTAR alone proves nothing: its target is 0x80 behind a whole 2 MiB in every
+/// Debian kernel, and so it fits the symbols of any of them.
+const EVIDENCE: &[PlaceEvidence] = &[
+    PlaceEvidence { register: 0xc000_0082, symbols: &["entry_SYSCALL_64"], decides: true },
+    PlaceEvidence {
+        register: 0xc000_0083,
+        symbols: &["entry_SYSCALL_compat", "entry_SYSCALL32_ignore", "ignore_sysret"],
+        decides: false,
+    },
+    PlaceEvidence { register: 0x176, symbols: &["entry_SYSENTER_compat"], decides: false },
+];
+
+/// What to add (with [`u64::wrapping_add`]) to the GS base that a vCPU has in the kernel to find the pointer to its
+/// running `task_struct`: the per-CPU variable `current_task`, or in 6.2 to 6.14 a member of `pcpu_hot`. Since 6.15
+/// per-CPU variables are linked, and moved by KASLR, like others, so the offset must be known.
+#[must_use]
+pub fn current_task_offset(symbols: &Symbolizer) -> Option<u64> {
+    let table = symbols.kernel_table()?;
+    let inside =
+        |layout: &KernelLayout| Some(table.address_of("pcpu_hot")?.wrapping_add(layout.pcpu_hot_current_task?.into()));
+    let link = table.layout().and_then(inside).or_else(|| table.address_of("current_task"))?;
+    if link < KERNEL_HALF { Some(link) } else { Some(link.wrapping_add(symbols.offset()?)) }
+}
 
 /// The oldest version that was read.
 pub const OLDEST: Version = (6, 1);
 /// The newest version that was read.
 pub const NEWEST: Version = (7, 3);
 
-/// What a function's return means for the stores to code that its task made inside of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Every CPU has serialized since: they are committed.
-    Commits,
-    /// They are committed, and were so already by a function of the kind [`Effect::Commits`] that it calls, unless that
-    /// one was inlined.
-    CommitsThrough,
-    /// It only queues the change. What it may store itself is an earlier, full queue, committed by the function that it
-    /// calls.
-    Queues,
-    /// It stores, and at most its own CPU has serialized. Who calls it has to do the rest.
-    StoresOnly,
-    /// It makes every CPU serialize and stores nothing: one step of a protocol, not its end.
-    SyncsOnly,
-}
-
-/// One function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ProtocolFunction {
-    /// Its name in C.
-    pub name: &'static str,
-    /// The first version with it, see the module's documentation.
-    pub first: Version,
-    /// The last version with it; [`NEWEST`] if it is still there.
-    pub last: Version,
-    /// What its return means.
-    pub effect: Effect,
-    /// Where this is to be read in the kernel's sources, and what stands there. A file without a folder is in
-    /// `arch/x86/kernel/`.
-    pub source: &'static str,
-}
-
-impl ProtocolFunction {
-    /// Does its return commit the stores made inside?
-    #[must_use]
-    pub fn commits(&self) -> bool {
-        matches!(self.effect, Effect::Commits | Effect::CommitsThrough)
-    }
-
-    /// Does it change code in steps, with a serialization of every CPU after each?
-    #[must_use]
-    pub fn has_steps(&self) -> bool {
-        STEPS.contains(&self.name)
-    }
-
-    /// Is a symbol of this name the function? It may have been specialized by the compiler (`.isra.0`, `.constprop.0`,
-    /// `.llvm.123`); a part of it (`.cold`, `.part.0`) is not the function.
-    #[must_use]
-    pub fn is_symbol(&self, symbol: &str) -> bool {
-        let Some(suffixes) = symbol.strip_prefix(self.name) else { return false };
-        let mut words = suffixes.split('.');
-        words.next() == Some("")
-            && words.all(|word| {
-                matches!(word, "isra" | "constprop" | "llvm")
-                    || (!word.is_empty() && word.bytes().all(|b| b.is_ascii_digit()))
-            })
-    }
-}
-
-/// What a protocol does to make a CPU serialize, whatever else may make it do so by chance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct IntendedSync {
-    /// The function that executes it, on each CPU.
-    pub function: &'static str,
-    /// The events that count there, by their stable names.
-    pub events: &'static [&'static str],
-    /// Where this is to be read, and what stands there.
-    pub source: &'static str,
-}
-
 /// What text poking means to happen on every online CPU, the one that patches included, before it goes on.
-pub const TEXT_POKE_SYNCS: &[IntendedSync] = &[IntendedSync {
+const TEXT_POKE_SYNCS: &[IntendedSync] = &[IntendedSync {
     function: "do_sync_core",
     events: &["iret-to-self", "serialize", "cpuid"],
     source: "alternative.c: text_poke_sync(), smp_text_poke_sync_each_cpu(): on_each_cpu(do_sync_core, NULL, 1); \
              arch/x86/include/asm/sync_core.h: SERIALIZE, or IRET to itself (CPUID before 9998a9832c40 of 2020)",
 }];
 
-/// One way by which membarrier(2) with `PRIVATE_EXPEDITED_SYNC_CORE` keeps a CPU from going on in user mode of the
-/// caller's process before it has serialized. Any of them will do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct MembarrierSync {
-    /// What happens, in a few words.
-    pub what: &'static str,
-    /// Where this is to be read, and what stands there.
-    pub source: &'static str,
-}
-
 /// All of them, as 6.1, 6.12 and 7.3 have them.
-pub const MEMBARRIER_SYNCS: &[MembarrierSync] = &[
+const MEMBARRIER_SYNCS: &[MembarrierSync] = &[
     MembarrierSync {
         what: "iret-to-self, serialize or cpuid in sync_core()",
         source: "kernel/sched/membarrier.c: ipi_sync_core() on every CPU that runs the process, the caller's included; \
@@ -145,20 +107,8 @@ pub const MEMBARRIER_SYNCS: &[MembarrierSync] = &[
     },
 ];
 
-/// A function that makes one store of a protocol, through a mapping of its own, which it leaves by a write of CR3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PokeFunction {
-    /// Its name in C.
-    pub name: &'static str,
-    /// Which argument is the address of the code, from 0. The next ones are a pointer to the bytes, and their number.
-    pub address: usize,
-    /// Where this is to be read.
-    pub source: &'static str,
-}
-
 /// These, the better one first: the second one calls (or jumps to) the first, and is inlined in some callers.
-pub const POKES: &[PokeFunction] = &[
+const POKES: &[PokeFunction] = &[
     PokeFunction {
         name: "__text_poke",
         address: 1,
@@ -170,9 +120,6 @@ pub const POKES: &[PokeFunction] = &[
         source: "alternative.c: text_poke(void *addr, const void *opcode, size_t len)",
     },
 ];
-
-/// CPUs that are online: a bit for each, by the kernel's number (kernel/cpu.c; a symbol with `CONFIG_KALLSYMS_ALL`).
-pub const ONLINE_MASK: &str = "__cpu_online_mask";
 
 /// Functions that change code in steps, each followed by a serialization of every CPU. Which step a store belongs to
 /// is in the arguments of [`POKES`]: one byte INT3, more than one byte (the tail), one byte that is not INT3.
@@ -186,18 +133,7 @@ const STEPS: &[&str] = &[
 
 /// The function that stores through an address space of its own (alternative.c): it writes CR3 before its store and
 /// after it, and its CPU serializes by that.
-pub const SWITCHES_SPACE: &str = "__text_poke";
-
-/// All functions, those that commit first.
-#[must_use]
-pub fn functions() -> &'static [ProtocolFunction] {
-    FUNCTIONS
-}
-
-/// The functions whose return commits.
-pub fn committing() -> impl Iterator<Item = &'static ProtocolFunction> {
-    FUNCTIONS.iter().filter(|function| function.commits())
-}
+const SWITCHES_SPACE: &str = "__text_poke";
 
 const fn row(
     name: &'static str,
@@ -289,11 +225,12 @@ const FUNCTIONS: &[ProtocolFunction] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::SymbolTable;
 
     #[test]
     fn rows_make_sense() {
-        for (index, function) in functions().iter().enumerate() {
-            assert!(functions()[..index].iter().all(|other| other.name != function.name), "{} twice", function.name);
+        for (index, function) in FUNCTIONS.iter().enumerate() {
+            assert!(FUNCTIONS[..index].iter().all(|other| other.name != function.name), "{} twice", function.name);
             assert!(
                 function.first <= function.last && function.first >= OLDEST && function.last <= NEWEST,
                 "{function:?}"
@@ -302,7 +239,7 @@ mod tests {
         }
         // Every version has the protocol exactly once, under its old or its new name.
         for version in [OLDEST, (6, 12), OLD, NEW, NEWEST] {
-            let has = |name: &str| functions().iter().any(|f| f.name == name && (f.first..=f.last).contains(&version));
+            let has = |name: &str| FUNCTIONS.iter().any(|f| f.name == name && (f.first..=f.last).contains(&version));
             for (old, new) in [
                 ("text_poke_bp", "smp_text_poke_single"),
                 ("text_poke_finish", "smp_text_poke_batch_finish"),
@@ -317,11 +254,17 @@ mod tests {
     #[test]
     fn functions_with_steps_are_in_the_table_and_commit() {
         for name in STEPS {
-            assert!(committing().any(|function| function.name == *name && function.has_steps()), "{name}");
+            assert!(
+                LINUX
+                    .protocol
+                    .committing()
+                    .any(|function| function.name == *name && LINUX.protocol.has_steps(function)),
+                "{name}"
+            );
         }
         for poke in POKES {
             assert!(
-                functions().iter().any(|function| function.name == poke.name && function.effect == StoresOnly),
+                FUNCTIONS.iter().any(|function| function.name == poke.name && function.effect == StoresOnly),
                 "{poke:?}"
             );
         }
@@ -329,7 +272,7 @@ mod tests {
 
     #[test]
     fn what_queues_or_only_stores_does_not_commit() {
-        let names: Vec<&str> = committing().map(|f| f.name).collect();
+        let names: Vec<&str> = LINUX.protocol.committing().map(|f| f.name).collect();
         for name in [
             "text_poke_bp",
             "smp_text_poke_single",
@@ -353,26 +296,17 @@ mod tests {
     }
 
     #[test]
-    fn specialized_copies_are_the_function_and_parts_are_not() {
-        let function = functions().iter().find(|f| f.name == "text_poke_bp_batch").unwrap();
-        for symbol in [
-            "text_poke_bp_batch",
-            "text_poke_bp_batch.isra.0",
-            "text_poke_bp_batch.constprop.0.isra.12",
-            "text_poke_bp_batch.llvm.987",
-        ] {
-            assert!(function.is_symbol(symbol), "{symbol}");
-        }
-        for symbol in [
-            "text_poke_bp",
-            "text_poke_bp_batch2",
-            "__text_poke_bp_batch",
-            "text_poke_bp_batch.cold",
-            "text_poke_bp_batch.part.0",
-            "text_poke_bp_batch.",
-            "",
-        ] {
-            assert!(!function.is_symbol(symbol), "{symbol}");
-        }
+    fn the_running_task_is_found_from_gs() {
+        let from = |list: &str| {
+            let symbols = Symbolizer::new(vec![SymbolTable::parse(list.as_bytes()).unwrap()], KASLR);
+            let before = current_task_offset(&symbols);
+            symbols.learn_offset("_text", 0xffff_ffff_8100_0000 + (2 << 20)).unwrap();
+            (before, current_task_offset(&symbols))
+        };
+        let old = "000000000001fb80 A current_task\nffffffff81000000 T _text\n";
+        assert_eq!(from(old), (Some(0x1fb80), Some(0x1fb80)));
+        let new = "ffffffff81000000 T _text\nffffffff83cdc018 D current_task\n";
+        assert_eq!(from(new), (None, Some(0xffff_ffff_83cd_c018 + (2 << 20))));
+        assert_eq!(from("ffffffff81000000 T _text\n"), (None, None));
     }
 }
