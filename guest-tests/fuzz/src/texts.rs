@@ -2,7 +2,7 @@
 
 use icsan::arch::x86::PLATFORM;
 use icsan::config::Config;
-use icsan::suppress::Suppressions;
+use icsan::config::suppress::Suppressions;
 use icsan_model::verdict::kind::Kind;
 
 /// A file of suppressions: it is refused with a line number, or each of its patterns has a reason.

@@ -5,32 +5,9 @@
 //! vCPU uses, and the vCPU. After `fork()` two processes have the same code at the same addresses on the same stack
 //! addresses: only these tell them apart.
 
-use super::Context;
+use super::context::{Context, TaskName};
 use crate::arch::isolation::Isolation;
-use crate::qemu::cpu::CurrentCpu;
 use icsan_model::addr::Vcpu;
-use icsan_symbols::KernelLayout;
-use std::sync::Arc;
-
-/// A task's name, as its `task_struct` says.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TaskName {
-    /// Thread id.
-    pub pid: u32,
-    /// Command name.
-    pub comm: Arc<str>,
-}
-
-impl TaskName {
-    /// The name of the task whose `task_struct` is at that address, in a kernel of that layout.
-    #[must_use]
-    pub fn read(cpu: &CurrentCpu, layout: &KernelLayout, task: u64) -> Option<Self> {
-        let comm = cpu.memory(task.wrapping_add(layout.task_comm.into()), layout.task_comm_len as usize)?;
-        let pid = cpu.memory(task.wrapping_add(layout.task_pid.into()), 4)?;
-        let comm = String::from_utf8_lossy(comm.split(|byte| *byte == 0).next()?).into();
-        Some(Self { pid: u32::from_le_bytes(pid.try_into().ok()?), comm })
-    }
-}
 
 /// What the registers of a vCPU say of who runs there, where they were read.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

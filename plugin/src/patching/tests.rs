@@ -82,7 +82,7 @@ fn tasks_that_stored_long_ago_make_room() {
             looked.set(looked.get() + 1);
             store.0 > forgotten
         });
-        (patching.user_stores.len(), patching.dropped())
+        (patching.uncommitted.tasks(), patching.dropped())
     };
     for task in 0..MAX_TASKS as u64 {
         store(1 + task, 100 + task, 0);

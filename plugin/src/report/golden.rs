@@ -13,7 +13,7 @@ use crate::injection::{Injected, Injections, Trail};
 use crate::patching::{Asker, Context, Covering, Missing, Step};
 use crate::qemu::accelerator::Accelerator;
 use crate::repair::RepairCounts;
-use crate::stores::store_side::StoreCounts;
+use crate::stores::code_store::StoreCounts;
 use expect_test::expect_file;
 use icsan_model::addr::{Epoch, Linear, Seq, Vcpu};
 use icsan_model::arch::x86::events;

@@ -15,6 +15,10 @@ pub type CurrentTaskOffset = fn(&Symbolizer) -> Option<u64>;
 /// What is known of it.
 #[derive(Clone, Copy, Debug)]
 pub struct LinuxKernel {
+    /// Where its image begins, at the lowest.
+    pub image_from: u64,
+    /// Symbols that it always has in its text.
+    pub anchors: &'static [&'static str],
     /// By how much KASLR may move it.
     pub kaslr: KaslrRange,
     /// What a kernel that starts writes to system registers, by which its place is known.

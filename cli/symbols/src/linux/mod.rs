@@ -10,3 +10,6 @@ pub mod protocol;
 pub mod x86;
 pub mod x86_calls;
 mod x86_entries;
+
+/// All of them: a file of symbols does not say which one it is of.
+pub static KERNELS: [&kernel::LinuxKernel; 1] = [&x86::LINUX];

@@ -29,6 +29,9 @@ use crate::table::KERNEL_HALF;
 
 /// Linux on x86-64.
 pub static LINUX: LinuxKernel = LinuxKernel {
+    // `__START_KERNEL_map`.
+    image_from: 0xffff_ffff_8000_0000,
+    anchors: &["startup_64", "entry_SYSCALL_64"],
     kaslr: KASLR,
     evidence: EVIDENCE,
     current_task: Some(current_task_offset),

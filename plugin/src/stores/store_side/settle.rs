@@ -1,9 +1,10 @@
 //! Memory and what was told of stores: what is known of a page is made what memory holds, whatever QEMU said, and
 //! whichever vCPU's store comes in between ([`Changes::settle`](icsan_model::detector::changes::Changes::settle)).
 
-use super::{StoreSide, Touched};
+use super::StoreSide;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::host_code::Contents;
+use crate::stores::code_store::Touched;
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::detector::changes::{Settled, Settling, ToldOf};
 use icsan_model::memory::PAGE;

@@ -1,9 +1,8 @@
 //! Executions: which of them need a closer look, and what it finds.
 
-use super::{Code, Sanitizer};
+use super::{Code, Sanitizer, light};
 use crate::code::segment::Segment;
 use crate::code::views;
-use crate::light;
 use crate::patching::Context;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert::{Divert, MayDivert};
