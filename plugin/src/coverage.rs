@@ -46,7 +46,7 @@ impl IntendedSyncs {
     pub fn learn(&self, range_of: impl Fn(&str) -> Option<Range<u64>>) {
         for site in &self.0 {
             let range = range_of(site.function).unwrap_or(0..0);
-            // Whoever looks in between sees an empty range.
+            // A vCPU that looks in between sees an empty range.
             site.end.store(0, Ordering::SeqCst);
             site.start.store(range.start, Ordering::SeqCst);
             site.end.store(range.end, Ordering::SeqCst);

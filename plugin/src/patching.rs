@@ -115,7 +115,7 @@ impl Patching {
         self.tasks.set(vcpu, Identity { task: None, space: Some(to) });
     }
 
-    /// The registers of a vCPU say who runs there. If nobody knew, it is the one who was there all the time: no switch
+    /// The registers of a vCPU say who runs there. If that was not known, it is the one that was there all the time: no switch
     /// would have gone unnoticed.
     pub fn sees(&mut self, vcpu: Vcpu, seen: Identity) {
         let before = self.tasks.who(vcpu);
@@ -262,13 +262,13 @@ impl Patching {
         theirs.min_by_key(|frame| frame.stack).map(|frame| frame.entry)
     }
 
-    /// The set of addresses that anybody in a protocol function returns to.
+    /// The set of addresses that tasks in a protocol function return to.
     #[must_use]
     pub fn awaited(&self) -> Awaited {
         Awaited(self.frames.iter().fold(0, |set, frame| set | Awaited::bit(frame.returns_to)))
     }
 
-    /// Does anybody wait to return to this address?
+    /// Does any task wait to return to this address?
     #[must_use]
     pub fn awaits(&self, returns_to: Linear) -> bool {
         self.frames.iter().any(|frame| frame.returns_to == returns_to)

@@ -101,7 +101,7 @@ pub struct Sanitizer {
     watching: AtomicBool,
     /// Is there, at a first execution, nothing else to do than to look at the segment? That is: it watches, and neither
     /// records nor repairs.
-    looks_at_segments_only: AtomicBool,
+    fast_path_is_open: AtomicBool,
     /// States that were restored.
     restores: Restores,
     /// This machine was refused after QEMU had started: there is nothing to report.
@@ -195,7 +195,7 @@ impl Sanitizer {
             own_stores: (0..count).map(|_| AtomicBool::new(false)).collect(),
             recorded,
             marker: AtomicU64::new(0),
-            looks_at_segments_only: AtomicBool::new(quiet),
+            fast_path_is_open: AtomicBool::new(quiet),
             watching,
             restores: Restores::new(count),
             refused: AtomicBool::new(false),
@@ -303,8 +303,7 @@ impl Sanitizer {
     /// Watching begins or ends.
     pub fn watch(&self, on: bool) {
         self.watching.store(on, Ordering::Relaxed);
-        self.looks_at_segments_only
-            .store(on && self.repair.is_none() && self.config.record.is_none(), Ordering::Relaxed);
+        self.fast_path_is_open.store(on && self.repair.is_none() && self.config.record.is_none(), Ordering::Relaxed);
         self.started.fetch_or(on, Ordering::Relaxed);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::seen::{PIECE, Seen, by_piece};
 use super::segment::{Neighbours, Segment, contest};
-use super::views::Views;
+use super::virtual_aliases::VirtualAliases;
 use crate::qemu::host_code::HostCode;
 use icsan_model::addr::Linear;
 use icsan_model::detector::flags::SlotId;
@@ -26,7 +26,7 @@ pub struct CodeTable {
     by_content: FxHashMap<u64, &'static Segment>,
     /// By piece of the host's memory. No larger than the segments are.
     seen: FxHashMap<u64, Seen>,
-    views: Views,
+    aliases: VirtualAliases,
     /// All of them: their slots are given out in order.
     by_slot: Vec<&'static Segment>,
     dropped: u64,
@@ -40,7 +40,7 @@ impl CodeTable {
             by_piece: FxHashMap::default(),
             by_content: FxHashMap::default(),
             seen: FxHashMap::default(),
-            views: Views::new(counted_from),
+            aliases: VirtualAliases::new(counted_from),
             by_slot: Vec::new(),
             dropped: 0,
         }
@@ -107,15 +107,15 @@ impl CodeTable {
         for (piece, first, bytes) in by_piece(host as u64, segment.run().linear(), segment.run().bytes()) {
             changed |= self.seen.entry(piece).or_default().note(first, bytes);
         }
-        self.views.add(segment);
+        self.aliases.add(segment);
         if changed {
-            self.views.changed(segment);
+            self.aliases.changed(segment);
         }
     }
 
     /// A store has changed these segments.
     pub fn stored_to(&mut self, segments: &[&'static Segment]) {
-        segments.iter().for_each(|segment| self.views.changed(segment));
+        segments.iter().for_each(|segment| self.aliases.changed(segment));
     }
 
     /// The segment of the same code `shift` bytes further on in linear memory, whole pages, made if it is new, and

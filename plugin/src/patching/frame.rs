@@ -102,7 +102,7 @@ pub struct Frame {
 impl Frame {
     /// Is a task with that stack pointer at `here` behind the call? Programs' addresses are those of translations,
     /// which processes share that have the code elsewhere: of those only the place in the page counts
-    /// ([`crate::code::views`]).
+    /// ([`crate::code::virtual_aliases`]).
     #[must_use]
     pub fn is_left(&self, linux: &LinuxAbi, who: Who, here: Linear, stack: u64) -> bool {
         let user = !linux.is_kernel(self.returns_to) && !linux.is_kernel(here);

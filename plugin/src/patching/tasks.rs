@@ -18,7 +18,7 @@ pub struct Identity {
     pub space: Option<u64>,
 }
 
-/// Somebody who runs on a vCPU, as far as that is known.
+/// The task that runs on a vCPU, as far as it is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Who {
     /// Where.
@@ -27,7 +27,7 @@ pub struct Who {
     pub identity: Identity,
 }
 
-/// The best name for somebody: `task_struct`, page table, or vCPU.
+/// The best name for a task: `task_struct`, page table, or vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Task {
     /// The kernel's word.

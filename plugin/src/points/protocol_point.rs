@@ -45,12 +45,12 @@ struct Entries {
 /// Where those return to that are in a protocol function ([`Awaited`]).
 static AWAITED: AtomicU64 = AtomicU64::new(0);
 
-/// Whoever is in a protocol function returns to one of these. Each change of that has to be told.
+/// A task in a protocol function returns to one of these. Each change of that has to be told.
 pub fn await_returns(to: Awaited) {
     AWAITED.store(to.0, Ordering::Relaxed);
 }
 
-/// May anybody inside a protocol function return to this address? Without a lock: while a static key is flipped, all
+/// May any task inside a protocol function return to this address? Without a lock: while a static key is flipped, all
 /// other vCPUs go on making system calls.
 #[inline]
 fn may_await_return(here: Linear) -> bool {
@@ -262,7 +262,7 @@ impl ProtocolPoints {
         if !told && !awaited() {
             return;
         }
-        // Nobody may wait when the code is translated again.
+        // No task may wait when the code is translated again.
         if !told {
             let mut returns = self.returns.write();
             if returns.len() < MAX_RETURNS {

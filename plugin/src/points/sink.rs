@@ -45,7 +45,7 @@ pub trait Sink: Sync + Debug {
     /// A vCPU is where a protocol function may return to. `how`: its stack pointer, and whether what it comes from says
     /// that it failed.
     fn returns_to(&self, vcpu: Vcpu, sees: Sees<'_>, here: Linear, how: (u64, bool), cpu: &CurrentCpu);
-    /// Does anybody inside a protocol function return to this address?
+    /// Does any task inside a protocol function return to this address?
     fn awaits_return(&self, here: Linear) -> bool;
     /// The kernel's `symbol` was seen at a runtime address.
     fn kernel_symbol_at(&self, symbol: &str, runtime: u64);

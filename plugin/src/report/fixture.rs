@@ -105,7 +105,7 @@ pub fn older(bytes: &[u8], kind: Kind) -> Shown {
     Shown { bytes: bytes.to_vec(), origin: Origin::Versions { versions, before: Some(Seq(812)), kind, exempt: false } }
 }
 
-/// Whoever patches for the kernel.
+/// The task that patches for the kernel.
 pub fn patcher() -> Writer {
     let task = Some(TaskName { pid: 7, comm: "kworker/0:1".into() });
     Writer {

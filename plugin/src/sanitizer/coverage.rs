@@ -64,7 +64,7 @@ impl Sanitizer {
             Gap::UnknownCoverage.note();
             return;
         };
-        // Where every store is snooped at once a protocol need not do anything. A kernel of one CPU asks nobody else,
+        // Where every store is snooped at once a protocol need not do anything. A kernel of one CPU asks no other one,
         // and need not ask itself: its own stores are followed by branches.
         if self.config.profile.snoop || online.len() < 2 {
             return;
@@ -102,7 +102,7 @@ impl Sanitizer {
         self.judged(&asked, true, classes, side, cpu);
     }
 
-    /// What a vCPU that is in user mode was asked, and what it came to, if nobody else took that.
+    /// What a vCPU that is in user mode was asked, and what it came to, if no other vCPU took that.
     fn answers(&self, vcpu: Vcpu, isolated: bool) -> Option<(Answer, Arc<Asked>)> {
         let asked = self.vcpus.get(usize::from(vcpu.0))?.lock().asked.take()?;
         self.user_modes.was_asked(vcpu);

@@ -30,11 +30,11 @@ pub fn judge(
     chunk: u32,
     platform: &dyn Platform,
 ) -> (Vec<Found>, u64) {
-    let rivals = segment.rivals(|slot| slots.flag(slot).executed());
-    if rivals.is_empty() {
+    let conflicting = segment.conflicting(|slot| slots.flag(slot).executed());
+    if conflicting.is_empty() {
         return (Vec::new(), 0);
     }
-    let findings = light::judge(segment.run(), rivals.iter().map(|rival| rival.run()), exemptions);
+    let findings = light::judge(segment.run(), conflicting.iter().map(|other| other.run()), exemptions);
     (findings.conflicts.into_iter().map(|conflict| found(&conflict, chunk, platform)).collect(), findings.exempt)
 }
 

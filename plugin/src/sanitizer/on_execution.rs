@@ -2,7 +2,7 @@
 
 use super::{Code, Sanitizer, light};
 use crate::code::segment::Segment;
-use crate::code::views;
+use crate::code::virtual_aliases;
 use crate::patching::Context;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert::{Divert, MayDivert};
@@ -29,7 +29,7 @@ const A_MOMENT: Duration = Duration::from_micros(50);
 impl Payload for Segment {
     #[inline(always)]
     fn passes(&'static self, vcpu: &CurrentVcpu) -> bool {
-        Sanitizer::the_one().is_some_and(|sanitizer| sanitizer.executes_quietly(self, vcpu))
+        Sanitizer::the_one().is_some_and(|sanitizer| sanitizer.takes_fast_path(self, vcpu))
     }
 
     fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
@@ -82,7 +82,7 @@ impl Sanitizer {
         if !segment.host.holds() {
             // Who was told of in this epoch is not asked about again.
             if !skips() {
-                self.outlives(segment, vcpu, state, &slots, cpu);
+                self.runs_stale_block(segment, vcpu, state, &slots, cpu);
             }
             return None;
         }
@@ -91,7 +91,7 @@ impl Sanitizer {
             state.lock().agrees(segment);
         }
         if let Some(Code { table, side: Some(side) }) = recorded.as_deref_mut() {
-            side.catch_up(segment, || self.flags.next()).iter().for_each(|touched| self.touch(touched));
+            side.catch_up(segment, || self.flags.next()).iter().for_each(|touched| self.invalidate(touched));
             let mut state = state.lock();
             let last = state.recorded.last(segment.slot, state.epoch);
             let mut matters =
@@ -113,10 +113,10 @@ impl Sanitizer {
         }
         if self.config.writers && segment.place().is_some() {
             let code = recorded.unwrap_or_else(|| self.code.lock());
-            self.looks_closer(code, segment, (vcpu, now), state, &slots, cpu)
+            self.takes_slow_path(code, segment, (vcpu, now), state, &slots, cpu)
         } else {
             slots.set(&slot, Flag::Executed, now);
-            self.looks_at_rivals(segment, vcpu, state, &slots, cpu);
+            self.judges_conflicts(segment, vcpu, state, &slots, cpu);
             None
         }
     }
@@ -134,27 +134,28 @@ impl Sanitizer {
     /// [`Sanitizer::executes`] for most calls: memory holds the code, and nothing happened to it. `false`: it did
     /// nothing, and that is to be called. Without a lock, a call, and anything that could panic: no guard is around it.
     #[inline(always)]
-    pub fn executes_quietly(&self, segment: &'static Segment, current: &CurrentVcpu) -> bool {
-        if !self.looks_at_segments_only.load(Ordering::Relaxed) || !segment.is_ordinary() {
+    pub fn takes_fast_path(&self, segment: &'static Segment, current: &CurrentVcpu) -> bool {
+        if !self.fast_path_is_open.load(Ordering::Relaxed) || !segment.is_ordinary() {
             return false;
         }
         let Some(slots) = self.flags.board().of(current) else { return false };
         self.flags.fast_path(&slots, segment, segment.host.surely())
     }
 
-    /// Does nobody contest the segment in a way that needs a closer look? With the store side who does lies in a page
-    /// that moved, and anything near it may have been fetched from the old place. In the light mode only who was
-    /// executed in this epoch counts.
+    /// Does no other segment contest it in a way that needs the slow path? With the store side one that does lies in a
+    /// page that moved, and anything near it may have been fetched from the old place. In the light mode only those
+    /// that were executed in this epoch count.
     fn is_uncontested(&self, segment: &Segment, slots: &VcpuSlots<'_>) -> bool {
-        let rivals_run = || segment.may_have_rivals(|slot| slots.flag(slot).executed());
-        !segment.contested() || self.config.profile.snoop || !self.config.writers && !rivals_run()
+        let conflicting_ran = || segment.may_conflict(|slot| slots.flag(slot).executed());
+        !segment.contested() || self.config.profile.snoop || !self.config.writers && !conflicting_ran()
     }
 
     /// The segment's code at the linear address that the vCPU executes it at. Where that cannot be told it is the one
     /// that it was translated at.
     fn where_it_runs(&'static self, segment: &'static Segment, cpu: &CurrentCpu) -> &'static Segment {
         let translated = segment.run().linear();
-        let shift = self.facts.counter.read(cpu).map_or(0, |counter| views::shift(translated, Linear(counter)));
+        let shift =
+            self.facts.counter.read(cpu).map_or(0, |counter| virtual_aliases::shift(translated, Linear(counter)));
         if shift == 0 {
             return segment;
         }
@@ -170,7 +171,7 @@ impl Sanitizer {
     }
 
     /// QEMU runs a block whose bytes memory does not hold.
-    fn outlives(
+    fn runs_stale_block(
         &self,
         segment: &'static Segment,
         vcpu: Vcpu,
@@ -182,7 +183,7 @@ impl Sanitizer {
         // anything that the guest did.
         segment.suspect();
         let mut state = state.lock();
-        if state.mismatch(segment) == Mismatch::Outlived {
+        if state.mismatch(segment) == Mismatch::StaleBlock {
             if let Some(slot) = slots.slot(segment.slot) {
                 slots.set(&slot, Flag::Outlived, Seq(0));
             }
@@ -190,7 +191,7 @@ impl Sanitizer {
                 &state,
                 vcpu,
                 cpu,
-                light::found(&outlived(segment), self.config.profile.buffers.chunk, self.platform),
+                light::found(&stale_block(segment), self.config.profile.buffers.chunk, self.platform),
             );
             drop(state);
             self.found(Kind::Emulator, evidence);
@@ -198,7 +199,7 @@ impl Sanitizer {
     }
 
     /// The light mode's judgement.
-    fn looks_at_rivals(
+    fn judges_conflicts(
         &self,
         segment: &'static Segment,
         vcpu: Vcpu,
@@ -224,8 +225,9 @@ impl Sanitizer {
         evidence.into_iter().for_each(|evidence| self.found(Kind::Unserialized, evidence));
     }
 
-    /// The store side's judgement. The vCPU comes with a moment from before memory was found to hold the segment.
-    fn looks_closer(
+    /// The slow path: the store side's judgement. The vCPU comes with a place in the order from before memory was found
+    /// to hold the segment.
+    fn takes_slow_path(
         &'static self,
         mut code: MutexGuard<'_, Code>,
         segment: &'static Segment,
@@ -244,7 +246,7 @@ impl Sanitizer {
             self.filter.mark(page);
             side.learn_page(page, &host);
         }
-        let moved = segment.contested() && !segment.rivals(|slot| slots.flag(slot).executed()).is_empty();
+        let moved = segment.contested() && !segment.conflicting(|slot| slots.flag(slot).executed()).is_empty();
         // A page that moved did so after whatever was executed at its old place.
         let now = if moved { self.flags.next() } else { self.flags.now() };
         let mut state = state.lock();
@@ -335,8 +337,8 @@ impl Sanitizer {
     }
 }
 
-/// A block that outlived its bytes, in the form of a conflict: what it runs is the older version.
-fn outlived(segment: &Segment) -> Conflict {
+/// A stale translation block, in the form of a conflict: what it runs is the older version.
+fn stale_block(segment: &Segment) -> Conflict {
     let bytes = segment.run().bytes();
     let now = segment.host.read(bytes);
     let mut offset = 0;

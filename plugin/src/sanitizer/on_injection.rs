@@ -88,7 +88,7 @@ impl Sanitizer {
     /// A vCPU serializes, or QEMU ends: that is the end of its trail, if it follows one.
     pub(super) fn ends_trail(&self, state: &mut VcpuState, end: Option<(&CurrentVcpu, SyncAt)>) {
         let (Some(injecting), Some((record, mut trail))) = (&self.injecting, state.trail.take()) else { return };
-        // When QEMU ends this is not the vCPU's own thread, and nobody looks at the flag any more.
+        // When QEMU ends this is not the vCPU's own thread, and nothing looks at the flag any more.
         if let Some((vcpu, _)) = end {
             injecting.trailing.set(vcpu, false);
         }

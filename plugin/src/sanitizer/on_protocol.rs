@@ -53,7 +53,7 @@ impl Sanitizer {
         }
     }
 
-    /// Does anybody inside a protocol function return to this address?
+    /// Does any task inside a protocol function return to this address?
     pub fn awaits_return(&self, here: Linear) -> bool {
         self.code.lock().side.as_ref().is_some_and(|side| side.patching_known().awaits(here))
     }
@@ -67,7 +67,7 @@ impl Sanitizer {
         let Left { committed, asked } = side.patching().leave(vcpu, here, stack, failed);
         if !committed.is_empty() {
             let touched = side.commit(&committed);
-            self.touch(&touched);
+            self.invalidate(&touched);
         }
         await_returns(side.patching().awaited());
         if let Some(asked) = asked {

@@ -17,9 +17,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl Sanitizer {
-    /// Something happened to the bytes of these segments: whoever executed them in its epoch looks again when it
+    /// Something happened to the bytes of these segments: a vCPU that executed them in its epoch looks again when it
     /// executes them the next time. To be called with the code locked.
-    pub(super) fn touch(&self, touched: &Touched) {
+    pub(super) fn invalidate(&self, touched: &Touched) {
         self.flags.invalidate(&touched.segments, touched.seq);
     }
 
@@ -80,7 +80,7 @@ impl Sanitizer {
         };
         let value = self.results(access).find(holds).or_else(|| access.value().filter(|_| !ignored()));
         let changes = |touched: &Touched, table: &mut CodeTable| {
-            self.touch(touched);
+            self.invalidate(touched);
             table.stored_to(&touched.segments);
         };
         for part in value.iter().flat_map(|_| self.platform.atomic_parts(linear.0, len as u64)) {

@@ -122,7 +122,7 @@ impl Sanitizer {
         self.filter.mark(phys);
         side.learn_page(phys, contents);
         for touched in side.compare(phys, len, contents, || self.flags.next()) {
-            self.touch(&touched);
+            self.invalidate(&touched);
         }
     }
 }

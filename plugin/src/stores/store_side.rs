@@ -12,7 +12,7 @@ mod unattributed;
 
 use super::code_store::{CodeStore, StoreCounts, Touched};
 use crate::arch::platform::Platform;
-use crate::code::places::Places;
+use crate::code::physical_map::PhysicalMap;
 use crate::code::segment::Segment;
 use crate::gaps::Gap;
 use crate::patching::{Context, Patching, TaskName};
@@ -47,7 +47,7 @@ pub struct StoreSide {
     changes: Changes<&'static Segment>,
     /// What times are counted from.
     began: Instant,
-    places: Places,
+    map: PhysicalMap,
     /// The last own store of each vCPU that a branch would make visible.
     own_pc: Vec<Option<Linear>>,
     /// Reads a task's name from guest memory.
@@ -87,7 +87,7 @@ impl StoreSide {
             history,
             profile,
             platform,
-            places: Places::default(),
+            map: PhysicalMap::default(),
             own_pc: vec![None; vcpus],
             task_name,
             ledger: Ledger::default(),
@@ -168,7 +168,7 @@ impl StoreSide {
         let next = page.offset(PAGE);
         let walk = |linear: Linear| cpu.physical(linear.0).map(Phys);
         let mut find =
-            |instruction: &Instruction<'_>, linear| self.places.find(instruction.host_page(PAGE)?, || walk(linear));
+            |instruction: &Instruction<'_>, linear| self.map.find(instruction.host_page(PAGE)?, || walk(linear));
         let at = find(first, page).filter(|_| page_walk::is_possible());
         let begins_there = instructions.iter().find(|instruction| instruction.linear.align_down(PAGE) == next);
         let reaches =

@@ -12,6 +12,6 @@ pub fn is_tried() -> Result<(), String> {
     }
 }
 
-/// Nothing is registered with it: whoever would asks [`is_tried`] first.
+/// Nothing is registered with it: what would be is refused by [`is_tried`].
 #[cfg(not(target_arch = "x86_64"))]
 pub unsafe extern "C" fn entry<R: super::returning::Returning>(_vcpu: libc::c_uint, _userdata: *mut libc::c_void) {}

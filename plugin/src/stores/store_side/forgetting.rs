@@ -8,11 +8,11 @@ use icsan_model::addr::{Phys, Seq};
 use icsan_model::detector::history::{Holding, Place};
 use icsan_model::memory::PAGE;
 
-/// The latest changes of a cell of code, which are kept whatever anybody holds: a store may be told of while somebody
-/// who executes what was there before it is just about to say so.
+/// The latest changes of a cell of code, which are kept whatever any vCPU holds: a store may be told of while a vCPU
+/// that executes what was there before it is just about to say so.
 const LATEST: usize = 4;
 
-/// Stores after which, at the earliest, what nobody can hold any more is forgotten in all cells.
+/// Stores after which, at the earliest, what no vCPU can hold any more is forgotten in all cells.
 pub(super) const FORGET_EVERY: u64 = 4096;
 
 /// Stores to a page, since code in it was last translated, at whose multiples it is asked whether it holds any code
@@ -27,7 +27,7 @@ impl StoreSide {
     }
 
     /// Forgets what no vCPU can hold. To be called after each store. `horizon` is the oldest beginning of an epoch;
-    /// `held` says since when anybody holds a segment in his.
+    /// `held` says since when any vCPU holds a segment in its epoch.
     pub fn forget(&mut self, touched: &Touched, horizon: Seq, held: impl Fn(&Segment) -> Option<Seq>) {
         let changed = self.counts.stores + self.counts.unseen;
         if changed >= self.forget_at {
@@ -61,8 +61,8 @@ impl StoreSide {
     }
 
     /// After a store to its page: if the page may hold no code any more, the segments that lie in it. Their code must
-    /// have been overwritten, and nobody may hold it. (A kernel gives the pages of its initialization, and of programs
-    /// that ended, to whoever needs memory.)
+    /// have been overwritten, and no vCPU may hold it. (A kernel gives the pages of its initialization, and of programs
+    /// that ended, to what needs memory.)
     pub fn looks_dead(&mut self, phys: Phys, held: impl Fn(&Segment) -> Option<Seq>) -> Option<Vec<&'static Segment>> {
         let page = phys.align_down(PAGE);
         self.history.memory().page(page)?;
@@ -87,6 +87,6 @@ impl StoreSide {
     pub fn unknown_pages(&self, place: Place) -> Vec<(Phys, HostPage)> {
         let pages = [Some(place.first), place.second].into_iter().flatten().map(|page| page.align_down(PAGE));
         let unknown = pages.filter(|page| self.history.memory().page(*page).is_none());
-        unknown.filter_map(|page| Some((page, self.places.host(page)?))).collect()
+        unknown.filter_map(|page| Some((page, self.map.host(page)?))).collect()
     }
 }

@@ -13,16 +13,16 @@ use icsan_model::detector::ledger::Reliance;
 use icsan_model::memory::PAGE;
 use icsan_model::verdict::candidates::Candidates;
 
-/// Who looks closer, and when.
+/// Which vCPU takes the slow path, and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Looked<'a> {
-    /// Who.
+    /// The vCPU.
     pub vcpu: Vcpu,
     /// Its state.
     pub state: &'a VcpuState,
     /// Its slots.
     pub slots: &'a VcpuSlots<'a>,
-    /// This moment, later than whatever the vCPU executed so far if the segment has rivals.
+    /// Now: later than all that the vCPU executed so far if other segments conflict with this one.
     pub now: Seq,
 }
 

@@ -14,7 +14,7 @@ impl StoreSide {
     /// What memory holds now at `len` bytes of one page: through the host's pointer, or, where that is not known (no
     /// instruction begins in the page), as the vCPU reads it. `None`: neither tells.
     fn memory_at(&self, phys: Phys, linear: Linear, len: usize, cpu: &CurrentCpu) -> Option<Vec<u8>> {
-        match self.places.host(phys.align_down(PAGE)) {
+        match self.map.host(phys.align_down(PAGE)) {
             Some(host) => Some(host.read((phys.0 % PAGE) as usize, len)),
             None => cpu.memory(linear.0, len),
         }
@@ -23,7 +23,7 @@ impl StoreSide {
     /// Does memory hold these bytes of one page now? Where that cannot be told, nothing contradicts it.
     #[must_use]
     pub fn memory_holds(&self, phys: Phys, linear: Linear, bytes: &[u8], cpu: &CurrentCpu) -> bool {
-        match self.places.host(phys.align_down(PAGE)) {
+        match self.map.host(phys.align_down(PAGE)) {
             Some(host) => host.holds((phys.0 % PAGE) as usize, bytes),
             None => cpu.memory(linear.0, bytes.len()).is_none_or(|now| now == bytes),
         }
@@ -88,7 +88,7 @@ impl StoreSide {
     }
 
     /// A change of memory that no store explains so far.
-    pub(super) fn notice(&mut self, phys: Phys, bytes: &[u8], seq: Seq) -> Touched {
+    pub(super) fn note_unattributed(&mut self, phys: Phys, bytes: &[u8], seq: Seq) -> Touched {
         self.counts.unseen += 1;
         self.changes.notice(&mut self.history, phys, bytes, seq, self.began.elapsed())
     }

@@ -38,7 +38,10 @@ impl StoreSide {
         }
         let now = contents.whole();
         let spans = changed_spans(known, &now);
-        spans.into_iter().map(|span| self.notice(page.offset(span.start as u64), &now[span], next())).collect()
+        spans
+            .into_iter()
+            .map(|span| self.note_unattributed(page.offset(span.start as u64), &now[span], next()))
+            .collect()
     }
 
     /// The pages that hold something else than what is known of them (DMA may have stored there, and no code of theirs
@@ -49,17 +52,17 @@ impl StoreSide {
             let known = self.history.memory().page(phys)?;
             (!host.holds(0, known)).then(|| (phys, FxBuildHasher.hash_one(host.read(0, PAGE as usize))))
         };
-        self.places.iter().filter_map(differs).collect()
+        self.map.iter().filter_map(differs).collect()
     }
 
-    /// A state was restored, and nobody executes. What is known of memory becomes what memory holds now; who was about
+    /// A state was restored, and no vCPU executes. What is known of memory becomes what memory holds now; who was about
     /// to store what, and who was inside of what, is forgotten.
     pub fn restored(&mut self, mut next: impl FnMut() -> Seq) -> Vec<Touched> {
         self.patching.forget_tasks();
         self.changes.expect_no_stores();
         self.own_pc.fill(None);
         let mut touched = Vec::new();
-        for (host, phys) in self.places.iter().collect::<Vec<_>>() {
+        for (host, phys) in self.map.iter().collect::<Vec<_>>() {
             let Some(known) = self.history.memory().page(phys) else { continue };
             if host.holds(0, known) {
                 continue;
@@ -74,7 +77,7 @@ impl StoreSide {
         touched
     }
 
-    /// Was a change of the segment just noticed, so that its store will be told of any moment?
+    /// Is a change of the segment an unattributed write of just now, whose store will be told of at any time?
     #[must_use]
     pub fn awaits_store(&self, segment: &'static Segment) -> bool {
         self.changes.awaits_store(&segment, self.began.elapsed())
@@ -93,7 +96,9 @@ impl StoreSide {
         let adjacent = |a: &(Phys, u8), b: &(Phys, u8)| a.0.offset(1) == b.0 && !b.0.0.is_multiple_of(PAGE);
         let spans = changed.chunk_by(adjacent);
         spans
-            .map(|span| self.notice(span[0].0, &span.iter().map(|(_, byte)| *byte).collect::<Vec<_>>(), next()))
+            .map(|span| {
+                self.note_unattributed(span[0].0, &span.iter().map(|(_, byte)| *byte).collect::<Vec<_>>(), next())
+            })
             .collect()
     }
 }

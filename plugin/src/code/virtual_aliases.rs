@@ -1,4 +1,4 @@
-//! Views: the linear addresses at which a page of code is executed.
+//! Virtual aliases: the linear addresses at which a page of code is executed.
 //!
 //! QEMU translates code independently of its place (`CF_PCREL`), and runs one translation at every linear address
 //! that leads to the same memory. A callback tells the address at which the block was *translated*. For a kernel's text
@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 
 /// One page of code in the host's memory.
 #[derive(Debug)]
-struct View {
+struct AliasedPage {
     /// The linear page that it was first translated at.
     first: Linear,
     /// Was it translated at another one, too?
@@ -27,8 +27,8 @@ struct View {
 
 /// All pages of code.
 #[derive(Debug)]
-pub struct Views {
-    by_host: FxHashMap<usize, View>,
+pub struct VirtualAliases {
+    by_host: FxHashMap<usize, AliasedPage>,
     /// From there on the program counter is a linear address.
     counted_from: Linear,
 }
@@ -37,7 +37,7 @@ fn page_of(segment: &Segment) -> Option<usize> {
     segment.host.identity().map(|host| host.wrapping_sub((segment.run().linear().0 % PAGE) as usize))
 }
 
-impl Views {
+impl VirtualAliases {
     /// None so far, on an architecture whose program counter is a linear address from there on.
     #[must_use]
     pub fn new(counted_from: Linear) -> Self {
@@ -48,27 +48,29 @@ impl Views {
     pub fn add(&mut self, segment: &'static Segment) {
         let Some(page) = page_of(segment).filter(|_| segment.run().linear() >= self.counted_from) else { return };
         let linear = segment.run().linear().align_down(PAGE);
-        let view = self.by_host.entry(page).or_insert_with(|| View {
+        let aliased = self.by_host.entry(page).or_insert_with(|| AliasedPage {
             first: linear,
             several: false,
             changed: false,
             segments: Vec::new(),
         });
-        view.several |= view.first != linear;
-        view.segments.push(segment);
-        view.ask();
+        aliased.several |= aliased.first != linear;
+        aliased.segments.push(segment);
+        aliased.ask();
     }
 
     /// Code in the segment's page has changed.
     pub fn changed(&mut self, segment: &Segment) {
-        if let Some(view) = page_of(segment).and_then(|page| self.by_host.get_mut(&page)).filter(|view| !view.changed) {
-            view.changed = true;
-            view.ask();
+        if let Some(aliased) =
+            page_of(segment).and_then(|page| self.by_host.get_mut(&page)).filter(|aliased| !aliased.changed)
+        {
+            aliased.changed = true;
+            aliased.ask();
         }
     }
 }
 
-impl View {
+impl AliasedPage {
     fn ask(&self) {
         if self.several && self.changed {
             self.segments.iter().for_each(|segment| segment.ask_where());

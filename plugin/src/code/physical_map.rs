@@ -29,12 +29,12 @@ struct Known {
 
 /// Physical pages by where they are in the host's memory, and the other way round.
 #[derive(Debug, Default)]
-pub struct Places {
+pub struct PhysicalMap {
     by_host: FxHashMap<HostPage, Known>,
     by_phys: FxHashMap<Phys, HostPage>,
 }
 
-impl Places {
+impl PhysicalMap {
     /// The physical page of code that lies in `host` and is being translated. `walk` asks QEMU for it. `None`: it
     /// cannot be told.
     pub fn find(&mut self, host: HostPage, walk: impl FnOnce() -> Option<Phys>) -> Option<Phys> {
@@ -83,41 +83,41 @@ mod tests {
 
     #[test]
     fn a_page_is_asked_for_twice_again_and_then_rarely() {
-        let mut places = Places::default();
+        let mut map = PhysicalMap::default();
         let asked = Cell::new(0);
         for translation in 0..4 * ASK_EVERY {
             let walk = || {
                 asked.set(asked.get() + 1);
                 Some(Phys(0x1_4000_5000))
             };
-            assert_eq!(places.find(HOST, walk), Some(Phys(0x1_4000_5000)), "{translation}");
+            assert_eq!(map.find(HOST, walk), Some(Phys(0x1_4000_5000)), "{translation}");
         }
         assert_eq!(asked.get(), 3 + 3);
     }
 
     #[test]
     fn a_wrong_answer_lasts_until_the_next_one() {
-        let mut places = Places::default();
-        assert_eq!(places.find(HOST, || None), None);
-        assert_eq!(places.find(HOST, || Some(Phys(0x5000))), Some(Phys(0x5000)));
-        assert_eq!(places.find(HOST, || Some(Phys(0x6000))), Some(Phys(0x6000)));
-        assert_eq!(places.find(HOST, || None), Some(Phys(0x6000)), "it was unmapped a moment ago");
-        assert_eq!((places.host(Phys(0x5000)), places.host(Phys(0x6000))), (None, Some(HOST)));
+        let mut map = PhysicalMap::default();
+        assert_eq!(map.find(HOST, || None), None);
+        assert_eq!(map.find(HOST, || Some(Phys(0x5000))), Some(Phys(0x5000)));
+        assert_eq!(map.find(HOST, || Some(Phys(0x6000))), Some(Phys(0x6000)));
+        assert_eq!(map.find(HOST, || None), Some(Phys(0x6000)), "it was unmapped a moment ago");
+        assert_eq!((map.host(Phys(0x5000)), map.host(Phys(0x6000))), (None, Some(HOST)));
     }
 
     #[test]
     fn memory_that_moves_is_found_again() {
-        let mut places = Places::default();
+        let mut map = PhysicalMap::default();
         for _ in 0..ASK_EVERY {
-            places.find(HOST, || Some(Phys(0x5000)));
+            map.find(HOST, || Some(Phys(0x5000)));
         }
-        let found: Vec<_> = (0..ASK_EVERY).map(|_| places.find(HOST, || Some(Phys(0x9000)))).collect();
+        let found: Vec<_> = (0..ASK_EVERY).map(|_| map.find(HOST, || Some(Phys(0x9000)))).collect();
         assert_eq!(found.last(), Some(&Some(Phys(0x9000))), "{found:?}");
         // Other memory at the same place.
-        places.find(OTHER, || Some(Phys(0x9000)));
-        assert_eq!(places.host(Phys(0x9000)), Some(OTHER));
+        map.find(OTHER, || Some(Phys(0x9000)));
+        assert_eq!(map.host(Phys(0x9000)), Some(OTHER));
         // What was there first is not forgotten with what took its place.
-        places.find(HOST, || Some(Phys(0xa000)));
-        assert_eq!(places.host(Phys(0x9000)), Some(OTHER));
+        map.find(HOST, || Some(Phys(0xa000)));
+        assert_eq!(map.host(Phys(0x9000)), Some(OTHER));
     }
 }
