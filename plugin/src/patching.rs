@@ -2,8 +2,8 @@
 //!
 //! A protocol function is entered and left by a *task*: it may sleep in it, and come back on another vCPU. An entry is
 //! known again at its return by the task, by the address it returns to and by the stack pointer it returns with. In the
-//! kernel the stack pointer alone would do, since kernel stacks belong to tasks; programs that were forked have the same
-//! one.
+//! kernel the stack pointer alone would do, since kernel stacks belong to tasks; programs that were forked have the
+//! same one.
 
 mod asked;
 mod context;
@@ -115,8 +115,8 @@ impl Patching {
         self.tasks.set(vcpu, Identity { task: None, space: Some(to) });
     }
 
-    /// The registers of a vCPU say who runs there. If that was not known, it is the one that was there all the time: no switch
-    /// would have gone unnoticed.
+    /// The registers of a vCPU say who runs there. If that was not known, it is the one that was there all the time: no
+    /// switch would have gone unnoticed.
     pub fn sees(&mut self, vcpu: Vcpu, seen: Identity) {
         let before = self.tasks.who(vcpu);
         self.tasks.set(vcpu, seen);

@@ -209,8 +209,8 @@ impl Repair {
         self.running.load(Ordering::SeqCst) > 1
     }
 
-    /// The vCPU whose thread this is translated a block, which lies at `place`. Its pages are known as pages of code to the
-    /// vCPUs that store.
+    /// The vCPU whose thread this is translated a block, which lies at `place`. Its pages are known as pages of code to
+    /// the vCPUs that store.
     pub fn watch(&'static self, block: &Translation<'_>, instructions: &[Instruction<'_>], place: Option<Place>) {
         let mut bound = BOUND.get();
         if bound == NEVER {

@@ -2,8 +2,8 @@
 //!
 //! KASLR moves the whole kernel image by one offset. Nobody tells the plugin which, but the guest
 //! gives it away: a kernel that starts writes addresses of its own to system registers
-//! ([`crate::linux::kaslr::PlaceEvidence`]). [`Symbolizer::learn_offset`] takes such evidence, and checks it: a kernel that is not
-//! the one of the symbol file nearly never ends up at an aligned offset.
+//! ([`crate::linux::kaslr::PlaceEvidence`]). [`Symbolizer::learn_offset`] takes such evidence, and checks it: a kernel
+//! that is not the one of the symbol file nearly never ends up at an aligned offset.
 //!
 //! Before that, kernel addresses have no names.
 //!

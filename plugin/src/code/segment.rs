@@ -6,9 +6,9 @@
 //!
 //! A vCPU's slots say which segments it executed in its current epoch, and since when. Code that never changed costs no
 //! more than its slot. What needs a closer look: a segment at whose bytes, or right behind them, memory changed since
-//! the vCPU last came here (**last change**; with the store side); and a segment that others contradict (**conflicting segments**:
-//! other bytes at the same linear address). With the store side these are those that lie elsewhere in memory: the page
-//! was remapped. In the light mode they are all that is known.
+//! the vCPU last came here (**last change**; with the store side); and a segment that others contradict (**conflicting
+//! segments**: other bytes at the same linear address). With the store side these are those that lie elsewhere in
+//! memory: the page was remapped. In the light mode they are all that is known.
 
 use crate::qemu::host_code::HostCode;
 use crate::qemu::locks::Mutex;

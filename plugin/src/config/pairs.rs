@@ -61,8 +61,8 @@ impl Pairs {
             .unwrap_or_default()
     }
 
-    /// Which of two words is it? `false`: the first one, which is taken where none is given. `off` may be said in all of
-    /// QEMU's ways.
+    /// Which of two words is it? `false`: the first one, which is taken where none is given. `off` may be said in all
+    /// of QEMU's ways.
     pub(super) fn is_second(
         &self,
         key: &'static str,

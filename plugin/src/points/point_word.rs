@@ -3,8 +3,8 @@
 
 use icsan_model::addr::Linear;
 
-/// Bits of a linear address that say something: the last one is repeated in all above it on every architecture that QEMU
-/// has (x86 with five-level paging: SDM vol. 3, "Canonical Addressing"); QEMU faults before it translates anything
+/// Bits of a linear address that say something: the last one is repeated in all above it on every architecture that
+/// QEMU has (x86 with five-level paging: SDM vol. 3, "Canonical Addressing"); QEMU faults before it translates anything
 /// elsewhere.
 const ADDRESS_BITS: u32 = 57;
 

@@ -75,8 +75,8 @@ pub(super) fn exported(name: &'static CStr) -> Result<*mut c_void, String> {
     find(name).map_err(|why| format!("{why}; use Debian's QEMU, or one built with --enable-modules"))
 }
 
-/// Finds out whether this QEMU can be made to execute something else; `of_guest`: whether it has what that takes for the
-/// guest's architecture. To be called at installation.
+/// Finds out whether this QEMU can be made to execute something else; `of_guest`: whether it has what that takes for
+/// the guest's architecture. To be called at installation.
 ///
 /// # Errors
 /// Why it cannot, as the rest of a line.

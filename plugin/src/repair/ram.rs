@@ -3,9 +3,9 @@
 //!
 //! A block is dropped by having QEMU write memory over itself, so its host address and its physical address must be
 //! certain to be the same memory. QEMU gives the one of what it translated, and the other by a walk of the page tables,
-//! which may be of another moment ([`crate::code::physical_map`]). What keeps them apart: RAM lies in few **pieces**, in each
-//! of which host addresses and physical addresses differ by one **distance**, however the machine lays them out (below
-//! and above 4 GiB, and each memory device). A walk of another moment leads to another page, and so to another
+//! which may be of another moment ([`crate::code::physical_map`]). What keeps them apart: RAM lies in few **pieces**,
+//! in each of which host addresses and physical addresses differ by one **distance**, however the machine lays them out
+//! (below and above 4 GiB, and each memory device). A walk of another moment leads to another page, and so to another
 //! distance: in one piece two pages have two addresses, and from one piece to another only one pair of pages in
 //! millions has the distance of either.
 

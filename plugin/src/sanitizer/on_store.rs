@@ -108,9 +108,9 @@ impl Sanitizer {
         }
     }
 
-    /// What memory may hold right after the store, if no other vCPU stored there. On a machine with one vCPU QEMU carries
-    /// out what is locked as a load and a store, and so it does, while all other vCPUs stand still, if it is not aligned
-    /// (accel/tcg/cputlb.c, `atomic_mmu_lookup`).
+    /// What memory may hold right after the store, if no other vCPU stored there. On a machine with one vCPU QEMU
+    /// carries out what is locked as a load and a store, and so it does, while all other vCPUs stand still, if it is
+    /// not aligned (accel/tcg/cputlb.c, `atomic_mmu_lookup`).
     fn results(&self, access: &Access<'_>) -> impl Iterator<Item = Stored> {
         let atomic = self.has_several_vcpus() && access.linear().0.is_multiple_of(access.len());
         let told = access.told().map(|(stored, loaded)| {

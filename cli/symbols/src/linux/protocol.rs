@@ -2,8 +2,8 @@
 //!
 //! A patch has a *commit*: the moment its author takes it for done, after which no CPU may run the old bytes. In the
 //! kernel that is the return of a function whose last step makes every CPU serialize. Its return commits *the stores
-//! that the same task made inside of it*, and nothing else. Functions that only queue a change, or store without telling
-//! the other CPUs, do not commit; they are listed with the reason, so that nobody adds them by their name.
+//! that the same task made inside of it*, and nothing else. Functions that only queue a change, or store without
+//! telling the other CPUs, do not commit; they are listed with the reason, so that nobody adds them by their name.
 //!
 //! The tables are in a file of each architecture ([`super::x86`]).
 

@@ -14,8 +14,8 @@ const DEPTH: usize = 1024;
 /// How many callers are kept.
 const MAX_CALLERS: usize = 12;
 
-/// The callers of the function that has this stack pointer, innermost first. `at_entry`: the stack pointer points at a return
-/// address.
+/// The callers of the function that has this stack pointer, innermost first. `at_entry`: the stack pointer points at a
+/// return address.
 #[must_use]
 pub fn callers(cpu: &CurrentCpu, symbols: &Symbolizer, stack: u64, at_entry: bool) -> Vec<Caller> {
     // The stack may end sooner: less is better than nothing.
