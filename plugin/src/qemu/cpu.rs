@@ -85,6 +85,12 @@ impl NamedRegister {
         Self { name, handle: OnceLock::new() }
     }
 
+    /// QEMU's name for it.
+    #[cfg(test)]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// QEMU's handle of it. `None`: this machine has none.
     pub fn handle(&self) -> Option<Register> {
         *self.handle.get_or_init(|| Register::find(self.name))
