@@ -1,17 +1,28 @@
 //! The keys after `-plugin libicsan.so,`: parsed, checked, and refused in one line that says what and what to do.
 
+mod error;
+mod files;
+mod keys;
+mod named;
+mod pairs;
+pub mod suppress;
+
+use crate::arch::platform::Platform;
 use crate::exposure::Deferral;
 use crate::injection::Inject;
 use crate::report::exit_code::UNPROVEN;
-use crate::suppress::{SuppressError, Suppressions};
 use crate::what_if::WithoutAt;
-use icsan_model::arch::architecture::Architecture;
-use icsan_model::arch::profile::{Profile, ProfileError};
-use icsan_model::arch::sync_event::SyncEventSet;
-use icsan_symbols::entries::fits;
-use icsan_symbols::{SymbolError, SymbolTable, Symbolizer};
-use std::path::{Path, PathBuf};
-use thiserror::Error;
+pub use error::ConfigError;
+use error::bad;
+use files::{files, symbolizer};
+use icsan_model::arch::profile::Profile;
+use icsan_symbols::Symbolizer;
+use keys::switch;
+pub use named::CommitFunction;
+use named::{commit_functions, deferral, known_places, known_symbol, without_at};
+use pairs::Pairs;
+use std::path::PathBuf;
+use suppress::Suppressions;
 
 /// Everything that the user chose.
 #[derive(Debug)]
@@ -58,255 +69,38 @@ pub struct Config {
     pub check: bool,
 }
 
-/// A function that the user names: its return commits.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CommitFunction {
-    /// Its symbol.
-    pub symbol: String,
-    /// The events by which it makes every CPU serialize before it returns; `None`: it is not asked whether it does.
-    pub syncs: Option<SyncEventSet>,
-}
-
-/// Why a command line is refused.
-#[derive(Debug, Error)]
-#[allow(missing_docs)]
-pub enum ConfigError {
-    #[error("`{0}`: arguments are key=value; known keys are {known}", known = known_keys())]
-    NotAPair(String),
-    #[error("unknown key `{key}`; known keys are {known}", known = known_keys())]
-    UnknownKey { key: String },
-    #[error("`{key}` is given twice")]
-    Twice { key: &'static str },
-    #[error("{key}={value}: {expected}")]
-    BadValue { key: &'static str, value: String, expected: &'static str },
-    #[error("{key}={value} is not built into this version: leave it out")]
-    NotBuilt { key: &'static str, value: String },
-    #[error("{key}={value}: this key was taken away, since {why}: leave it out")]
-    Gone { key: &'static str, value: String, why: &'static str },
-    #[error(transparent)]
-    Profile(#[from] ProfileError),
-    #[error("with={name}: no plugin can see this event, so counting it would change nothing")]
-    Unseen { name: String },
-    #[error("symbols={path}: {source}")]
-    Symbols { path: String, source: SymbolError },
-    #[error("suppress={path}: {source}")]
-    Suppress { path: String, source: SuppressError },
-    #[error("{key}={value} needs the store side: not with writers=off")]
-    NeedsWriters { key: &'static str, value: String },
-    #[error("defer={item}: {why}; give EVENT, or EVENT@SYMBOL")]
-    Deferral { item: String, why: &'static str },
-    #[error("commit={symbol}:{event}: {why}")]
-    CommitEvent { symbol: String, event: String, why: &'static str },
-    #[error(
-        "without={item}: no such function of the kernel's{hint}; give EVENT@SYMBOL, with iret an entry (asm_exc_…, asm_sysvec_…, asm_common_interrupt)"
-    )]
-    NoPlace { item: String, hint: &'static str },
-    #[error("profile={profile} goes by places in the kernel{hint}")]
-    NeedsKernel { profile: &'static str, hint: &'static str },
-    #[error(
-        "record={path}: a recording does not name places, so it would not be true: not with without=EVENT@SYMBOL, nor with profile=no-luck"
-    )]
-    RecordsNoPlaces { path: String },
-    #[error("{key}={symbol}: no such symbol{hint}")]
-    NoSymbol { key: &'static str, symbol: String, hint: &'static str },
-}
-
-/// The keys, and whether this version has more than their default.
-const KEYS: &[(&str, bool)] = &[
-    ("profile", true),
-    ("with", true),
-    ("without", true),
-    ("report", true),
-    ("symbols", true),
-    ("writers", true),
-    ("chunk", true),
-    ("suppress", true),
-    ("known", true),
-    ("luck", true),
-    ("defer", true),
-    ("exitcode", true),
-    ("start", true),
-    ("stop", true),
-    ("speculation", true),
-    ("lookahead", false),
-    ("prefetch", false),
-    ("trace", false),
-    ("inject", true),
-    ("serialize", true),
-    ("commit", true),
-    ("emulator", true),
-    ("record", true),
-    ("check", true),
-];
-
-/// Keys that earlier versions had, and why this one has not.
-const GONE: &[(&str, &str)] = &[(
-    "widen",
-    "waiting made nothing be found that is not found without (docs/decisions.md, 23); what a patching protocol leaves \
-     to luck is told at each commit now, as `unsynced`",
-)];
-
-fn known_keys() -> String {
-    KEYS.iter().filter(|(_, built)| *built).map(|(key, _)| *key).collect::<Vec<_>>().join(", ")
-}
-
-/// The pairs as given, each known key at most once.
-struct Pairs(Vec<(&'static str, String)>);
-
-impl Pairs {
-    fn parse(arguments: &[String]) -> Result<Self, ConfigError> {
-        let mut pairs: Vec<(&'static str, String)> = Vec::new();
-        for argument in arguments {
-            let (key, value) = argument.split_once('=').ok_or_else(|| ConfigError::NotAPair(argument.clone()))?;
-            if let Some((key, why)) = GONE.iter().find(|(gone, _)| *gone == key) {
-                return Err(ConfigError::Gone { key, value: value.to_owned(), why });
-            }
-            let (key, built) = *KEYS
-                .iter()
-                .find(|(known, _)| *known == key)
-                .ok_or_else(|| ConfigError::UnknownKey { key: key.to_owned() })?;
-            if pairs.iter().any(|(seen, _)| *seen == key) {
-                return Err(ConfigError::Twice { key });
-            }
-            if value.is_empty() {
-                return Err(bad(key, value, "a value is expected"));
-            }
-            if !built && !is_default(key, value) {
-                return Err(ConfigError::NotBuilt { key, value: value.to_owned() });
-            }
-            pairs.push((key, value.to_owned()));
-        }
-        Ok(Self(pairs))
-    }
-
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| *known == key).map(|(_, value)| value.as_str())
-    }
-
-    fn switch(&self, key: &'static str, default: bool) -> Result<bool, ConfigError> {
-        self.get(key).map_or(Ok(default), |value| switch(value).ok_or_else(|| bad(key, value, "on or off is expected")))
-    }
-
-    fn path(&self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
-        match self.get(key) {
-            // What QEMU makes of a bare key.
-            Some(value @ ("on" | "off")) => {
-                Err(bad(key, value, "a path is expected (for a file of this name give ./on or ./off)"))
-            }
-            other => Ok(other.map(PathBuf::from)),
-        }
-    }
-
-    /// A list whose items are joined by `+`.
-    fn list(&self, key: &str) -> Vec<String> {
-        self.get(key)
-            .map(|value| value.split('+').filter(|item| !item.is_empty()).map(str::to_owned).collect())
-            .unwrap_or_default()
-    }
-}
-
-/// Values of keys of later versions that this version fulfils already.
-fn is_default(key: &str, value: &str) -> bool {
-    match key {
-        "lookahead" => value == "0",
-        "prefetch" | "trace" => value == "unbounded",
-        _ => false,
-    }
-}
-
-/// QEMU's booleans.
-fn switch(value: &str) -> Option<bool> {
-    match value {
-        "on" | "yes" | "true" => Some(true),
-        "off" | "no" | "false" => Some(false),
-        _ => None,
-    }
-}
-
 impl Config {
     /// Parses and checks everything; reads the files that it names.
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn parse(arguments: &[String], arch: &Architecture) -> Result<Self, ConfigError> {
+    pub fn parse(arguments: &[String], platform: &dyn Platform) -> Result<Self, ConfigError> {
         let pairs = Pairs::parse(arguments)?;
         let writers = pairs.switch("writers", true)?;
         let (with, without) = (pairs.list("with"), pairs.list("without"));
         let (places, events): (Vec<_>, Vec<_>) = without.iter().cloned().partition(|item| item.contains('@'));
-        let mut profile = Profile::select(arch, pairs.get("profile"), &with, &events)?;
-        if let Some(name) =
-            with.iter().find(|name| arch.event_by_name(name).is_some_and(|event| !crate::x86::can_see(event)))
-        {
-            return Err(ConfigError::Unseen { name: name.clone() });
-        }
-        profile.buffers.speculation = pairs.switch("speculation", false)?;
+        let profile = profile(&pairs, &with, &events, platform)?;
         for key in ["speculation", "commit", "defer", "record", "inject"] {
-            if let Some(value) = pairs.get(key).filter(|value| !writers && switch(value) != Some(false)) {
-                return Err(ConfigError::NeedsWriters { key, value: value.to_owned() });
+            if pairs.get(key).is_some_and(|value| switch(value) != Some(false)) {
+                pairs.needs_writers(key, writers)?;
             }
         }
-        if let Some(value) = pairs.get("chunk") {
-            profile.buffers.chunk = value
-                .parse::<u32>()
-                .ok()
-                .filter(|chunk| chunk.is_power_of_two() && (4..=4096).contains(chunk))
-                .ok_or_else(|| bad("chunk", value, "a power of two from 4 to 4096 (bytes) is expected"))?;
+        let inject = inject(&pairs)?;
+        let serialize = pairs.is_second("serialize", ["off", "emulate"], "off or emulate is expected")?;
+        let repair = pairs.is_second("emulator", ["report", "repair"], "report or repair is expected")?;
+        if repair {
+            pairs.needs_writers("emulator", writers)?;
         }
-        let inject = match pairs.get("inject").filter(|value| switch(value) != Some(false)) {
-            None => None,
-            Some(value) => Some(Inject::parse(value).ok_or_else(|| {
-                bad(
-                    "inject",
-                    value,
-                    "off, stale, torn, or random:SEED:PERCENT with a percentage from 1 to 100 is expected",
-                )
-            })?),
-        };
-        let serialize = match pairs.get("serialize") {
-            None => false,
-            Some("emulate") => true,
-            Some(value) if switch(value) == Some(false) => false,
-            Some(value) => return Err(bad("serialize", value, "off or emulate is expected")),
-        };
-        let repair = match pairs.get("emulator") {
-            None | Some("report") => false,
-            Some("repair") if writers => true,
-            Some("repair") => return Err(ConfigError::NeedsWriters { key: "emulator", value: "repair".to_owned() }),
-            Some(value) => return Err(bad("emulator", value, "report or repair is expected")),
-        };
-        let known = match pairs.get("known") {
-            None | Some("note") => false,
-            Some("report") => true,
-            Some(value) => return Err(bad("known", value, "note or report is expected")),
-        };
-        let luck = match pairs.get("luck") {
-            None | Some("report") => true,
-            Some("note") => false,
-            Some(value) => return Err(bad("luck", value, "report or note is expected")),
-        };
-        let check = match pairs.get("check") {
-            None => false,
-            Some("stores") if writers => true,
-            Some("stores") => return Err(ConfigError::NeedsWriters { key: "check", value: "stores".to_owned() }),
-            Some(value) if switch(value) == Some(false) => false,
-            Some(value) => return Err(bad("check", value, "off or stores is expected")),
-        };
-        let exitcode = match pairs.get("exitcode") {
-            None => 0,
-            Some(value) => match value.parse() {
-                Ok(UNPROVEN) => {
-                    return Err(bad(
-                        "exitcode",
-                        value,
-                        "that is the code of a report that is not complete; give another one",
-                    ));
-                }
-                Ok(code) => code,
-                Err(_) => return Err(bad("exitcode", value, "a number from 0 to 255 is expected")),
-            },
-        };
-        let symbols = symbolizer(&files(&pairs.list("symbols")))?;
-        let without_at = places.iter().map(|item| without_at(arch, item, &symbols)).collect::<Result<Vec<_>, _>>()?;
+        let known = pairs.is_second("known", ["note", "report"], "note or report is expected")?;
+        let luck = !pairs.is_second("luck", ["report", "note"], "report or note is expected")?;
+        let check = pairs.is_second("check", ["off", "stores"], "off or stores is expected")?;
+        if check {
+            pairs.needs_writers("check", writers)?;
+        }
+        let exitcode = exit_code(&pairs)?;
+        let symbols = symbolizer(&files(&pairs.list("symbols")), platform.facts().linux.kernel.kaslr)?;
+        let without_at =
+            places.iter().map(|item| without_at(platform, item, &symbols)).collect::<Result<Vec<_>, _>>()?;
         if let Some(item) = places.first().filter(|_| !writers) {
             return Err(ConfigError::NeedsWriters { key: "without", value: item.clone() });
         }
@@ -324,9 +118,9 @@ impl Config {
             Some(path) => Suppressions::load(path.as_ref())
                 .map_err(|source| ConfigError::Suppress { path: path.to_owned(), source })?,
         };
-        let commit = commit_functions(&pairs.list("commit"), &symbols, arch)?;
+        let commit = commit_functions(&pairs.list("commit"), &symbols, platform)?;
         let defer =
-            pairs.list("defer").iter().map(|item| deferral(arch, item, &symbols)).collect::<Result<Vec<_>, _>>()?;
+            pairs.list("defer").iter().map(|item| deferral(platform, item, &symbols)).collect::<Result<Vec<_>, _>>()?;
         let start = known_symbol("start", pairs.get("start"), &symbols)?;
         let stop = known_symbol("stop", pairs.get("stop"), &symbols)?;
         let report = pairs.path("report")?;
@@ -356,142 +150,55 @@ impl Config {
     }
 }
 
-/// Puts file names together again that hold a `+` themselves (Debian's do: `vmlinuz-6.12.117+deb12-cloud-amd64`): the
-/// longest that exists wins.
-fn files(pieces: &[String]) -> Vec<String> {
-    let mut files = Vec::new();
-    let mut rest = pieces;
-    while !rest.is_empty() {
-        let taken = (1..=rest.len()).rev().find(|taken| Path::new(&rest[..*taken].join("+")).exists()).unwrap_or(1);
-        files.push(rest[..taken].join("+"));
-        rest = &rest[taken..];
+/// The profile, with what was added to it and taken from it, and its buffers.
+fn profile(
+    pairs: &Pairs,
+    with: &[String],
+    without: &[String],
+    platform: &dyn Platform,
+) -> Result<Profile, ConfigError> {
+    let arch = platform.facts().arch;
+    let mut profile = Profile::select(arch, pairs.get("profile"), with, without)?;
+    let is_unseen = |name: &&String| arch.event_by_name(name).is_some_and(|event| !platform.can_see(event));
+    if let Some(name) = with.iter().find(is_unseen) {
+        return Err(ConfigError::Unseen { name: name.clone() });
     }
-    files
-}
-
-fn symbolizer(paths: &[String]) -> Result<Symbolizer, ConfigError> {
-    let mut tables = Vec::new();
-    for path in paths {
-        tables.push(
-            SymbolTable::load(path.as_ref()).map_err(|source| ConfigError::Symbols { path: path.clone(), source })?,
-        );
+    profile.buffers.speculation = pairs.switch("speculation", false)?;
+    if let Some(value) = pairs.get("chunk") {
+        profile.buffers.chunk = value
+            .parse::<u32>()
+            .ok()
+            .filter(|chunk| chunk.is_power_of_two() && (4..=4096).contains(chunk))
+            .ok_or_else(|| bad("chunk", value, "a power of two from 4 to 4096 (bytes) is expected"))?;
     }
-    Ok(Symbolizer::new(tables))
+    Ok(profile)
 }
 
-/// `SYMBOL`, or `SYMBOL:EVENT` and further events as items of their own. What a function of the kernel's does to make
-/// every CPU serialize is taken to be any of the instructions that do nothing else, if the user does not say; one of a
-/// program's is not asked: which CPUs it means only the program knows.
-fn commit_functions(
-    items: &[String],
-    symbols: &Symbolizer,
-    arch: &Architecture,
-) -> Result<Vec<CommitFunction>, ConfigError> {
-    let mut functions: Vec<CommitFunction> = Vec::new();
-    let mut takes_events = false;
-    for item in items {
-        let event = |name: &str| arch.event_by_name(name).filter(|event| crate::x86::can_see(*event));
-        if let (true, Some(event), Some(function)) = (takes_events, event(item), functions.last_mut()) {
-            function.syncs = function.syncs.map(|syncs| syncs.with(event));
-            continue;
-        }
-        let (symbol, named) =
-            item.split_once(':').map_or((item.as_str(), None), |(symbol, event)| (symbol, Some(event)));
-        known_symbol("commit", Some(symbol), symbols)?;
-        let kernel = symbols.address_of(symbol).is_some_and(|location| location.kernel);
-        let refused = |why| {
-            Err(ConfigError::CommitEvent {
-                symbol: symbol.to_owned(),
-                event: named.unwrap_or_default().to_owned(),
-                why,
-            })
-        };
-        let syncs = match named {
-            None => kernel.then(crate::x86::explicit_syncs),
-            Some(_) if !kernel => {
-                return refused(
-                    "only the kernel's functions are asked whether every CPU has serialized: leave the event out",
-                );
-            }
-            Some(name) => match event(name) {
-                Some(event) => Some(SyncEventSet::EMPTY.with(event)),
-                None => return refused("no such event, or none that a plugin can see"),
-            },
-        };
-        takes_events = named.is_some();
-        functions.push(CommitFunction { symbol: symbol.to_owned(), syncs });
+fn inject(pairs: &Pairs) -> Result<Option<Inject>, ConfigError> {
+    const EXPECTED: &str = "off, stale, torn, or random:SEED:PERCENT with a percentage from 1 to 100 is expected";
+    let Some(value) = pairs.get("inject").filter(|value| switch(value) != Some(false)) else { return Ok(None) };
+    Inject::parse(value).map(Some).ok_or_else(|| bad("inject", value, EXPECTED))
+}
+
+fn exit_code(pairs: &Pairs) -> Result<u8, ConfigError> {
+    const TAKEN: &str = "that is the code of a report that is not complete; give another one";
+    let Some(value) = pairs.get("exitcode") else { return Ok(0) };
+    match value.parse() {
+        Ok(UNPROVEN) => Err(bad("exitcode", value, TAKEN)),
+        Ok(code) => Ok(code),
+        Err(_) => Err(bad("exitcode", value, "a number from 0 to 255 is expected")),
     }
-    Ok(functions)
-}
-
-/// An item of `without=` with a place.
-fn without_at(arch: &Architecture, item: &str, symbols: &Symbolizer) -> Result<WithoutAt, ConfigError> {
-    let (event, symbol) = item.split_once('@').unwrap_or((item, ""));
-    // For its error.
-    Profile::select(arch, None, &[], &[event.to_owned()])?;
-    let hint = kernel_hint(symbols);
-    let known = arch.event_by_name(event).map(|event| WithoutAt { event, symbol: symbol.to_owned() });
-    known.filter(|place| place.is_known(symbols)).ok_or_else(|| ConfigError::NoPlace { item: item.to_owned(), hint })
-}
-
-/// An item of `defer=`.
-fn deferral(arch: &Architecture, item: &str, symbols: &Symbolizer) -> Result<Deferral, ConfigError> {
-    let (name, symbol) = item.split_once('@').map_or((item, None), |(event, symbol)| (event, Some(symbol)));
-    let refused = |why| Err(ConfigError::Deferral { item: item.to_owned(), why });
-    let Some(event) = arch.event_by_name(name).filter(|event| crate::x86::can_see(*event)) else {
-        return refused("no such event, or none that a plugin can see");
-    };
-    let is_known = |symbol: &str| {
-        symbols.kernel_table().is_some_and(|table| table.symbols().any(|known| fits(symbol, known.name)))
-    };
-    if !symbol.is_none_or(is_known) {
-        return refused("no such function in the kernel's symbols (symbols=PATH)");
-    }
-    Ok(Deferral { event, symbol: symbol.map(str::to_owned) })
-}
-
-/// Has the kernel the functions that the profile goes by?
-fn known_places(profile: &Profile, symbols: &Symbolizer) -> Result<(), ConfigError> {
-    let missing = |name: &str| symbols.kernel_table().is_none_or(|table| table.address_of(name).is_none());
-    if profile.only_at.iter().any(|only| missing(only.function)) {
-        return Err(ConfigError::NeedsKernel { profile: profile.name, hint: kernel_hint(symbols) });
-    }
-    Ok(())
-}
-
-fn kernel_hint(symbols: &Symbolizer) -> &'static str {
-    if symbols.kernel_table().is_none() {
-        "; give symbols=PATH, its image or its System.map"
-    } else {
-        ", and this one has no such function"
-    }
-}
-
-fn known_symbol(key: &'static str, symbol: Option<&str>, symbols: &Symbolizer) -> Result<Option<String>, ConfigError> {
-    let Some(symbol) = symbol else { return Ok(None) };
-    if symbols.address_of(symbol).is_none() {
-        let hint = if symbols.kernel_table().is_none() && symbols.program_tables().is_empty() {
-            "; give symbols=PATH"
-        } else {
-            " in the files of symbols="
-        };
-        return Err(ConfigError::NoSymbol { key, symbol: symbol.to_owned(), hint });
-    }
-    Ok(Some(symbol.to_owned()))
-}
-
-fn bad(key: &'static str, value: &str, expected: &'static str) -> ConfigError {
-    ConfigError::BadValue { key, value: value.to_owned(), expected }
 }
 
 #[cfg(test)]
 mod tests {
     use super::Config;
+    use crate::arch::x86::PLATFORM;
     use icsan_model::arch::x86::X86_64;
 
     fn parse(arguments: &[&str]) -> Result<Config, String> {
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Config::parse(&arguments, &X86_64).map_err(|error| error.to_string())
+        Config::parse(&arguments, &PLATFORM).map_err(|error| error.to_string())
     }
 
     #[test]

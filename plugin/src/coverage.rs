@@ -10,7 +10,7 @@ use icsan_model::addr::{Linear, Seq};
 use icsan_model::arch::architecture::Architecture;
 use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::detector::sync_log::{SyncAt, SyncLog};
-use icsan_symbols::protocol::IntendedSync;
+use icsan_symbols::linux::protocol::IntendedSync;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +46,7 @@ impl IntendedSyncs {
     pub fn learn(&self, range_of: impl Fn(&str) -> Option<Range<u64>>) {
         for site in &self.0 {
             let range = range_of(site.function).unwrap_or(0..0);
-            // Whoever looks in between sees an empty range.
+            // A vCPU that looks in between sees an empty range.
             site.end.store(0, Ordering::SeqCst);
             site.start.store(range.start, Ordering::SeqCst);
             site.end.store(range.end, Ordering::SeqCst);
@@ -199,7 +199,7 @@ impl CoverageTable {
 mod tests {
     use super::*;
     use icsan_model::arch::x86::{X86_64, events};
-    use icsan_symbols::protocol::TEXT_POKE_SYNCS;
+    use icsan_symbols::linux::x86::LINUX;
 
     const SYNC: Range<u64> = 0x1000..0x1040;
     const LUCKY: Switches = Switches::Lucky;
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_is_intended_goes_by_place_and_event() {
-        let syncs = IntendedSyncs::new(&X86_64, TEXT_POKE_SYNCS);
+        let syncs = IntendedSyncs::new(&X86_64, LINUX.protocol.text_poke_syncs);
         assert!(!syncs.are_known() && !syncs.include(events::IRET_TO_SELF, Linear(0x1020)));
         syncs.learn(|function| (function == "do_sync_core").then_some(SYNC));
         assert!(syncs.are_known());

@@ -10,7 +10,7 @@ use icsan_model::detector::sync_origin::SyncOrigin;
 use icsan_model::memory::PAGE;
 use icsan_model::verdict::hazard::Write;
 use icsan_symbols::Names;
-use icsan_symbols::entries::fits;
+use icsan_symbols::linux::entries::fits;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -222,6 +222,7 @@ impl Deferrals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::x86::LINUX;
     use crate::patching::{Asker, Missing};
     use icsan_model::arch::x86::events;
     use icsan_symbols::{SymbolTable, Symbolizer};
@@ -269,7 +270,7 @@ mod tests {
     fn a_design_names_its_events() {
         let map = "ffffffff81000000 T _stext\nffffffff81000100 T entry\nffffffff81000200 T switch\nffffffff82000080 T \
             entry_SYSCALL_64\nffffffff82001000 T _etext\n";
-        let symbols = Symbolizer::new(vec![SymbolTable::parse(map.as_bytes()).unwrap()]);
+        let symbols = Symbolizer::new(vec![SymbolTable::parse(map.as_bytes()).unwrap()], LINUX.kernel.kaslr);
         symbols.learn_offset("entry_SYSCALL_64", 0xffff_ffff_8200_0080).unwrap();
         let names = symbols.names();
         let deferral = |symbol: Option<&str>| Deferral { event: events::MOV_CR3, symbol: symbol.map(str::to_owned) };

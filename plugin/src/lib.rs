@@ -3,18 +3,19 @@
 //! From block to verdict: QEMU translates a block ([`qemu::translation`]); it is cut into [`code::segment`]s, each with
 //! a slot that lets its callback fire once in each epoch of a vCPU; a segment that fires is compared with memory (is
 //! QEMU itself up to date?) and with what this vCPU executed there earlier in the epoch
-//! ([`icsan_model::detector::light`]); instructions that serialize end the epoch ([`x86`]). What is found goes to
+//! ([`icsan_model::detector::light`]); instructions that serialize end the epoch ([`points`]). What is found goes to
 //! [`report`].
 //!
-//! All `unsafe` is in [`qemu`]; all that knows an instruction set is in [`x86`].
+//! All `unsafe` is in [`qemu`]; all that knows an instruction set is in a folder of its name, below [`arch`] and
+//! [`qemu`].
 
+pub mod arch;
 pub mod code;
 pub mod config;
 pub mod coverage;
 pub mod exposure;
 pub mod gaps;
 pub mod injection;
-pub mod light;
 pub mod origins;
 pub mod output_file;
 pub mod patching;
@@ -26,23 +27,18 @@ pub mod report;
 pub mod sanitizer;
 pub mod skipped;
 pub mod stores;
-pub mod suppress;
 pub mod user_mode;
 pub mod vcpu;
 pub mod what_if;
-pub mod x86;
 
+use crate::arch::registry;
 use crate::config::Config;
 use crate::qemu::install::{Hooks, Machine};
 use crate::sanitizer::Sanitizer;
-use icsan_model::arch::architecture::Architecture;
 
 /// The plugin's own heap, apart from QEMU's: what it holds stands in the summary.
 #[global_allocator]
 pub(crate) static HEAP: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, usize::MAX);
-
-/// The architectures that this version watches.
-const ARCHITECTURES: &[&Architecture] = &[&icsan_model::arch::x86::X86_64];
 
 /// Sets the plugin up for a machine.
 ///
@@ -50,15 +46,14 @@ const ARCHITECTURES: &[&Architecture] = &[&icsan_model::arch::x86::X86_64];
 /// One line that says what is wrong and what to do.
 pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<Box<dyn Hooks>, String> {
     if !machine.system {
-        return Err(
-            "user-mode emulation is not watched: QEMU itself is stale there for code written through an alias; use qemu-system-x86_64"
-                .to_owned(),
-        );
+        return Err(format!(
+            "user-mode emulation is not watched: QEMU itself is stale there for code written through an alias; use {}",
+            registry::programs()
+        ));
     }
-    let arch = ARCHITECTURES.iter().find(|arch| arch.name == machine.target).ok_or_else(|| {
-        let known: Vec<_> = ARCHITECTURES.iter().map(|arch| format!("qemu-system-{}", arch.name)).collect();
-        format!("guest architecture {} is not supported; use {}", machine.target, known.join(" or "))
+    let platform = registry::platform(&machine.target).ok_or_else(|| {
+        format!("guest architecture {} is not supported; use {}", machine.target, registry::programs())
     })?;
-    let config = Config::parse(arguments, arch).map_err(|error| error.to_string())?;
-    Ok(Box::new(Sanitizer::new(arch, config, machine)?))
+    let config = Config::parse(arguments, platform).map_err(|error| error.to_string())?;
+    Ok(Box::new(Sanitizer::new(platform, config, machine)?))
 }

@@ -190,7 +190,7 @@ impl Origins {
         }
     }
 
-    /// The task that the vCPU runs will never return to user mode: whoever gets its `task_struct` is another one.
+    /// The task that the vCPU runs will never return to user mode: the task that gets its `task_struct` is another one.
     pub fn dies(&self, vcpu: Vcpu) {
         self.enters_from_user(vcpu, NONE);
     }

@@ -29,7 +29,7 @@ impl OutputFile {
     /// Opens a file, or makes it, and leaves what stands in it alone.
     ///
     /// # Errors
-    /// It cannot be written, or somebody else does.
+    /// It cannot be written, or another process writes it.
     pub fn open(path: &Path) -> Result<Self, OutputError> {
         // A FIFO that nobody reads would hold QEMU up for ever; opened like this, it is an error.
         let file =

@@ -1,121 +1,36 @@
 //! Patches under way: which task is inside which protocol function, what it stored there, and what its return commits.
 //!
 //! A protocol function is entered and left by a *task*: it may sleep in it, and come back on another vCPU. An entry is
-//! known again at its return by the task, by the address it
-//! returns to and by the stack pointer it returns with. In the kernel the stack pointer alone would do, since kernel
-//! stacks belong to tasks; programs that were forked have the same one.
+//! known again at its return by the task, by the address it returns to and by the stack pointer it returns with. In the
+//! kernel the stack pointer alone would do, since kernel stacks belong to tasks; programs that were forked have the
+//! same one.
 
 mod asked;
+mod context;
+mod frame;
 mod tasks;
+mod uncommitted;
+mod writer;
 
-use crate::x86::page_table::Isolation;
-use crate::x86::stack::Caller;
+use crate::arch::caller::Caller;
+use crate::arch::isolation::Isolation;
+use crate::arch::linux_abi::LinuxAbi;
 use asked::Steps;
 pub use asked::{Asked, Asker, Covering, Missing, Poke, Step};
+pub use context::{Context, TaskName};
+pub use frame::{Awaited, Entry, Meaning};
+use frame::{Entered, Frame};
 use icsan_model::addr::{Linear, Seq, Vcpu};
-use icsan_model::memory::PAGE;
 use rustc_hash::FxHashMap;
-use std::collections::VecDeque;
 use std::sync::Arc;
-pub use tasks::{Identity, TaskName};
-use tasks::{Task, Tasks, Who};
+pub use tasks::Identity;
+use tasks::{Task, Tasks};
+use uncommitted::{MAX_STORES, MAX_TASKS, Uncommitted};
+pub use writer::Writer;
+use writer::Writers;
 
 /// Entries that are remembered at a time. A task that dies inside of a function leaves one behind.
 const MAX_FRAMES: usize = 1024;
-
-/// Stores of one task, or of one address space, that are remembered for a commit to come.
-const MAX_STORES: usize = 1 << 16;
-
-/// Tasks whose stores are remembered.
-const MAX_TASKS: usize = 256;
-
-/// Writers of stores that are remembered.
-const MAX_WRITERS: usize = 1 << 16;
-
-/// Where somebody was when something happened.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Context {
-    /// Physical address of the page table (CR3 without its flags).
-    pub space: Option<u64>,
-    /// Privilege level, where it could be read.
-    pub cpl: Option<u8>,
-    /// The running task.
-    pub task: Option<TaskName>,
-}
-
-/// Who made a store.
-#[derive(Clone, Debug)]
-pub struct Writer {
-    /// Entry of the outermost protocol function that the task was in.
-    pub function: Option<Linear>,
-    /// Who had called it.
-    pub chain: Arc<[Caller]>,
-    /// Where it ran.
-    pub context: Context,
-}
-
-/// A set of addresses, as a word that can be looked at without a lock: what is in it is found, and seldom anything
-/// else.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Awaited(pub u64);
-
-impl Awaited {
-    fn bit(address: Linear) -> u64 {
-        1 << ((address.0 ^ address.0 >> 6 ^ address.0 >> 12) % 64)
-    }
-
-    /// May the address be in it?
-    #[inline]
-    #[must_use]
-    pub fn may_include(self, address: Linear) -> bool {
-        self.0 & Self::bit(address) != 0
-    }
-}
-
-/// What was entered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Entered {
-    /// A function of the kernel's.
-    Kernel,
-    /// A function of a program's.
-    Program,
-    /// A system call, from a program. Who is inside stores nothing as that program.
-    SystemCall,
-}
-
-/// What a function does to code, beyond storing.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Meaning {
-    /// Its return commits what was stored inside.
-    pub commits: bool,
-    /// How it makes every CPU serialize before it returns, if it is asked whether it did ([`Asked`]).
-    pub covers: Option<Covering>,
-    /// The same after each of several steps.
-    pub steps: bool,
-    /// It only queues a change: what is stored inside nevertheless is committed by the next function that covers.
-    pub queues: bool,
-    /// It is one store of a protocol.
-    pub poke: Option<Poke>,
-}
-
-/// An entry that has not been left.
-#[derive(Debug)]
-struct Frame {
-    who: Who,
-    entered: Entered,
-    entry: Linear,
-    returns_to: Linear,
-    /// The stack pointer after the return.
-    stack: u64,
-    meaning: Meaning,
-    stores: Vec<Seq>,
-    /// Those of them that no question was about, if the function covers; the first address that they patched; and its
-    /// steps, if it has some.
-    unasked: Vec<Seq>,
-    site: Option<Linear>,
-    steps: Steps,
-    chain: Arc<[Caller]>,
-}
 
 /// What was stored inside of functions that only queue, by one task.
 #[derive(Default, Debug)]
@@ -133,93 +48,35 @@ pub struct Left {
     pub asked: Option<Asked>,
 }
 
-impl Frame {
-    /// Is somebody with that stack pointer at `here` behind the call? Programs' addresses are those of translations,
-    /// which processes share that have the code elsewhere: of those only the place in the page counts
-    /// ([`crate::code::views`]).
-    fn is_left(&self, who: Who, here: Linear, stack: u64) -> bool {
-        let user = is_user(Linear(self.returns_to.0 | here.0));
-        let same = self.returns_to == here || user && (self.returns_to.0 ^ here.0).is_multiple_of(PAGE);
-        let may_be = || {
-            if self.entered == Entered::Kernel { self.who.may_be_kernel_task(who) } else { self.who.is_process(who) }
-        };
-        same && self.stack == stack && may_be()
-    }
-
-    /// Is it surely a frame of the same thread, further up on its stack, or deeper? (The threads of a process whose
-    /// tasks are not known cannot be told apart.)
-    fn is_on_stack_of(&self, who: Who) -> bool {
-        if self.entered == Entered::Kernel { self.who.is_kernel_task(who) } else { self.who.is_thread(who) }
-    }
-
-    /// Is a store made inside of it that `who` makes, in user mode or not?
-    fn includes(&self, who: Who, user: bool, isolation: Isolation) -> bool {
-        match self.entered {
-            Entered::Kernel => !user && self.who.is_kernel_task(who),
-            Entered::Program if user => self.who.is_process(who),
-            Entered::Program => self.who.is_process_in_kernel(who, isolation),
-            Entered::SystemCall => false,
-        }
-    }
-}
-
-/// Is it an address of a program's? The upper half of the address space is the kernel's.
-fn is_user(address: Linear) -> bool {
-    address.0 >> 63 == 0
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Patching {
+    linux: &'static LinuxAbi,
     tasks: Tasks,
     isolation: Isolation,
     frames: Vec<Frame>,
     /// What the kernel stored inside of functions that only queue.
     pending: FxHashMap<Task, Pending>,
-    /// What user tasks stored to code and did not commit, by task.
-    user_stores: FxHashMap<Task, VecDeque<Seq>>,
-    /// User stores since all were looked through the last time, and how many were left then.
-    since_sweep: usize,
-    left_by_sweep: usize,
-    writers: FxHashMap<Seq, Writer>,
-    writer_order: VecDeque<Seq>,
+    uncommitted: Uncommitted,
+    writers: Writers,
     /// What found no room.
     dropped: u64,
     /// Commits so far, and stores in them.
     commits: (u64, u64),
 }
 
-/// An entry to a protocol function.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// On which vCPU.
-    pub vcpu: Vcpu,
-    /// The function's address.
-    pub entry: Linear,
-    /// Where it returns to.
-    pub returns_to: Linear,
-    /// The stack pointer after the return.
-    pub stack: u64,
-    /// What it does.
-    pub meaning: Meaning,
-    /// Who called it.
-    pub chain: Vec<Caller>,
-}
-
 impl Patching {
-    /// Nothing under way.
+    /// Nothing under way, on an architecture with that Linux.
     #[must_use]
-    pub fn new(vcpus: usize) -> Self {
+    pub fn new(vcpus: usize, linux: &'static LinuxAbi) -> Self {
         Self {
+            linux,
             tasks: Tasks::new(vcpus),
-            isolation: Isolation::default(),
+            isolation: Isolation::new(linux.user_half),
             frames: Vec::new(),
             pending: FxHashMap::default(),
-            user_stores: FxHashMap::default(),
-            since_sweep: 0,
-            left_by_sweep: 0,
-            writers: FxHashMap::default(),
-            writer_order: VecDeque::new(),
+            uncommitted: Uncommitted::default(),
+            writers: Writers::default(),
             dropped: 0,
             commits: (0, 0),
         }
@@ -240,10 +97,10 @@ impl Patching {
     /// A state was restored, or another kernel began: who runs where, and is inside of what, is not known any more.
     pub fn forget_tasks(&mut self) {
         self.tasks.forget();
-        self.isolation = Isolation::default();
+        self.isolation = Isolation::new(self.linux.user_half);
         self.frames.clear();
         self.pending.clear();
-        self.user_stores.clear();
+        self.uncommitted.clear();
     }
 
     /// The vCPU runs the task `to` from now on, and ran `from` so far.
@@ -258,8 +115,8 @@ impl Patching {
         self.tasks.set(vcpu, Identity { task: None, space: Some(to) });
     }
 
-    /// The registers of a vCPU say who runs there. If nobody knew, it is the one who was there all the time: no switch
-    /// would have gone unnoticed.
+    /// The registers of a vCPU say who runs there. If that was not known, it is the one that was there all the time: no
+    /// switch would have gone unnoticed.
     pub fn sees(&mut self, vcpu: Vcpu, seen: Identity) {
         let before = self.tasks.who(vcpu);
         self.tasks.set(vcpu, seen);
@@ -275,9 +132,7 @@ impl Patching {
             let there =
                 self.frames.iter_mut().filter(|frame| frame.who.vcpu == vcpu && frame.who.identity.space.is_none());
             there.for_each(|frame| frame.who.identity.space = now.identity.space);
-            if let Some(stores) = self.user_stores.remove(&before.process()) {
-                self.user_stores.entry(now.process()).or_default().extend(stores);
-            }
+            self.uncommitted.rename(before.process(), now.process());
         }
     }
 
@@ -287,14 +142,19 @@ impl Patching {
     }
 
     /// Where a vCPU is. `name` looks the task's name up.
-    pub fn context(&mut self, vcpu: Vcpu, cpl: Option<u8>, name: impl FnOnce(u64) -> Option<TaskName>) -> Context {
-        Context { space: self.tasks.who(vcpu).identity.space, cpl, task: self.tasks.name(vcpu, name) }
+    pub fn context(
+        &mut self,
+        vcpu: Vcpu,
+        privilege: Option<u8>,
+        name: impl FnOnce(u64) -> Option<TaskName>,
+    ) -> Context {
+        Context { space: self.tasks.who(vcpu).identity.space, privilege, task: self.tasks.name(vcpu, name) }
     }
 
     /// A task enters a protocol function. Answers with what the function around it is asked: if this is the first store
     /// of its next step.
     pub fn enter(&mut self, entry: Entry) -> Option<Asked> {
-        let entered = if is_user(entry.entry) { Entered::Program } else { Entered::Kernel };
+        let entered = if self.linux.is_kernel(entry.entry) { Entered::Kernel } else { Entered::Program };
         let (vcpu, poke) = (entry.vcpu, entry.meaning.poke);
         self.push(entry, entered, Vec::new());
         self.pokes(vcpu, poke?)
@@ -340,6 +200,7 @@ impl Patching {
     }
 
     fn push(&mut self, entry: Entry, entered: Entered, stores: Vec<Seq>) {
+        let linux = self.linux;
         let who = self.tasks.who(entry.vcpu);
         if entered != Entered::Kernel {
             who.identity.space.into_iter().for_each(|space| self.isolation.sees_user_mode(space));
@@ -362,12 +223,12 @@ impl Patching {
         };
         // The same call again, in a loop: its return was not seen (its code was translated before the kernel's place
         // was known).
-        let same = |frame: &Frame| frame.entry == entry && frame.is_left(who, returns_to, stack);
+        let same = |frame: &Frame| frame.entry == entry && frame.is_left(linux, who, returns_to, stack);
         let again = self.frames.iter().position(same).unwrap_or(self.frames.len());
         let mut at = 0..;
         self.frames.retain(|frame| {
             let before = at.next().is_some_and(|at| at < again);
-            let tail = frame.is_left(who, returns_to, stack);
+            let tail = frame.is_left(linux, who, returns_to, stack);
             // Whatever the same task entered deeper in its stack has been left some other way.
             before && (!frame.is_on_stack_of(who) || frame.stack > stack || tail)
                 || !before && !tail && !frame.is_on_stack_of(who)
@@ -401,13 +262,13 @@ impl Patching {
         theirs.min_by_key(|frame| frame.stack).map(|frame| frame.entry)
     }
 
-    /// The set of addresses that anybody in a protocol function returns to.
+    /// The set of addresses that tasks in a protocol function return to.
     #[must_use]
     pub fn awaited(&self) -> Awaited {
         Awaited(self.frames.iter().fold(0, |set, frame| set | Awaited::bit(frame.returns_to)))
     }
 
-    /// Does anybody wait to return to this address?
+    /// Does any task wait to return to this address?
     #[must_use]
     pub fn awaits(&self, returns_to: Linear) -> bool {
         self.frames.iter().any(|frame| frame.returns_to == returns_to)
@@ -416,23 +277,23 @@ impl Patching {
     /// A vCPU is at `here` with that stack pointer: if that is a return, the stores that it commits, and what its
     /// function is asked. With `failed` the function says that it did nothing.
     pub fn leave(&mut self, vcpu: Vcpu, here: Linear, stack: u64, failed: bool) -> Left {
-        let who = self.tasks.who(vcpu);
+        let (linux, who) = (self.linux, self.tasks.who(vcpu));
         // The latest: a task that died inside may have left another.
-        let Some(index) = self.frames.iter().rposition(|frame| frame.is_left(who, here, stack)) else {
+        let Some(index) = self.frames.iter().rposition(|frame| frame.is_left(linux, who, here, stack)) else {
             return Left::default();
         };
         let last = self.frames[index].who;
         let (mut committed, mut unasked) = (Vec::new(), Vec::new());
         let (mut site, mut covers) = (None, None);
         // The function, those that it ended in by a jump, and those that were left some other way.
-        let (left, rest) = std::mem::take(&mut self.frames)
-            .into_iter()
-            .partition(|frame| frame.is_on_stack_of(last) && frame.stack <= stack || frame.is_left(who, here, stack));
+        let (left, rest) = std::mem::take(&mut self.frames).into_iter().partition(|frame| {
+            frame.is_on_stack_of(last) && frame.stack <= stack || frame.is_left(linux, who, here, stack)
+        });
         self.frames = rest;
         let left: Vec<Frame> = left;
         for frame in left {
             let theirs = frame.entered != Entered::Kernel || frame.is_on_stack_of(last);
-            if frame.meaning.commits && theirs && frame.is_left(who, here, stack) && !failed {
+            if frame.meaning.commits && theirs && frame.is_left(linux, who, here, stack) && !failed {
                 committed.extend(frame.stores);
                 if let Some(covering) = frame.meaning.covers {
                     // The innermost is the last one.
@@ -469,11 +330,7 @@ impl Patching {
     pub fn enter_membarrier(&mut self, vcpu: Vcpu, returns_to: Linear, stack: u64) {
         let who = self.tasks.who(vcpu);
         // What was stored before its task was known stands under its address space.
-        let stores = [who.best(), who.process()]
-            .into_iter()
-            .filter_map(|task| self.user_stores.remove(&task))
-            .flatten()
-            .collect();
+        let stores = [who.best(), who.process()].into_iter().flat_map(|task| self.uncommitted.take(task)).collect();
         let covers = who.identity.space.map(|space| Covering::Membarrier { space });
         let meaning = Meaning { commits: true, covers, ..Meaning::default() };
         let entry = Entry { vcpu, entry: returns_to, returns_to, stack, meaning, chain: Vec::new() };
@@ -512,23 +369,9 @@ impl Patching {
             self.queued(task, seq);
         }
         if user {
-            self.since_sweep += 1;
-            if self.user_stores.len() >= MAX_TASKS && !self.user_stores.contains_key(&task) {
-                self.make_room(&remembered);
-            }
-            let stores = self.user_stores.entry(task).or_default();
-            if stores.len() >= MAX_STORES {
-                stores.pop_front();
-            }
-            stores.push_back(seq);
+            self.dropped += u64::from(self.uncommitted.add(task, seq, remembered));
         }
-        if self.writer_order.len() >= MAX_WRITERS
-            && let Some(oldest) = self.writer_order.pop_front()
-        {
-            self.writers.remove(&oldest);
-        }
-        self.writer_order.push_back(seq);
-        self.writers.insert(seq, Writer { function, chain, context });
+        self.writers.add(seq, Writer { function, chain, context });
     }
 
     /// A task stored to code that may be executed, inside of a function that only queues.
@@ -545,34 +388,16 @@ impl Patching {
         room.then(|| self.pending.entry(task).or_default())
     }
 
-    /// Makes room for the stores of one more user task. To look through all stores is put off until as many more have
-    /// been made as were left the last time, so that a store pays the same share whatever is remembered.
-    fn make_room(&mut self, remembered: &impl Fn(Seq) -> bool) {
-        if self.since_sweep >= self.left_by_sweep {
-            self.forget_stores(remembered);
-            self.since_sweep = 0;
-            self.left_by_sweep = self.user_stores.values().map(VecDeque::len).sum();
-        }
-        if self.user_stores.len() < MAX_TASKS {
-            return;
-        }
-        // The one that stored nothing for the longest time.
-        let idle = self.user_stores.iter().min_by_key(|(_, stores)| stores.back().copied()).map(|(idle, _)| *idle);
-        let stores = idle.and_then(|idle| self.user_stores.remove(&idle));
-        self.dropped += u64::from(stores.is_some_and(|stores| stores.into_iter().any(remembered)));
-    }
-
     /// Forgets the stores that are not `remembered` by the history any more: to commit them changes nothing.
     pub fn forget_stores(&mut self, remembered: impl Fn(Seq) -> bool) {
         self.frames.iter_mut().for_each(|frame| frame.stores.retain(|store| remembered(*store)));
-        self.user_stores.values_mut().for_each(|stores| stores.retain(|store| remembered(*store)));
-        self.user_stores.retain(|_, stores| !stores.is_empty());
+        self.uncommitted.forget(remembered);
     }
 
     /// Who made a store, if it was lately.
     #[must_use]
     pub fn writer(&self, seq: Seq) -> Option<&Writer> {
-        self.writers.get(&seq)
+        self.writers.of(seq)
     }
 }
 

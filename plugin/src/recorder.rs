@@ -331,7 +331,7 @@ impl Past {
         }
     }
 
-    /// Does an execution of this run, which the vCPU is not asked about, matter to whoever reads the recording? `last`:
+    /// Does an execution of this run, which the vCPU is not asked about, matter to the reader of the recording? `last`:
     /// its last one that was recorded, in this epoch.
     #[must_use]
     pub fn may_matter(&self, run: &CodeRun, place: Place, last: Option<&Recorded>) -> bool {

@@ -12,12 +12,13 @@ mod numbers;
 mod ram;
 mod sites;
 
+use crate::arch::platform::Facts;
 use crate::gaps::Gap;
 use crate::qemu::api::Generation;
 use crate::qemu::cpu::CurrentVcpu;
 use crate::qemu::host_address;
 use crate::qemu::host_code::{mapping_holds, mapping_of};
-use crate::qemu::repair::{self as ways, CPUID, Checked, Leave, MayLeave, REWRITTEN};
+use crate::qemu::repair::{self as ways, Checked, Leave, MayLeave, REWRITTEN};
 use crate::qemu::translation::{Instruction, Translation};
 use icsan_model::addr::{Linear, Phys, Vcpu};
 use icsan_model::detector::history::Place;
@@ -100,6 +101,8 @@ pub struct RepairCounts {
 /// See the module.
 #[derive(Debug)]
 pub struct Repair {
+    /// See [`Facts::exact_after`].
+    exact_after: &'static [u8],
     numbers: Numbers,
     ram: Ram,
     checked: Checked,
@@ -118,13 +121,15 @@ static THE_ONE: OnceLock<&'static Repair> = OnceLock::new();
 #[derive(Debug)]
 struct Block;
 
-/// The instruction after a CPUID; the word is its linear address.
+/// An instruction in the middle of a block at which QEMU's own state is exact; the word is its linear address.
 #[derive(Debug)]
-struct AfterCpuid;
+struct Exact;
 
-impl MayLeave for AfterCpuid {
+impl MayLeave for Exact {
     fn decide(word: u64, _vcpu: &CurrentVcpu) -> Option<Leave> {
-        THE_ONE.get()?.several().then_some(Leave::Next(Linear(word)))
+        let repair = THE_ONE.get()?;
+        let behind = repair.exact_after.len() as u8;
+        repair.several().then_some(Leave::Next { at: Linear(word), behind })
     }
 }
 
@@ -161,13 +166,14 @@ impl Repair {
     ///
     /// # Errors
     /// Why QEMU's blocks cannot be repaired here, as the rest of a line.
-    pub fn new(generation: Generation, vcpus: usize) -> Result<&'static Self, String> {
-        ways::prepare(generation)?;
+    pub fn new(generation: Generation, vcpus: usize, facts: &'static Facts) -> Result<&'static Self, String> {
+        ways::prepare(generation, facts.counter)?;
         host_address::prepare();
         let checked = Checked::new(MAX_SLOTS).ok_or("QEMU gave no scoreboard")?;
         let repair: &'static Self = Box::leak(Box::new(Self {
+            exact_after: facts.exact_after,
             numbers: Numbers::new(MAX_PAGES),
-            ram: Ram::default(),
+            ram: Ram::new(facts.ram_hidden.clone(), facts.ram_unproven.clone()),
             checked,
             sites: Sites::new(sites::MAX_SITES),
             turns: (0..vcpus).map(|_| Turn::new()).collect(),
@@ -204,7 +210,7 @@ impl Repair {
     }
 
     /// The vCPU whose thread this is translated a block, which lies at `place`. Its pages are known as pages of code to
-    /// whoever stores.
+    /// the vCPUs that store.
     pub fn watch(&'static self, block: &Translation<'_>, instructions: &[Instruction<'_>], place: Option<Place>) {
         let mut bound = BOUND.get();
         if bound == NEVER {
@@ -212,8 +218,8 @@ impl Repair {
             self.running.fetch_add(1, Ordering::SeqCst);
         }
         for pair in instructions.windows(2) {
-            if pair[0].bytes() == CPUID {
-                pair[1].may_leave::<AfterCpuid>(pair[1].linear.0);
+            if pair[0].bytes() == self.exact_after {
+                pair[1].may_leave::<Exact>(pair[1].linear.0);
             }
         }
         if let (Some(place), Some(first)) = (place, instructions.first())

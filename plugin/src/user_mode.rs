@@ -1,7 +1,7 @@
 //! Which vCPUs are in user mode, and which of them are asked about a membarrier before they go on there.
 //!
 //! A vCPU enters user mode by SYSRET or IRET, and leaves it by SYSCALL, an interrupt or an exception: all of them are
-//! watched where the kernel's entries are known. It tells of it itself; whoever commits a membarrier looks at the
+//! watched where the kernel's entries are known. It tells of it itself; the vCPU that commits a membarrier looks at the
 //! others. Both sides write first and look then, so that one of the two finds the other.
 
 use icsan_model::addr::Vcpu;

@@ -56,7 +56,7 @@ pub enum Mismatch {
     /// Memory may have changed just now, while QEMU was entering the block: a race that any CPU can lose.
     Race,
     /// The vCPU came back to the block, and memory still has other bytes: QEMU did not drop it when they were stored.
-    Outlived,
+    StaleBlock,
 }
 
 impl Default for VcpuState {
@@ -126,7 +126,7 @@ impl VcpuState {
     pub fn mismatch(&mut self, segment: &'static Segment) -> Mismatch {
         let key = std::ptr::from_ref(segment) as usize;
         if self.suspects.remove(&key) {
-            return Mismatch::Outlived;
+            return Mismatch::StaleBlock;
         }
         if self.suspects.len() < MAX_SUSPECTS {
             self.suspects.insert(key);

@@ -4,12 +4,13 @@
 
 use crate::buckets::Buckets;
 use crate::error::SymbolError;
+use crate::linux::KERNELS;
 use crate::table::{Entry, Group, KERNEL_HALF, MAX_FUNCTION, MAX_NAME, MAX_NAMES, MAX_SYMBOLS, Origin, SymbolTable};
 
-/// Where the kernel image lives on x86-64 (`__START_KERNEL_map`).
-const X86_IMAGE: u64 = 0xffff_ffff_8000_0000;
-/// Symbols that every 64-bit kernel or every x86-64 kernel has in its text.
-const KERNEL_ANCHORS: [&str; 5] = ["_text", "_stext", "startup_64", "start_kernel", "entry_SYSCALL_64"];
+/// Symbols that every 64-bit kernel has in its text. Those of an architecture: [`LinuxKernel::anchors`].
+///
+/// [`LinuxKernel::anchors`]: crate::linux::kernel::LinuxKernel::anchors
+const ANCHORS: [&str; 3] = ["_text", "_stext", "start_kernel"];
 /// Markers behind which there is nothing until the next symbol.
 const END_MARKERS: [&str; 4] = ["_etext", "_einittext", "_end", "__bss_stop"];
 /// How far a symbol reaches that has a hole, or nothing at all, behind it.
@@ -97,11 +98,14 @@ impl Builder {
 
     /// The address of a symbol that only a kernel has.
     fn anchor(&self) -> Option<u64> {
-        let is_anchor = |entry: &&Entry| {
-            entry.addr >= KERNEL_HALF && entry.is_text() && KERNEL_ANCHORS.contains(&entry.name(&self.names))
-        };
+        let is_anchor =
+            |entry: &&Entry| entry.addr >= KERNEL_HALF && entry.is_text() && is_anchor_name(entry.name(&self.names));
         self.entries.iter().find(is_anchor).map(|entry| entry.addr)
     }
+}
+
+fn is_anchor_name(name: &str) -> bool {
+    ANCHORS.contains(&name) || KERNELS.iter().any(|kernel| kernel.anchors.contains(&name))
 }
 
 /// Orders symbols of one name.
@@ -143,7 +147,9 @@ fn best_names<'a>(
 }
 
 fn kernel_groups(entries: &[Entry], names: &str, anchor: u64) -> Vec<Group> {
-    let floor = if anchor >= X86_IMAGE { X86_IMAGE } else { KERNEL_HALF };
+    // Below the image lie per-CPU variables, and symbols that are no addresses.
+    let images = KERNELS.iter().map(|kernel| kernel.image_from).filter(|from| *from <= anchor);
+    let floor = images.max().unwrap_or(KERNEL_HALF);
     let usable = move |entry: &Entry| entry.addr >= floor && !entry.is_absolute();
     let mut groups: Vec<Group> = best_names(entries, names, usable)
         .map(|(index, entry)| Group {

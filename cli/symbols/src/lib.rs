@@ -8,7 +8,7 @@
 //! | `System.map` of a kernel build | [`system_map`] | [`Origin::SystemMap`] |
 //! | a copy of `/proc/kallsyms` | [`kallsyms_text`] | [`Origin::Kallsyms`] |
 //! | `vmlinux`, or a guest program, with a symbol table | [`elf`] | [`Origin::Elf`] |
-//! | the kernel image that boots (`bzImage`, `vmlinuz`), or a stripped `vmlinux` | [`kernel_image`], [`compression`], [`kallsyms`] | [`Origin::KernelImage`] |
+//! | the kernel image that boots (`bzImage`, `vmlinuz`), or a stripped `vmlinux` | [`image::bzimage`], [`compression`], [`kallsyms`] | [`Origin::KernelImage`] |
 //!
 //! The last one matters most: a distribution's kernel ships no useful `System.map`, but the image
 //! that the user boots anyway carries its own kallsyms tables.
@@ -17,8 +17,8 @@
 //! knows where KASLR put the kernel, once the guest has shown it.
 //!
 //! Beside names there is what else the plugin must know of a kernel: where its structures keep what ([`btf`], as
-//! [`SymbolTable::layout`]), which of its functions finish a patch ([`protocol`]), and whether a word on a stack is a
-//! return address ([`calls`]).
+//! [`SymbolTable::layout`]), and what Linux does on an architecture ([`linux`]): which of its functions finish a patch,
+//! where it is entered, what gives its place away.
 //!
 //! # Which way it errs
 //! *No name rather than a wrong one.* A kernel address has no name before the KASLR offset is
@@ -34,16 +34,14 @@
 pub mod btf;
 mod buckets;
 mod builder;
-pub mod calls;
 pub mod compression;
 pub mod elf;
-pub mod entries;
 pub mod error;
+pub mod image;
 pub mod kallsyms;
 pub mod kallsyms_text;
-pub mod kernel_image;
+pub mod linux;
 pub mod load;
-pub mod protocol;
 pub mod symbolizer;
 pub mod system_map;
 pub mod table;
@@ -52,5 +50,6 @@ mod unpack;
 pub use btf::KernelLayout;
 pub use compression::Compression;
 pub use error::{OffsetError, SymbolError};
-pub use symbolizer::{KaslrRange, Location, MAX_BOOTS, Names, Symbolizer};
+pub use linux::kaslr::KaslrRange;
+pub use symbolizer::{Location, MAX_BOOTS, Names, Symbolizer};
 pub use table::{Origin, Resolved, Symbol, SymbolTable};

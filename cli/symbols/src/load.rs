@@ -5,8 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use crate::error::SymbolError;
+use crate::image::bzimage;
 use crate::table::SymbolTable;
-use crate::{elf, kallsyms_text, kernel_image, system_map};
+use crate::{elf, kallsyms_text, system_map};
 
 /// The largest file that is read as a whole. An ELF file may be larger (a `vmlinux` with debug
 /// information is): of that only the headers and the symbols are read.
@@ -55,17 +56,17 @@ impl SymbolTable {
             Err(SymbolError::Empty)
         } else if bytes.starts_with(ELF_MAGIC) {
             match elf::parse(bytes) {
-                Err(SymbolError::NoSymbols) => kernel_image::parse_vmlinux(bytes),
+                Err(SymbolError::NoSymbols) => bzimage::parse_vmlinux(bytes),
                 done => done,
             }
-        } else if kernel_image::is_kernel_image(bytes) {
-            kernel_image::parse(bytes)
+        } else if bzimage::is_kernel_image(bytes) {
+            bzimage::parse(bytes)
         } else if system_map::is_stub(bytes) {
             Err(SymbolError::StubSystemMap)
         } else if system_map::is_symbol_list(bytes) {
             kallsyms_text::parse(bytes)
         } else {
-            Err(kernel_image::unsupported(bytes).unwrap_or(SymbolError::UnknownFormat))
+            Err(bzimage::unsupported(bytes).unwrap_or(SymbolError::UnknownFormat))
         }
     }
 }

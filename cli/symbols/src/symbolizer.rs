@@ -1,9 +1,9 @@
 //! Names for *runtime* addresses: several tables together, and the kernel's KASLR offset.
 //!
 //! KASLR moves the whole kernel image by one offset. Nobody tells the plugin which, but the guest
-//! gives it away: on x86-64 the kernel writes the address of `entry_SYSCALL_64` to MSR LSTAR while
-//! it starts. [`Symbolizer::learn_offset`] takes such evidence, and checks it: a kernel that is not
-//! the one of the symbol file nearly never ends up at an aligned offset.
+//! gives it away: a kernel that starts writes addresses of its own to system registers
+//! ([`crate::linux::kaslr::PlaceEvidence`]). [`Symbolizer::learn_offset`] takes such evidence, and checks it: a kernel
+//! that is not the one of the symbol file nearly never ends up at an aligned offset.
 //!
 //! Before that, kernel addresses have no names.
 //!
@@ -15,28 +15,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use crate::btf::KernelLayout;
 use crate::error::OffsetError;
+use crate::linux::kaslr::KaslrRange;
 use crate::table::{KERNEL_HALF, Origin, Resolved, SymbolTable};
-
-/// Which offsets KASLR may choose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KaslrRange {
-    /// Every offset is a multiple of this.
-    pub alignment: u64,
-    /// Every offset is below this.
-    pub limit: u64,
-}
-
-impl KaslrRange {
-    /// x86-64 with `CONFIG_PHYSICAL_ALIGN=0x200000`, the default, and `CONFIG_RANDOMIZE_BASE`'s
-    /// 1 GiB (`KERNEL_IMAGE_SIZE`).
-    pub const X86_64: KaslrRange = KaslrRange { alignment: 2 << 20, limit: 1 << 30 };
-
-    /// arm64 with 4 KiB pages: 2 MiB steps (`MIN_KIMG_ALIGN`) in a part of the vmalloc area, which
-    /// is below 2^47 bytes.
-    pub const ARM64: KaslrRange = KaslrRange { alignment: 2 << 20, limit: 1 << 47 };
-}
 
 /// Where a symbol is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,16 +91,10 @@ pub struct Symbolizer {
 }
 
 impl Symbolizer {
-    /// Joins tables, for a guest of x86-64. Only the first kernel's table is used; a second one
-    /// would be of another kernel, or say the same.
+    /// Joins tables, for a guest whose kernel may be moved by these offsets. Only the first kernel's table is used; a
+    /// second one would be of another kernel, or say the same.
     #[must_use]
-    pub fn new(tables: Vec<SymbolTable>) -> Self {
-        Symbolizer::with_range(tables, KaslrRange::X86_64)
-    }
-
-    /// Joins tables, for a guest whose kernel may be moved by these offsets.
-    #[must_use]
-    pub fn with_range(tables: Vec<SymbolTable>, range: KaslrRange) -> Self {
+    pub fn new(tables: Vec<SymbolTable>, range: KaslrRange) -> Self {
         let (kernels, programs): (Vec<_>, _) = tables.into_iter().partition(|t| t.is_kernel());
         let kernel = kernels.into_iter().next();
         let text = kernel
@@ -212,20 +187,6 @@ impl Symbolizer {
             .find_map(|table| table.function_range(symbol))
     }
 
-    /// What to add (with [`u64::wrapping_add`]) to the GS base that a vCPU of x86-64 has in the kernel to find the
-    /// pointer to its running `task_struct`: the per-CPU variable `current_task`, or in 6.2 to 6.14 a member of
-    /// `pcpu_hot`. Since 6.15 per-CPU variables are linked, and moved by KASLR, like others, so the offset must be
-    /// known.
-    #[must_use]
-    pub fn current_task_from_gs(&self) -> Option<u64> {
-        let table = self.kernel.as_ref()?;
-        let inside = |layout: &KernelLayout| {
-            Some(table.address_of("pcpu_hot")?.wrapping_add(layout.pcpu_hot_current_task?.into()))
-        };
-        let link = table.layout().and_then(inside).or_else(|| table.address_of("current_task"))?;
-        if link < KERNEL_HALF { Some(link) } else { Some(link.wrapping_add(self.offset()?)) }
-    }
-
     /// The link-time address of a symbol: the kernel's first, then the programs' in their order.
     #[must_use]
     pub fn address_of(&self, name: &str) -> Option<Location> {
@@ -242,6 +203,12 @@ impl Symbolizer {
     pub fn runtime_address_of(&self, name: &str) -> Option<u64> {
         let location = self.address_of(name)?;
         if location.kernel { Some(location.link.wrapping_add(self.offset()?)) } else { Some(location.link) }
+    }
+
+    /// By how much the kernel may have been moved.
+    #[must_use]
+    pub fn kaslr(&self) -> KaslrRange {
+        self.range
     }
 
     /// The kernel's table.
@@ -334,6 +301,7 @@ mod tests {
 
     const ENTRY: u64 = 0xffff_ffff_8200_0080;
     const STEP: u64 = 2 << 20;
+    const RANGE: KaslrRange = KaslrRange { alignment: STEP, limit: 1 << 30 };
 
     fn tables() -> Vec<SymbolTable> {
         let kernel = b"ffffffff81000000 T _text\nffffffff82000080 T entry_SYSCALL_64\nffffffff82000180 T _etext\n";
@@ -343,7 +311,7 @@ mod tests {
 
     #[test]
     fn kernel_names_wait_for_the_offset() {
-        let symbols = Symbolizer::new(tables());
+        let symbols = Symbolizer::new(tables(), RANGE);
         let runtime = ENTRY + 7 * STEP;
         assert_eq!(symbols.offset(), None);
         assert_eq!(symbols.resolve(ENTRY), None);
@@ -358,7 +326,7 @@ mod tests {
 
     #[test]
     fn programs_are_where_they_are_linked() {
-        let symbols = Symbolizer::new(tables());
+        let symbols = Symbolizer::new(tables(), RANGE);
         let name = symbols.resolve(0x40_1041).unwrap();
         assert_eq!(name.to_string(), "loop+0x1/0x40");
         assert_eq!(symbols.runtime_address_of("main"), Some(0x40_1000));
@@ -367,19 +335,19 @@ mod tests {
 
     #[test]
     fn wrong_evidence_is_refused() {
-        let symbols = Symbolizer::new(tables());
+        let symbols = Symbolizer::new(tables(), RANGE);
         for runtime in [0, 0x40_1000, ENTRY - STEP, ENTRY + 0x1000, ENTRY + (1 << 30), u64::MAX] {
             let learned = symbols.learn_offset("entry_SYSCALL_64", runtime);
             assert!(matches!(learned, Err(OffsetError::WrongKernel { .. })), "{runtime:#x}");
         }
         assert!(matches!(symbols.learn_offset("main", ENTRY), Err(OffsetError::UnknownSymbol { .. })));
         assert_eq!(symbols.offset(), None);
-        assert_eq!(Symbolizer::new(Vec::new()).learn_offset("_text", ENTRY), Err(OffsetError::NoKernelTable));
+        assert_eq!(Symbolizer::new(Vec::new(), RANGE).learn_offset("_text", ENTRY), Err(OffsetError::NoKernelTable));
     }
 
     #[test]
     fn the_first_evidence_stays() {
-        let symbols = Symbolizer::new(tables());
+        let symbols = Symbolizer::new(tables(), RANGE);
         assert_eq!(symbols.learn_offset("entry_SYSCALL_64", ENTRY), Ok(0));
         assert_eq!(symbols.learn_offset("_text", 0xffff_ffff_8100_0000), Ok(0));
         assert_eq!(
@@ -391,7 +359,7 @@ mod tests {
 
     #[test]
     fn each_boot_has_an_offset_of_its_own() {
-        let symbols = Symbolizer::new(tables());
+        let symbols = Symbolizer::new(tables(), RANGE);
         symbols.learn_offset("entry_SYSCALL_64", ENTRY + STEP).unwrap();
         assert_eq!((symbols.boot(), symbols.next_boot()), (1, Some(2)));
         assert_eq!((symbols.offset(), symbols.resolve(ENTRY + STEP)), (None, None));
@@ -407,7 +375,7 @@ mod tests {
         assert_eq!(name(1, 0x40_1041), name(7, 0x40_1041), "programs are where they are linked");
         // A kernel whose evidence contradicts itself has no names; the next one has.
         let other = b"ffffffff81000000 T _text\nffffffff82000080 T entry_SYSCALL_64\nffffffff82000180 T entry_SYSENTER_compat\n";
-        let symbols = Symbolizer::new(vec![SymbolTable::parse(other).unwrap()]);
+        let symbols = Symbolizer::new(vec![SymbolTable::parse(other).unwrap()], RANGE);
         symbols.learn_offset("entry_SYSCALL_64", ENTRY).unwrap();
         symbols.confirm(&["entry_SYSENTER_compat"], ENTRY + 0x40).unwrap_err();
         symbols.next_boot();
@@ -417,7 +385,7 @@ mod tests {
 
     #[test]
     fn the_number_of_boots_is_bounded() {
-        let symbols = Symbolizer::new(tables());
+        let symbols = Symbolizer::new(tables(), RANGE);
         assert_eq!((symbols.next_boot(), symbols.next_boot()), (Some(1), Some(1)), "no kernel has been seen");
         let boot = |_: &usize| symbols.learn_offset("entry_SYSCALL_64", ENTRY).is_ok() && symbols.next_boot().is_some();
         assert_eq!((0..2 * MAX_BOOTS).filter(boot).count(), MAX_BOOTS - 1);
@@ -429,7 +397,7 @@ mod tests {
     #[test]
     fn a_randomized_copy_of_kallsyms_may_be_above() {
         let copy = b"ffffffff9a000000 T _text\nffffffff9a000100 T f\nffffffffc0000000 t m\t[m]\n";
-        let symbols = Symbolizer::new(vec![SymbolTable::parse(copy).unwrap()]);
+        let symbols = Symbolizer::new(vec![SymbolTable::parse(copy).unwrap()], RANGE);
         let offset = symbols.learn_offset("_text", 0xffff_ffff_8100_0000).unwrap();
         assert_eq!(offset, (STEP * 200).wrapping_neg());
         let name = symbols.resolve(0xffff_ffff_8100_0040).unwrap();
@@ -439,7 +407,7 @@ mod tests {
     #[test]
     fn text_is_what_is_between_its_bounds() {
         let list = b"ffffffff81000000 T _text\nffffffff81000000 T _stext\nffffffff81000100 t f\nffffffff81000180 T _etext\nffffffff81000200 D data\n";
-        let symbols = Symbolizer::new(vec![SymbolTable::parse(list).unwrap()]);
+        let symbols = Symbolizer::new(vec![SymbolTable::parse(list).unwrap()], RANGE);
         let text = 0xffff_ffff_8100_0000;
         assert!(!symbols.is_text(text + 0x10), "the offset is not known yet");
         assert_eq!(symbols.function_range("f"), None);
@@ -462,12 +430,12 @@ mod tests {
         for no_function in ["_etext", "data", "g", ""] {
             assert_eq!(symbols.function_range(no_function), None, "{no_function}");
         }
-        assert!(!Symbolizer::new(Vec::new()).is_text(text));
+        assert!(!Symbolizer::new(Vec::new(), RANGE).is_text(text));
     }
 
     #[test]
     fn text_without_bounds_is_none() {
-        let symbols = Symbolizer::new(tables());
+        let symbols = Symbolizer::new(tables(), RANGE);
         symbols.learn_offset("entry_SYSCALL_64", ENTRY).unwrap();
         assert!(!symbols.is_text(ENTRY));
         assert_eq!(symbols.function_range("entry_SYSCALL_64"), Some(ENTRY..ENTRY + 0x100));
@@ -475,24 +443,9 @@ mod tests {
     }
 
     #[test]
-    fn the_running_task_is_found_from_gs() {
-        let from = |list: &str| {
-            let symbols = Symbolizer::new(vec![SymbolTable::parse(list.as_bytes()).unwrap()]);
-            let before = symbols.current_task_from_gs();
-            symbols.learn_offset("_text", 0xffff_ffff_8100_0000 + STEP).unwrap();
-            (before, symbols.current_task_from_gs())
-        };
-        let old = "000000000001fb80 A current_task\nffffffff81000000 T _text\n";
-        assert_eq!(from(old), (Some(0x1fb80), Some(0x1fb80)));
-        let new = "ffffffff81000000 T _text\nffffffff83cdc018 D current_task\n";
-        assert_eq!(from(new), (None, Some(0xffff_ffff_83cd_c018 + STEP)));
-        assert_eq!(from("ffffffff81000000 T _text\n"), (None, None));
-    }
-
-    #[test]
     fn alignment_is_a_parameter() {
         let range = KaslrRange { alignment: 0x1000, limit: 1 << 30 };
-        let symbols = Symbolizer::with_range(tables(), range);
+        let symbols = Symbolizer::new(tables(), range);
         assert_eq!(symbols.learn_offset("entry_SYSCALL_64", ENTRY + 0x1000), Ok(0x1000));
     }
 }

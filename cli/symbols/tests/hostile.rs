@@ -24,7 +24,7 @@ fn exercise(bytes: &[u8]) {
             }
         }
     }
-    let symbols = Symbolizer::new(vec![table]);
+    let symbols = Symbolizer::new(vec![table], icsan_symbols::linux::x86::KASLR);
     for (addr, name) in some {
         let _ = symbols.learn_offset(&name, addr.wrapping_add(2 << 20));
         let _ = (symbols.resolve(addr), symbols.is_text(addr));
@@ -32,7 +32,7 @@ fn exercise(bytes: &[u8]) {
             assert!(!range.is_empty());
         }
     }
-    let _ = (symbols.resolve(u64::MAX), symbols.current_task_from_gs());
+    let _ = (symbols.resolve(u64::MAX), icsan_symbols::linux::x86::current_task_offset(&symbols));
 }
 
 /// Made once: compressing takes its time.

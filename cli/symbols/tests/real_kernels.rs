@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::real::kernels;
+use icsan_symbols::linux::x86::KASLR;
 use icsan_symbols::{Origin, SymbolTable, Symbolizer};
 
 /// The shortest of three times: other jobs may share the machine.
@@ -53,7 +54,7 @@ fn every_kernel_has_symbols_that_make_sense() {
 #[test]
 fn every_kernel_takes_its_offset_from_the_system_call_entry() {
     for path in kernels() {
-        let symbols = Symbolizer::new(vec![SymbolTable::load(&path).unwrap()]);
+        let symbols = Symbolizer::new(vec![SymbolTable::load(&path).unwrap()], KASLR);
         let link = symbols.address_of("entry_SYSCALL_64").unwrap().link;
         let offset = 0x1a20_0000;
         assert_eq!(symbols.learn_offset("entry_SYSCALL_64", link + offset), Ok(offset));

@@ -7,8 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use icsan_symbols::protocol::{self, Effect, Version};
-use icsan_symbols::{KernelLayout, SymbolTable, Symbolizer, elf, kernel_image};
+use icsan_symbols::image::bzimage;
+use icsan_symbols::linux::protocol::{Effect, Version};
+use icsan_symbols::linux::x86::{KASLR, LINUX, current_task_offset};
+use icsan_symbols::{KernelLayout, SymbolTable, Symbolizer, elf};
 
 /// A kernel image, its version and its symbols.
 struct Kernel {
@@ -21,7 +23,7 @@ struct Kernel {
 impl Kernel {
     fn load(path: PathBuf) -> Kernel {
         let table = SymbolTable::load(&path).unwrap();
-        let (_, vmlinux) = kernel_image::vmlinux(&fs::read(&path).unwrap()).unwrap();
+        let (_, vmlinux) = bzimage::vmlinux(&fs::read(&path).unwrap()).unwrap();
         let mut kernel = Kernel { path, version: (0, 0), table, vmlinux };
         let banner = kernel.at("linux_banner", 64).to_vec();
         let text = String::from_utf8_lossy(&banner);
@@ -98,7 +100,7 @@ fn the_patching_functions_are_symbols() {
     for kernel in kernels() {
         let names: Vec<&str> = kernel.table.symbols().map(|symbol| symbol.name).collect();
         let mut found = Vec::new();
-        for function in protocol::functions() {
+        for function in LINUX.protocol.functions {
             let symbols: Vec<&str> = names.iter().copied().filter(|name| function.is_symbol(name)).collect();
             let expected =
                 (function.first..=function.last).contains(&kernel.version) && !INLINED.contains(&function.name);
@@ -110,7 +112,7 @@ fn the_patching_functions_are_symbols() {
         }
         println!("{:?}: {} functions commit: {}", kernel.version, found.len(), found.join(" "));
         // The protocol itself is always there.
-        let own = |name: &&str| protocol::functions().iter().any(|f| f.name == *name && f.effect == Effect::Commits);
+        let own = |name: &&str| LINUX.protocol.functions.iter().any(|f| f.name == *name && f.effect == Effect::Commits);
         assert!(found.iter().filter(|name| own(name)).count() >= 4);
     }
 }
@@ -120,7 +122,7 @@ fn patching_functions_have_ranges_in_the_text() {
     const OFFSET: u64 = 5 << 21;
     for Kernel { table, path, .. } in kernels() {
         let entry = table.address_of("entry_SYSCALL_64").unwrap();
-        let symbols = Symbolizer::new(vec![table.clone()]);
+        let symbols = Symbolizer::new(vec![table.clone()], KASLR);
         symbols.learn_offset("entry_SYSCALL_64", entry + OFFSET).unwrap();
         check_ranges(&symbols, path);
         assert!(symbols.is_text(entry + OFFSET));
@@ -129,12 +131,12 @@ fn patching_functions_have_ranges_in_the_text() {
             assert!(!symbols.is_text(address), "{}: {outside}", path.display());
         }
         assert!(!symbols.is_text(0xffff_ffff_c012_3456));
-        println!("{}: current_task at gs:{:#x}", path.display(), symbols.current_task_from_gs().unwrap());
+        println!("{}: current_task at gs:{:#x}", path.display(), current_task_offset(&symbols).unwrap());
     }
 }
 
 fn check_ranges(symbols: &Symbolizer, path: &Path) {
-    for function in protocol::committing() {
+    for function in LINUX.protocol.committing() {
         let Some(range) = symbols.function_range(function.name) else { continue };
         assert!(
             symbols.is_text(range.start) && symbols.is_text(range.end - 1),

@@ -15,13 +15,13 @@ pub fn file(bytes: &[u8]) {
             }
         }
     }
-    let symbols = Symbolizer::new(vec![table]);
+    let symbols = Symbolizer::new(vec![table], icsan_symbols::linux::x86::KASLR);
     for (addr, name) in some {
         let _ = symbols.learn_offset(&name, addr.wrapping_add(2 << 20));
         let _ = (symbols.resolve(addr), symbols.is_text(addr));
         assert!(symbols.function_range(&name).is_none_or(|range| !range.is_empty()), "{name}");
     }
-    let _ = (symbols.resolve(u64::MAX), symbols.current_task_from_gs());
+    let _ = (symbols.resolve(u64::MAX), icsan_symbols::linux::x86::current_task_offset(&symbols));
 }
 
 /// The payload of a kernel image: what is packed, by its magic number.

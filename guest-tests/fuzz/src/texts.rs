@@ -1,8 +1,8 @@
 //! What people write: suppressions, and the plugin's arguments.
 
+use icsan::arch::x86::PLATFORM;
 use icsan::config::Config;
-use icsan::suppress::Suppressions;
-use icsan_model::arch::x86::X86_64;
+use icsan::config::suppress::Suppressions;
 use icsan_model::verdict::kind::Kind;
 
 /// A file of suppressions: it is refused with a line number, or each of its patterns has a reason.
@@ -32,7 +32,7 @@ pub fn arguments(bytes: &[u8]) {
         return;
     }
     let arguments: Vec<String> = text.lines().map(str::to_owned).collect();
-    match Config::parse(&arguments, &X86_64) {
+    match Config::parse(&arguments, &PLATFORM) {
         Ok(config) => drop(format!("{config:?}")),
         // A value may hold a line feed itself where it is quoted; lines here do not.
         Err(error) => assert!(!error.to_string().contains('\n'), "one line: {error}"),

@@ -2,7 +2,7 @@
 
 use super::seen::{PIECE, Seen, by_piece};
 use super::segment::{Neighbours, Segment, contest};
-use super::views::Views;
+use super::virtual_aliases::VirtualAliases;
 use crate::qemu::host_code::HostCode;
 use icsan_model::addr::Linear;
 use icsan_model::detector::flags::SlotId;
@@ -18,7 +18,7 @@ fn pieces(linear: Linear, len: usize) -> impl Iterator<Item = u64> {
 }
 
 /// All segments.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CodeTable {
     by_piece: FxHashMap<u64, &'static Neighbours>,
     /// By the hash of what makes segments the same (a site that is patched again and again has many at one address), or
@@ -26,13 +26,26 @@ pub struct CodeTable {
     by_content: FxHashMap<u64, &'static Segment>,
     /// By piece of the host's memory. No larger than the segments are.
     seen: FxHashMap<u64, Seen>,
-    views: Views,
+    aliases: VirtualAliases,
     /// All of them: their slots are given out in order.
     by_slot: Vec<&'static Segment>,
     dropped: u64,
 }
 
 impl CodeTable {
+    /// No segments, on an architecture whose program counter is a linear address from there on.
+    #[must_use]
+    pub fn new(counted_from: Linear) -> Self {
+        Self {
+            by_piece: FxHashMap::default(),
+            by_content: FxHashMap::default(),
+            seen: FxHashMap::default(),
+            aliases: VirtualAliases::new(counted_from),
+            by_slot: Vec::new(),
+            dropped: 0,
+        }
+    }
+
     /// How many times a segment could not be watched because there was no slot for it.
     #[must_use]
     pub fn dropped(&self) -> u64 {
@@ -94,15 +107,15 @@ impl CodeTable {
         for (piece, first, bytes) in by_piece(host as u64, segment.run().linear(), segment.run().bytes()) {
             changed |= self.seen.entry(piece).or_default().note(first, bytes);
         }
-        self.views.add(segment);
+        self.aliases.add(segment);
         if changed {
-            self.views.changed(segment);
+            self.aliases.changed(segment);
         }
     }
 
     /// A store has changed these segments.
     pub fn stored_to(&mut self, segments: &[&'static Segment]) {
-        segments.iter().for_each(|segment| self.views.changed(segment));
+        segments.iter().for_each(|segment| self.aliases.changed(segment));
     }
 
     /// The segment of the same code `shift` bytes further on in linear memory, whole pages, made if it is new, and
@@ -157,7 +170,7 @@ mod tests {
 
     #[test]
     fn code_without_a_slot_is_counted_and_code_with_one_stays() {
-        let mut table = CodeTable::default();
+        let mut table = CodeTable::new(Linear(0));
         let add = |table: &mut CodeTable, at: u64, slots: u32| {
             let run = CodeRun::new(Linear(at), &[0x90], &[1]);
             let host = host_code(&[], &run, 4096);

@@ -6,9 +6,9 @@
 //!
 //! A vCPU's slots say which segments it executed in its current epoch, and since when. Code that never changed costs no
 //! more than its slot. What needs a closer look: a segment at whose bytes, or right behind them, memory changed since
-//! the vCPU last came here (**last change**; with the store side); and a segment that others contradict (**rivals**:
-//! other bytes at the same linear address). With the store side rivals are those that lie elsewhere in memory: the page
-//! was remapped. In the light mode they are all that is known.
+//! the vCPU last came here (**last change**; with the store side); and a segment that others contradict (**conflicting
+//! segments**: other bytes at the same linear address). With the store side these are those that lie elsewhere in
+//! memory: the page was remapped. In the light mode they are all that is known.
 
 use crate::qemu::host_code::HostCode;
 use crate::qemu::locks::Mutex;
@@ -46,8 +46,8 @@ mod traits {
 
 const _: () = assert!(std::mem::offset_of!(Segment, rest) == 64, "what is looked at on every call is one cache line");
 
-/// The slots of so many rivals are kept with a segment.
-const KNOWN_RIVALS: usize = 6;
+/// The slots of so many conflicting segments are kept with a segment.
+const KNOWN_CONFLICTS: usize = 6;
 
 #[derive(Debug)]
 struct Rest {
@@ -55,14 +55,14 @@ struct Rest {
     place: Option<Place>,
     /// Whom it shares its linear addresses with.
     neighbours: Box<[&'static Neighbours]>,
-    rivals: Rivals,
+    conflicts: Conflicts,
 }
 
 /// Who contradicts a segment, by slot: each once, the first few. They are never taken out.
 #[derive(Debug, Default)]
-struct Rivals([AtomicU32; KNOWN_RIVALS]);
+struct Conflicts([AtomicU32; KNOWN_CONFLICTS]);
 
-impl Rivals {
+impl Conflicts {
     /// In place of the last one: there are more than are kept. (The others stand for a slot, and 1; 0 is none.)
     const MANY: u32 = u32::MAX;
 
@@ -131,7 +131,7 @@ impl Segment {
         slot: SlotId,
         neighbours: Box<[&'static Neighbours]>,
     ) -> Self {
-        let rest = Rest { run, place, neighbours, rivals: Rivals::default() };
+        let rest = Rest { run, place, neighbours, conflicts: Conflicts::default() };
         Self { host, last_change: LastChange::default(), slot, traits: AtomicU8::new(0), rest }
     }
 
@@ -190,51 +190,52 @@ impl Segment {
     /// Do other segments contradict it that `executed` may say yes to? Cheap, and nearly always no.
     #[inline]
     #[must_use]
-    pub fn may_have_rivals(&self, executed: impl Fn(SlotId) -> bool) -> bool {
-        // A vCPU that executed a rival did so after the rival was made, which set the flag, and QEMU's own publication
+    pub fn may_conflict(&self, executed: impl Fn(SlotId) -> bool) -> bool {
+        // A vCPU that executed another one did so after that was made, which set the flag, and QEMU's own publication
         // of the block came in between.
-        self.contested() && self.rest.rivals.may_include(executed)
+        self.contested() && self.rest.conflicts.may_include(executed)
     }
 
     /// The segments that have other bytes at some of its addresses and that `executed` says yes to, latest first.
     /// Nearly always none.
     #[inline]
     #[must_use]
-    pub fn rivals(&self, executed: impl Fn(SlotId) -> bool) -> Vec<&'static Segment> {
-        if !self.may_have_rivals(&executed) {
+    pub fn conflicting(&self, executed: impl Fn(SlotId) -> bool) -> Vec<&'static Segment> {
+        if !self.may_conflict(&executed) {
             return Vec::new();
         }
-        let mut rivals: Vec<&'static Segment> = Vec::new();
+        let mut conflicting: Vec<&'static Segment> = Vec::new();
         for neighbours in &self.rest.neighbours {
-            rivals.extend(neighbours.0.lock().iter().filter(|other| executed(other.slot)).copied());
+            conflicting.extend(neighbours.0.lock().iter().filter(|other| executed(other.slot)).copied());
         }
-        rivals.retain(|other| self.is_rival_of(other));
-        rivals.sort_by_key(|rival| std::cmp::Reverse(rival.slot.0));
-        rivals.dedup_by_key(|rival| rival.slot.0);
-        rivals
+        conflicting.retain(|other| self.conflicts_with(other));
+        conflicting.sort_by_key(|other| std::cmp::Reverse(other.slot.0));
+        conflicting.dedup_by_key(|other| other.slot.0);
+        conflicting
     }
 
     /// Does it contradict the other one, and may that not lie at the same place in memory, of which the history knows
     /// all?
-    fn is_rival_of(&self, other: &Self) -> bool {
+    fn conflicts_with(&self, other: &Self) -> bool {
         let elsewhere = self.place().is_none() || other.place().is_none() || self.place() != other.place();
         elsewhere && self.run().contradicts(other.run())
     }
 
     /// `other` contradicts it.
     fn contest(&self, other: SlotId) {
-        self.rest.rivals.add(other);
+        self.rest.conflicts.add(other);
         self.traits.fetch_or(traits::CONTESTED, Ordering::Release);
     }
 }
 
-/// Makes a new segment and those that it contradicts each other's rivals.
+/// Makes a new segment and those that it contradicts known to each other.
 pub(super) fn contest(segment: &'static Segment) {
     for neighbours in &segment.rest.neighbours {
         let mut neighbours = neighbours.0.lock();
         for other in neighbours.iter() {
             // Once both have many there is nothing to find out.
-            if !(segment.rest.rivals.are_many() && other.rest.rivals.are_many()) && segment.is_rival_of(other) {
+            if !(segment.rest.conflicts.are_many() && other.rest.conflicts.are_many()) && segment.conflicts_with(other)
+            {
                 segment.contest(other.slot);
                 other.contest(segment.slot);
             }
@@ -248,19 +249,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_rival_is_forgotten_however_many_there_are() {
-        let rivals = Rivals::default();
-        assert!(!rivals.may_include(|_| true));
-        for slot in 0..KNOWN_RIVALS as u32 {
-            rivals.add(SlotId(slot));
-            rivals.add(SlotId(0));
-            rivals.add(SlotId(slot));
-            assert!((0..=slot).all(|known| rivals.may_include(|asked| asked == SlotId(known))));
-            assert!(!rivals.are_many() && !rivals.may_include(|asked| asked.0 > slot), "each once, and no other");
+    fn no_conflict_is_forgotten_however_many_there_are() {
+        let conflicts = Conflicts::default();
+        assert!(!conflicts.may_include(|_| true));
+        for slot in 0..KNOWN_CONFLICTS as u32 {
+            conflicts.add(SlotId(slot));
+            conflicts.add(SlotId(0));
+            conflicts.add(SlotId(slot));
+            assert!((0..=slot).all(|known| conflicts.may_include(|asked| asked == SlotId(known))));
+            assert!(!conflicts.are_many() && !conflicts.may_include(|asked| asked.0 > slot), "each once, and no other");
         }
-        rivals.add(SlotId(1000));
-        assert!(rivals.are_many() && rivals.may_include(|_| false), "it may be any");
-        rivals.add(SlotId(1001));
-        assert!(rivals.are_many() && rivals.may_include(|asked| asked == SlotId(2)));
+        conflicts.add(SlotId(1000));
+        assert!(conflicts.are_many() && conflicts.may_include(|_| false), "it may be any");
+        conflicts.add(SlotId(1001));
+        assert!(conflicts.are_many() && conflicts.may_include(|asked| asked == SlotId(2)));
     }
 }

@@ -4,8 +4,8 @@
 //! it, and in protocols of several steps at the first store of the next one. A store is asked about once: at outer
 //! functions, which return later, chance has had its time.
 
-use super::Context;
-use crate::x86::stack::Caller;
+use super::context::Context;
+use crate::arch::caller::Caller;
 use icsan_model::addr::{Linear, Seq, Vcpu};
 use icsan_model::arch::sync_event::SyncEventSet;
 use std::sync::Arc;

@@ -5,19 +5,9 @@
 //! vCPU uses, and the vCPU. After `fork()` two processes have the same code at the same addresses on the same stack
 //! addresses: only these tell them apart.
 
-use super::Context;
-use crate::x86::page_table::Isolation;
+use super::context::{Context, TaskName};
+use crate::arch::isolation::Isolation;
 use icsan_model::addr::Vcpu;
-use std::sync::Arc;
-
-/// A task's name, as its `task_struct` says.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TaskName {
-    /// Thread id.
-    pub pid: u32,
-    /// Command name.
-    pub comm: Arc<str>,
-}
 
 /// What the registers of a vCPU say of who runs there, where they were read.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -28,7 +18,7 @@ pub struct Identity {
     pub space: Option<u64>,
 }
 
-/// Somebody who runs on a vCPU, as far as that is known.
+/// The task that runs on a vCPU, as far as it is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Who {
     /// Where.
@@ -37,7 +27,7 @@ pub struct Who {
     pub identity: Identity,
 }
 
-/// The best name for somebody: `task_struct`, page table, or vCPU.
+/// The best name for a task: `task_struct`, page table, or vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Task {
     /// The kernel's word.
@@ -153,7 +143,7 @@ impl Tasks {
     #[must_use]
     pub fn context(&self, vcpu: Vcpu) -> Context {
         let task = self.0.get(usize::from(vcpu.0)).and_then(|running| running.name.clone().flatten());
-        Context { space: self.who(vcpu).identity.space, cpl: None, task }
+        Context { space: self.who(vcpu).identity.space, privilege: None, task }
     }
 
     /// The name of the task on a vCPU. `look_up` finds it by the address of the `task_struct`.

@@ -1,12 +1,12 @@
 //! Where interrupts and exceptions enter the kernel, and where a task ends: what [`crate::origins`] is told.
 
 use super::sink::{Sink, sink};
+use crate::arch::platform::Entered;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::locks::RwLock;
 use crate::qemu::translation::{Instruction, Payload};
-use crate::x86::registers::Registers;
 use icsan_model::addr::Linear;
-use icsan_symbols::entries::{KernelEntry, entry_of};
+use icsan_symbols::linux::entries::KernelEntry;
 use rustc_hash::FxHashMap;
 
 /// The function that a task runs at its end, and that does not return (kernel/exit.c).
@@ -44,14 +44,12 @@ impl Payload for EntryPoint {
         let Some(sink) = sink() else { return };
         let origins = sink.origins();
         let What::Enters { entry, number } = self.what else { return origins.dies(vcpu.id()) };
-        let Some(frame) = Registers::get().rsp(cpu).map(|rsp| rsp.wrapping_add(entry.pushed)) else { return };
-        // The saved code segment lies above the saved RIP.
-        match cpu.bytes(frame.wrapping_add(8)).map(u64::from_le_bytes) {
-            Some(cs) if cs & 3 != 0 => {
+        match sink.platform().entered(entry, cpu) {
+            Some(Entered::FromUser) => {
                 sink.user_modes().leaves(vcpu.id());
                 origins.enters_from_user(vcpu.id(), number);
             }
-            Some(_) => origins.enters_from_kernel(frame.wrapping_sub(entry.moves), number),
+            Some(Entered::FromKernel { frame }) => origins.enters_from_kernel(frame, number),
             None => {}
         }
     }
@@ -69,10 +67,11 @@ impl EntryPoints {
         let mut points = self.points.write();
         if points.offset != Some(offset) || !origins.known() {
             let runtime = |link: u64| Linear(link.wrapping_add(offset));
+            let kernel = sink.platform().facts().linux.kernel;
             let entries = symbols
                 .kernel_table()?
                 .symbols()
-                .filter_map(|symbol| Some((runtime(symbol.addr), entry_of(symbol.name)?)));
+                .filter_map(|symbol| Some((runtime(symbol.addr), kernel.entry_of(symbol.name)?)));
             let entries: FxHashMap<Linear, &KernelEntry> = entries.collect();
             let addresses: Vec<Linear> = entries.keys().copied().collect();
             let point = |(at, number): (Linear, u8)| {
@@ -88,7 +87,7 @@ impl EntryPoints {
 
     /// Puts the callback on the instruction if it is the first one of an entry.
     pub fn instrument(&self, instruction: &Instruction<'_>, sink: &dyn Sink) {
-        if instruction.linear.0 >> 63 == 1
+        if sink.platform().facts().linux.is_kernel(instruction.linear)
             && let Some(point) = self.points(sink).and_then(|points| points.get(&instruction.linear.0))
         {
             instruction.on_execute(point, true);

@@ -10,11 +10,11 @@ mod protocol_point;
 mod reset_point;
 pub mod sink;
 mod sync_point;
-mod sysret_point;
+mod user_mode_point;
 mod watch_gate;
 
 use crate::qemu::translation::Instruction;
-use crate::x86;
+pub use point_word::TAGS;
 pub use protocol_point::await_returns;
 use sink::Sink;
 
@@ -38,19 +38,19 @@ impl Points {
     /// `before`: the bytes right before it in memory, if it is the first of its block.
     pub fn instrument(&self, instruction: &Instruction<'_>, before: Option<&[u8]>, sink: &dyn Sink) {
         let bytes = instruction.bytes();
-        let config = sink.config();
-        // Before what looks at an IRET: an entry may be nothing else.
+        let (config, platform) = (sink.config(), sink.platform());
+        // Before what looks at a return: an entry may be nothing else.
         if config.writers {
             self.entries.instrument(instruction, sink);
-            sysret_point::instrument(instruction);
+            user_mode_point::instrument(instruction, sink);
         }
         let may_synchronize =
-            x86::may_synchronize(bytes, &config.profile) || config.writers && x86::concerns_stores(bytes);
-        sync_point::instrument(instruction, config, may_synchronize);
-        marker::instrument(instruction);
+            platform.may_synchronize(bytes, &config.profile) || config.writers && platform.concerns_stores(bytes);
+        sync_point::instrument(instruction, sink, may_synchronize);
+        marker::instrument(instruction, sink);
         watch_gate::instrument(instruction, config);
         self.deaths.instrument(instruction, &config.symbols);
-        reset_point::instrument(instruction);
+        reset_point::instrument(instruction, sink);
         if config.writers {
             self.protocol.instrument(instruction, before, sink);
         }

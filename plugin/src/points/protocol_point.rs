@@ -1,38 +1,22 @@
-//! Where patches begin and end: entries of protocol functions, the addresses that they return to, `__switch_to`, and
-//! the membarrier system call.
+//! Where patches begin and end: entries of protocol functions, the addresses that they return to, the switch
+//! of tasks, and the membarrier system call.
 
 use super::point_word::PointWord;
 use super::sink::{Sink, sink};
+use crate::arch::linux_abi::{LinuxAbi, Return};
+use crate::arch::platform::Platform;
 use crate::config::CommitFunction;
 use crate::gaps::Gap;
 use crate::patching::{Awaited, Covering, Entry, Identity, Meaning, Poke};
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::locks::RwLock;
 use crate::qemu::translation::{Instruction, Payload, WordPayload};
-use crate::x86::page_table;
-use crate::x86::registers::Registers;
-use crate::x86::stack::callers;
 use icsan_model::addr::Linear;
-use icsan_symbols::calls::{CallKind, calls_ending};
-use icsan_symbols::protocol::{self, Effect, ProtocolFunction};
+use icsan_symbols::linux::protocol::{Effect, Protocol, ProtocolFunction};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The function that makes a vCPU run another task: (previous task, next task), pointers to `task_struct`
-/// (arch/x86/kernel/process_64.c).
-const SWITCH: &str = "__switch_to";
-
-/// `syscall`.
-const SYSCALL: [u8; 2] = [0x0f, 0x05];
-
-/// The registers of the first arguments (System V ABI), by their numbers: RDI, RSI, RDX, RCX.
-const ARGUMENTS: [u8; 4] = [7, 6, 2, 1];
-
-/// INT3.
-const BREAKPOINT: u8 = 0xcc;
-
-/// Number of membarrier(2) on x86-64, and its command PRIVATE_EXPEDITED_SYNC_CORE (include/uapi/linux/membarrier.h).
-const MEMBARRIER: u64 = 324;
+/// The command of membarrier(2) PRIVATE_EXPEDITED_SYNC_CORE (include/uapi/linux/membarrier.h).
 const SYNC_CORE: u64 = 1 << 5;
 
 /// The callbacks that exist so far.
@@ -61,19 +45,20 @@ struct Entries {
 /// Where those return to that are in a protocol function ([`Awaited`]).
 static AWAITED: AtomicU64 = AtomicU64::new(0);
 
-/// Whoever is in a protocol function returns to one of these. Each change of that has to be told.
+/// A task in a protocol function returns to one of these. Each change of that has to be told.
 pub fn await_returns(to: Awaited) {
     AWAITED.store(to.0, Ordering::Relaxed);
 }
 
-/// May anybody inside a protocol function return to this address? Without a lock: while a static key is flipped, all
+/// May any task inside a protocol function return to this address? Without a lock: while a static key is flipped, all
 /// other vCPUs go on making system calls.
 #[inline]
 fn may_await_return(here: Linear) -> bool {
     Awaited(AWAITED.load(Ordering::Relaxed)).may_include(here)
 }
 
-/// Where the kernel keeps the pointer to the current task, from GS on; [`UNKNOWN`] if that is not known.
+/// Where the kernel keeps the pointer to the current task, from the base of the vCPU's own variables on; [`UNKNOWN`] if
+/// that is not known.
 static CURRENT_TASK: AtomicU64 = AtomicU64::new(UNKNOWN);
 const UNKNOWN: u64 = u64::MAX;
 
@@ -90,19 +75,18 @@ enum Role {
 
 /// What the registers say of who runs at `here`, beyond what is `known`. In the kernel that is the task, which its
 /// per-CPU variable names: it is read once, since every switch is seen from then on, and a kernel that boots enters
-/// such functions by the ten thousand. A program is known by its page table, since in user mode GS is its own.
-fn who_runs(cpu: &CurrentCpu, here: Linear, known: Identity) -> Identity {
-    let registers = Registers::get();
-    if here.0 >> 63 == 0 {
-        return Identity { task: None, space: registers.cr3(cpu).map(page_table::of_cr3) };
+/// such functions by the ten thousand. A program is known by its page table, since the registers that name the task in
+/// the kernel are its own in user mode.
+fn who_runs(cpu: &CurrentCpu, here: Linear, known: Identity, platform: &dyn Platform) -> Identity {
+    let linux = platform.facts().linux;
+    if !linux.is_kernel(here) {
+        return Identity { task: None, space: platform.space(cpu) };
     }
     if known.task.is_some() {
         return Identity::default();
     }
     let offset = Some(CURRENT_TASK.load(Ordering::Relaxed)).filter(|offset| *offset != UNKNOWN);
-    let current =
-        offset.and_then(|offset| cpu.bytes(registers.gs_base(cpu)?.wrapping_add(offset)).map(u64::from_le_bytes));
-    Identity { task: current, space: None }
+    Identity { task: linux.current_task(cpu, offset), space: None }
 }
 
 #[derive(Debug)]
@@ -113,31 +97,32 @@ struct EntryPoint {
 
 impl Payload for EntryPoint {
     fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
-        let (registers, Some(sink)) = (Registers::get(), sink()) else { return };
+        let Some(sink) = sink() else { return };
+        let platform = sink.platform();
+        let linux = platform.facts().linux;
         match self.role {
             Role::Switch => {
-                if let Some(next) = registers.rsi(cpu) {
-                    let previous = registers.rdi(cpu);
+                if let Some(next) = linux.argument(cpu, linux.switch.next) {
+                    let previous = linux.argument(cpu, linux.switch.previous);
                     sink.origins().switches(vcpu.id(), previous, next);
                     sink.runs_task(vcpu.id(), previous, next);
                 }
             }
             Role::Function { meaning, pokes, chain } => {
-                let Some(stack) = registers.rsp(cpu) else { return };
-                let Some(returns_to) = cpu.bytes(stack).map(u64::from_le_bytes) else { return };
+                let Some(Return { to: returns_to, stack }) = linux.returns(cpu) else { return };
                 let symbols = &sink.config().symbols;
-                let poke = pokes.and_then(|address| poke(cpu, address));
+                let poke = pokes.and_then(|address| poke(cpu, linux, address));
                 if pokes.is_some() && poke.is_none() {
                     // Its steps cannot be told apart.
                     Gap::UnknownCoverage.note();
                 }
-                let seen = |known| who_runs(cpu, self.entry, known);
-                let chain = if chain { callers(cpu, symbols, stack, true) } else { Vec::new() };
+                let seen = |known| who_runs(cpu, self.entry, known, platform);
+                let chain = if chain { platform.callers_at_entry(cpu, symbols) } else { Vec::new() };
                 let entry = Entry {
                     vcpu: vcpu.id(),
                     entry: self.entry,
-                    returns_to: Linear(returns_to),
-                    stack: stack.wrapping_add(8),
+                    returns_to,
+                    stack,
                     meaning: Meaning { poke, ..meaning },
                     chain,
                 };
@@ -158,10 +143,12 @@ impl WordPayload for ReturnPoint {
     }
 
     fn fire(word: u64, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
-        let (PointWord { at, tag }, registers) = (PointWord::from_bits(word), Registers::get());
-        let failed = tag != 0 && registers.rax(cpu) != Some(0);
-        if let (Some(stack), Some(sink)) = (registers.rsp(cpu), sink()) {
-            sink.returns_to(vcpu.id(), &|known| who_runs(cpu, at, known), at, (stack, failed), cpu);
+        let (PointWord { at, tag }, Some(sink)) = (PointWord::from_bits(word), sink()) else { return };
+        let platform = sink.platform();
+        let linux = platform.facts().linux;
+        let failed = tag != 0 && linux.system_calls.result.read(cpu) != Some(0);
+        if let Some(stack) = linux.stack.read(cpu) {
+            sink.returns_to(vcpu.id(), &|known| who_runs(cpu, at, known, platform), at, (stack, failed), cpu);
         }
     }
 }
@@ -172,14 +159,18 @@ struct SyscallPoint;
 
 impl WordPayload for SyscallPoint {
     fn fire(word: u64, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
-        let (registers, Some(sink)) = (Registers::get(), sink()) else { return };
+        let Some(sink) = sink() else { return };
         sink.user_modes().leaves(vcpu.id());
-        if registers.rax(cpu) == Some(MEMBARRIER)
-            && registers.rdi(cpu) == Some(SYNC_CORE)
-            && let Some(stack) = registers.rsp(cpu)
+        let platform = sink.platform();
+        let linux = platform.facts().linux;
+        let calls = &linux.system_calls;
+        if calls.number.read(cpu) == Some(calls.membarrier)
+            && calls.argument.read(cpu) == Some(SYNC_CORE)
+            && let Some(stack) = linux.stack.read(cpu)
         {
             let pc = Linear(word);
-            sink.calls_membarrier(vcpu.id(), &|known| who_runs(cpu, pc, known), pc.offset(SYSCALL.len() as u64), stack);
+            let returns_to = pc.offset(calls.instruction.len() as u64);
+            sink.calls_membarrier(vcpu.id(), &|known| who_runs(cpu, pc, known, platform), returns_to, stack);
         }
     }
 }
@@ -190,16 +181,17 @@ fn meaning_of_named(named: &CommitFunction) -> Meaning {
 }
 
 /// What a function of the table does.
-fn meaning_of(row: &ProtocolFunction) -> Meaning {
-    let (commits, steps, queues) = (row.commits(), row.has_steps(), row.effect == Effect::Queues);
+fn meaning_of(row: &ProtocolFunction, protocol: &Protocol) -> Meaning {
+    let (commits, steps, queues) = (row.commits(), protocol.has_steps(row), row.effect == Effect::Queues);
     Meaning { commits, covers: commits.then_some(Covering::TextPoke), steps, queues, poke: None }
 }
 
 /// The arguments of a function that stores for a protocol, which is about to begin; `address`: which one that is.
-fn poke(cpu: &CurrentCpu, address: usize) -> Option<Poke> {
-    let argument = |number: usize| Registers::get().general(cpu, *ARGUMENTS.get(address + number)?);
-    let [byte] = cpu.bytes(argument(1)?)?;
-    Some(Poke { at: Linear(argument(0)?), breakpoint: argument(2)? == 1 && byte == BREAKPOINT })
+fn poke(cpu: &CurrentCpu, linux: &LinuxAbi, address: usize) -> Option<Poke> {
+    let argument = |number: usize| linux.argument(cpu, address + number);
+    let first = cpu.memory(argument(1)?, linux.breakpoint.len())?;
+    let breakpoint = argument(2)? == linux.breakpoint.len() as u64 && first == linux.breakpoint;
+    Some(Poke { at: Linear(argument(0)?), breakpoint })
 }
 
 impl ProtocolPoints {
@@ -215,7 +207,9 @@ impl ProtocolPoints {
         }
         let mut entries = self.entries.write();
         if entries.points.is_none() || entries.offset != offset {
-            let known = protocol::functions().iter().filter(|function| function.effect != Effect::SyncsOnly);
+            let linux = sink.platform().facts().linux;
+            let protocol = &linux.kernel.protocol;
+            let known = protocol.functions.iter().filter(|function| function.effect != Effect::SyncsOnly);
             // A call chain costs a walk over the stack, and what merely stores does so by the hundred thousand while
             // the kernel boots.
             let function = |meaning: Meaning, pokes| Role::Function { meaning, pokes, chain: meaning.commits };
@@ -225,12 +219,13 @@ impl ProtocolPoints {
                 .iter()
                 .map(|named| (named.symbol.as_str(), function(meaning_of_named(named), None)));
             // One of them only: the other is on the way to it.
-            let poke = protocol::POKES.iter().find(|poke| symbols.runtime_address_of(poke.name).is_some());
+            let poke = protocol.pokes.iter().find(|poke| symbols.runtime_address_of(poke.name).is_some());
             let pokes = |name| poke.filter(|poke| poke.name == name).map(|poke| poke.address);
-            let roles = known.map(|row| (row.name, function(meaning_of(row), pokes(row.name))));
-            let roles = roles.chain(named).chain([(SWITCH, Role::Switch)]);
+            let roles = known.map(|row| (row.name, function(meaning_of(row, protocol), pokes(row.name))));
+            let roles = roles.chain(named).chain([(linux.switch.symbol, Role::Switch)]);
             sink.learns_intended(&|function| symbols.function_range(function));
-            CURRENT_TASK.store(symbols.current_task_from_gs().unwrap_or(UNKNOWN), Ordering::Relaxed);
+            let task = linux.kernel.current_task.and_then(|offset| offset(symbols));
+            CURRENT_TASK.store(task.unwrap_or(UNKNOWN), Ordering::Relaxed);
             let entry = |(name, role)| {
                 let address = symbols.runtime_address_of(name)?;
                 let point: &'static EntryPoint = Box::leak(Box::new(EntryPoint { entry: Linear(address), role }));
@@ -245,30 +240,29 @@ impl ProtocolPoints {
     /// the first of its block.
     pub fn instrument(&self, instruction: &Instruction<'_>, before: Option<&[u8]>, sink: &dyn Sink) {
         let here = instruction.linear;
-        let entries = self.entries(sink);
+        let (platform, entries) = (sink.platform(), self.entries(sink));
+        let linux = platform.facts().linux;
         if let Some(point) = entries.and_then(|entries| entries.get(&here.0)) {
             instruction.on_execute(*point, true);
         }
-        if instruction.bytes() == SYSCALL {
+        if instruction.bytes() == linux.system_calls.instruction {
             // A kernel that boots has told before its first program runs.
             let symbols = &sink.config().symbols;
-            if here.0 >> 63 == 0 && symbols.kernel_table().is_some() && symbols.offset().is_none() {
+            if !linux.is_kernel(here) && symbols.kernel_table().is_some() && symbols.offset().is_none() {
                 Gap::UnseenKernel.note();
             }
             instruction.on_execute_word::<SyscallPoint>(here.0, true);
         }
         let Some(before) = before else { return };
-        let system_call = before.ends_with(&SYSCALL);
-        let calls = |call: CallKind| match (call.target(here.0), entries) {
-            (Some(target), Some(entries)) => entries.get(&target).is_some_and(|point| point.role != Role::Switch),
-            _ => false,
-        };
-        let told = system_call || calls_ending(before).any(calls) || self.returns.read().contains(&here.0);
+        let system_call = before.ends_with(linux.system_calls.instruction);
+        let called = platform.call_before(before, here).zip(entries).and_then(|(target, entries)| entries.get(&target));
+        let called = called.is_some_and(|point| point.role != Role::Switch);
+        let told = system_call || called || self.returns.read().contains(&here.0);
         let awaited = || may_await_return(here) && sink.awaits_return(here);
         if !told && !awaited() {
             return;
         }
-        // Nobody may wait when the code is translated again.
+        // No task may wait when the code is translated again.
         if !told {
             let mut returns = self.returns.write();
             if returns.len() < MAX_RETURNS {

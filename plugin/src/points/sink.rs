@@ -1,5 +1,6 @@
 //! What the points tell, and whom.
 
+use crate::arch::platform::Platform;
 use crate::config::Config;
 use crate::origins::Origins;
 use crate::patching::{Entry, Identity};
@@ -20,6 +21,8 @@ pub type RangeOf<'a> = &'a dyn Fn(&str) -> Option<Range<u64>>;
 
 /// Who is told. All of it is called in callbacks of the vCPU that it is about.
 pub trait Sink: Sync + Debug {
+    /// The guest's architecture.
+    fn platform(&self) -> &'static dyn Platform;
     /// What the user chose.
     fn config(&self) -> &Config;
     /// What interrupts and exceptions vCPUs are in.
@@ -42,7 +45,7 @@ pub trait Sink: Sync + Debug {
     /// A vCPU is where a protocol function may return to. `how`: its stack pointer, and whether what it comes from says
     /// that it failed.
     fn returns_to(&self, vcpu: Vcpu, sees: Sees<'_>, here: Linear, how: (u64, bool), cpu: &CurrentCpu);
-    /// Does anybody inside a protocol function return to this address?
+    /// Does any task inside a protocol function return to this address?
     fn awaits_return(&self, here: Linear) -> bool;
     /// The kernel's `symbol` was seen at a runtime address.
     fn kernel_symbol_at(&self, symbol: &str, runtime: u64);

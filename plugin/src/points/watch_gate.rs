@@ -5,7 +5,6 @@ use super::sink::sink;
 use crate::config::Config;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::translation::{Instruction, WordPayload};
-use icsan_symbols::KaslrRange;
 
 /// An instruction that may be the first of the symbol; the tag of its word is 1 for `start=`. A kernel's place is not
 /// known yet when much of it is translated, so that is decided when it runs.
@@ -30,7 +29,7 @@ pub fn instrument(instruction: &Instruction<'_>, config: &Config) {
         let Some(location) = symbol.as_deref().and_then(|symbol| config.symbols.address_of(symbol)) else { continue };
         let at = instruction.linear;
         let possible = if location.kernel {
-            at.0.wrapping_sub(location.link) % KaslrRange::X86_64.alignment == 0
+            at.0.wrapping_sub(location.link).is_multiple_of(config.symbols.kaslr().alignment)
         } else {
             at.0 == location.link
         };

@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::marker::PhantomData;
+use std::sync::OnceLock;
 
 /// Register handles by name. QEMU numbers registers alike on all vCPUs of a machine, so the first vCPU's list serves
 /// all.
@@ -67,6 +68,38 @@ impl Register {
     /// QEMU's handle of it.
     pub(super) fn handle(self) -> *mut sys::qemu_plugin_register {
         self.0.0
+    }
+}
+
+/// A register by QEMU's name for it, looked up at its first use within a callback.
+#[derive(Debug)]
+pub struct NamedRegister {
+    name: &'static str,
+    handle: OnceLock<Option<Register>>,
+}
+
+impl NamedRegister {
+    /// The register of that name, which this machine may or may not have.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, handle: OnceLock::new() }
+    }
+
+    /// QEMU's name for it.
+    #[cfg(test)]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// QEMU's handle of it. `None`: this machine has none.
+    pub fn handle(&self) -> Option<Register> {
+        *self.handle.get_or_init(|| Register::find(self.name))
+    }
+
+    /// Its value, up to 64 bits, on the vCPU whose callback runs.
+    #[must_use]
+    pub fn read(&self, cpu: &CurrentCpu) -> Option<u64> {
+        cpu.read(self.handle()?)
     }
 }
 

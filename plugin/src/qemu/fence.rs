@@ -20,7 +20,7 @@ const ASKED_AT_MOST: u32 = 1 << 14;
 
 /// Does the frequent side rely on the rare one to ask the kernel?
 static RELIES: AtomicBool = AtomicBool::new(false);
-/// Does the rare side ask it? It does so for as long as anybody may rely on it.
+/// Does the rare side ask it? It does so for as long as a thread may rely on it.
 static ASKS: AtomicBool = AtomicBool::new(false);
 static ASKED: AtomicU32 = AtomicU32::new(0);
 
@@ -60,7 +60,7 @@ pub fn heavy() {
         if !membarrier(PRIVATE_EXPEDITED) && membarrier(REGISTER_PRIVATE_EXPEDITED) {
             membarrier(PRIVATE_EXPEDITED);
         }
-        // Whoever still relied on it has been served by now, and everybody else has seen that he may not.
+        // A thread that still relied on it has been served by now, and all others have seen that they may not.
         if last {
             ASKS.store(false, Ordering::SeqCst);
         }

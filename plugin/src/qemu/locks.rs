@@ -4,7 +4,7 @@
 //! lock that it held then would be held for ever. That none is held is so by construction, since everything that locks
 //! happens inside of [`guard`](super::guard::guard). With the feature `lock-check` it is checked as well: the locks
 //! count how many of them the thread holds, and who leaves with one ends QEMU; and it is told at the end how often
-//! anybody waited for one. (Without it they are `parking_lot`'s, and the check is nothing.)
+//! a thread waited for one. (Without it they are `parking_lot`'s, and the check is nothing.)
 
 #[cfg(not(feature = "lock-check"))]
 pub use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -14,7 +14,7 @@ pub use parking_lot::{Mutex, MutexGuard, RwLock};
 #[inline]
 pub(super) fn none_is_held() {}
 
-/// How often locks were taken, and how long anybody waited for one, as a line for the end; with the feature only.
+/// How often locks were taken, and how long threads waited for one, as a line for the end; with the feature only.
 #[cfg(not(feature = "lock-check"))]
 #[must_use]
 pub fn waits() -> Option<String> {
@@ -31,7 +31,7 @@ mod checked {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::{Duration, Instant};
 
-    /// Of mutexes: how often they were taken, how often somebody had to wait, and how many nanoseconds in all.
+    /// Of mutexes: how often they were taken, how often a thread had to wait, and how many nanoseconds in all.
     static TAKEN: AtomicU64 = AtomicU64::new(0);
     static WAITS: AtomicU64 = AtomicU64::new(0);
     static WAITED: AtomicU64 = AtomicU64::new(0);

@@ -8,6 +8,8 @@
 //!   vCPU; [`current`]: which one that is; [`host_code`]: guest code in host memory.
 //! - [`page_walk`]: where a linear page is in physical memory; [`host_address`]: where a physical one is in the host's;
 //!   [`repair`]: how a block is left and translated again.
+//! - [`divert`]: how a vCPU executes something else; what that takes of a guest's architecture is in a folder of its
+//!   name.
 //! - [`accelerator`]: what runs the guest.
 //! - [`guard`]: no panic leaves this folder; [`fence`]: how vCPUs see what others did, at the expense of those who
 //!   rarely look; [`process`]: what is asked of the host process.
@@ -19,6 +21,7 @@ pub mod current;
 pub mod divert;
 pub mod fence;
 pub mod guard;
+mod host;
 pub mod host_address;
 pub mod host_code;
 pub mod install;
@@ -31,3 +34,4 @@ pub mod scoreboard;
 pub mod stores;
 pub mod translation;
 pub mod version;
+pub mod x86;

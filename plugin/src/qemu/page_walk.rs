@@ -18,7 +18,7 @@
 //!
 //! **What it cannot do**: it reads the page tables as they are now, and a vCPU may go on using an older translation
 //! until it is told to forget it. So an answer may be about another page than the one that the vCPU executes: see
-//! [`crate::code::places`].
+//! [`crate::code::physical_map`].
 
 use super::api::{Generation, api, find, find_internal};
 use super::process::say;

@@ -37,7 +37,8 @@ pub fn set_blocking(file: &std::fs::File) -> std::io::Result<()> {
     }
 }
 
-/// Locks an open file for this process, against whoever locks it as well (flock(2)). `false`: somebody else holds it.
+/// Locks an open file for this process, against others that lock it as well (flock(2)). `false`: another process holds
+/// it.
 ///
 /// # Errors
 /// The file system has no locks, or none are left.

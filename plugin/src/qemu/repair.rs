@@ -12,8 +12,9 @@
 //! numbers. `catch_unwind` keeps no state in its thread while nothing panics, and has returned by then.
 
 use super::api::{Generation, api, find, find_internal};
-use super::cpu::{CurrentCpu, CurrentVcpu, Register};
+use super::cpu::{CurrentCpu, CurrentVcpu, NamedRegister};
 use super::guard::guard;
+use super::host::{self, Returning};
 use super::locks::none_is_held;
 use super::process::qemu_version;
 use super::translation::{Instruction, Translation};
@@ -21,15 +22,13 @@ use icsan_model::addr::{Linear, Phys};
 use libc::{c_int, c_uint, c_void};
 use qemu_plugin_sys as sys;
 use std::ffi::CStr;
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// QEMU is asked to rewrite so many aligned bytes: more than glibc moves through registers (8 vectors), less than it
 /// moves by `rep movsb`.
 pub const REWRITTEN: usize = 1024;
-
-/// CPUID without prefixes; TCG does not end a block after it.
-pub const CPUID: [u8; 2] = [0x0f, 0xa2];
 
 /// `QEMU_PLUGIN_CB_RW_REGS`: on API 4 it only means that the guest's registers are in memory when the callback runs.
 const RW_REGS: c_uint = 2;
@@ -90,13 +89,20 @@ pub enum Leave {
     /// [`REWRITTEN`] aligned bytes that its first byte is among, which must be the same memory; where [`needs_source`]
     /// says so.
     Again(Option<(Phys, usize)>),
-    /// At the instruction after a CPUID, which has this linear address: go on there in another block.
-    Next(Linear),
+    /// In the middle of a block, at this linear address, behind an instruction after which QEMU's own state is exact:
+    /// go on there in another block.
+    Next {
+        /// Where.
+        at: Linear,
+        /// The length of the instruction before it.
+        behind: u8,
+    },
 }
 
 /// A callback that may leave its block.
 pub trait MayLeave: 'static {
-    /// `vcpu` is about to execute a block's first instruction, or one after a CPUID, with which `word` was registered.
+    /// `vcpu` is about to execute a block's first instruction, or one at which QEMU's state is exact, with which `word`
+    /// was registered.
     /// When it leaves, nothing else of this callback happens.
     fn decide(word: u64, vcpu: &CurrentVcpu) -> Option<Leave>;
 }
@@ -107,14 +113,13 @@ pub fn needs_source() -> bool {
     matches!(WAY.get(), Some((_, Way::Rewrite(_))))
 }
 
-/// Finds out how this QEMU can be made to translate a block again. To be called at installation.
+/// Finds out how this QEMU can be made to translate a block again; `counter`: the guest's program counter. To be called
+/// at installation.
 ///
 /// # Errors
 /// Why it cannot, as the rest of a line.
-pub fn prepare(generation: Generation) -> Result<(), String> {
-    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        return Err("it was tried on x86-64 Linux hosts only".to_owned());
-    }
+pub fn prepare(generation: Generation, counter: &'static NamedRegister) -> Result<(), String> {
+    host::is_tried()?;
     let way = match generation {
         Generation::V4 => Way::Internal(internal()?),
         Generation::V5 => {
@@ -137,6 +142,7 @@ pub fn prepare(generation: Generation) -> Result<(), String> {
             flags: if matches!(way, Way::Rewrite(_)) { RW_REGS_PC } else { RW_REGS },
         }
     };
+    let _ = COUNTER.set(counter);
     let _ = WAY.set((registrations, way));
     Ok(())
 }
@@ -363,7 +369,7 @@ impl Translation<'_> {
 }
 
 impl Instruction<'_> {
-    /// Calls `P` with `word` before every execution of this instruction, which comes after a CPUID.
+    /// Calls `P` with `word` before every execution of this instruction, at which QEMU's own state is exact.
     pub fn may_leave<P: MayLeave>(&self, word: u64) {
         let Some((registrations, way)) = WAY.get() else { return };
         // SAFETY: as above.
@@ -381,11 +387,12 @@ impl Instruction<'_> {
 fn callback<P: MayLeave>(way: &Way) -> Callback {
     match way {
         Way::Rewrite(_) => fire::<P>,
-        Way::Internal(_) => entry_v4::<P>,
+        Way::Internal(_) => host::entry::<Left<P>>,
     }
 }
 
-static RIP: OnceLock<Option<Register>> = OnceLock::new();
+/// The guest's program counter.
+static COUNTER: OnceLock<&'static NamedRegister> = OnceLock::new();
 
 unsafe extern "C" fn fire<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void) {
     let mut decision: Option<(Leave, u64)> = None;
@@ -394,10 +401,9 @@ unsafe extern "C" fn fire<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void) {
         // the one value of each in it.
         let (vcpu, cpu) = unsafe { (CurrentVcpu::new(vcpu), CurrentCpu::new(true)) };
         if let Some(leave) = P::decide(userdata as usize as u64, &vcpu) {
-            // Not the linear address: QEMU wants the segment's offset. At a block's start, and after CPUID, the
-            // register is exact; after CPUID it is CPUID's own.
-            let rip = RIP.get_or_init(|| Register::find("rip"));
-            decision = rip.and_then(|rip| cpu.read(rip)).map(|pc| (leave, pc));
+            // Not the linear address: QEMU wants what the register holds. That is exact at a block's start, and where
+            // a block may be left in the middle; there it is still the instruction's before.
+            decision = COUNTER.get().and_then(|counter| counter.read(&cpu)).map(|pc| (leave, pc));
         }
     });
     if let (Some((decision, pc)), Some((_, Way::Rewrite(way)))) = (decision, WAY.get()) {
@@ -422,27 +428,25 @@ unsafe fn leave(way: &Rewrite, decision: Leave, pc: u64) {
                 (way.set_pc)(pc);
             }
             Leave::Again(None) => {}
-            // With a segment that does not begin at 0, or if what was decoded there was no CPUID, the vCPU stays in the
+            // Where the register is no linear address, or if something else was decoded there, the vCPU stays in the
             // block.
-            Leave::Next(next) if pc.wrapping_add(CPUID.len() as u64) == next.0 => (way.set_pc)(next.0),
-            Leave::Next(_) => {}
+            Leave::Next { at, behind } if pc.wrapping_add(behind.into()) == at.0 => (way.set_pc)(at.0),
+            Leave::Next { .. } => {}
         }
     }
 }
 
-/// QEMU 10.0's own functions want the callback's return address, which tells them the block and the instruction: it is
-/// passed on as the third argument.
-#[cfg(target_arch = "x86_64")]
-#[unsafe(naked)]
-unsafe extern "C" fn entry_v4<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void) {
-    core::arch::naked_asm!("mov rdx, qword ptr [rsp]", "jmp {fire}", fire = sym fire_v4::<P>)
+/// A callback of which QEMU 10.0's own functions want the return address, which tells them the block and the
+/// instruction.
+struct Left<P>(PhantomData<P>);
+
+impl<P: MayLeave> Returning for Left<P> {
+    unsafe extern "C" fn fire(vcpu: c_uint, userdata: *mut c_void, back: usize) {
+        fire_v4::<P>(vcpu, userdata, back);
+    }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-unsafe extern "C" fn entry_v4<P: MayLeave>(_vcpu: c_uint, _userdata: *mut c_void) {}
-
-#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
-unsafe extern "C" fn fire_v4<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void, back: usize) {
+fn fire_v4<P: MayLeave>(vcpu: c_uint, userdata: *mut c_void, back: usize) {
     let mut decision: Option<Leave> = None;
     guard(|| {
         // SAFETY: QEMU calls, on the thread of this vCPU; the one value of this callback.
@@ -472,7 +476,7 @@ unsafe fn leave_v4(way: &Internal, decision: Leave, vcpu: c_uint, back: usize) {
                 (way.drop_block)(cpu, back);
                 (way.exit)(cpu);
             }
-            Leave::Next(_) => (way.restore_and_exit)(cpu, back),
+            Leave::Next { .. } => (way.restore_and_exit)(cpu, back),
         }
     }
 }

@@ -4,8 +4,8 @@ use super::api::{StoreCallback, api};
 use super::cpu::{CurrentCpu, CurrentVcpu};
 use super::guard::guard;
 use super::translation::Instruction;
+use crate::arch::store_form::{PLAIN, STORE_FORMS, StoreForm};
 use icsan_model::addr::{Linear, Phys, Vcpu};
-use icsan_model::arch::x86::store_kind::{self, StoreKind};
 use libc::{c_uint, c_void};
 use qemu_plugin_sys as sys;
 use std::cell::Cell;
@@ -30,8 +30,9 @@ pub struct Access<'a> {
     info: sys::qemu_plugin_meminfo_t,
     linear: Linear,
     vcpu: CurrentVcpu,
-    kind: StoreKind,
-    /// What the same instruction loaded from there right before, where the kind asks for it.
+    /// The number of its form.
+    form: u8,
+    /// What the same instruction loaded from there right before, where the form asks for it.
     loaded: Option<u128>,
     _callback: PhantomData<&'a ()>,
 }
@@ -44,7 +45,9 @@ pub struct Stored {
 }
 
 impl Stored {
-    fn new(value: u128, len: u64) -> Self {
+    /// The lowest bytes of a value, up to 16.
+    #[must_use]
+    pub fn new(value: u128, len: u64) -> Self {
         Self { bytes: value.to_le_bytes(), len: len as u8 }
     }
 
@@ -104,21 +107,29 @@ impl Access<'_> {
         unsafe { CurrentCpu::new(false) }
     }
 
-    /// What was stored, if QEMU's word for it is good ([`StoreKind::Plain`]).
+    /// Through which address.
     #[must_use]
-    pub fn value(&self) -> Option<Stored> {
-        Some(Stored::new(told(self.info)?, self.len())).filter(|_| self.kind == StoreKind::Plain)
+    pub fn linear(&self) -> Linear {
+        self.linear
     }
 
-    /// What memory may hold right after the store, if nobody else stored there ([`StoreKind::results`]). `several`: the
-    /// machine may have more than one vCPU. With one QEMU carries out what is locked as a load and a store, and so it
-    /// does, while all other vCPUs stand still, if it is not aligned (accel/tcg/cputlb.c, `atomic_mmu_lookup`).
-    pub fn results(&self, several: bool) -> impl Iterator<Item = Stored> {
-        let len = self.len();
-        let atomic = several && self.linear.0.is_multiple_of(len);
-        let access =
-            told(self.info).map(|stored| store_kind::Access { stored, loaded: self.loaded, len: len as u8, atomic });
-        access.into_iter().flat_map(|access| self.kind.results(access)).map(move |value| Stored::new(value, len))
+    /// The number of its [`StoreForm`].
+    #[must_use]
+    pub fn form(&self) -> u8 {
+        self.form
+    }
+
+    /// What QEMU tells of the value that was stored, and of what the same instruction loaded from there, where the form
+    /// asks for that.
+    #[must_use]
+    pub fn told(&self) -> Option<(u128, Option<u128>)> {
+        Some((told(self.info)?, self.loaded))
+    }
+
+    /// What was stored, if QEMU's word for it is good ([`PLAIN`]).
+    #[must_use]
+    pub fn value(&self) -> Option<Stored> {
+        Some(Stored::new(told(self.info)?, self.len())).filter(|_| self.form == PLAIN)
     }
 }
 
@@ -143,14 +154,15 @@ thread_local! {
     static LOADED: Cell<Option<(Linear, u128)>> = const { Cell::new(None) };
 }
 
-unsafe extern "C" fn accessed<W: StoreWatch, const KIND: usize>(
+/// `FORM`: a [`StoreForm`], packed.
+unsafe extern "C" fn accessed<W: StoreWatch, const FORM: usize>(
     vcpu: c_uint,
     info: sys::qemu_plugin_meminfo_t,
     linear: u64,
     pc: *mut c_void,
 ) {
     if !W::passes(Vcpu(vcpu as u16), Linear(linear)) {
-        looked_at::<W>(vcpu, info, linear, pc, StoreKind::ALL[KIND]);
+        looked_at::<W>(vcpu, info, linear, pc, FORM);
     }
 }
 
@@ -164,27 +176,28 @@ extern "C" fn looked_at<W: StoreWatch>(
     info: sys::qemu_plugin_meminfo_t,
     linear: u64,
     pc: *mut c_void,
-    kind: StoreKind,
+    form: usize,
 ) {
     guard(|| {
+        let form = StoreForm::unpacked(form);
         let (Some(watch), Some(api)) = (W::get(), api()) else { return };
         let linear = Linear(linear);
         // SAFETY: the handle is that of the callback that is running.
-        if kind.needs_load() && !unsafe { (api.qemu_plugin_mem_is_store)(info) } {
+        if form.needs_load && !unsafe { (api.qemu_plugin_mem_is_store)(info) } {
             LOADED.set(told(info).map(|loaded| (linear, loaded)));
             return;
         }
-        let loaded = if kind.needs_load() { LOADED.take() } else { None };
+        let loaded = if form.needs_load { LOADED.take() } else { None };
         let loaded = loaded.filter(|(from, _)| *from == linear).map(|(_, loaded)| loaded);
         // SAFETY: QEMU calls, on the thread of this vCPU; the one value of this callback.
         let vcpu = unsafe { CurrentVcpu::new(vcpu) };
-        let access = Access { info, linear, vcpu, kind, loaded, _callback: PhantomData };
+        let access = Access { info, linear, vcpu, form: form.number, loaded, _callback: PhantomData };
         watch.stored(access.vcpu.id(), Linear(pc as u64), linear, &access);
     });
 }
 
-/// The callback of each kind, by its number.
-const fn callbacks<W: StoreWatch>() -> [StoreCallback; StoreKind::ALL.len()] {
+/// The callbacks of all forms: of each first the one that does not ask for what was loaded.
+const fn callbacks<W: StoreWatch>() -> [StoreCallback; 2 * STORE_FORMS] {
     [
         accessed::<W, 0>,
         accessed::<W, 1>,
@@ -193,23 +206,32 @@ const fn callbacks<W: StoreWatch>() -> [StoreCallback; StoreKind::ALL.len()] {
         accessed::<W, 4>,
         accessed::<W, 5>,
         accessed::<W, 6>,
+        accessed::<W, 7>,
+        accessed::<W, 8>,
+        accessed::<W, 9>,
+        accessed::<W, 10>,
+        accessed::<W, 11>,
+        accessed::<W, 12>,
+        accessed::<W, 13>,
+        accessed::<W, 14>,
+        accessed::<W, 15>,
     ]
 }
 
 impl Instruction<'_> {
-    /// Tells the watch of every store that this instruction makes.
-    pub fn on_store<W: StoreWatch>(&self) {
+    /// Tells the watch of every store that this instruction makes, in that form.
+    pub fn on_store<W: StoreWatch>(&self, form: StoreForm) {
         use sys::qemu_plugin_mem_rw::{QEMU_PLUGIN_MEM_RW, QEMU_PLUGIN_MEM_W};
-        let Some(api) = api() else { return };
-        let kind = store_kind::store_kind(self.bytes());
+        let callback = callbacks::<W>().get(form.packed()).copied();
+        let (Some(api), Some(callback)) = (api(), callback) else { return };
         // SAFETY: the instruction handle is live within the translation callback. The user data is a number and never
         // followed.
         unsafe {
             (api.qemu_plugin_register_vcpu_mem_cb)(
                 self.handle(),
-                callbacks::<W>()[kind as usize],
+                callback,
                 sys::qemu_plugin_cb_flags::QEMU_PLUGIN_CB_NO_REGS,
-                if kind.needs_load() { QEMU_PLUGIN_MEM_RW } else { QEMU_PLUGIN_MEM_W },
+                if form.needs_load { QEMU_PLUGIN_MEM_RW } else { QEMU_PLUGIN_MEM_W },
                 self.linear.0 as *mut c_void,
             );
         }

@@ -3,9 +3,9 @@
 //!
 //! A block is dropped by having QEMU write memory over itself, so its host address and its physical address must be
 //! certain to be the same memory. QEMU gives the one of what it translated, and the other by a walk of the page tables,
-//! which may be of another moment ([`crate::code::places`]). What keeps them apart: RAM lies in few **pieces**, in each
-//! of which host addresses and physical addresses differ by one **distance**, however the machine lays them out (below
-//! and above 4 GiB, and each memory device). A walk of another moment leads to another page, and so to another
+//! which may be of another moment ([`crate::code::physical_map`]). What keeps them apart: RAM lies in few **pieces**,
+//! in each of which host addresses and physical addresses differ by one **distance**, however the machine lays them out
+//! (below and above 4 GiB, and each memory device). A walk of another moment leads to another page, and so to another
 //! distance: in one piece two pages have two addresses, and from one piece to another only one pair of pages in
 //! millions has the distance of either.
 
@@ -18,12 +18,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Smaller mappings are firmware or devices, not RAM; in bytes.
 const SMALLEST_RAM: usize = 16 << 20;
 
-/// Display and system management memory.
-const HOLE: Range<u64> = 0xa_0000..0xc_0000;
-/// From there on a PC shows RAM at its place, or firmware, which is elsewhere in the host's memory, and where stores
-/// may be lost.
-const FIRMWARE: Range<u64> = HOLE.end..0x10_0000;
-
 /// Stores of at least 4 bytes that have to prove a piece, and that may contradict it (another vCPU can store to the
 /// same place in between).
 const PROOFS: u32 = 32;
@@ -34,10 +28,13 @@ const CONTRADICTIONS: u32 = 8;
 const MOST: usize = 64;
 
 /// Where the guest's RAM is in the host's memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ram {
     known: Mutex<Known>,
     on_trial: AtomicBool,
+    /// See [`Facts`](crate::arch::platform::Facts).
+    hidden: Range<u64>,
+    unproven: Range<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +69,7 @@ impl Piece {
         self.proofs >= PROOFS
     }
 
-    /// One page alone may be a walk of another moment, and nobody else may ever store to it.
+    /// One page alone may be a walk of another moment, and no vCPU may ever store to it.
     fn asks(&self) -> bool {
         !self.is_proven() && self.first < self.last
     }
@@ -89,6 +86,11 @@ impl Known {
 }
 
 impl Ram {
+    /// Nothing is known of it, but for what the machine's architecture says of these physical addresses.
+    pub fn new(hidden: Range<u64>, unproven: Range<u64>) -> Self {
+        Self { known: Mutex::default(), on_trial: AtomicBool::new(false), hidden, unproven }
+    }
+
     /// Is any of it still to be proven?
     #[inline]
     pub fn is_on_trial(&self) -> bool {
@@ -129,7 +131,7 @@ impl Ram {
     /// A store has just been made. `holds`: does the mapping hold its bytes, so far from its start?
     pub fn prove(&self, phys: Phys, bytes: &[u8], holds: impl Fn(&Range<usize>, u64) -> bool) {
         let trivial = bytes.len() < 4 || bytes.iter().all(|byte| *byte == 0);
-        if trivial || (HOLE.start..FIRMWARE.end).contains(&phys.0) {
+        if trivial || self.unproven.contains(&phys.0) {
             return;
         }
         let mut known = self.known.lock();
@@ -148,10 +150,10 @@ impl Ram {
 
     /// Is it certain that so many bytes at a host address, which lie in one page, are those at that physical address?
     pub fn same(&self, host: usize, phys: Phys, len: u64) -> bool {
-        let in_hole = phys.0 < HOLE.end && HOLE.start < phys.0.saturating_add(len);
+        let is_hidden = phys.0 < self.hidden.end && self.hidden.start < phys.0.saturating_add(len);
         let known = self.known.lock();
         let mut proven = known.pieces.iter().filter(|piece| piece.is_proven());
-        !in_hole
+        !is_hidden
             && proven.clone().any(|piece| piece.has(host, phys))
             && proven.all(|piece| piece.has(host, phys) || !piece.spans(phys))
     }
@@ -163,11 +165,14 @@ mod tests {
 
     const BASE: usize = 0x7000_0000_0000;
     const GIB: u64 = 1 << 30;
+    /// As on a PC.
+    const HIDDEN: Range<u64> = 0xa_0000..0xc_0000;
+    const UNPROVEN: Range<u64> = 0xa_0000..0x10_0000;
 
     /// A machine with 6 GiB, of which 2 lie below 4 GiB.
     fn machine() -> (Ram, impl Fn(u64) -> usize + Copy, impl Fn(usize) -> Option<Range<usize>> + Copy) {
         let host = |phys: u64| BASE + if phys < 2 * GIB { phys } else { phys - 2 * GIB } as usize;
-        (Ram::default(), host, |_| Some(BASE..BASE + 6 * GIB as usize))
+        (Ram::new(HIDDEN, UNPROVEN), host, |_| Some(BASE..BASE + 6 * GIB as usize))
     }
 
     /// Stores that went where they should.
@@ -237,7 +242,7 @@ mod tests {
 
     #[test]
     fn small_mappings_are_looked_up_once() {
-        let ram = Ram::default();
+        let ram = Ram::new(HIDDEN, UNPROVEN);
         ram.offer(BASE, Phys(0xf_0000), |_| None);
         ram.offer(BASE, Phys(0xf_0000), |_| Some(BASE..BASE + 4096));
         ram.offer(BASE, Phys(0xf_0000), |_| unreachable!());

@@ -1,8 +1,8 @@
 //! What was seen when a hazard happened.
 
+use crate::arch::caller::Caller;
 use crate::exposure::{Ended, ExposureId};
 use crate::patching::{Asker, Context, Covering, Missing, Writer};
-use crate::x86::stack::Caller;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::detector::sync_origin::SyncOrigin;

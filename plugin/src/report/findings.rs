@@ -1,12 +1,12 @@
 //! The hazards so far, each distinct one once.
 
+use super::Report;
 use super::evidence::{Evidence, Unsynced};
 use super::groups::{Cause, GroupId, Groups};
 use super::known::known_finding;
-use crate::config::Config;
+use crate::arch::known_finding::KnownFinding;
 use crate::exposure::{Ended, ExposureId};
 use crate::patching::{Asker, Missing};
-use crate::x86::known_findings::KnownFinding;
 use icsan_model::addr::Linear;
 use icsan_model::verdict::kind::Kind;
 use std::collections::{BTreeMap, HashMap};
@@ -84,7 +84,8 @@ pub struct Findings {
 
 impl Findings {
     /// Adds an occurrence; gives the hazard if it is a new one.
-    pub fn add(&mut self, kind: Kind, evidence: Evidence, config: &Config) -> Option<&Hazard> {
+    pub fn add(&mut self, kind: Kind, evidence: Evidence, report: &Report<'_>) -> Option<&Hazard> {
+        let config = report.config;
         let key = Key::of(kind, &evidence);
         if let Some(hazard) = self.index.get(&key).and_then(|index| self.hazards.get_mut(*index)) {
             hazard.count += 1;
@@ -100,7 +101,7 @@ impl Findings {
         let symbols = config.symbols.names_of(evidence.boot);
         let symbol = symbols.resolve(evidence.linear.0).map(|resolved| resolved.name);
         let suppressed = config.suppressions.reason(kind.name(), symbol).map(str::to_owned);
-        let known = suppressed.is_none().then(|| known_finding(kind, &evidence, symbols)).flatten();
+        let known = suppressed.is_none().then(|| known_finding(kind, &evidence, symbols, report.platform)).flatten();
         let is_noted = evidence.unsynced.as_ref().is_some_and(|unsynced| unsynced.luck.is_some()) && !config.luck;
         let counts = suppressed.is_none() && (known.is_none() || config.known) && !is_noted;
         let at = self.hazards.len();

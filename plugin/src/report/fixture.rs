@@ -2,11 +2,12 @@
 
 use super::Report;
 use super::evidence::{Evidence, Origin, Shown};
+use crate::arch::caller::Caller;
+use crate::arch::x86::PLATFORM;
 use crate::config::Config;
 use crate::patching::{Context, TaskName, Writer};
 use crate::qemu::api::Generation;
 use crate::qemu::install::Machine;
-use crate::x86::stack::Caller;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::arch::x86::{X86_64, events};
 use icsan_model::detector::sync_origin::SyncOrigin;
@@ -70,7 +71,7 @@ impl Run {
             format!("suppress={}", file("suppressions", suppressions)),
         ];
         let arguments: Vec<String> = keys.iter().map(|key| (*key).to_owned()).chain(files).collect();
-        let config = Config::parse(&arguments, &X86_64).unwrap();
+        let config = Config::parse(&arguments, &PLATFORM).unwrap();
         config.symbols.learn_offset("entry_SYSCALL_64", at("entry_SYSCALL_64", 0).0).unwrap();
         let machine = Machine {
             target: "x86_64".to_owned(),
@@ -83,12 +84,8 @@ impl Run {
         Self { config, machine }
     }
 
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
     pub fn report(&self) -> Report<'_> {
-        Report { arch: &X86_64, config: &self.config, machine: &self.machine }
+        Report { platform: &PLATFORM, arch: &X86_64, config: &self.config, machine: &self.machine }
     }
 }
 
@@ -108,13 +105,13 @@ pub fn older(bytes: &[u8], kind: Kind) -> Shown {
     Shown { bytes: bytes.to_vec(), origin: Origin::Versions { versions, before: Some(Seq(812)), kind, exempt: false } }
 }
 
-/// Whoever patches for the kernel.
+/// The task that patches for the kernel.
 pub fn patcher() -> Writer {
     let task = Some(TaskName { pid: 7, comm: "kworker/0:1".into() });
     Writer {
         function: Some(at("text_poke_bp_batch", 0)),
         chain: [Caller { address: at("arch_jump_label_transform_apply", 0x25).0, sure: true }].into(),
-        context: Context { space: Some(0x2a_0000), cpl: None, task },
+        context: Context { space: Some(0x2a_0000), privilege: None, task },
     }
 }
 
@@ -142,7 +139,7 @@ pub fn evidence(kind: Kind) -> Evidence {
         writers: vec![Some(patcher())],
         context: Context {
             space: Some(0x1c8_e000),
-            cpl: Some(3),
+            privilege: Some(3),
             task: Some(TaskName { pid: 140, comm: "init".into() }),
         },
         chain: vec![Caller { address: at("target", 0x8).0, sure: false }],

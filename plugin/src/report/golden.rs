@@ -13,7 +13,7 @@ use crate::injection::{Injected, Injections, Trail};
 use crate::patching::{Asker, Context, Covering, Missing, Step};
 use crate::qemu::accelerator::Accelerator;
 use crate::repair::RepairCounts;
-use crate::stores::store_side::StoreCounts;
+use crate::stores::code_store::StoreCounts;
 use expect_test::expect_file;
 use icsan_model::addr::{Epoch, Linear, Seq, Vcpu};
 use icsan_model::arch::x86::events;
@@ -39,7 +39,7 @@ fn same(name: &str, text: &str, objects: &[Object<'_>]) {
 /// One hazard, as the user hears of it at once.
 fn hazard(name: &str, run: &Run, kind: Kind, evidence: Evidence) {
     let mut findings = Findings::default();
-    let hazard = findings.add(kind, evidence, run.config()).unwrap();
+    let hazard = findings.add(kind, evidence, &run.report()).unwrap();
     let report = run.report();
     same(name, &super::sink::told(&report, hazard).unwrap_or_default(), &[Object::hazard(&report, hazard)]);
 }
@@ -155,7 +155,7 @@ fn deferred() {
     // Without the key it is told at once, and what became of it is a line of its own.
     let run = Run::new(&[], "");
     let mut findings = Findings::default();
-    findings.add(Kind::Unsynced, unsynced(Missing::AtTheEnd, None), run.config());
+    findings.add(Kind::Unsynced, unsynced(Missing::AtTheEnd, None), &run.report());
     assert!(findings.exposure_ended(ExposureId(2), ended(None)).is_none(), "another one");
     let told = findings.exposure_ended(ExposureId(1), ended(None)).unwrap();
     let text = super::unsynced::follows(&run.report(), told).unwrap();
@@ -186,12 +186,12 @@ fn protocols_that_leave_a_vcpu_out() {
         findings.add(
             Kind::Unsynced,
             Evidence { linear: at("patched", offset), ..unsynced(Missing::AtTheEnd, None) },
-            run.config(),
+            &run.report(),
         );
     }
-    assert!(findings.add(Kind::Unsynced, unsynced(between, by_chance), run.config()).unwrap().leads, "another place");
+    assert!(findings.add(Kind::Unsynced, unsynced(between, by_chance), &run.report()).unwrap().leads, "another place");
     assert!(
-        findings.add(Kind::Unsynced, unsynced(Missing::AtTheEnd, by_chance), run.config()).unwrap().leads,
+        findings.add(Kind::Unsynced, unsynced(Missing::AtTheEnd, by_chance), &run.report()).unwrap().leads,
         "another class"
     );
     let mut table = CoverageTable::default();
@@ -253,8 +253,8 @@ fn one_cause_at_many_sites() {
     for offset in 0..8 {
         let linear = at("patched", 0x10 + 8 * offset);
         let evidence = || Evidence { linear, physical: Some(phys(linear)), ..evidence(Kind::Stale) };
-        findings.add(Kind::Stale, evidence(), run.config()).unwrap();
-        assert!(findings.add(Kind::Stale, evidence(), run.config()).is_none(), "the same again");
+        findings.add(Kind::Stale, evidence(), &run.report()).unwrap();
+        assert!(findings.add(Kind::Stale, evidence(), &run.report()).is_none(), "the same again");
     }
     let report = run.report();
     let told: Vec<_> = findings.hazards().iter().filter_map(|hazard| super::sink::told(&report, hazard)).collect();
@@ -309,7 +309,7 @@ fn notes_of_summaries() {
     let (run, nothing) = (Run::new(&[], ""), Findings::default());
     summary("clean", &run, &nothing, &counts(), None);
     let mut known = Findings::default();
-    known.add(Kind::Smc, memcpy_patches_itself(), run.config());
+    known.add(Kind::Smc, memcpy_patches_itself(), &run.report());
     summary("known-summary", &run, &known, &counts(), None);
     let emulator = Some(RepairCounts { suspect: 9, repaired: 9, gave_up: 0 });
     summary("repaired", &run, &nothing, &Counts { emulator, ..counts() }, None);
@@ -352,7 +352,7 @@ fn a_known_finding_is_known_by_all_that_is_said_of_it() {
     let run = Run::new(&[], "");
     let counts = |kind, evidence: Evidence| {
         let mut findings = Findings::default();
-        findings.add(kind, evidence, run.config()).is_some_and(|hazard| hazard.counts && hazard.known.is_none())
+        findings.add(kind, evidence, &run.report()).is_some_and(|hazard| hazard.counts && hazard.known.is_none())
     };
     let known = memcpy_patches_itself;
     assert!(!counts(Kind::Smc, known()) && !counts(Kind::Unserialized, unwatched(known())));
@@ -404,25 +404,25 @@ fn groups_have_one_cause() {
     ];
     for (kind, other) in others {
         let mut findings = Findings::default();
-        findings.add(Kind::Stale, base(), run.config());
-        assert!(findings.add(kind, other, run.config()).unwrap().leads, "{kind}");
+        findings.add(Kind::Stale, base(), &run.report());
+        assert!(findings.add(kind, other, &run.report()).unwrap().leads, "{kind}");
         assert_eq!(findings.groups().count(), 2);
     }
     let mut findings = Findings::default();
-    findings.add(Kind::Stale, unwatched(base()), run.config());
-    assert!(findings.add(Kind::Stale, unwatched(near()), run.config()).unwrap().is_one_more(), "one function");
+    findings.add(Kind::Stale, unwatched(base()), &run.report());
+    assert!(findings.add(Kind::Stale, unwatched(near()), &run.report()).unwrap().is_one_more(), "one function");
     let linear = at("target", 0);
     let elsewhere = Evidence { linear, physical: Some(phys(linear)), ..unwatched(base()) };
     assert!(
-        findings.add(Kind::Stale, elsewhere, run.config()).unwrap().leads,
+        findings.add(Kind::Stale, elsewhere, &run.report()).unwrap().leads,
         "another one, in the same page, and nobody knows who wrote"
     );
     let mut findings = Findings::default();
-    findings.add(Kind::Alias, base(), run.config());
-    findings.add(Kind::Emulator, base(), run.config());
-    assert!(findings.add(Kind::Stale, base(), run.config()).unwrap().leads, "the suppressed one does not");
+    findings.add(Kind::Alias, base(), &run.report());
+    findings.add(Kind::Emulator, base(), &run.report());
+    assert!(findings.add(Kind::Stale, base(), &run.report()).unwrap().leads, "the suppressed one does not");
     let mut from_elsewhere_in_it = near();
     from_elsewhere_in_it.writes.as_mut().unwrap()[0].pc = Some(at("__text_poke", 0x60));
-    assert!(findings.add(Kind::Stale, from_elsewhere_in_it, run.config()).unwrap().is_one_more());
+    assert!(findings.add(Kind::Stale, from_elsewhere_in_it, &run.report()).unwrap().is_one_more());
     assert_eq!((findings.groups().count(), findings.to_blame()), (1, 2));
 }

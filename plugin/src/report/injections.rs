@@ -3,7 +3,6 @@
 use super::Report;
 use super::hex::{hex, hex_bytes};
 use crate::injection::{Injections, Record, Trail};
-use crate::x86::text::disassemble;
 use icsan_symbols::Names;
 use serde::Serialize;
 use std::fmt::Write;
@@ -108,7 +107,7 @@ pub fn object(report: &Report<'_>, record: &Record) -> InjectionObject {
     let first = &record.first;
     let pc = first.linear.0;
     let names = report.config.symbols.names_of(first.boot);
-    let text = |bytes: &[u8]| disassemble(bytes, pc, names);
+    let text = |bytes: &[u8]| report.platform.text(bytes, pc, names);
     InjectionObject {
         injected: true,
         vcpu: first.vcpu.0,
@@ -147,7 +146,7 @@ fn trail(report: &Report<'_>, names: Names<'_>, trail: &Trail) -> TrailObject {
 pub fn counts(report: &Report<'_>, known: &Injections) -> InjectionCounts {
     let refusal = |(refusal, count): (&crate::injection::Refusal, &u64)| RefusalObject {
         bytes: hex_bytes(&refusal.bytes),
-        text: disassemble(&refusal.bytes, 0, report.config.symbols.names()),
+        text: report.platform.text(&refusal.bytes, 0, report.config.symbols.names()),
         why: refusal.why.clone(),
         count: *count,
     };
@@ -168,7 +167,7 @@ pub fn text(report: &Report<'_>, record: &Record) -> String {
     let first = &record.first;
     let pc = first.linear.0;
     let names = report.config.symbols.names_of(first.boot);
-    let instruction = |bytes: &[u8]| disassemble(bytes, pc, names);
+    let instruction = |bytes: &[u8]| report.platform.text(bytes, pc, names);
     let kind = first.kind.map_or("exempt", |kind| kind.name());
     let mut text = format!(
         "icsan: injected: vCPU {} executed `{}` ({kind}) in {}, where memory has `{}`\n",

@@ -14,7 +14,6 @@ use crate::injection::{Injections, Record};
 use crate::patching::Writer;
 use crate::repair::RepairCounts;
 use crate::stores::store_check::CheckCounts;
-use crate::x86::text::disassemble;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::verdict::hazard::Write;
 use serde::Serialize;
@@ -300,7 +299,7 @@ impl<'a> Object<'a> {
         let evidence = &hazard.evidence;
         let symbols = report.config.symbols.names_of(evidence.boot);
         let symbol = |address: u64| symbols.resolve(address).map(|resolved| resolved.to_string());
-        let text = |bytes: &[u8]| disassemble(bytes, evidence.linear.0, symbols);
+        let text = |bytes: &[u8]| report.platform.text(bytes, evidence.linear.0, symbols);
         Self::Hazard(HazardObject {
             kind: hazard.kind.name(),
             rule: super::text::rule(hazard.kind, report.arch),

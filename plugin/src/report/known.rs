@@ -1,17 +1,18 @@
 //! Is a hazard one of the known findings?
 
 use super::evidence::{Evidence, Shown};
-use crate::x86::known_findings::{Instruction, KNOWN, KnownFinding, jump_target};
+use crate::arch::known_finding::{Instruction, KnownFinding};
+use crate::arch::platform::Platform;
 use icsan_model::addr::Linear;
 use icsan_model::verdict::kind::Kind;
 use icsan_symbols::Names;
 
-fn is(known: &KnownFinding, kind: Kind, evidence: &Evidence, symbols: Names<'_>) -> bool {
+fn is(known: &KnownFinding, kind: Kind, evidence: &Evidence, symbols: Names<'_>, platform: &dyn Platform) -> bool {
     let function = |address: Linear| symbols.resolve(address.0).map(|resolved| resolved.name);
     let is = |instruction: &Instruction, bytes: &[u8]| match instruction {
         Instruction::Is(known) => bytes == *known,
         Instruction::JumpTo(function) => {
-            jump_target(bytes, evidence.linear).is_some_and(|target| symbols.begins_at(function, target))
+            platform.jump_target(bytes, evidence.linear).is_some_and(|target| symbols.begins_at(function, target))
         }
     };
     let instead = |shown: &Shown| shown.bytes == evidence.memory || is(&known.instead, &shown.bytes);
@@ -37,6 +38,11 @@ fn is(known: &KnownFinding, kind: Kind, evidence: &Evidence, symbols: Names<'_>)
 
 /// The finding that a hazard is, if it is a known one; `symbols`: those of its boot.
 #[must_use]
-pub fn known_finding(kind: Kind, evidence: &Evidence, symbols: Names<'_>) -> Option<&'static KnownFinding> {
-    KNOWN.iter().find(|known| is(known, kind, evidence, symbols))
+pub fn known_finding(
+    kind: Kind,
+    evidence: &Evidence,
+    symbols: Names<'_>,
+    platform: &dyn Platform,
+) -> Option<&'static KnownFinding> {
+    platform.known_findings().iter().find(|known| is(known, kind, evidence, symbols, platform))
 }

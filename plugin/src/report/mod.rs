@@ -26,14 +26,16 @@ mod fixture;
 #[cfg(test)]
 mod golden;
 
+use crate::arch::platform::Platform;
 use crate::config::Config;
 use crate::coverage::CoverageTable;
 use crate::exposure::Deferrals;
 use crate::qemu::accelerator::Accelerator;
 use crate::qemu::install::Machine;
 use crate::repair::RepairCounts;
+use crate::stores::code_store::StoreCounts;
 use crate::stores::store_check::CheckCounts;
-use crate::stores::store_side::{StoreCounts, StoreSide};
+use crate::stores::store_side::StoreSide;
 use crate::vcpu::VcpuState;
 use icsan_model::addr::Vcpu;
 use icsan_model::arch::architecture::Architecture;
@@ -46,7 +48,9 @@ use std::collections::BTreeMap;
 /// What every part of a report needs to know.
 #[derive(Clone, Copy, Debug)]
 pub struct Report<'a> {
-    /// The guest's architecture.
+    /// The guest's architecture, as far as it must be asked.
+    pub platform: &'static dyn Platform,
+    /// The same as data.
     pub arch: &'static Architecture,
     /// What the user chose.
     pub config: &'a Config,

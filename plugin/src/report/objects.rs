@@ -1,16 +1,18 @@
 //! Parts that several objects of the JSON report have in common.
 
 use super::hex::hex;
+use crate::arch::caller::Caller;
 use crate::patching::Context;
-use crate::x86::stack::Caller;
 use serde::Serialize;
 
 /// Where a vCPU was.
 #[derive(Serialize, Debug)]
 #[allow(missing_docs)]
 pub struct ContextObject {
-    pub cr3: Option<String>,
-    pub cpl: Option<u8>,
+    #[serde(rename = "cr3")]
+    pub space: Option<String>,
+    #[serde(rename = "cpl")]
+    pub privilege: Option<u8>,
     pub pid: Option<u32>,
     pub comm: Option<String>,
 }
@@ -35,10 +37,10 @@ pub(super) fn chain(callers: &[Caller], symbol: &impl Fn(u64) -> Option<String>)
 }
 
 pub(super) fn context(context: &Context) -> Option<ContextObject> {
-    let Context { space, cpl, task } = context;
+    let Context { space, privilege, task } = context;
     (*context != Context::default()).then(|| ContextObject {
-        cr3: space.map(hex),
-        cpl: *cpl,
+        space: space.map(hex),
+        privilege: *privilege,
         pid: task.as_ref().map(|task| task.pid),
         comm: task.as_ref().map(|task| task.comm.to_string()),
     })

@@ -4,11 +4,10 @@ use super::evidence::{Evidence, Origin};
 use super::findings::{Findings, Hazard};
 use super::words::{SHOWN, name, whereabouts, writes};
 use super::{Counts, MemoryCounts, Report};
+use crate::arch::known_finding::KnownFinding;
 use crate::injection::Injections;
 use crate::repair::RepairCounts;
 use crate::stores::store_check::CheckCounts;
-use crate::x86::known_findings::KnownFinding;
-use crate::x86::text::disassemble;
 use icsan_model::arch::architecture::Architecture;
 use icsan_model::arch::profile::Text;
 use icsan_model::verdict::kind::Kind;
@@ -67,9 +66,9 @@ pub fn hazard(report: &Report<'_>, hazard: &Hazard) -> String {
         evidence.vcpu,
         evidence.memory.len()
     );
-    candidates(&mut text, evidence, symbols);
-    whereabouts(&mut text, &evidence.context, &evidence.chain, &name);
-    writes(&mut text, report.config.writers, evidence, &name);
+    candidates(&mut text, report, evidence, symbols);
+    whereabouts(&mut text, report, &evidence.context, &evidence.chain, &name);
+    writes(&mut text, report, evidence, &name);
     serialized_last(&mut text, report, evidence, symbols);
     let _ = writeln!(text, "rule: {}", rule(hazard.kind, report.arch));
     if let Some(note) = note(report, hazard) {
@@ -97,7 +96,7 @@ fn serialized_last(text: &mut String, report: &Report<'_>, evidence: &Evidence, 
     };
 }
 
-fn candidates(text: &mut String, evidence: &Evidence, symbols: Names<'_>) {
+fn candidates(text: &mut String, report: &Report<'_>, evidence: &Evidence, symbols: Names<'_>) {
     let width = evidence.candidates.iter().take(SHOWN).map(|shown| shown.bytes.len() * 3).max().unwrap_or(0);
     for shown in evidence.candidates.iter().take(SHOWN) {
         let executed = evidence.injected.as_ref() == Some(&shown.bytes);
@@ -119,7 +118,7 @@ fn candidates(text: &mut String, evidence: &Evidence, symbols: Names<'_>) {
         let bytes = shown.bytes.iter().map(|byte| format!("{byte:02x} ")).collect::<String>();
         let line = format!(
             "  {label} {bytes:<width$}  {:<40} {origin}",
-            disassemble(&shown.bytes, evidence.linear.0, symbols)
+            report.platform.text(&shown.bytes, evidence.linear.0, symbols)
         );
         let _ = writeln!(text, "{}", line.trim_end());
     }
@@ -332,7 +331,9 @@ pub fn summary(
     if report.config.symbols.kernel_table().is_some() && report.config.symbols.offset().is_none() {
         let _ = writeln!(
             text,
-            "icsan: no kernel symbols: the kernel's place was not seen (it writes its system-call entry to MSR LSTAR when it boots); boot with nokaslr if the guest does something else"
+            "icsan: no kernel symbols: the kernel's place was not seen ({}); boot with nokaslr if the guest does something \
+             else",
+            report.platform.facts().words.kernel_place
         );
     }
     if let Some(vcpu) = counts.panicked {

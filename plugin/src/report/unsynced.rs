@@ -11,7 +11,6 @@ use crate::coverage::{Row, Tally};
 use crate::patching::{Covering, Missing};
 use icsan_model::addr::Vcpu;
 use icsan_symbols::Names;
-use icsan_symbols::protocol::{MEMBARRIER_SYNCS, TEXT_POKE_SYNCS};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -148,20 +147,22 @@ impl Unsynced {
             (false, None) => "runs",
         };
         let _ = writeln!(text, "  it {state}, and {held}");
+        let protocol = &report.platform.facts().linux.kernel.protocol;
         let by = match self.covering {
-            Covering::TextPoke => TEXT_POKE_SYNCS
+            Covering::TextPoke => protocol
+                .text_poke_syncs
                 .iter()
                 .map(|sync| format!("{} ({})", sync.function, sync.events.join(", or ")))
                 .collect(),
-            Covering::Membarrier { .. } => MEMBARRIER_SYNCS.iter().map(|sync| sync.what.to_owned()).collect(),
+            Covering::Membarrier { .. } => protocol.membarrier_syncs.iter().map(|sync| sync.what.to_owned()).collect(),
             Covering::By(events) => {
                 events.iter().map(|event| report.arch.event_name(event).to_owned()).collect::<Vec<_>>()
             }
         };
         let _ = writeln!(text, "missing {}: {}", missing(self.missing), by.join(", or "));
         let _ = writeln!(text, "patches {} (the first address)", name(evidence.linear.0));
-        whereabouts(text, &self.context, &self.chain, &name);
-        writes(text, report.config.writers, evidence, &name);
+        whereabouts(text, report, &self.context, &self.chain, &name);
+        writes(text, report, evidence, &name);
     }
 }
 

@@ -1,9 +1,10 @@
 //! Phrases that several parts of the text have in common.
 
+use super::Report;
 use super::evidence::Evidence;
 use super::hex::hex;
+use crate::arch::caller::Caller;
 use crate::patching::{Asker, Context, Missing, Step, TaskName};
-use crate::x86::stack::Caller;
 use icsan_symbols::Names;
 use std::fmt::Write;
 
@@ -43,13 +44,20 @@ pub fn missing(missing: Missing) -> String {
 }
 
 /// The task, and its callers as the kernel writes them: `?` before what is a guess.
-pub(super) fn whereabouts(text: &mut String, context: &Context, chain: &[Caller], name: &impl Fn(u64) -> String) {
+pub(super) fn whereabouts(
+    text: &mut String,
+    report: &Report<'_>,
+    context: &Context,
+    chain: &[Caller],
+    name: &impl Fn(u64) -> String,
+) {
+    let called = &report.platform.facts().words;
     let mut words = Vec::new();
     if let Some(TaskName { pid, comm }) = &context.task {
         words.push(format!("task {comm}/{pid}"));
     }
-    words.extend(context.cpl.map(|cpl| format!("CPL {cpl}")));
-    words.extend(context.space.map(|space| format!("CR3 {space:#x}")));
+    words.extend(context.privilege.map(|level| format!("{} {level}", called.privilege)));
+    words.extend(context.space.map(|space| format!("{} {space:#x}", called.space)));
     if !words.is_empty() {
         let _ = writeln!(text, "  {}", words.join(", "));
     }
@@ -58,9 +66,9 @@ pub(super) fn whereabouts(text: &mut String, context: &Context, chain: &[Caller]
     }
 }
 
-pub(super) fn writes(text: &mut String, watched: bool, evidence: &Evidence, name: &impl Fn(u64) -> String) {
+pub(super) fn writes(text: &mut String, report: &Report<'_>, evidence: &Evidence, name: &impl Fn(u64) -> String) {
     let Some(writes) = &evidence.writes else {
-        let why = if watched {
+        let why = if report.config.writers {
             "it is not known where this code is in physical memory"
         } else {
             "stores are not watched (writers=off)"
@@ -97,7 +105,7 @@ pub(super) fn writes(text: &mut String, watched: bool, evidence: &Evidence, name
                         if let Some(function) = writer.function {
                             let _ = writeln!(text, "  on behalf of {}", name(function.0));
                         }
-                        whereabouts(text, &writer.context, &writer.chain, name);
+                        whereabouts(text, report, &writer.context, &writer.chain, name);
                     }
                     Ok(())
                 }

@@ -1,6 +1,7 @@
 //! Coverage of commits: what a patching protocol is asked when it goes on, and what the answer is evidence of.
 
 use super::Sanitizer;
+use crate::arch::linux_abi::online_vcpus;
 use crate::code::segment::Segment;
 use crate::coverage::{Class, Row, Switches};
 use crate::exposure::ExposureId;
@@ -10,7 +11,6 @@ use crate::qemu::cpu::CurrentCpu;
 use crate::report::evidence::{Evidence, Unsynced};
 use crate::stores::store_side::StoreSide;
 use crate::vcpu::VcpuState;
-use crate::x86;
 use icsan_model::addr::{Phys, Seq, Vcpu};
 use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::verdict::hazard::Write;
@@ -38,12 +38,13 @@ pub(super) struct Answer {
 impl Sanitizer {
     /// An event of the vCPU's, which the protocols may have meant to happen.
     pub(super) fn notes_intended(&self, state: &mut VcpuState, at: &SyncAt, seq: Seq) {
+        let linux = self.facts.linux;
         if self.intended.include(at.event, at.pc) {
             state.serialized.intended = seq;
         }
-        if x86::switches_mapping().contains(at.event) {
+        if linux.switches_mapping.contains(at.event) {
             state.serialized.loaded = state.serialized.loads.take().map(|table| (table, seq));
-        } else if x86::is_kernel(at.pc) && x86::explicit_syncs().contains(at.event) {
+        } else if linux.is_kernel(at.pc) && linux.explicit_syncs.contains(at.event) {
             state.serialized.explicit = seq;
         }
     }
@@ -57,19 +58,20 @@ impl Sanitizer {
         if let Covering::Membarrier { space } = asked.covering {
             return self.judges_membarrier(Arc::new(asked), space, side, cpu);
         }
-        let online = x86::online_vcpus(cpu, &self.config.symbols, self.vcpus.len())
+        let online = online_vcpus(cpu, &self.config.symbols, self.vcpus.len())
             .filter(|_| asked.covering != Covering::TextPoke || self.intended.are_known());
         let Some(online) = online else {
             Gap::UnknownCoverage.note();
             return;
         };
-        // Where every store is snooped at once a protocol need not do anything. A kernel of one CPU asks nobody else,
+        // Where every store is snooped at once a protocol need not do anything. A kernel of one CPU asks no other one,
         // and need not ask itself: its own stores are followed by branches.
         if self.config.profile.snoop || online.len() < 2 {
             return;
         }
         let classes = online.into_iter().filter_map(|vcpu| {
-            let switches = if vcpu == asked.vcpu { Switches::Own(x86::switches_mapping()) } else { Switches::Lucky };
+            let switches =
+                if vcpu == asked.vcpu { Switches::Own(self.facts.linux.switches_mapping) } else { Switches::Lucky };
             self.class_of(vcpu, &asked, switches)
         });
         let classes: Vec<Answer> = classes.collect();
@@ -100,7 +102,7 @@ impl Sanitizer {
         self.judged(&asked, true, classes, side, cpu);
     }
 
-    /// What a vCPU that is in user mode was asked, and what it came to, if nobody else took that.
+    /// What a vCPU that is in user mode was asked, and what it came to, if no other vCPU took that.
     fn answers(&self, vcpu: Vcpu, isolated: bool) -> Option<(Answer, Arc<Asked>)> {
         let asked = self.vcpus.get(usize::from(vcpu.0))?.lock().asked.take()?;
         self.user_modes.was_asked(vcpu);
@@ -214,7 +216,7 @@ impl Sanitizer {
             vcpu,
             linear,
             physical: cpu.physical(linear.0).map(Phys),
-            memory: x86::instruction_at(cpu, linear).unwrap_or_default(),
+            memory: self.platform.instruction_at(cpu, linear).unwrap_or_default(),
             candidates: Vec::new(),
             all_candidates: true,
             injected: None,

@@ -80,7 +80,7 @@ impl Sanitizer {
     }
 
     /// How an exposure ends that the event `by` ends. `executed`: what the vCPU executed since it had last serialized,
-    /// with the moments of its first fetches; `since` finds one of them.
+    /// with its first fetches; `since` finds one of them.
     fn end_of(
         &self,
         exposure: &Exposure,

@@ -6,7 +6,6 @@ use crate::patching::Awaited;
 use crate::points::await_returns;
 use crate::qemu::cpu::CurrentVcpu;
 use crate::qemu::process::say;
-use icsan_model::arch::x86::events;
 use icsan_symbols::OffsetError;
 use std::sync::atomic::Ordering;
 
@@ -49,7 +48,7 @@ impl Sanitizer {
         // The first time is when the machine is switched on: that is the first block.
         if self.blocks.load(Ordering::Relaxed) > 1 {
             self.filter.forget(vcpu.id());
-            self.holds_nothing(vcpu, events::RESET);
+            self.holds_nothing(vcpu, self.facts.reset);
             self.kernel_begins("the machine was reset");
         }
     }

@@ -1,6 +1,7 @@
 //! The sanitizer is whom the points tell.
 
 use super::Sanitizer;
+use crate::arch::platform::Platform;
 use crate::config::Config;
 use crate::origins::Origins;
 use crate::patching::Entry;
@@ -12,6 +13,10 @@ use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::detector::sync_origin::SyncOrigin;
 
 impl Sink for Sanitizer {
+    fn platform(&self) -> &'static dyn Platform {
+        self.platform
+    }
+
     fn config(&self) -> &Config {
         &self.config
     }

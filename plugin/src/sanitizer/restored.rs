@@ -22,7 +22,6 @@ use crate::qemu::process::say;
 use crate::stores::store_side::Differing;
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::arch::sync_event::SyncEventId;
-use icsan_model::arch::x86::events;
 use icsan_model::detector::flags::SlotId;
 use icsan_model::detector::sync_log::SyncAt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -171,7 +170,7 @@ impl Sanitizer {
                  the same), and no vCPU to hold anything from before"
             ));
         }
-        self.looks_at_segments_only.store(false, Ordering::SeqCst);
+        self.fast_path_is_open.store(false, Ordering::SeqCst);
         self.restores.begins();
     }
 
@@ -188,7 +187,7 @@ impl Sanitizer {
         if self.restores.memory.load(Ordering::SeqCst) {
             let mut code = self.code.lock();
             if self.restores.memory.swap(false, Ordering::SeqCst) {
-                // Nobody executes: there is no block but those that are translated from now on, and that waits for the
+                // No vCPU executes: there is no block but those that are translated from now on, and that waits for the
                 // lock.
                 let slots = u32::try_from(code.table.segments()).unwrap_or(u32::MAX);
                 self.flags.recheck((0..slots).map(SlotId));
@@ -196,14 +195,14 @@ impl Sanitizer {
                 self.origins.restored();
                 if let Some(side) = &mut code.side {
                     let touched = side.restored(|| self.flags.next());
-                    touched.iter().for_each(|touched| self.touch(touched));
+                    touched.iter().for_each(|touched| self.invalidate(touched));
                     await_returns(Awaited::default());
                     self.user_modes.forget();
                 }
             }
         }
         if self.restores.takes(current.id()) {
-            self.holds_nothing(current, events::RESTORED);
+            self.holds_nothing(current, self.facts.restored);
         }
         // One that sleeps begins anew when it wakes up.
         let (awake, any) = self.restores.pending(self.flags.started());

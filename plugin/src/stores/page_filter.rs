@@ -130,8 +130,8 @@ impl PageFilter {
     pub fn note_plain(&self, vcpu: Vcpu, linear: Linear, phys: Phys) {
         let Some(plain) = self.plain.get(usize::from(vcpu.0)) else { return };
         plain.pages[way(linear)].store(linear.align_down(PAGE).0, Ordering::Relaxed);
-        // Whoever marks the page sets its bit and then clears what is remembered: either the bit is seen here (and that
-        // there are bits), or what was stored here is cleared there.
+        // The vCPU that marks the page sets its bit and then clears what is remembered: either the bit is seen here
+        // (and that there are bits), or what was stored here is cleared there.
         fence(Ordering::SeqCst);
         if self.may_hold_code(phys) {
             plain.pages[way(linear)].store(none(way(linear)), Ordering::Relaxed);
@@ -242,7 +242,7 @@ mod tests {
         filter.note_plain(Vcpu(0), Linear(0x7000), Phys(0x5000));
         assert!(is_plain(Linear(0x7000)));
         filter.mark(Phys(0x5000));
-        assert!(filter.may_hold_code(Phys(0x5000)) && !is_plain(Linear(0x7000)), "whoever stores there asks again");
+        assert!(filter.may_hold_code(Phys(0x5000)) && !is_plain(Linear(0x7000)), "a vCPU that stores there asks again");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `check=stores`: is what is noted of each store what memory holds after it? For tests, and for whoever doubts.
+//! `check=stores`: is what is noted of each store what memory holds after it? For tests, and for users who doubt.
 //!
 //! What QEMU tells of a store is not always true ([`icsan_model::arch::x86::store_kind`]). With this key every store of
 //! the guest is looked at. Those to pages with code are noted as ever, and compared by the store side, behind its lock;

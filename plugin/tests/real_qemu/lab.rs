@@ -20,7 +20,7 @@ pub struct Qemu {
     pub program: PathBuf,
 }
 
-/// The equipment. Whoever holds it has the turn.
+/// The equipment. The test that holds it has the turn.
 #[derive(Debug)]
 pub struct Lab {
     /// `libicsan.so`.

@@ -1,9 +1,10 @@
 //! Memory and what was told of stores: what is known of a page is made what memory holds, whatever QEMU said, and
 //! whichever vCPU's store comes in between ([`Changes::settle`](icsan_model::detector::changes::Changes::settle)).
 
-use super::{StoreSide, Touched};
+use super::StoreSide;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::host_code::Contents;
+use crate::stores::code_store::Touched;
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::detector::changes::{Settled, Settling, ToldOf};
 use icsan_model::memory::PAGE;
@@ -13,7 +14,7 @@ impl StoreSide {
     /// What memory holds now at `len` bytes of one page: through the host's pointer, or, where that is not known (no
     /// instruction begins in the page), as the vCPU reads it. `None`: neither tells.
     fn memory_at(&self, phys: Phys, linear: Linear, len: usize, cpu: &CurrentCpu) -> Option<Vec<u8>> {
-        match self.places.host(phys.align_down(PAGE)) {
+        match self.map.host(phys.align_down(PAGE)) {
             Some(host) => Some(host.read((phys.0 % PAGE) as usize, len)),
             None => cpu.memory(linear.0, len),
         }
@@ -22,7 +23,7 @@ impl StoreSide {
     /// Does memory hold these bytes of one page now? Where that cannot be told, nothing contradicts it.
     #[must_use]
     pub fn memory_holds(&self, phys: Phys, linear: Linear, bytes: &[u8], cpu: &CurrentCpu) -> bool {
-        match self.places.host(phys.align_down(PAGE)) {
+        match self.map.host(phys.align_down(PAGE)) {
             Some(host) => host.holds((phys.0 % PAGE) as usize, bytes),
             None => cpu.memory(linear.0, bytes.len()).is_none_or(|now| now == bytes),
         }
@@ -87,7 +88,7 @@ impl StoreSide {
     }
 
     /// A change of memory that no store explains so far.
-    pub(super) fn notice(&mut self, phys: Phys, bytes: &[u8], seq: Seq) -> Touched {
+    pub(super) fn note_unattributed(&mut self, phys: Phys, bytes: &[u8], seq: Seq) -> Touched {
         self.counts.unseen += 1;
         self.changes.notice(&mut self.history, phys, bytes, seq, self.began.elapsed())
     }

@@ -1,0 +1,3 @@
+//! Kernel images as boot loaders take them, a file for each architecture.
+
+pub mod bzimage;

@@ -1,0 +1,22 @@
+//! By how much KASLR moves a kernel, and what tells where it put it.
+
+/// Which offsets KASLR may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KaslrRange {
+    /// Every offset is a multiple of this.
+    pub alignment: u64,
+    /// Every offset is below this.
+    pub limit: u64,
+}
+
+/// A system register that a kernel which starts sets to the address of a symbol of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PlaceEvidence {
+    /// The register, by the number that the architecture has for it.
+    pub register: u64,
+    /// The symbols that may be there: one of them is.
+    pub symbols: &'static [&'static str],
+    /// Does it tell the place (then there is one symbol)? Otherwise it only confirms, or contradicts, what is known.
+    pub decides: bool,
+}

@@ -1,0 +1,46 @@
+//! Linux of one architecture.
+
+use super::entries::{KernelEntry, fits};
+use super::kaslr::{KaslrRange, PlaceEvidence};
+use super::protocol::Protocol;
+use crate::symbolizer::Symbolizer;
+
+/// CPUs that are online: a bit for each, by the kernel's number (kernel/cpu.c; a symbol with `CONFIG_KALLSYMS_ALL`).
+pub const ONLINE_MASK: &str = "__cpu_online_mask";
+
+/// Says how far from the base of a CPU's own variables the pointer to its running `task_struct` is. `None`: the symbols
+/// do not tell.
+pub type CurrentTaskOffset = fn(&Symbolizer) -> Option<u64>;
+
+/// What is known of it.
+#[derive(Clone, Copy, Debug)]
+pub struct LinuxKernel {
+    /// Where its image begins, at the lowest.
+    pub image_from: u64,
+    /// Symbols that it always has in its text.
+    pub anchors: &'static [&'static str],
+    /// By how much KASLR may move it.
+    pub kaslr: KaslrRange,
+    /// What a kernel that starts writes to system registers, by which its place is known.
+    pub evidence: &'static [PlaceEvidence],
+    /// Where a CPU's own variables have the running task. `None`: a register has it.
+    pub current_task: Option<CurrentTaskOffset>,
+    /// Where interrupts and exceptions enter it.
+    pub entries: &'static [KernelEntry],
+    /// How it changes code.
+    pub protocol: Protocol,
+}
+
+impl LinuxKernel {
+    /// The entry that has this symbol.
+    #[must_use]
+    pub fn entry_of(&self, symbol: &str) -> Option<&'static KernelEntry> {
+        self.entries.iter().find(|entry| fits(entry.symbol, symbol))
+    }
+
+    /// What a value in this system register says of the kernel's place.
+    #[must_use]
+    pub fn evidence_of(&self, register: u64) -> Option<&'static PlaceEvidence> {
+        self.evidence.iter().find(|evidence| evidence.register == register)
+    }
+}

@@ -1,0 +1,250 @@
+//! What the plugin must look up on an architecture, and what only its own rules tell.
+//!
+//! It is asked when code is translated, where an instruction of a few kinds runs that are rare and read registers
+//! anyway, and on slow paths. What is met more often than that is data ([`Facts`]), read once.
+
+use super::caller::Caller;
+use super::known_finding::KnownFinding;
+use super::linux_abi::LinuxAbi;
+use super::store_form::StoreForm;
+use crate::qemu::cpu::{CurrentCpu, NamedRegister};
+use crate::qemu::divert::Divert;
+use icsan_model::addr::Linear;
+use icsan_model::arch::architecture::Architecture;
+use icsan_model::arch::decode::Decode;
+use icsan_model::arch::profile::Profile;
+use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
+use icsan_symbols::linux::entries::KernelEntry;
+use icsan_symbols::linux::kaslr::PlaceEvidence;
+use icsan_symbols::{Names, Symbolizer};
+use std::fmt::Debug;
+use std::ops::Range;
+
+/// What is known of an architecture without looking at anything.
+#[derive(Debug)]
+pub struct Facts {
+    /// Its events, profiles and rules.
+    pub arch: &'static Architecture,
+    /// Its instructions by their lengths.
+    pub decoder: Decoder,
+    /// Linux on it.
+    pub linux: &'static LinuxAbi,
+    /// The program counter.
+    pub counter: &'static NamedRegister,
+    /// From there on the program counter is the linear address of the instruction.
+    pub counter_is_linear_from: Linear,
+    /// The longest call instruction, in bytes.
+    pub longest_call: usize,
+    /// Where a processor begins that was reset.
+    pub reset_vector: Linear,
+    /// Guest-physical addresses at which what is RAM may be something else at times: code there is at no certain place
+    /// in the host's memory. Empty: there are none.
+    pub ram_hidden: Range<u64>,
+    /// Guest-physical addresses where stores may be lost, or go elsewhere than to RAM: they prove nothing.
+    pub ram_unproven: Range<u64>,
+    /// The instruction after which QEMU's own idea of the vCPU's state is exact, although it does not end a block
+    /// there. Empty: there is none.
+    pub exact_after: &'static [u8],
+    /// What is carried out in place of an instruction that QEMU lacks ([`Platform::is_lacking`]): an instruction of the
+    /// same length without effect.
+    pub in_place_of_lacking: &'static [u8],
+    /// After which events linear addresses may mean other memory: whatever empties the TLB, or changes what it is
+    /// filled from.
+    pub changes_mapping: SyncEventSet,
+    /// The returns from interrupts, faults and the like: what runs next is not the next instruction, although no branch
+    /// leads there.
+    pub returns: SyncEventSet,
+    /// The event of a return that goes by the interrupt or exception that it returns from.
+    pub interrupt_return: SyncEventId,
+    /// The event of a reset.
+    pub reset: SyncEventId,
+    /// The event of a state that is restored.
+    pub restored: SyncEventId,
+    /// What people call a privilege level, and a page table.
+    pub words: Words,
+}
+
+/// Instructions by their lengths, as the model asks for them.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoder(pub &'static dyn Decode);
+
+impl Decode for Decoder {
+    fn len(&self, bytes: &[u8]) -> Option<usize> {
+        self.0.len(bytes)
+    }
+
+    fn len_like(&self, bytes: &[u8], memory: &[u8]) -> Option<usize> {
+        self.0.len_like(bytes, memory)
+    }
+
+    fn max_len(&self) -> usize {
+        self.0.max_len()
+    }
+}
+
+/// What people call something on an architecture.
+#[derive(Debug)]
+pub struct Words {
+    /// A privilege level.
+    pub privilege: &'static str,
+    /// The page table that a vCPU uses.
+    pub space: &'static str,
+    /// How a kernel that starts gives its place away.
+    pub kernel_place: &'static str,
+}
+
+/// The event of an instruction, from its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Synchronizing {
+    /// This one.
+    Fixed(SyncEventId),
+    /// It depends on registers or memory, and is told when it runs ([`Platform::resolve`]). With what that must know of
+    /// the instruction, below [`TAGS`](crate::points::TAGS), and whether the place of the kernel may be learned from
+    /// it.
+    AtRunTime {
+        /// What [`Platform::resolve`] is given.
+        tag: u8,
+        /// Is it watched whatever the profile counts?
+        tells_place: bool,
+    },
+}
+
+/// An event that was told when it ran, and what else it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resolved {
+    /// The event.
+    pub event: SyncEventId,
+    /// What else.
+    pub does: Does,
+}
+
+/// What a synchronizing instruction does besides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Does {
+    /// Nothing that matters.
+    Nothing,
+    /// It returns from the kernel to the kernel, by the frame at this address.
+    ReturnsToKernel {
+        /// Where the saved program counter is.
+        frame: u64,
+    },
+    /// It returns from the kernel to user mode.
+    ReturnsToUser,
+    /// It enters the address space of another page table, or of the same once more.
+    EntersSpace {
+        /// The one before, if that can be read.
+        from: Option<u64>,
+        /// The physical address of the page table.
+        to: u64,
+    },
+    /// It tells where the kernel is.
+    TellsPlace {
+        /// What may be there.
+        evidence: &'static PlaceEvidence,
+        /// The runtime address.
+        runtime: u64,
+    },
+}
+
+/// A kernel's entry by which a vCPU just came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entered {
+    /// From user mode.
+    FromUser,
+    /// From the kernel, which will be returned to by the frame at this address.
+    FromKernel {
+        /// Where the return will find the saved program counter.
+        frame: u64,
+    },
+}
+
+/// A store as QEMU told of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ToldStore {
+    /// The value that was told.
+    pub stored: u128,
+    /// What the same instruction was told to have loaded from there right before, where its form asks for that.
+    pub loaded: Option<u128>,
+    /// How many bytes.
+    pub len: u8,
+    /// Was it carried out by one operation of the host's?
+    pub atomic: bool,
+}
+
+/// Where an instruction was translated at an address.
+pub type InstructionAt<'a> = &'a dyn Fn(Linear) -> Option<Vec<u8>>;
+
+/// An architecture, as far as it must be asked.
+pub trait Platform: Sync + Debug {
+    /// What is known without looking.
+    fn facts(&self) -> &'static Facts;
+
+    /// Does the plugin learn of the event at all?
+    fn can_see(&self, event: SyncEventId) -> bool;
+    /// The event of an instruction, if it has one.
+    fn synchronizing(&self, bytes: &[u8]) -> Option<Synchronizing>;
+    /// May this instruction serialize under that profile? It is asked for every translated instruction.
+    fn may_synchronize(&self, bytes: &[u8], profile: &Profile) -> bool;
+    /// Does the store side have to know of this instruction, whatever the profile counts? It may change the mapping,
+    /// enter an address space, or return from an interrupt, which is a branch.
+    fn concerns_stores(&self, bytes: &[u8]) -> bool;
+    /// May it store? It is asked for every translated instruction.
+    fn may_store(&self, bytes: &[u8]) -> bool;
+    /// How it stores.
+    fn store_form(&self, bytes: &[u8]) -> StoreForm;
+    /// Does it go to user mode, without an event that tells of that?
+    fn goes_to_user_mode(&self, bytes: &[u8]) -> bool;
+    /// Is it the marker?
+    fn is_marker(&self, bytes: &[u8]) -> bool;
+    /// The target of a direct call that ends with the last of these bytes and returns to `at`, if one may.
+    fn call_before(&self, bytes: &[u8], at: Linear) -> Option<u64>;
+    /// Is it an instruction that QEMU lacks, and that does nothing but serialize?
+    fn is_lacking(&self, bytes: &[u8]) -> bool;
+
+    /// The event of a [`Synchronizing::AtRunTime`] at `at`, where the vCPU is.
+    fn resolve(&self, tag: u8, at: Linear, cpu: &CurrentCpu) -> Resolved;
+    /// How the vCPU, which is at this entry's first instruction, came there. `None`: its stack cannot be read.
+    fn entered(&self, entry: &KernelEntry, cpu: &CurrentCpu) -> Option<Entered>;
+    /// Is the vCPU, which is at the reset vector, there because of a reset?
+    fn was_reset(&self, cpu: &CurrentCpu) -> bool;
+    /// The value of the marker that the vCPU is at.
+    fn marker(&self, cpu: &CurrentCpu) -> Option<u64>;
+    /// The physical address of the page table that the vCPU uses.
+    fn space(&self, cpu: &CurrentCpu) -> Option<u64>;
+    /// The vCPU's privilege level: 0 is the highest of x86, and the lowest of Arm.
+    fn privilege(&self, cpu: &CurrentCpu) -> Option<u8>;
+    /// The instruction that memory holds there, if it can be read and is one.
+    fn instruction_at(&self, cpu: &CurrentCpu, linear: Linear) -> Option<Vec<u8>>;
+    /// The callers of what executes now, innermost first.
+    fn callers(&self, cpu: &CurrentCpu, symbols: &Symbolizer) -> Vec<Caller>;
+    /// The same at a function's first instruction: the first one is certain.
+    fn callers_at_entry(&self, cpu: &CurrentCpu, symbols: &Symbolizer) -> Vec<Caller>;
+
+    /// The values that memory may hold right after a store of this form, if no other vCPU stored there.
+    fn stored(&self, form: u8, store: ToldStore) -> Vec<u128>;
+    /// The parts of a store that change at once, each as a range of its bytes.
+    fn atomic_parts(&self, linear: u64, len: u64) -> Vec<Range<usize>>;
+    /// Does execution get from the instruction at `from` to the one at `to` without any branch instruction in between?
+    fn is_straight(&self, from: Linear, to: Linear, instruction: InstructionAt<'_>) -> bool;
+
+    /// The text of the instruction that `bytes` start with at the linear address `at`.
+    fn text(&self, bytes: &[u8], at: u64, symbols: Names<'_>) -> String;
+    /// How many of the bytes the first instruction takes, in the mode in which `like` is one whole instruction; all of
+    /// them if they are no instruction.
+    fn first_instruction<'a>(&self, bytes: &'a [u8], like: &[u8]) -> &'a [u8];
+    /// Where the instruction at that address jumps to, if it always does.
+    fn jump_target(&self, bytes: &[u8], at: Linear) -> Option<u64>;
+    /// The hazards of unmodified kernels that are explained.
+    fn known_findings(&self) -> &'static [KnownFinding];
+
+    /// Looks up in QEMU what [`Platform::carry_out`] needs. To be called at installation.
+    ///
+    /// # Errors
+    /// What is missing, as the rest of a line.
+    fn prepare_to_carry_out(&self) -> Result<(), String>;
+    /// What it takes to execute `bytes` in place of the instruction at `linear`, at which the vCPU is.
+    ///
+    /// # Errors
+    /// Why that cannot be done here, as the rest of a sentence.
+    fn carry_out(&self, cpu: &CurrentCpu, bytes: &[u8], linear: Linear) -> Result<Divert, String>;
+}

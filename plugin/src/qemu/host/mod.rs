@@ -1,0 +1,13 @@
+//! What the plugin needs of the machine that QEMU itself runs on, a file for each kind.
+
+mod other;
+mod returning;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) use other::entry;
+pub(super) use other::is_tried;
+pub(super) use returning::Returning;
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::entry;
