@@ -31,6 +31,36 @@ pub struct SystemCalls {
     pub result: &'static NamedRegister,
     /// The number of membarrier(2).
     pub membarrier: u64,
+    /// How calls come that are made in other ways ([`LinuxKernel::other_calls`]). `None`: there are none.
+    pub other: Option<OtherCalls>,
+}
+
+/// The command of membarrier(2) PRIVATE_EXPEDITED_SYNC_CORE (include/uapi/linux/membarrier.h).
+const SYNC_CORE: u64 = 1 << 5;
+
+impl SystemCalls {
+    /// A call is made by the instruction for it: is it `membarrier(SYNC_CORE)`?
+    #[must_use]
+    pub fn asks_sync_core(&self, cpu: &CurrentCpu) -> bool {
+        self.number.read(cpu) == Some(self.membarrier) && self.argument.read(cpu) == Some(SYNC_CORE)
+    }
+
+    /// A call is made in another way: is it `membarrier(SYNC_CORE)`?
+    #[must_use]
+    pub fn asks_sync_core_otherwise(&self, cpu: &CurrentCpu) -> bool {
+        self.other.is_some_and(|other| {
+            self.number.read(cpu) == Some(other.membarrier) && other.argument.read(cpu) == Some(SYNC_CORE)
+        })
+    }
+}
+
+/// See [`SystemCalls::other`]. Their number is in the same register.
+#[derive(Clone, Copy, Debug)]
+pub struct OtherCalls {
+    /// The register of the first argument.
+    pub argument: &'static NamedRegister,
+    /// The number of membarrier(2).
+    pub membarrier: u64,
 }
 
 /// See the module.

@@ -2,6 +2,7 @@
 
 use super::sink::{Sink, sink};
 use crate::arch::platform::Entered;
+use crate::gaps::Gap;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::locks::RwLock;
 use crate::qemu::translation::{Instruction, Payload};
@@ -26,6 +27,8 @@ struct Points {
     /// They are never freed: translated blocks point at the callbacks. There are no more of them than boots
     /// ([`icsan_symbols::MAX_BOOTS`]).
     by_address: Option<&'static FxHashMap<u64, EntryPoint>>,
+    /// Does the kernel have entries by these names at all? Else there is nothing to learn again.
+    has_entries: bool,
 }
 
 #[derive(Debug)]
@@ -35,7 +38,12 @@ struct EntryPoint {
 
 #[derive(Clone, Copy, Debug)]
 enum What {
-    Enters { entry: &'static KernelEntry, number: u8 },
+    Enters {
+        entry: &'static KernelEntry,
+        number: u8,
+    },
+    /// By a system call that is not made by the instruction for it.
+    Calls,
     Dies,
 }
 
@@ -43,14 +51,22 @@ impl Payload for EntryPoint {
     fn fire(&'static self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
         let Some(sink) = sink() else { return };
         let origins = sink.origins();
-        let What::Enters { entry, number } = self.what else { return origins.dies(vcpu.id()) };
-        match sink.platform().entered(entry, cpu) {
-            Some(Entered::FromUser) => {
+        match self.what {
+            What::Enters { entry, number } => match sink.platform().entered(entry, cpu) {
+                Some(Entered::FromUser) => {
+                    sink.user_modes().leaves(vcpu.id());
+                    origins.enters_from_user(vcpu.id(), number);
+                }
+                Some(Entered::FromKernel { frame }) => origins.enters_from_kernel(frame, number),
+                None => {}
+            },
+            What::Calls => {
                 sink.user_modes().leaves(vcpu.id());
-                origins.enters_from_user(vcpu.id(), number);
+                if sink.platform().facts().linux.system_calls.asks_sync_core_otherwise(cpu) {
+                    Gap::OtherCall.note();
+                }
             }
-            Some(Entered::FromKernel { frame }) => origins.enters_from_kernel(frame, number),
-            None => {}
+            What::Dies => origins.dies(vcpu.id()),
         }
     }
 }
@@ -61,11 +77,12 @@ impl EntryPoints {
         let offset = symbols.offset()?;
         let known = *self.points.read();
         // A kernel may be where the one before it was.
-        if known.offset == Some(offset) && origins.known() {
+        let is_current = |points: &Points| points.offset == Some(offset) && (origins.known() || !points.has_entries);
+        if is_current(&known) {
             return known.by_address;
         }
         let mut points = self.points.write();
-        if points.offset != Some(offset) || !origins.known() {
+        if !is_current(&points) {
             let runtime = |link: u64| Linear(link.wrapping_add(offset));
             let kernel = sink.platform().facts().linux.kernel;
             let entries = symbols
@@ -78,9 +95,15 @@ impl EntryPoints {
                 let what = What::Enters { entry: entries.get(&at)?, number };
                 Some((at.0, EntryPoint { what }))
             };
-            let last = symbols.runtime_address_of(LAST_WORDS).map(|at| (at, EntryPoint { what: What::Dies }));
-            let by_address = origins.learn(&addresses).into_iter().filter_map(point).chain(last).collect();
-            *points = Points { offset: Some(offset), by_address: Some(Box::leak(Box::new(by_address))) };
+            let at = |symbol: &str, what| symbols.runtime_address_of(symbol).map(|at| (at, EntryPoint { what }));
+            let calls = kernel.other_calls.iter().filter_map(|symbol| at(symbol, What::Calls));
+            let by_address = origins.learn(&addresses).into_iter().filter_map(point).chain(calls);
+            let by_address = by_address.chain(at(LAST_WORDS, What::Dies)).collect();
+            *points = Points {
+                offset: Some(offset),
+                by_address: Some(Box::leak(Box::new(by_address))),
+                has_entries: !addresses.is_empty(),
+            };
         }
         points.by_address
     }

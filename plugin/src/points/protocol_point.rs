@@ -16,9 +16,6 @@ use icsan_symbols::linux::protocol::{Effect, Protocol, ProtocolFunction};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The command of membarrier(2) PRIVATE_EXPEDITED_SYNC_CORE (include/uapi/linux/membarrier.h).
-const SYNC_CORE: u64 = 1 << 5;
-
 /// The callbacks that exist so far.
 #[derive(Debug, Default)]
 pub struct ProtocolPoints {
@@ -164,8 +161,7 @@ impl WordPayload for SyscallPoint {
         let platform = sink.platform();
         let linux = platform.facts().linux;
         let calls = &linux.system_calls;
-        if calls.number.read(cpu) == Some(calls.membarrier)
-            && calls.argument.read(cpu) == Some(SYNC_CORE)
+        if calls.asks_sync_core(cpu)
             && let Some(stack) = linux.stack.read(cpu)
         {
             let pc = Linear(word);

@@ -25,3 +25,32 @@ fn neighbouring_page_tables_are_two_processes() {
         }
     }
 }
+
+/// A membarrier that is called as programs of 32 bits do is not followed, which is said and counted; another call is no
+/// matter.
+#[test]
+fn a_membarrier_of_32_bits_is_said_not_to_be_judged() {
+    let lab = Lab::open();
+    for qemu in &lab.qemus {
+        for membarrier in [true, false] {
+            let sector = SyscallSector::new(Program::CallsAs32 { membarrier });
+            let machine = Machine::pc(&lab, qemu).report();
+            let (disk, symbols) = (machine.file("disk"), machine.file("System.map"));
+            sector.write_disk(&disk);
+            sector.write_symbols(&symbols);
+            let drive = format!("file={},format=raw", disk.display());
+            let mut guest = machine.arguments(&["-drive", &drive]).path_key("symbols", &symbols).launch();
+            assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
+            let told = guest.stderr().matches("incomplete from here on: a program calls membarrier as").count();
+            let report = guest.report();
+            let summary = report.summary();
+            assert_eq!(
+                (told, summary["dropped_by"]["calls"].as_u64(), summary["complete"] == true),
+                (usize::from(membarrier), membarrier.then_some(1), !membarrier),
+                "QEMU {}\n{}",
+                qemu.version,
+                guest.outputs()
+            );
+        }
+    }
+}

@@ -13,8 +13,9 @@ const FIRST: u64 = 0x1000;
 /// See [`FIRST`]. They differ in bit 12 only.
 pub const SPACES: [u64; 2] = [0x1_0000, 0x1_1000];
 
-/// `membarrier`, and its command `PRIVATE_EXPEDITED_SYNC_CORE`.
+/// `membarrier`, for 64-bit programs and for those of 32 bits, and its command `PRIVATE_EXPEDITED_SYNC_CORE`.
 const MEMBARRIER: u32 = 324;
+const MEMBARRIER_32: u32 = 375;
 const SYNC_CORE: u32 = 1 << 5;
 
 /// What it does with its system calls.
@@ -28,14 +29,20 @@ pub enum Program {
     },
     /// It makes them for ever, and tells the serial port of each.
     Calls,
+    /// It makes one as a program of 32 bits does, and switches the machine off. (There is no gate for the interrupt: it
+    /// jumps to where that leads.)
+    CallsAs32 {
+        /// Is it `membarrier`?
+        membarrier: bool,
+    },
 }
 
 /// A boot sector.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SyscallSector {
     code: Vec<u8>,
-    /// The kernel's entry.
-    entry: u64,
+    /// The kernel's entries: of system calls, and of those by interrupt.
+    entries: [u64; 2],
     /// The function that is changed.
     pub function: u64,
 }
@@ -44,16 +51,16 @@ impl SyscallSector {
     /// Assembles it.
     pub fn new(program: Program) -> Self {
         let assemble = || {
-            let mut found = [0; 2];
+            let mut found = [0; 3];
             let code = assemble_sector(&[], |start| {
                 // The addresses are of one size whatever they are.
-                let (_, labels) = long_mode(start, program, [0; 2])?;
+                let (_, labels) = long_mode(start, program, [0; 3])?;
                 let (code, again) = long_mode(start, program, labels)?;
                 assert_eq!(labels, again);
                 found = labels;
                 Ok(code)
             })?;
-            Ok::<_, IcedError>(Self { code, entry: found[0], function: found[1] })
+            Ok::<_, IcedError>(Self { code, entries: [found[0], found[2]], function: found[1] })
         };
         assemble().expect("it can be assembled")
     }
@@ -65,19 +72,21 @@ impl SyscallSector {
 
     /// Writes what of Linux's symbols it has, in the form of a System.map.
     pub fn write_symbols(&self, path: &Path) {
-        let symbols = [(HIGH, "_text"), (HIGH | self.entry, "entry_SYSCALL_64"), (HIGH | 0x8000, "_etext")];
+        let [call, interrupt] = self.entries.map(|entry| HIGH | entry);
+        let symbols =
+            [(HIGH, "_text"), (call, "entry_SYSCALL_64"), (interrupt, "entry_INT80_compat"), (HIGH | 0x8000, "_etext")];
         let lines: Vec<String> = symbols.iter().map(|(address, name)| format!("{address:x} T {name}\n")).collect();
         std::fs::write(path, lines.concat()).unwrap();
     }
 }
 
-/// The part in 64-bit code, and where the kernel's entry and the function are in it. `labels`: the same, as told by an
-/// earlier call.
-fn long_mode(start: u64, program: Program, labels: [u64; 2]) -> Result<(Vec<u8>, [u64; 2]), IcedError> {
+/// The part in 64-bit code, and where the kernel's entry, the function, and the other entry are in it. `labels`: the
+/// same, as told by an earlier call.
+fn long_mode(start: u64, program: Program, labels: [u64; 3]) -> Result<(Vec<u8>, [u64; 3]), IcedError> {
     let mut a = CodeAssembler::new(64)?;
-    let (mut copy, mut again, mut entry, mut function) =
-        (a.create_label(), a.create_label(), a.create_label(), a.create_label());
-    let [at_entry, at_function] = labels;
+    let (mut copy, mut again) = (a.create_label(), a.create_label());
+    let (mut entry, mut function, mut interrupt) = (a.create_label(), a.create_label(), a.create_label());
+    let [at_entry, at_function, at_interrupt] = labels;
     a.mov(esp, ORIGIN as u32)?;
     a.cld()?;
     a.mov(edi, SPACES[0] as u32)?;
@@ -124,6 +133,14 @@ fn long_mode(start: u64, program: Program, labels: [u64; 2]) -> Result<(Vec<u8>,
             a.jnz(spin)?;
             a.jmp(again)?;
         }
+        Program::CallsAs32 { membarrier } => {
+            let number = if membarrier { MEMBARRIER_32 } else { MEMBARRIER };
+            a.mov(eax, number)?;
+            a.mov(ebx, SYNC_CORE)?;
+            a.mov(rdx, HIGH | at_interrupt)?;
+            a.call(rdx)?;
+            switch_off(&mut a)?;
+        }
     }
     a.set_label(&mut entry)?;
     a.xor(eax, eax)?;
@@ -131,8 +148,11 @@ fn long_mode(start: u64, program: Program, labels: [u64; 2]) -> Result<(Vec<u8>,
     a.set_label(&mut function)?;
     a.mov(eax, 0x1111_1111)?;
     a.ret()?;
+    a.set_label(&mut interrupt)?;
+    a.xor(eax, eax)?;
+    a.ret()?;
     let done = a.assemble_options(ORIGIN + start, BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS)?;
-    let labels = [done.label_ip(&entry)?, done.label_ip(&function)?];
+    let labels = [done.label_ip(&entry)?, done.label_ip(&function)?, done.label_ip(&interrupt)?];
     Ok((done.inner.code_buffer, labels))
 }
 

@@ -27,6 +27,8 @@ pub struct LinuxKernel {
     pub current_task: Option<CurrentTaskOffset>,
     /// Where interrupts and exceptions enter it.
     pub entries: &'static [KernelEntry],
+    /// Where system calls enter it that are made in other ways than by the instruction for them, by symbol.
+    pub other_calls: &'static [&'static str],
     /// How it changes code.
     pub protocol: Protocol,
 }

@@ -22,7 +22,7 @@
 use super::kaslr::{KaslrRange, PlaceEvidence};
 use super::kernel::LinuxKernel;
 use super::protocol::{Effect, IntendedSync, MembarrierSync, PokeFunction, Protocol, ProtocolFunction, Version};
-use super::x86_entries::ENTRIES;
+use super::x86_entries::{ENTRIES, OTHER_CALLS};
 use crate::btf::KernelLayout;
 use crate::symbolizer::Symbolizer;
 use crate::table::KERNEL_HALF;
@@ -36,6 +36,7 @@ pub static LINUX: LinuxKernel = LinuxKernel {
     evidence: EVIDENCE,
     current_task: Some(current_task_offset),
     entries: ENTRIES,
+    other_calls: OTHER_CALLS,
     protocol: Protocol {
         functions: FUNCTIONS,
         steps: STEPS,

@@ -1,8 +1,8 @@
 //! Where x86 interrupts and exceptions enter Linux, and where each entry finds the frame that the CPU pushed.
 //!
 //! The names are those of the assembly stubs that `DECLARE_IDTENTRY*` makes (arch/x86/include/asm/idtentry.h): `asm_`
-//! and the name of the handler. What is on the stack is read from the macros of arch/x86/entry/entry_64.S. `int $0x80`
-//! is a system call, and not listed; nor are Xen's entries, which no hardware calls.
+//! and the name of the handler. What is on the stack is read from the macros of arch/x86/entry/entry_64.S. The system
+//! calls of 32-bit programs have a list of their own. Xen's entries are not listed: no hardware calls them.
 
 use super::entries::KernelEntry;
 
@@ -48,9 +48,15 @@ pub(super) const ENTRIES: &[KernelEntry] = &[
     row("asm_sysvec_*", 0, 0, "entry_64.S, idtentry_sysvec: has_error_code=0"),
 ];
 
+/// Where system calls enter that are not made by SYSCALL in 64-bit mode (arch/x86/entry/entry_64_compat.S): `int $0x80`,
+/// which 64-bit programs can use, too (`asm_int80_emulation` since 6.7, idtentry.h), SYSENTER, and SYSCALL in
+/// compatibility mode.
+pub(super) const OTHER_CALLS: &[&str] =
+    &["entry_INT80_compat", "asm_int80_emulation", "entry_SYSENTER_compat", "entry_SYSCALL_compat"];
+
 #[cfg(test)]
 mod tests {
-    use super::ENTRIES;
+    use super::{ENTRIES, OTHER_CALLS};
     use crate::linux::entries::fits;
     use crate::linux::x86::LINUX;
 
@@ -64,6 +70,12 @@ mod tests {
                     && entry.source.contains(".h") | entry.source.contains(".S")
             );
         }
+    }
+
+    #[test]
+    fn a_system_call_is_no_interrupt() {
+        assert!(OTHER_CALLS.iter().all(|symbol| LINUX.entry_of(symbol).is_none()));
+        assert_eq!(LINUX.other_calls, OTHER_CALLS);
     }
 
     #[test]

@@ -27,17 +27,28 @@ pub const OUTSIDE: &str = "boot";
 pub struct Course {
     /// How often a CPU was left out and serialized in time, as it was meant to.
     pub deferred: u64,
-    /// Did the kernel die?
-    pub died: bool,
+    /// Did the kernel die, and when?
+    pub death: Option<Death>,
+}
+
+/// When a kernel died.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Death {
+    /// At boot: it patches itself there, too, with the same bug.
+    AtBoot,
+    /// After its workload began.
+    AtWork,
 }
 
 /// Judges one workload.
 #[must_use]
 pub fn row(row: &Row, evidence: &[Evidence], course: Course, mode: Mode, profile: Profile) -> Judged {
-    let Course { deferred, died } = course;
+    let Course { deferred, death } = course;
     let marker = u64::from(workload_id(row.workload));
-    let mine =
-        |found: &&Evidence| u64::from(found.hazard.marker.scenario) == marker && found.hazard.kind != Kind::Emulator;
+    let mine = |found: &&Evidence| {
+        let at_boot = death == Some(Death::AtBoot) && found.hazard.marker == Marker::OUTSIDE;
+        (at_boot || u64::from(found.hazard.marker.scenario) == marker) && found.hazard.kind != Kind::Emulator
+    };
     let found: Vec<&Evidence> = evidence.iter().filter(mine).collect();
     let verdict = row.verdict(mode, profile);
     let (demanded, fault) = match verdict {
@@ -51,7 +62,8 @@ pub fn row(row: &Row, evidence: &[Evidence], course: Course, mode: Mode, profile
             // Its own code killed the kernel in its first patch, before that was committed: what it executed was seen.
             let executed = || found.iter().any(|found| found.hazard.kind != Kind::Unsynced);
             let committed = found.iter().any(|found| found.hazard.kind == Kind::Unsynced);
-            let fault = fault_of_protocol(row, row.site, &found).filter(|_| committed || !(died && executed()));
+            let fault =
+                fault_of_protocol(row, row.site, &found).filter(|_| committed || death.is_none() || !executed());
             (Kind::Unsynced.to_string(), fault)
         }
         Verdict::Reported(kind) => {
@@ -245,7 +257,7 @@ mod tests {
             .iter()
             .find(|row| row.variant == "defer-user" && row.workload == workload && row.isolated == isolated)
             .unwrap();
-        row(bug, found, Course { deferred, died: false }, Mode::Full, Profile::LinuxX86).fault
+        row(bug, found, Course { deferred, death: None }, Mode::Full, Profile::LinuxX86).fault
     }
 
     #[test]
@@ -276,17 +288,23 @@ mod tests {
 
     #[test]
     fn a_kernel_that_dies_before_its_first_commit_is_found_by_what_it_executed() {
-        let everyday = |variant: &str, found: &[Evidence], died| {
+        let everyday = |variant: &str, found: &[Evidence], death| {
             let bug = BUGS.iter().find(|row| row.variant == variant && row.workload == "everyday").unwrap();
-            row(bug, found, Course { deferred: 0, died }, Mode::Full, Profile::LinuxX86).fault
+            row(bug, found, Course { deferred: 0, death }, Mode::Full, Profile::LinuxX86).fault
         };
         let stale = evidence(Kind::Stale, 1, SITE, COPY, "everyday");
         let variant = "static-key-memcpy";
-        assert_eq!(everyday(variant, std::slice::from_ref(&stale), true), None);
-        assert!(everyday(variant, &[stale.clone()], false).unwrap().contains("but is not"), "it lived, and committed");
-        assert!(everyday(variant, &[], true).unwrap().contains("but is not"), "nothing was seen");
+        let at_work = Some(Death::AtWork);
+        assert_eq!(everyday(variant, std::slice::from_ref(&stale), at_work), None);
+        assert!(everyday(variant, &[stale.clone()], None).unwrap().contains("but is not"), "it lived, and committed");
+        assert!(everyday(variant, &[], at_work).unwrap().contains("but is not"), "nothing was seen");
         let by_itself = unsynced(0, "everyday");
-        assert!(everyday(variant, &[stale, by_itself], true).unwrap().contains("on vCPU 1 only"));
+        assert!(everyday(variant, &[stale, by_itself], at_work).unwrap().contains("on vCPU 1 only"));
+        let mut at_boot = unsynced(1, "everyday");
+        at_boot.hazard.protocol = Some("text_poke_finish".into());
+        at_boot.hazard.marker = Marker::OUTSIDE;
+        assert_eq!(everyday(variant, std::slice::from_ref(&at_boot), Some(Death::AtBoot)), None);
+        assert!(everyday(variant, &[at_boot], at_work).unwrap().contains("but is not"), "that was before its work");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::arguments::Arguments;
 use crate::evidence;
 use crate::inject;
-use crate::judge::{self, Course, Judged};
+use crate::judge::{self, Course, Death, Judged};
 use anyhow::{Result, bail};
 use icsan_guest_tests::console::{DONE, PREFIX};
 use icsan_guest_tests::glob::matches_any;
@@ -245,11 +245,13 @@ fn judged(rows: &[Row], fault: Option<String>, died: bool, report: &Path, mode: 
         (None, Ok(read)) => read,
     };
     let mut judged: Vec<Judged> = Vec::new();
-    let course = Course { deferred: report.deferred, died };
     for row in rows {
-        let mut result = judge::row(row, &evidence, course, mode, profile);
         let marker = Marker { scenario: zoo::workload_id(row.workload), round: 1, attempt: 1 };
-        if !report.markers.contains(&marker) {
+        let began = report.markers.contains(&marker);
+        let death = died.then_some(if began { Death::AtWork } else { Death::AtBoot });
+        let course = Course { deferred: report.deferred, death };
+        let mut result = judge::row(row, &evidence, course, mode, profile);
+        if !began && !(died && row.is_of_commits()) {
             result.fault = Some("the plugin did not see the marker".into());
         }
         judged.push(result);

@@ -1,9 +1,9 @@
 //! Linux on x86-64: arch/x86.
 
 use super::page_table::USER_HALF;
-use super::registers::{GS_BASE, RAX, RCX, RDI, RDX, RSI, RSP};
+use super::registers::{GS_BASE, RAX, RBX, RCX, RDI, RDX, RSI, RSP};
 use super::synchronizing::{EXPLICIT_SYNCS, SWITCHES_MAPPING};
-use crate::arch::linux_abi::{LinuxAbi, SwitchFunction, SystemCalls};
+use crate::arch::linux_abi::{LinuxAbi, OtherCalls, SwitchFunction, SystemCalls};
 use icsan_model::addr::Linear;
 
 /// See the module.
@@ -24,6 +24,8 @@ pub static LINUX: LinuxAbi = LinuxAbi {
         argument: RDI,
         result: RAX,
         membarrier: 324,
+        // arch/x86/entry/syscalls/syscall_32.tbl.
+        other: Some(OtherCalls { argument: RBX, membarrier: 375 }),
     },
     // INT3.
     breakpoint: &[0xcc],

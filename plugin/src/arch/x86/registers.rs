@@ -32,6 +32,8 @@ pub static RAX: &NamedRegister = &GENERAL[0];
 pub static RCX: &NamedRegister = &GENERAL[1];
 /// RDX.
 pub static RDX: &NamedRegister = &GENERAL[2];
+/// RBX.
+pub static RBX: &NamedRegister = &GENERAL[3];
 /// RSP.
 pub static RSP: &NamedRegister = &GENERAL[4];
 /// RSI.
