@@ -251,7 +251,7 @@ fn judged(rows: &[Row], fault: Option<String>, died: bool, report: &Path, mode: 
         let death = died.then_some(if began { Death::AtWork } else { Death::AtBoot });
         let course = Course { deferred: report.deferred, death };
         let mut result = judge::row(row, &evidence, course, mode, profile);
-        if !began && !(died && row.is_of_commits()) {
+        if !(began || died && row.is_of_commits()) {
             result.fault = Some("the plugin did not see the marker".into());
         }
         judged.push(result);
