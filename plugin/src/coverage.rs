@@ -3,7 +3,7 @@
 //! ICSAN need not wait for an executor to meet a changed instruction in the right microsecond: the question is asked of
 //! every vCPU right after the last store ([`crate::patching::Asked`]). A vCPU that an *intended* event of the protocol
 //! serialized is synced. One that only something else did is lucky: a timer's tick, a switch of tasks. One that nothing
-//! did is exposed. What is intended is data ([`icsan_symbols::protocol`]).
+//! did is exposed. What is intended is data ([`icsan_symbols::linux::protocol`]).
 
 use crate::patching::{Asker, Covering, Missing};
 use icsan_model::addr::{Linear, Seq};

@@ -1,7 +1,7 @@
 //! `inject=`: a vCPU that may execute an older instruction, by the model, does execute it.
 //!
 //! Here is what is chosen, and what is remembered of it. How it is carried out is in [`crate::qemu::divert`] and
-//! [`crate::x86::carry_out`]; when, in [`crate::sanitizer`].
+//! [`Platform::carry_out`](crate::arch::platform::Platform::carry_out); when, in [`crate::sanitizer`].
 
 use icsan_model::addr::{Epoch, Linear, Vcpu};
 use icsan_model::detector::sync_log::SyncAt;

@@ -211,7 +211,7 @@ pub trait MayDivertWord: 'static {
 /// What a callback's user data is, and who is asked about it.
 trait Carried {
     /// # Safety
-    /// `userdata` was given with the registration of this type's [`entry`].
+    /// `userdata` was given with the registration of this type's [`host::entry`].
     unsafe fn decide(userdata: *mut c_void, vcpu: &CurrentVcpu, cpu: &CurrentCpu) -> Option<Divert>;
     /// # Safety
     /// The same.
