@@ -37,14 +37,14 @@
 //! 6. *The breakpoint exemption does not ask which instruction the breakpoint stands for* ([`arch::exemption`]): a
 //!    whole instruction from two patches ago is covered as well, until the commit. Under-reports.
 //! 7. *A remapped page keeps what was brought in from its old place*, until the vCPU serializes. The model has no TLB;
-//!    the events that flush it serialize on x86. A hazard that only a remapping explains is `unserialized` and has no
+//!    where the events that flush it serialize, that is the same. A hazard that only a remapping explains is `unserialized` and has no
 //!    writer.
 //! 8. *Bytes that nobody was seen to write* ([`event::Store`] without a writer) are never exempt as one aligned store:
 //!    there may have been several.
 //!
 //! # Reading order
 //! [`event`] (what goes in), [`machine::model`] (what it does), [`verdict::candidates`] (the heart),
-//! [`verdict::hazard`] (what comes out), [`arch::profile`] and [`arch::x86`] (the data). A recording is a list of
+//! [`verdict::hazard`] (what comes out), [`arch::profile`] and [`arch::registry`] (the data). A recording is a list of
 //! [`event::Event`]s; writing and reading one is the business of the crates that do I/O, and
 //! [`machine::model::Model::apply`] is all that a replay needs. With the feature `proptest`, [`testing::strategies`]
 //! makes random histories and [`testing::naive`] judges them by brute force, for tests of other crates.

@@ -7,7 +7,7 @@ use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::event::{Event, Store};
 use icsan_model::machine::model::Model;
 use icsan_model::memory::PAGE;
-use icsan_model::testing::strategies::{self, Toy};
+use icsan_model::testing::strategies::{self, BREAKPOINT, Toy};
 use icsan_model::verdict::hazard::{Hazard, Verdict};
 use icsan_model::verdict::kind::Kind;
 use proptest::strategy::{Strategy, ValueTree};
@@ -295,18 +295,18 @@ fn a_bound_that_is_hit_is_said() {
 fn a_stronger_event_set_can_make_an_exempt_candidate_torn() {
     let breakpoint = Profile {
         buffers: Buffers { chunk: 8, ..Buffers::DEFAULT },
-        ..profile(&[Exemption::Breakpoint(&[0xcc])], Buffers::DEFAULT)
+        ..profile(&[Exemption::Breakpoint(&[BREAKPOINT])], Buffers::DEFAULT)
     };
     let run = |profile| {
         let mut example = Example::new(profile);
         example.fetch(0, 0x1005, 5);
-        example.store(Some((1, 0x1000)), 0x1005, &[0xcc]);
+        example.store(Some((1, 0x1000)), 0x1005, &[BREAKPOINT]);
         example.store(Some((1, 0x1000)), 0x1008, &[1]);
         example.sync(0, CPUID);
         example.fetch(0, 0x1005, 1);
         example.fetch(0, 0x100a, 5);
         example.store(Some((1, 0x1000)), 0x1005, &[4]);
-        example.store(Some((1, 0x1000)), 0x1005, &[0xcc]);
+        example.store(Some((1, 0x1000)), 0x1005, &[BREAKPOINT]);
         example.store(Some((1, 0x1000)), 0x1008, &[0]);
         example.kind(0, 0x1005, 1)
     };

@@ -7,6 +7,7 @@ use crate::report::evidence::{Origin, Shown};
 use crate::x86::text::first_instruction;
 use icsan_model::addr::Linear;
 use icsan_model::arch::exemption::Exemption;
+use icsan_model::arch::x86::X86_64;
 use icsan_model::detector::flags::OwnBoard;
 use icsan_model::detector::light::{self, Conflict};
 
@@ -28,7 +29,8 @@ pub fn judge(segment: &Segment, slots: &VcpuSlots<'_>, exemptions: &[Exemption],
     if rivals.is_empty() {
         return (Vec::new(), 0);
     }
-    let findings = light::judge(segment.run(), rivals.iter().map(|rival| rival.run()), exemptions);
+    let findings =
+        light::judge(segment.run(), rivals.iter().map(|rival| rival.run()), exemptions, X86_64.max_instruction);
     (findings.conflicts.into_iter().map(|conflict| found(&conflict, chunk)).collect(), findings.exempt)
 }
 

@@ -5,6 +5,7 @@ pub mod architecture;
 pub mod decode;
 pub mod exemption;
 pub mod profile;
+pub mod registry;
 pub mod rule;
 mod selection;
 pub mod sync_event;

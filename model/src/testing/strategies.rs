@@ -15,8 +15,8 @@ use crate::memory::PAGE;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-/// The breakpoint of the toy instruction set, as on x86.
-pub const BREAKPOINT: u8 = 0xcc;
+/// The breakpoint of the toy instruction set.
+pub const BREAKPOINT: u8 = 0xee;
 
 /// A first byte that begins no instruction.
 pub const UNDEFINED: u8 = 0xff;
