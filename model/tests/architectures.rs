@@ -29,7 +29,8 @@ fn named(words: &[&str]) -> Vec<(String, String)> {
 
 #[test]
 fn only_the_registry_and_their_own_folders_name_architectures() {
-    for (folder, words) in [("x86", &["x86", "iret", "cpuid", "0xcc"][..])] {
+    let names = [("x86", &["x86", "iret", "cpuid", "0xcc"][..]), ("aarch64", &["aarch64", "arm64", "ctr_el0", "cvau"])];
+    for (folder, words) in names {
         let own = format!("arch/{folder}/");
         let found = named(words);
         assert!(found.iter().any(|(file, _)| file.starts_with(&own)), "nothing was looked at");

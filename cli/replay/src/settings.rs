@@ -75,6 +75,9 @@ impl Settings {
                 profile
             }
         };
+        if let Some(caches) = header.caches {
+            profile = profile.on(caches);
+        }
         if !profile.is_plain() {
             return Err(SettingsError::Places(profile.name));
         }

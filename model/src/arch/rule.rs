@@ -68,6 +68,24 @@ pub const RULES: &[Rule] = &[
         text: "whoever changes code that other CPUs may run must himself make each of them serialize after the last store, before he relies on \
                the change; an interrupt that happens to come is no part of that",
     },
+    Rule {
+        kind: Kind::Unclean,
+        text: "whoever changes code must clean the line, down to where instruction caches fill from, after the store",
+    },
+    Rule {
+        kind: Kind::Uninvalidated,
+        text: "whoever changes code must invalidate the line in the instruction caches of every CPU that may run it, after the store is clean",
+    },
+    Rule {
+        kind: Kind::Incomplete,
+        text: "whoever changes code must wait, by a barrier that reaches every CPU that may run it, for the store to be clean before the line is \
+               invalidated, and for the invalidation before the change is relied on",
+    },
+    Rule {
+        kind: Kind::Unsynchronized,
+        text: "after the maintenance the executing processor must synchronize its context before it runs what was stored: it may have fetched the \
+               old instruction before",
+    },
 ];
 
 /// The rule that a hazard of this kind breaks.
@@ -96,6 +114,7 @@ mod tests {
             assert_eq!(rule(kind).kind, kind);
             assert_eq!(Kind::by_name(kind.name()), Some(kind));
         }
-        assert!(Kind::ALL.is_sorted());
+        assert!(Kind::ALL.is_sorted_by_key(|kind| *kind as u8) && Kind::WORST_FIRST.is_sorted());
+        assert!(Kind::ALL.iter().all(|kind| Kind::WORST_FIRST.contains(kind)));
     }
 }

@@ -170,6 +170,7 @@ fn version(run: &CodeRun, linear: Linear, memory: &[u8], longest: usize) -> Vec<
 fn covers(exemption: Exemption, run: &CodeRun, linear: Linear, memory: &[u8], older: &[u8]) -> bool {
     match exemption {
         Exemption::Breakpoint(_) => run.starts_at(linear) && exemption.covers_breakpoint(memory, older),
+        Exemption::Listed(_) => run.starts_at(linear) && exemption.covers_listed(memory, older),
         Exemption::AlignedStore(block) => {
             let differing = (0..).zip(memory.iter().zip(older)).filter(|(_, (new, old))| new != old);
             let mut blocks = differing.map(|(index, _)| linear.offset(index).align_down(u64::from(block)));

@@ -302,7 +302,7 @@ impl StoreSide {
 
     /// A new segment: stores to it find it from now on, and it knows of the last one before.
     pub fn add(&mut self, segment: &'static Segment) {
-        self.changes.add(&segment, self.history.memory());
+        self.changes.add(&segment, self.history.history());
     }
 
     /// Before a store to pages that hold code is looked at: it shows whether the vCPU has taken a branch since its last
