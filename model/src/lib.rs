@@ -1,9 +1,10 @@
 //! What a CPU may still execute after its code changed.
 //!
 //! The model keeps versioned code memory ([`memory`]) and, for each vCPU, a [`fetch::prefetch_buffer`] and a
-//! [`fetch::trace_buffer`] that hold old instructions until a serializing event empties them. It is told events
-//! ([`event::Event`]) and answers with hazards ([`verdict::hazard::Hazard`]). No QEMU, no I/O, no clock, no unsafe: the
-//! same events give the same answers.
+//! [`fetch::trace_buffer`] that hold old instructions until a serializing event empties them; under both, where the
+//! architecture has it, a [`fetch::instruction_cache`] that does not see stores until maintenance makes it. It is told
+//! events ([`event::Event`]) and answers with hazards ([`verdict::hazard::Hazard`]). No QEMU, no I/O, no clock, no
+//! unsafe: the same events give the same answers.
 //!
 //! # Folders
 //! [`arch`] is data: instruction sets, profiles, rules of the manuals. [`memory`] has the versions of code, [`fetch`]
@@ -41,6 +42,10 @@
 //!    writer.
 //! 8. *Bytes that nobody was seen to write* ([`event::Store`] without a writer) are never exempt as one aligned store:
 //!    there may have been several.
+//!
+//! 9. *An instruction cache's floors* are the only thing that is known of it, and a chunk has those of its first fetch
+//!    ([`fetch::instruction_cache`]); a store is in memory from its place in the order on, so what needs a store that is
+//!    still in its CPU's buffer is missed. `docs/machine.md` has these errors one by one.
 //!
 //! # Reading order
 //! [`event`] (what goes in), [`machine::model`] (what it does), [`verdict::candidates`] (the heart),

@@ -123,8 +123,10 @@ impl View<'_> {
                     }
                 }
             }
-            // What did not change up to the first fetch stems from that.
-            if let Some(first) = stretches.get_mut(before).filter(|first| incoherent && first.to >= placement.from) {
+            // What did not change up to the first fetch stems from that, unless it is asked about what was before.
+            if let Some(first) =
+                stretches.get_mut(before).filter(|first| incoherent && oldest.is_none() && first.to >= placement.from)
+            {
                 first.from = placement.from;
             }
         }

@@ -530,7 +530,7 @@ impl Question<'_> {
                 chunks.iter().all(|chunk| {
                     let positions = in_chunk(*chunk, bytes.len());
                     let placed = self.placed(positions[0], first, time);
-                    moment >= self.earliest(&positions, placed, oldest) && self.stood(bytes, &positions, placed, moment)
+                    self.stood(bytes, &positions, placed, moment)
                 })
             })
         })

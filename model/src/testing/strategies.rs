@@ -313,8 +313,8 @@ fn maintained_steps() -> impl Strategy<Value = Vec<Op>> + Clone {
     let which = || prop_oneof![4 => Just(0u8), 4 => Just(1), 1 => 2..MAINTENANCE.len() as u8];
     let barrier = || prop_oneof![3 => Just(0u8), 2 => 0..BARRIERS.len() as u8];
     let bytes = proptest::collection::vec(byte(), 1..=4);
-    // An executor before and after it, on some CPU.
-    let publish = (vcpu(), vcpu(), page(), at(), bytes, 0..12u8).prop_map(|(vcpu, by, page, at, bytes, without)| {
+    // An executor before it, after it, and in another epoch, on some CPU.
+    let publish = (vcpu(), vcpu(), page(), at(), bytes, 0..14u8).prop_map(|(vcpu, by, page, at, bytes, without)| {
         let steps = [
             Op::Fetch(by, 0, at),
             Op::Store(vcpu, 0, at, bytes),
@@ -322,6 +322,8 @@ fn maintained_steps() -> impl Strategy<Value = Vec<Op>> + Clone {
             Op::Barrier(vcpu, 0),
             Op::Maintain(vcpu, 1, page, at),
             Op::Barrier(vcpu, 0),
+            Op::Fetch(by, 0, at),
+            Op::Reset(by),
             Op::Fetch(by, 0, at),
         ];
         (0..).zip(steps).filter(|(step, _)| *step != without).map(|(_, step)| step).collect()

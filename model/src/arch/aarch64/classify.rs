@@ -7,7 +7,8 @@
 //! do without it), prefetch hints, SSBB and PSSBB (which look like a DSB).
 
 use super::events as e;
-use crate::arch::maintenance::{Accesses, Domain};
+use crate::addr::Phys;
+use crate::arch::maintenance::{Accesses, Domain, Maintenance};
 use crate::arch::sync_event::SyncEventId;
 
 /// A maintenance instruction, before its address is known.
@@ -21,6 +22,19 @@ pub enum Operation {
     InvalidateAll,
     /// IC IALLU. (HCR_EL2.FB can make it IALLUIS: a hypervisor's choice that is not looked at.)
     InvalidateOwn,
+}
+
+impl Operation {
+    /// It, once its address was found: where that is in memory.
+    #[must_use]
+    pub const fn of(self, phys: Phys) -> Maintenance {
+        match self {
+            Self::Clean => Maintenance::Clean(phys),
+            Self::Invalidate => Maintenance::Invalidate(phys),
+            Self::InvalidateAll => Maintenance::InvalidateAll,
+            Self::InvalidateOwn => Maintenance::InvalidateOwn,
+        }
+    }
 }
 
 /// A store that an emulator's memory callbacks may not tell of.
