@@ -92,8 +92,8 @@ pub enum Event {
         /// Who.
         vcpu: Vcpu,
     },
-    /// `vcpu` carried out a maintenance instruction, and it did not trap. Only where a profile's caches do not see stores
-    /// does it mean anything.
+    /// `vcpu` carried out a maintenance instruction, and it did not trap. Only where a profile's caches do not see
+    /// stores does it mean anything.
     Maintain {
         /// Who.
         vcpu: Vcpu,

@@ -38,14 +38,14 @@
 //! 6. *The breakpoint exemption does not ask which instruction the breakpoint stands for* ([`arch::exemption`]): a
 //!    whole instruction from two patches ago is covered as well, until the commit. Under-reports.
 //! 7. *A remapped page keeps what was brought in from its old place*, until the vCPU serializes. The model has no TLB;
-//!    where the events that flush it serialize, that is the same. A hazard that only a remapping explains is `unserialized` and has no
-//!    writer.
+//!    where the events that flush it serialize, that is the same. A hazard that only a remapping explains is
+//!    `unserialized` (`unsynchronized` where caches are maintained) and has no writer.
 //! 8. *Bytes that nobody was seen to write* ([`event::Store`] without a writer) are never exempt as one aligned store:
 //!    there may have been several.
 //!
 //! 9. *An instruction cache's floors* are the only thing that is known of it, and a chunk has those of its first fetch
-//!    ([`fetch::instruction_cache`]); a store is in memory from its place in the order on, so what needs a store that is
-//!    still in its CPU's buffer is missed. `docs/machine.md` has these errors one by one.
+//!    ([`fetch::instruction_cache`]); a store is in memory from its place in the order on, so what needs a store that
+//!    is still in its CPU's buffer is missed. `docs/machine.md` has these errors one by one.
 //!
 //! # Reading order
 //! [`event`] (what goes in), [`machine::model`] (what it does), [`verdict::candidates`] (the heart),

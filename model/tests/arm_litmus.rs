@@ -1,8 +1,8 @@
-//! Litmus tests of one modified word, as fixed orders of steps: what Arm's published tests for instruction fetches allow
-//! is a candidate, and what they forbid is none; each test stands beside the twin that has the missing step.
+//! Litmus tests of one modified word, as fixed orders of steps: what Arm's published tests for instruction fetches
+//! allow is a candidate, and what they forbid is none; each test stands beside the twin that has the missing step.
 //!
-//! Names are those of herd's catalogue and of Simner et al. (ESOP 2020) where they have one. There a test asks whether an
-//! outcome can be reached in any order. Here its stores, maintenance and fetches come in the one order in which the
+//! Names are those of herd's catalogue and of Simner et al. (ESOP 2020) where they have one. There a test asks whether
+//! an outcome can be reached in any order. Here its stores, maintenance and fetches come in the one order in which the
 //! outcome is closest, and the question is whether the old word may still be executed at the last fetch. Steps are
 //! instructions as words, told by [`classify`]: what the plugin does.
 //!
@@ -465,7 +465,8 @@ fn a_neighbour_in_the_line_is_none_of_its_business() {
     assert_eq!(machine.step(P0, Fetch, MOVZ_2), UNCLEAN);
 }
 
-/// A page that is mapped to other contents: its line never held them under that address, but the executor's buffers may.
+/// A page that is mapped to other contents: its line never held them under that address, but the executor's buffers
+/// may.
 #[test]
 fn a_remapped_page_is_a_modification_and_needs_no_maintenance() {
     for name in ["arm64-base", "arm64-idc-dic"] {

@@ -181,8 +181,8 @@ proptest! {
         at in any::<usize>(),
         step in a_step(),
     ) {
-        // Bytes of one instruction whose stores complete apart come in apart as well, so a step more can change what they
-        // are together; where stores are cleaned by line, they cannot.
+        // Bytes of one instruction whose stores complete apart come in apart as well, so a step more can change what
+        // they are together; where stores are cleaned by line, they cannot.
         let ops: Vec<Op> = ops.into_iter().filter(|op| !matches!(op, Op::Caches(..))).collect();
         prop_assume!(!ops.is_empty());
         let profile = needing(profile, Needs::CleanAndInvalidate);

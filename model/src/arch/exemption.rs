@@ -12,8 +12,8 @@ pub enum Exemption {
     /// All stores between the two versions lie within one naturally aligned block of that many bytes (a power of two),
     /// each of them single-copy atomic.
     AlignedStore(u8),
-    /// Both are instructions of a list: those that the architecture allows to be changed into each other under a running
-    /// CPU, which then executes the old or the new one.
+    /// Both are instructions of a list: those that the architecture allows to be changed into each other under a
+    /// running CPU, which then executes the old or the new one.
     Listed(&'static [WordPattern]),
 }
 

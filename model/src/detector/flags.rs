@@ -113,8 +113,8 @@ impl Word for AtomicU64 {
 /// The last change of a segment, or of what is right behind it. 0: none.
 ///
 /// Where an instruction cache does not see stores, it is the last moment at which a fetch may have brought in anything
-/// else than what is there: [`NEVER`] after a store, until maintenance that covers it has taken effect for every vCPU. So
-/// whoever fetches such a segment is looked at each time, and nothing else is: the fast path is the same.
+/// else than what is there: [`NEVER`] after a store, until maintenance that covers it has taken effect for every vCPU.
+/// So whoever fetches such a segment is looked at each time, and nothing else is: the fast path is the same.
 #[derive(Debug)]
 pub struct LastChange<W>(W);
 
@@ -137,8 +137,8 @@ impl<W: Word> LastChange<W> {
         self.0.raise(seq.0);
     }
 
-    /// What was a change without end ([`NEVER`]) ended at that moment: later fetches find what is there. Called with the
-    /// lock of all changes held.
+    /// What was a change without end ([`NEVER`]) ended at that moment: later fetches find what is there. Called with
+    /// the lock of all changes held.
     pub fn settle(&self, seq: Seq) {
         self.0.replace(NEVER.0, seq.0);
     }

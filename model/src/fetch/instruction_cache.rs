@@ -2,8 +2,8 @@
 //!
 //! Such a cache may hold any number of old values of a line, fill itself at any time, and return another value each
 //! time. So of each byte only one thing is known: the **floor**, the oldest moment whose bytes a CPU's cache may still
-//! return. A fetch at moment *m* brings in what memory held at some moment between floor and *m*, each byte no older than
-//! its own floor. Floors only rise:
+//! return. A fetch at moment *m* brings in what memory held at some moment between floor and *m*, each byte no older
+//! than its own floor. Floors only rise:
 //!
 //! - A *clean* of a line at moment *d* is good for all stores to the line before *d*, whoever made them: the order of
 //!   events is the order of memory. It is complete at the next full barrier of the same CPU that reaches all CPUs.
@@ -11,9 +11,9 @@
 //!   complete: at the next barrier for stores of the CPU that made it. One that nobody was seen to make is complete at
 //!   the next such barrier of any CPU.
 //! - An *invalidate* at moment *i* captures, for each byte of its line, the last moment up to which all is clean: *i*
-//!   itself, if the byte's last store is, and else the moment before the first store that is not. It takes effect at the
-//!   next full barrier of the same CPU: for all CPUs, if that reaches them, for the CPU itself, if not. Without such a
-//!   barrier it has no effect. That of a CPU's own cache takes effect for that CPU alone.
+//!   itself, if the byte's last store is, and else the moment before the first store that is not. It takes effect at
+//!   the next full barrier of the same CPU: for all CPUs, if that reaches them, for the CPU itself, if not. Without
+//!   such a barrier it has no effect. That of a CPU's own cache takes effect for that CPU alone.
 //! - A *fetch fence* raises all floors of its CPU to the present, at once.
 //!
 //! No fetch is undone: what a CPU's buffers hold when an invalidation takes effect stays until it synchronizes.

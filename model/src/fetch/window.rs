@@ -91,10 +91,10 @@ impl View<'_> {
     }
 
     /// What `len` bytes at `linear`, all in one page, may have been to fetches from `since` on; oldest first, without
-    /// gaps but for those of the mapping. Through an instruction cache that does not see stores a fetch brings in what was
-    /// there earlier, down to the lowest floor that any of the bytes had when their page was first where it is; or down
-    /// to `oldest`. (That the floors rise between two fetches of one chunk, byte by byte, is not followed: a chunk has
-    /// those of its first fetch.)
+    /// gaps but for those of the mapping. Through an instruction cache that does not see stores a fetch brings in what
+    /// was there earlier, down to the lowest floor that any of the bytes had when their page was first where it is; or
+    /// down to `oldest`. (That the floors rise between two fetches of one chunk, byte by byte, is not followed: a chunk
+    /// has those of its first fetch.)
     #[must_use]
     pub fn stretches(&self, linear: Linear, len: usize, since: Seq, oldest: Option<Seq>) -> Vec<Stretch> {
         let page = linear.align_down(PAGE);

@@ -118,8 +118,8 @@ impl Model {
     }
 
     /// Forgets what no vCPU can hold any more. It changes no verdict: calling it is a matter of memory only. (Where an
-    /// instruction cache does not see stores, lines that nobody maintains may be fetched from however far back. Of cells
-    /// with too many versions only the latest are kept then, and who executes them is not judged in full.)
+    /// instruction cache does not see stores, lines that nobody maintains may be fetched from however far back. Of
+    /// cells with too many versions only the latest are kept then, and who executes them is not judged in full.)
     pub fn forget(&mut self) {
         let horizon = self.vcpus.iter().map(|vcpu| vcpu.oldest(self.last)).min().unwrap_or(self.last);
         if self.cache.is_incoherent() {

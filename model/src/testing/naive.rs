@@ -497,7 +497,8 @@ impl Question<'_> {
         moments.collect()
     }
 
-    /// The first moment that makes a difference to these bytes, down to `oldest`, if they were first fetched at `first`.
+    /// The first moment that makes a difference to these bytes, down to `oldest`, if they were first fetched at
+    /// `first`.
     fn earliest(&self, positions: &[usize], first: usize, oldest: usize) -> usize {
         let string = |moment| positions.iter().map(|i| self.fetched(*i, first, moment)).collect::<Vec<_>>();
         if (oldest..=first).all(|moment| string(moment) == string(first)) { first } else { oldest.min(first) }

@@ -328,9 +328,11 @@ fn maintained_steps() -> impl Strategy<Value = Vec<Op>> + Clone {
         ];
         (0..).zip(steps).filter(|(step, _)| *step != without).map(|(_, step)| step).collect()
     });
+    let maintain = (vcpu(), which(), page(), at());
+    let maintain = maintain.prop_map(|(vcpu, which, page, at)| vec![Op::Maintain(vcpu, which, page, at)]);
     prop_oneof![
         8 => op().prop_map(|op| vec![op]),
-        2 => (vcpu(), which(), page(), at()).prop_map(|(vcpu, which, page, at)| vec![Op::Maintain(vcpu, which, page, at)]),
+        2 => maintain,
         2 => (vcpu(), barrier()).prop_map(|(vcpu, which)| vec![Op::Barrier(vcpu, which)]),
         1 => (vcpu(), any::<bool>()).prop_map(|(vcpu, on)| vec![Op::Caches(vcpu, on)]),
         2 => publish,

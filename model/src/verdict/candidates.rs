@@ -149,15 +149,15 @@ pub(crate) struct Tracer<'a> {
     parts: &'a [Part],
     /// By part, and how many bytes of it: the last stretch that began with these bytes.
     last: BTreeMap<(usize, usize), BTreeMap<&'a [u8], &'a Stretch>>,
-    /// By part, how many bytes of it, since when they were fetched, and the moment from which on they stem: the times at
-    /// which memory held these bytes.
+    /// By part, how many bytes of it, since when they were fetched, and the moment from which on they stem: the times
+    /// at which memory held these bytes.
     stood: BTreeMap<(usize, usize, (Seq, Seq)), TimesByBytes>,
 }
 
 type TimesByBytes = BTreeMap<Vec<u8>, Vec<Time>>;
 
-/// When bytes stood in memory, and when they may have been fetched: first and last moments. Without an instruction cache
-/// that is the same.
+/// When bytes stood in memory, and when they may have been fetched: first and last moments. Without an instruction
+/// cache that is the same.
 #[derive(Clone, Copy, Debug)]
 struct Time {
     stems: (Seq, Seq),

@@ -31,8 +31,8 @@ pub enum Kind {
     Unclean,
     /// The store is clean, and the line was not invalidated after that.
     Uninvalidated,
-    /// Clean and invalidate were both done, but a barrier of a wide enough domain is missing between or behind them; or,
-    /// where no clean is needed, the store itself was not complete.
+    /// Clean and invalidate were both done, but a barrier of a wide enough domain is missing between or behind them;
+    /// or, where no clean is needed, the store itself was not complete.
     Incomplete,
     /// All maintenance is done, and the executor has not synchronized since: it may have fetched the old bytes before.
     Unsynchronized,

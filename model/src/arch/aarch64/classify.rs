@@ -1,7 +1,7 @@
 //! What an instruction does, from its word: the event that it is, and the maintenance, barrier or unseen store.
 //!
-//! The encodings are data ([`ENCODINGS`]); the values were assembled. Which address an IC or a DC means is in a register
-//! at run time, and whether it counts, too: at EL0 it may trap, and then it did nothing.
+//! The encodings are data ([`ENCODINGS`]); the values were assembled. Which address an IC or a DC means is in a
+//! register at run time, and whether it counts, too: at EL0 it may trap, and then it did nothing.
 //!
 //! What has no row does nothing here: DC IVAC (it throws data away), maintenance by set and way (architecture and Linux
 //! do without it), prefetch hints, SSBB and PSSBB (which look like a DSB).

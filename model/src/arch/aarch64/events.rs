@@ -27,7 +27,9 @@ const CALL: &str = "our inference: it is an exception entry and a return, or the
 const RESET_SOURCE: &str = "our inference: nothing is fetched at reset";
 
 macro_rules! events {
-    ($($id:ident, $name:literal, $seen:ident, $encoding:literal, [$word:ident $sure:ident $source:expr], $note:literal;)*) => {
+    ($($id:ident, $name:literal, $seen:ident, $encoding:literal,
+        [$word:ident $sure:ident $source:expr],
+        $note:literal;)*) => {
         #[repr(u8)]
         #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
         enum Row { $($id),* }
@@ -52,7 +54,7 @@ macro_rules! events {
 events! {
     ISB, "isb", Instruction, "`D50330DF`, any option",
         [Yes Secondary DEFINITION],
-        "It does not wait for stores of its own PE, and invalidates nothing in the instruction cache. It ends a block of TCG.";
+        "It does not wait for its own PE's stores, and invalidates nothing in the instruction cache.";
     EXCEPTION_ENTRY, "exception-entry", Callback, "no instruction",
         [Yes Secondary DEFINITION],
         "Interrupt, SVC, BRK, fault. Not with FEAT_ExS and SCTLR_ELx.EIS=0; Linux sets it to 1.";

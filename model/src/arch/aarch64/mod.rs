@@ -1,8 +1,8 @@
 //! AArch64: the event table, the classification of instructions, the profiles, the list of instructions that may be
 //! changed under a running CPU.
 //!
-//! [`events`] holds what Arm says of each event; [`classify`] finds what an instruction does from its word; [`cmodx`] is
-//! the list; [`cache_type`] reads the guest's registers; [`profiles`] chooses what counts.
+//! [`events`] holds what Arm says of each event; [`classify`] finds what an instruction does from its word; [`cmodx`]
+//! is the list; [`cache_type`] reads the guest's registers; [`profiles`] chooses what counts.
 //!
 //! Which way this errs: an event that is not known to synchronize does not count, and maintenance that is not
 //! recognised is none, so hazards may be reported that a given CPU cannot show.
