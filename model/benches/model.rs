@@ -7,6 +7,7 @@
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
+use icsan_model::arch::maintenance::Caches;
 use icsan_model::arch::profile::{Buffers, Profile, Text};
 use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::detector::history::{History, Holding};
@@ -35,6 +36,7 @@ fn profile() -> Profile {
         exemptions: &[],
         buffers: Buffers::DEFAULT,
         snoop: false,
+        caches: Caches::Coherent,
         only_at: &[],
         text: Text::All,
     }

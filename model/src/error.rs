@@ -22,6 +22,12 @@ pub enum ModelError {
         /// The limit, [`crate::fetch::prefetch_buffer::MAX_LOOKAHEAD`].
         max: u32,
     },
+    /// A cache line of the profile's caches is no power of two, or larger than a page.
+    #[error("a cache line of {line} bytes: it must be a power of two, one page at most")]
+    BadLine {
+        /// What the profile says.
+        line: u64,
+    },
     /// The event names a vCPU that the guest does not have.
     #[error("vCPU {vcpu} of a guest with {vcpus}")]
     UnknownVcpu {

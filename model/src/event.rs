@@ -4,6 +4,7 @@
 //! applied event takes the next [`Seq`]. Times are places in that order; there is no clock.
 
 use crate::addr::{Linear, Phys, Seq, Vcpu};
+use crate::arch::maintenance::{Accesses, Domain, Maintenance};
 use crate::arch::sync_event::SyncEventId;
 use serde::{Deserialize, Serialize};
 
@@ -90,5 +91,29 @@ pub enum Event {
     Reset {
         /// Who.
         vcpu: Vcpu,
+    },
+    /// `vcpu` carried out a maintenance instruction, and it did not trap. Only where a profile's caches do not see
+    /// stores does it mean anything.
+    Maintain {
+        /// Who.
+        vcpu: Vcpu,
+        /// Which, and of what line.
+        operation: Maintenance,
+    },
+    /// `vcpu` carried out a barrier that waits for accesses, and, if for all, for maintenance.
+    Barrier {
+        /// Who.
+        vcpu: Vcpu,
+        /// How far it reaches.
+        domain: Domain,
+        /// What it waits for.
+        accesses: Accesses,
+    },
+    /// From now on `vcpu` stores through its caches, or past them. In the beginning it does.
+    Caches {
+        /// Who.
+        vcpu: Vcpu,
+        /// Through them?
+        on: bool,
     },
 }

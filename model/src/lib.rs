@@ -1,9 +1,10 @@
 //! What a CPU may still execute after its code changed.
 //!
 //! The model keeps versioned code memory ([`memory`]) and, for each vCPU, a [`fetch::prefetch_buffer`] and a
-//! [`fetch::trace_buffer`] that hold old instructions until a serializing event empties them. It is told events
-//! ([`event::Event`]) and answers with hazards ([`verdict::hazard::Hazard`]). No QEMU, no I/O, no clock, no unsafe: the
-//! same events give the same answers.
+//! [`fetch::trace_buffer`] that hold old instructions until a serializing event empties them; under both, where the
+//! architecture has it, a [`fetch::instruction_cache`] that does not see stores until maintenance makes it. It is told
+//! events ([`event::Event`]) and answers with hazards ([`verdict::hazard::Hazard`]). No QEMU, no I/O, no clock, no
+//! unsafe: the same events give the same answers.
 //!
 //! # Folders
 //! [`arch`] is data: instruction sets, profiles, rules of the manuals. [`memory`] has the versions of code, [`fetch`]
@@ -37,14 +38,18 @@
 //! 6. *The breakpoint exemption does not ask which instruction the breakpoint stands for* ([`arch::exemption`]): a
 //!    whole instruction from two patches ago is covered as well, until the commit. Under-reports.
 //! 7. *A remapped page keeps what was brought in from its old place*, until the vCPU serializes. The model has no TLB;
-//!    the events that flush it serialize on x86. A hazard that only a remapping explains is `unserialized` and has no
-//!    writer.
+//!    where the events that flush it serialize, that is the same. A hazard that only a remapping explains is
+//!    `unserialized` (`unsynchronized` where caches are maintained) and has no writer.
 //! 8. *Bytes that nobody was seen to write* ([`event::Store`] without a writer) are never exempt as one aligned store:
 //!    there may have been several.
 //!
+//! 9. *An instruction cache's floors* are the only thing that is known of it, and a chunk has those of its first fetch
+//!    ([`fetch::instruction_cache`]); a store is in memory from its place in the order on, so what needs a store that
+//!    is still in its CPU's buffer is missed. `docs/machine.md` has these errors one by one.
+//!
 //! # Reading order
 //! [`event`] (what goes in), [`machine::model`] (what it does), [`verdict::candidates`] (the heart),
-//! [`verdict::hazard`] (what comes out), [`arch::profile`] and [`arch::x86`] (the data). A recording is a list of
+//! [`verdict::hazard`] (what comes out), [`arch::profile`] and [`arch::registry`] (the data). A recording is a list of
 //! [`event::Event`]s; writing and reading one is the business of the crates that do I/O, and
 //! [`machine::model::Model::apply`] is all that a replay needs. With the feature `proptest`, [`testing::strategies`]
 //! makes random histories and [`testing::naive`] judges them by brute force, for tests of other crates.

@@ -32,7 +32,7 @@ impl Fences for Counted {
 type Plain = Code<AtomicU64>;
 type Board = Shared<AtomicU64, Counted>;
 
-const RULES: Rules = Rules { writers: true, snoop: false };
+const RULES: Rules = Rules { writers: true, snoop: false, maintained: false };
 
 /// Two vCPUs that run.
 fn guest(rules: Rules) -> (Flags<Board>, [Own<AtomicU64, Counted>; 2]) {
@@ -92,7 +92,7 @@ fn the_fast_path_says_no_and_does_nothing_where_there_is_something_to_judge() {
     let changed = Code::numbered(1);
     changed.last_change.note(Seq(5));
     assert!(snoops.fast_path(&own, &changed, || true), "there never is");
-    let (light, [own, _]) = guest(Rules { writers: false, snoop: false });
+    let (light, [own, _]) = guest(Rules { writers: false, ..RULES });
     assert!(light.fast_path(&own, &changed, || true), "no store is watched");
 }
 
@@ -154,7 +154,7 @@ fn past() -> (History, Changes<Rc<Plain>>, [Rc<Plain>; 2]) {
     let mut changes = Changes::new(history.window());
     let code = |slot, at, len: u8| Rc::new(Code::new(slot, CodeRun::new(Linear(at), &[0; 8], &[1, len]), Some(PLACE)));
     let code = [code(0, 0x7ffd, 2), code(1, 0x7ff8, 1)];
-    code.iter().for_each(|code| changes.add(code, history.memory()));
+    code.iter().for_each(|code| changes.add(code, &history));
     (history, changes, code)
 }
 
@@ -180,7 +180,7 @@ fn a_new_segment_knows_of_the_last_change_before_it() {
     history.store(Seq(5), store(0x5004), Epoch(1));
     for (at, len, change) in [(0x7ffb, 1, 3), (0x7ffe, 1, 4), (0x7ff0, 1, 0), (0x7ff6, 1, 0), (0x7ff7, 1, 3)] {
         let code = Rc::new(Code::new(2, CodeRun::new(Linear(at), &[0], &[len]), Some(PLACE)));
-        changes.add(&code, history.memory());
+        changes.add(&code, &history);
         assert_eq!(code.last_change.get(), Seq(change), "{at:#x}");
     }
 }

@@ -2,12 +2,13 @@
 
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
 use icsan_model::arch::exemption::Exemption;
+use icsan_model::arch::maintenance::Caches;
 use icsan_model::arch::profile::{Buffers, Profile, Text};
 use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::event::{Event, Store};
 use icsan_model::machine::model::Model;
 use icsan_model::memory::PAGE;
-use icsan_model::testing::strategies::{self, Toy};
+use icsan_model::testing::strategies::{self, BREAKPOINT, Toy};
 use icsan_model::verdict::hazard::{Hazard, Verdict};
 use icsan_model::verdict::kind::Kind;
 use proptest::strategy::{Strategy, ValueTree};
@@ -19,7 +20,17 @@ const CPUID: u8 = 1;
 
 fn profile(exemptions: &'static [Exemption], buffers: Buffers) -> Profile {
     let serializing = SyncEventSet::EMPTY.with(SyncEventId(IRET));
-    Profile { name: "example", note: "", serializing, exemptions, buffers, snoop: false, only_at: &[], text: Text::All }
+    Profile {
+        name: "example",
+        note: "",
+        serializing,
+        exemptions,
+        buffers,
+        snoop: false,
+        caches: Caches::Coherent,
+        only_at: &[],
+        text: Text::All,
+    }
 }
 
 /// Two vCPUs. Page 0x1000 is seen at 0x1000 and at 0x5000; its first 16 bytes are instructions of five bytes (and one).
@@ -295,18 +306,18 @@ fn a_bound_that_is_hit_is_said() {
 fn a_stronger_event_set_can_make_an_exempt_candidate_torn() {
     let breakpoint = Profile {
         buffers: Buffers { chunk: 8, ..Buffers::DEFAULT },
-        ..profile(&[Exemption::Breakpoint(&[0xcc])], Buffers::DEFAULT)
+        ..profile(&[Exemption::Breakpoint(&[BREAKPOINT])], Buffers::DEFAULT)
     };
     let run = |profile| {
         let mut example = Example::new(profile);
         example.fetch(0, 0x1005, 5);
-        example.store(Some((1, 0x1000)), 0x1005, &[0xcc]);
+        example.store(Some((1, 0x1000)), 0x1005, &[BREAKPOINT]);
         example.store(Some((1, 0x1000)), 0x1008, &[1]);
         example.sync(0, CPUID);
         example.fetch(0, 0x1005, 1);
         example.fetch(0, 0x100a, 5);
         example.store(Some((1, 0x1000)), 0x1005, &[4]);
-        example.store(Some((1, 0x1000)), 0x1005, &[0xcc]);
+        example.store(Some((1, 0x1000)), 0x1005, &[BREAKPOINT]);
         example.store(Some((1, 0x1000)), 0x1008, &[0]);
         example.kind(0, 0x1005, 1)
     };
@@ -337,9 +348,10 @@ fn the_histories_reach_every_kind() {
     let mut runner = TestRunner::deterministic();
     let mut kinds = BTreeMap::<Kind, usize>::new();
     let (mut exempt, mut remapped, mut lost) = (0, 0, 0);
-    for _ in 0..300 {
-        let (profile, ops) =
-            (strategies::profile(), strategies::history(80)).new_tree(&mut runner).expect("a history").current();
+    let plain = || (strategies::profile(), strategies::history(80)).boxed();
+    let maintained = || (strategies::maintained_profile(), strategies::maintained_history(40)).boxed();
+    for drawn in std::iter::repeat_with(plain).take(300).chain(std::iter::repeat_with(maintained).take(300)) {
+        let (profile, ops) = drawn.new_tree(&mut runner).expect("a history").current();
         let mut model = Model::new(profile, Toy, usize::from(strategies::VCPUS)).expect("a sound profile");
         let unbounded = Buffers { prefetch: None, trace: None, ..profile.buffers };
         let mut larger = Model::new(Profile { buffers: unbounded, ..profile }, Toy, usize::from(strategies::VCPUS))

@@ -89,7 +89,8 @@ struct Guest {
 
 impl Guest {
     fn new(vcpus: u16, fences: Which) -> Arc<Self> {
-        let flags = board::flags(Board::new(vcpus, 1, fences), vcpus, Rules { writers: true, snoop: false });
+        let flags =
+            board::flags(Board::new(vcpus, 1, fences), vcpus, Rules { writers: true, snoop: false, maintained: false });
         Arc::new(Self { flags, code: Arc::new(Code::numbered(0)), lock: Mutex::new(()) })
     }
 

@@ -1,6 +1,7 @@
 //! Since when a vCPU holds what it ran, where its moment falls between a store's place in the order and the next one's.
 
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
+use icsan_model::arch::maintenance::Caches;
 use icsan_model::arch::profile::{Buffers, Profile, Text};
 use icsan_model::arch::sync_event::SyncEventSet;
 use icsan_model::detector::history::{History, Place, Question, Ran};
@@ -23,6 +24,7 @@ fn is_hazard(since: u64) -> bool {
         exemptions: &[],
         buffers: Buffers::DEFAULT,
         snoop: false,
+        caches: Caches::Coherent,
         only_at: &[],
         text: Text::All,
     };

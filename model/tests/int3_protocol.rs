@@ -7,6 +7,7 @@
 //! chunk by running the code behind the site, and is not needed where the site lies in one chunk.
 
 use icsan_model::arch::exemption::Exemption;
+use icsan_model::arch::maintenance::Caches;
 use icsan_model::arch::profile::{Buffers, Profile, Text};
 use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::event::Event;
@@ -35,6 +36,7 @@ fn profile(chunk: u32) -> Profile {
         exemptions: &[Exemption::Breakpoint(&[BREAKPOINT])],
         buffers: Buffers { chunk, ..Buffers::DEFAULT },
         snoop: false,
+        caches: Caches::Coherent,
         only_at: &[],
         text: Text::All,
     }

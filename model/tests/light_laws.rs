@@ -2,6 +2,7 @@
 
 use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::arch::exemption::Exemption;
+use icsan_model::arch::maintenance::Caches;
 use icsan_model::arch::profile::{Buffers, Profile, Text};
 use icsan_model::detector::light::CodeRun;
 use icsan_model::event::Event;
@@ -91,6 +92,7 @@ fn profile(buffers: Buffers, exemptions: &'static [Exemption]) -> impl Strategy<
         exemptions,
         buffers,
         snoop: false,
+        caches: Caches::Coherent,
         only_at: &[],
         text: Text::All,
     })

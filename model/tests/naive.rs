@@ -6,6 +6,7 @@ use icsan_model::machine::model::Model;
 use icsan_model::testing::naive::{self, Answer, Naive};
 use icsan_model::testing::strategies::{self, Guest, Op, Toy, VCPUS};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 
 /// The oracle with the guest that it watches.
@@ -65,6 +66,24 @@ impl StateMachineTest for Tested {
         state.latest.iter().for_each(|(event, answer)| naive::compare(&mut tested.0, event, answer.as_ref()));
         tested
     }
+}
+
+/// With instruction caches that do not see stores, and maintenance.
+#[test]
+fn the_model_agrees_with_the_naive_oracle_on_maintenance() {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let drawn = (strategies::maintained_profile(), strategies::maintained_history(30));
+    let mut runner = TestRunner::new(config);
+    let result = runner.run(&drawn, |(profile, ops)| {
+        let mut model = Model::new(profile, Toy, usize::from(VCPUS)).expect("a sound profile");
+        let mut naive = Naive::new(profile, Toy);
+        for event in strategies::events(&ops) {
+            let answer = naive.apply(&event);
+            naive::compare(&mut model, &event, answer.as_ref());
+        }
+        Ok(())
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
 }
 
 prop_state_machine! {

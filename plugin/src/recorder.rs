@@ -27,11 +27,13 @@ use crate::qemu::process::say;
 use crate::skipped::{Happened, Recorded};
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::arch::architecture::Architecture;
+use icsan_model::arch::maintenance::{Accesses, Domain, Maintenance};
 use icsan_model::arch::sync_event::SyncEventId;
 use icsan_model::detector::changes;
 use icsan_model::detector::history::{History, Holding, Judged, Place, Question};
 use icsan_model::detector::light::CodeRun;
 use icsan_model::event::{Event, Store};
+use icsan_model::fetch::instruction_cache::Raised;
 use icsan_model::memory::{Memory, PAGE};
 use icsan_model::verdict::candidates::Candidates;
 use icsan_model::verdict::hazard::Hazard;
@@ -231,8 +233,22 @@ pub struct Past {
 }
 
 impl changes::Past for Past {
-    fn memory(&self) -> &Memory {
-        self.history.memory()
+    fn history(&self) -> &History {
+        &self.history
+    }
+
+    fn maintain(&mut self, seq: Seq, vcpu: Vcpu, operation: Maintenance) -> Raised {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.event(Event::Maintain { vcpu, operation });
+        }
+        self.history.maintain(seq, vcpu, operation)
+    }
+
+    fn barrier(&mut self, seq: Seq, vcpu: Vcpu, domain: Domain, accesses: Accesses) -> Raised {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.event(Event::Barrier { vcpu, domain, accesses });
+        }
+        self.history.barrier(seq, vcpu, domain, accesses)
     }
 
     fn store(&mut self, seq: Seq, store: Store, epoch: Epoch) {
@@ -273,6 +289,12 @@ impl Past {
     #[must_use]
     pub fn new(history: History, recorder: Option<Recorder>) -> Self {
         Self { history, recorder }
+    }
+
+    /// All that is kept of it.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// Memory and its past.
@@ -365,9 +387,8 @@ impl Past {
 
     /// Forgets what was before `horizon`, and who made what is not remembered any more.
     pub fn forget_before(&mut self, horizon: Seq) {
-        let memory = self.history.memory_mut();
-        memory.forget_before(horizon);
-        memory.forget_unneeded();
+        self.history.forget_before(horizon);
+        self.history.memory_mut().forget_unneeded();
         if let Some(recorder) = &mut self.recorder {
             recorder.prune(self.history.memory());
         }

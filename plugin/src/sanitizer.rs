@@ -141,7 +141,9 @@ impl Sanitizer {
         fence::prepare();
         page_walk::prepare(machine.generation);
         let slots = Slots::new(count, config.writers).ok_or("QEMU gave no scoreboard")?;
-        let flags = Flags::new(slots, count, Rules { writers: config.writers, snoop: config.profile.snoop });
+        let maintained = config.profile.incoherent_caches().is_some();
+        let rules = Rules { writers: config.writers, snoop: config.profile.snoop, maintained };
+        let flags = Flags::new(slots, count, rules);
         let vcpus = (0..count).map(|_| Mutex::default()).collect();
         let layout = config.symbols.kernel_table().and_then(|table| table.layout().copied());
         let name = move |cpu: &CurrentCpu, task: u64| TaskName::read(cpu, layout.as_ref()?, task);

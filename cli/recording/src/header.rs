@@ -1,6 +1,7 @@
 //! What stands at the beginning and at the end of a recording.
 
 use icsan_model::arch::architecture::Architecture;
+use icsan_model::arch::maintenance::CacheType;
 use icsan_model::arch::profile::Buffers;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,28 @@ pub struct Header {
     pub buffers: BufferKeys,
     /// How many vCPUs the guest has.
     pub vcpus: u16,
+    /// What the guest's cache type register says, if it was looked up.
+    pub caches: Option<CacheType>,
+}
+
+/// What a header was before it had the guest's caches: the same fields without the last.
+#[derive(Deserialize)]
+pub(crate) struct WithoutCaches {
+    architecture: String,
+    events: Vec<String>,
+    plugin: String,
+    profile: String,
+    with: Vec<String>,
+    without: Vec<String>,
+    buffers: BufferKeys,
+    vcpus: u16,
+}
+
+impl From<WithoutCaches> for Header {
+    fn from(header: WithoutCaches) -> Self {
+        let WithoutCaches { architecture, events, plugin, profile, with, without, buffers, vcpus } = header;
+        Self { architecture, events, plugin, profile, with, without, buffers, vcpus, caches: None }
+    }
 }
 
 impl Header {
@@ -67,6 +90,7 @@ impl Header {
             without: Vec::new(),
             buffers: profile.buffers.into(),
             vcpus,
+            caches: None,
         }
     }
 }

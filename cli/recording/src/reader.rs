@@ -3,9 +3,9 @@
 use crate::block::{self, BlockKind, Found, MAGIC};
 use crate::codec;
 use crate::error::RecordingError;
-use crate::header::{Header, Totals};
+use crate::header::{Header, Totals, WithoutCaches};
 use crate::record::Record;
-use crate::version::VERSION;
+use crate::version::{VERSION, WITHOUT_CACHES};
 use std::io::Read;
 
 /// Reads a recording: an iterator of its records, one block in memory at a time.
@@ -44,13 +44,17 @@ impl<R: Read> Reader<R> {
         if filled < MAGIC.len() || block::fill(&mut input, &mut version)? < version.len() {
             return Err(cut_off());
         }
-        match u32::from_le_bytes(version) {
-            VERSION => {}
+        let version = u32::from_le_bytes(version);
+        match version {
+            1..=VERSION => {}
             0 => return Err(corrupt(0, "the format version is 0")),
             found => return Err(RecordingError::NewerVersion { found }),
         }
         let header = match block::read(&mut input, 0)? {
             Found::CutOff => return Err(cut_off()),
+            Found::Block(BlockKind::Header, payload) if version <= WITHOUT_CACHES => {
+                whole::<WithoutCaches>(0, &payload)?.into()
+            }
             Found::Block(BlockKind::Header, payload) => whole(0, &payload)?,
             Found::Block(..) => return Err(corrupt(0, "it is not a header")),
         };

@@ -4,6 +4,7 @@ mod common;
 
 use common::{file, header, read, records};
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
+use icsan_model::arch::maintenance::{Accesses, CacheType, Domain, Maintenance, Needs};
 use icsan_model::arch::sync_event::SyncEventId;
 use icsan_model::arch::x86::X86_64;
 use icsan_model::event::{Event, Store};
@@ -98,6 +99,14 @@ fn the_bytes_of_each_variant_are_pinned() {
         (event(Event::Sync { vcpu, event: SyncEventId(9), pc: Linear(2) }), &[0, 6, 1, 9, 2]),
         (event(Event::Commit { stores: vec![Seq(8), Seq(9)] }), &[0, 7, 2, 8, 9]),
         (event(Event::Reset { vcpu }), &[0, 8, 1]),
+        (event(Event::Maintain { vcpu, operation: Maintenance::Clean(phys) }), &[0, 9, 1, 0, 4]),
+        (event(Event::Maintain { vcpu, operation: Maintenance::Invalidate(phys) }), &[0, 9, 1, 1, 4]),
+        (event(Event::Maintain { vcpu, operation: Maintenance::InvalidateAll }), &[0, 9, 1, 2]),
+        (event(Event::Maintain { vcpu, operation: Maintenance::InvalidateOwn }), &[0, 9, 1, 3]),
+        (event(Event::Maintain { vcpu, operation: Maintenance::FetchFence }), &[0, 9, 1, 4]),
+        (event(Event::Barrier { vcpu, domain: Domain::Inner, accesses: Accesses::Stores }), &[0, 10, 1, 1, 1]),
+        (event(Event::Barrier { vcpu, domain: Domain::System, accesses: Accesses::All }), &[0, 10, 1, 3, 2]),
+        (event(Event::Caches { vcpu, on: true }), &[0, 11, 1, 1]),
         (
             Record::Run { vcpu, linear: Linear(u64::MAX), lengths: [1, 15].into() },
             &[1, 1, 253, 255, 255, 255, 255, 255, 255, 255, 255, 2, 1, 15],
@@ -121,7 +130,44 @@ fn the_bytes_of_each_variant_are_pinned() {
         let (head, end) = (17, 17 + 3);
         assert_eq!(file[empty - end + head..file.len() - end], [&[1], *expected].concat(), "{record:?}");
     }
-    assert_eq!(Kind::ALL.map(|kind| kind as u8), [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(Kind::ALL.map(|kind| kind as u8), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+}
+
+/// A block, as the format has it.
+fn block(kind: u8, number: u32, payload: &[u8]) -> Vec<u8> {
+    let mut block = vec![kind];
+    for field in [number, payload.len() as u32, crc32fast::hash(payload)] {
+        block.extend_from_slice(&field.to_le_bytes());
+    }
+    block.extend_from_slice(&crc32fast::hash(&block).to_le_bytes());
+    [&block[..], payload].concat()
+}
+
+/// Version 1: its header has no caches, its records are those of today.
+#[test]
+fn recordings_of_the_first_version_are_read() {
+    let (preamble, head) = (12, 17);
+    let today = file(&[Record::Event(Event::Branch { vcpu: Vcpu(1) })], 1);
+    let header_len = u32::from_le_bytes(today[preamble + 5..preamble + 9].try_into().unwrap()) as usize;
+    let payload = &today[preamble + head..preamble + head + header_len];
+    assert_eq!(payload.last(), Some(&0), "it has no caches, and they are last");
+    let first =
+        [&b"ICSANREC\x01\0\0\0"[..], &block(1, 0, &payload[..header_len - 1]), &today[preamble + head + header_len..]]
+            .concat();
+    assert_eq!(*Reader::new(&first[..]).unwrap().header(), header());
+    let (records, end) = read(&first);
+    assert!(end.is_none() && records == [Record::Event(Event::Branch { vcpu: Vcpu(1) })], "{end:?}");
+    // What is no header of that version is not taken for one.
+    let wrong = [&first[..8], &[2, 0, 0, 0], &first[12..]].concat();
+    assert!(matches!(Reader::new(&wrong[..]), Err(RecordingError::Corrupt { .. })));
+}
+
+#[test]
+fn the_guests_caches_are_read_as_they_were_written() {
+    let caches = CacheType { needs: Needs::Invalidate, data_line: 32, instruction_line: 128 };
+    let header = Header { caches: Some(caches), ..header() };
+    let file = Writer::new(Vec::new(), &header).unwrap().finish().unwrap();
+    assert_eq!(*Reader::new(&file[..]).unwrap().header(), header);
 }
 
 #[test]

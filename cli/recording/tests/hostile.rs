@@ -4,7 +4,7 @@
 mod common;
 
 use common::{file, header, read, record, records};
-use icsan_recording::{Reader, RecordingError, Writer};
+use icsan_recording::{Reader, RecordingError, VERSION, Writer};
 use proptest::prelude::*;
 
 fn is_prefix<T: PartialEq>(part: &[T], whole: &[T]) -> bool {
@@ -125,9 +125,9 @@ fn ends_that_lie() {
 #[test]
 fn a_newer_version_is_named() {
     let mut file = file(&[], 1);
-    file[8] = 2;
+    file[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
     let error = Reader::new(&file[..]).unwrap_err();
-    assert!(matches!(error, RecordingError::NewerVersion { found: 2 }));
+    assert!(matches!(error, RecordingError::NewerVersion { found } if found == VERSION + 1));
     assert!(error.to_string().contains("use a newer one"));
 }
 

@@ -125,6 +125,8 @@ impl Cut {
             }),
             Event::Branch { vcpu } => self.ran.contains(&vcpu).then_some(event),
             Event::Sync { vcpu, .. } | Event::Reset { vcpu } => self.ran.remove(&vcpu).then_some(event),
+            // Of lines elsewhere, too: they are few beside executions.
+            Event::Maintain { .. } | Event::Barrier { .. } | Event::Caches { .. } => Some(event),
         }
     }
 

@@ -5,6 +5,8 @@ mod json;
 mod text;
 
 use crate::session::Outcome;
+use icsan_model::arch::architecture::Architecture;
+use icsan_model::arch::x86::X86_64;
 use std::io::{self, Write};
 
 /// Prints everything that a replay found, at most `limit` hazards.
@@ -33,8 +35,13 @@ fn rule(kind: icsan_model::verdict::kind::Kind, outcome: &Outcome) -> String {
     }
 }
 
-/// The instruction in AT&T syntax, in the mode in which it is as long as that; `(bad)` if it is none.
-fn disassemble(bytes: &[u8], at: u64) -> String {
+/// The instruction in AT&T syntax, in the mode in which it is as long as that; `(bad)` if it is none. Of other
+/// architectures its word.
+fn disassemble(arch: &Architecture, bytes: &[u8], at: u64) -> String {
+    if arch.name != X86_64.name {
+        let digits: String = bytes.iter().rev().map(|byte| format!("{byte:02x}")).collect();
+        return format!(".inst 0x{digits}");
+    }
     use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
     let instructions = [64, 32, 16].map(|bits| Decoder::with_ip(bits, bytes, at, DecoderOptions::NONE).decode());
     let Some(instruction) =

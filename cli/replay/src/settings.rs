@@ -2,8 +2,7 @@
 
 use icsan_model::arch::architecture::Architecture;
 use icsan_model::arch::profile::{Profile, ProfileError};
-use icsan_model::arch::x86::X86_64;
-use icsan_model::arch::x86::length::X86Length;
+use icsan_model::arch::registry;
 use icsan_model::error::ModelError;
 use icsan_model::machine::model::Model;
 use icsan_recording::Header;
@@ -34,7 +33,7 @@ pub struct Settings {
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum SettingsError {
     /// The recording is of another architecture.
-    #[error("a recording of {0}; this program replays x86_64")]
+    #[error("a recording of {0}; this program replays {known}", known = known())]
     Architecture(String),
     /// Unknown names of profiles or events: of the command line, or of a recorder that knows more than this build.
     #[error(transparent)]
@@ -47,16 +46,20 @@ pub enum SettingsError {
     Places(&'static str),
 }
 
+/// The architectures that can be replayed.
+fn known() -> String {
+    let decoded = registry::ALL.iter().filter(|arch| arch.decoder.is_some());
+    decoded.map(|arch| arch.name).collect::<Vec<_>>().join(", ")
+}
+
 impl Settings {
     /// The profile that these settings make of the recording's.
     ///
     /// # Errors
     /// Names that are not known.
     pub fn profile(&self, header: &Header) -> Result<(&'static Architecture, Profile), SettingsError> {
-        let arch = &X86_64;
-        if header.architecture != arch.name {
-            return Err(SettingsError::Architecture(header.architecture.clone()));
-        }
+        let arch = registry::by_name(&header.architecture)
+            .ok_or_else(|| SettingsError::Architecture(header.architecture.clone()))?;
         let Self { profile: name, with, without, chunk, lookahead, prefetch, trace, speculation } = self;
         let mut profile = match name {
             Some(name) => Profile::select(arch, Some(name), with, without)?,
@@ -72,6 +75,9 @@ impl Settings {
                 profile
             }
         };
+        if let Some(caches) = header.caches {
+            profile = profile.on(caches);
+        }
         if !profile.is_plain() {
             return Err(SettingsError::Places(profile.name));
         }
@@ -92,13 +98,15 @@ impl Settings {
     /// Unknown names, impossible buffers.
     pub fn model(&self, header: &Header) -> Result<(&'static Architecture, Model), SettingsError> {
         let (arch, profile) = self.profile(header)?;
-        Ok((arch, Model::new(profile, X86Length, usize::from(header.vcpus))?))
+        let decoder = arch.decoder.ok_or_else(|| SettingsError::Architecture(header.architecture.clone()))?;
+        Ok((arch, Model::new(profile, decoder, usize::from(header.vcpus))?))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use icsan_model::arch::x86::X86_64;
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
@@ -150,7 +158,8 @@ mod tests {
                 .contains("unknown profile `x99`")
         );
         assert!(
-            error(Settings::default(), Header { architecture: "aarch64".to_owned(), ..header() }).contains("aarch64")
+            error(Settings::default(), Header { architecture: "vax".to_owned(), ..header() })
+                .contains("vax; this program replays x86_64")
         );
     }
 }

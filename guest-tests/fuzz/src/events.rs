@@ -1,5 +1,6 @@
 //! Histories of a guest: the model says what the brute-force oracle says, event by event.
 
+use icsan_model::arch::maintenance::{CacheType, Caches, Needs};
 use icsan_model::arch::profile::{Buffers, Profile, Text};
 use icsan_model::arch::sync_event::SyncEventId;
 use icsan_model::machine::model::Model;
@@ -31,6 +32,15 @@ impl Bytes<'_> {
         (0..len).map(|_| self.pick(&[0, 1, 2, 3, 4, 5, BREAKPOINT, UNDEFINED])).collect()
     }
 
+    fn caches(&mut self) -> Caches {
+        let caches = CacheType {
+            needs: self.pick(&[Needs::CleanAndInvalidate, Needs::Invalidate, Needs::Guest, Needs::Nothing]),
+            data_line: self.pick(&[16, 32, 64]),
+            instruction_line: self.pick(&[16, 32, 64]),
+        };
+        self.pick(&[Caches::Coherent, Caches::Maintained(caches)])
+    }
+
     fn profile(&mut self) -> Profile {
         let events = self.next();
         Profile {
@@ -47,6 +57,7 @@ impl Bytes<'_> {
                 own_store_at_branch: self.below(2) == 0,
             },
             snoop: self.below(8) == 7,
+            caches: self.caches(),
             only_at: &[],
             text: Text::All,
         }
@@ -58,7 +69,7 @@ impl Bytes<'_> {
         let vcpu = u16::from(self.next()) % VCPUS;
         let at = self.next();
         let view = at >> 7;
-        Some(match kind % 20 {
+        Some(match kind % 24 {
             0..8 => Op::Fetch(vcpu, view, at & 0x3f),
             8..12 => Op::Store(vcpu, view, at & 0x3f, self.code()),
             12 => Op::Unseen(view, at & 0x3f, self.code()),
@@ -68,6 +79,9 @@ impl Bytes<'_> {
             16 => Op::Sync(vcpu, at % EVENTS),
             17 => Op::Remap(vcpu, at & 3, at >> 2 & 3),
             18 => Op::Reset(vcpu),
+            19 | 20 => Op::Maintain(vcpu, self.next(), view, at & 0x3f),
+            21 => Op::Barrier(vcpu, at),
+            22 => Op::Caches(vcpu, at & 1 == 0),
             _ => Op::Commit(at & 3, at & 4 != 0),
         })
     }

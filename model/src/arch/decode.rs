@@ -24,3 +24,17 @@ pub trait Decode: Debug + Send + Sync {
     /// The length of the longest instruction, in bytes. So many bytes are looked at for each execution.
     fn max_len(&self) -> usize;
 }
+
+impl<D: Decode + ?Sized> Decode for &D {
+    fn len(&self, bytes: &[u8]) -> Option<usize> {
+        (**self).len(bytes)
+    }
+
+    fn len_like(&self, bytes: &[u8], memory: &[u8]) -> Option<usize> {
+        (**self).len_like(bytes, memory)
+    }
+
+    fn max_len(&self) -> usize {
+        (**self).max_len()
+    }
+}

@@ -1,8 +1,10 @@
-//! A profile: which events serialize, which differences are exempt, how large the buffers are, who snoops.
+//! A profile: which events serialize, which differences are exempt, how large the buffers are, who snoops, and whether
+//! fetches see stores.
 //!
 //! Profiles are data of an [`crate::arch::architecture::Architecture`]; `with` and `without` change one by event names.
 
 use crate::arch::exemption::Exemption;
+use crate::arch::maintenance::{CacheType, Caches};
 use crate::arch::sync_event::{SyncEventId, SyncEventSet};
 use thiserror::Error;
 
@@ -67,6 +69,8 @@ pub struct Profile {
     pub buffers: Buffers,
     /// Does every store empty the matching buffer entries of every vCPU at once?
     pub snoop: bool,
+    /// Do fetches see stores, and what has to be done if not?
+    pub caches: Caches,
     /// Events of `serializing` that count at one place only. That is for whoever knows places by name: the model does
     /// not look at it.
     pub only_at: &'static [OnlyAt],
@@ -100,6 +104,19 @@ impl Profile {
     #[must_use]
     pub const fn serializes(&self, event: SyncEventId) -> bool {
         self.serializing.contains(event)
+    }
+
+    /// The profile on a guest with such caches: they count where the profile goes by them.
+    #[must_use]
+    pub const fn on(self, guest: CacheType) -> Self {
+        Self { caches: self.caches.of_guest(guest), ..self }
+    }
+
+    /// The instruction caches that do not see stores, if the profile has any. Where every store is snooped there are
+    /// none.
+    #[must_use]
+    pub const fn incoherent_caches(&self) -> Option<CacheType> {
+        if self.snoop { None } else { self.caches.incoherent() }
     }
 
     /// Is it a matter of the event alone what serializes, and is all code judged? Only then the model itself can be

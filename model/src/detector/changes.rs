@@ -14,8 +14,10 @@
 use super::flags::Segment;
 use super::reach::Reach;
 use crate::addr::{Epoch, Linear, Phys, Seq, Vcpu};
+use crate::arch::maintenance::{Accesses, Domain, Maintenance};
 use crate::detector::history::History;
 use crate::event::Store;
+use crate::fetch::instruction_cache::Raised;
 use crate::memory::Memory;
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -33,8 +35,16 @@ pub const LATE: Duration = Duration::from_millis(20);
 
 /// What remembers changes: a [`History`], or one that is recorded as well.
 pub trait Past {
+    /// It.
+    fn history(&self) -> &History;
     /// Memory and its past.
-    fn memory(&self) -> &Memory;
+    fn memory(&self) -> &Memory {
+        self.history().memory()
+    }
+    /// See [`History::maintain`].
+    fn maintain(&mut self, seq: Seq, vcpu: Vcpu, operation: Maintenance) -> Raised;
+    /// See [`History::barrier`].
+    fn barrier(&mut self, seq: Seq, vcpu: Vcpu, domain: Domain, accesses: Accesses) -> Raised;
     /// See [`History::store`].
     fn store(&mut self, seq: Seq, store: Store, epoch: Epoch);
     /// See [`History::attribute`].
@@ -44,8 +54,16 @@ pub trait Past {
 }
 
 impl Past for History {
-    fn memory(&self) -> &Memory {
-        self.memory()
+    fn history(&self) -> &History {
+        self
+    }
+
+    fn maintain(&mut self, seq: Seq, vcpu: Vcpu, operation: Maintenance) -> Raised {
+        self.maintain(seq, vcpu, operation)
+    }
+
+    fn barrier(&mut self, seq: Seq, vcpu: Vcpu, domain: Domain, accesses: Accesses) -> Raised {
+        self.barrier(seq, vcpu, domain, accesses)
     }
 
     fn store(&mut self, seq: Seq, store: Store, epoch: Epoch) {
@@ -155,8 +173,35 @@ impl<S: Deref<Target: Segment> + Clone> Changes<S> {
     }
 
     /// A new segment.
-    pub fn add(&mut self, segment: &S, memory: &Memory) {
-        self.reach.add(segment, memory);
+    pub fn add(&mut self, segment: &S, past: &History) {
+        self.reach.add(segment, past);
+    }
+
+    /// A maintenance instruction, at its place in the order.
+    pub fn maintain(&mut self, past: &mut impl Past, seq: Seq, vcpu: Vcpu, operation: Maintenance) {
+        let raised = past.maintain(seq, vcpu, operation);
+        self.settle_segments(past, &raised);
+    }
+
+    /// A barrier, at its place in the order.
+    pub fn barrier(&mut self, past: &mut impl Past, seq: Seq, vcpu: Vcpu, domain: Domain, accesses: Accesses) {
+        let raised = past.barrier(seq, vcpu, domain, accesses);
+        self.settle_segments(past, &raised);
+    }
+
+    /// Fetches may find more than before: segments whose every fetch finds what is there are judged no more, once they
+    /// were from now on.
+    fn settle_segments(&self, past: &impl Past, raised: &Raised) {
+        let settle = |segment: &S| {
+            if let Some(moment) = self.reach.settled(segment, past.history()) {
+                segment.last_change().settle(moment);
+            }
+        };
+        let size = past.history().line();
+        raised.lines.iter().flat_map(|line| self.reached(*line, size)).for_each(|segment| settle(&segment));
+        if raised.all {
+            self.reach.all().for_each(settle);
+        }
     }
 
     /// The segments that a change of these bytes concerns.

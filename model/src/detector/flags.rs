@@ -18,6 +18,7 @@
 use crate::addr::{Seq, Vcpu};
 use crate::detector::history::Place;
 use crate::detector::light::CodeRun;
+use crate::fetch::instruction_cache::NEVER;
 use std::fmt::Debug;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -110,6 +111,10 @@ impl Word for AtomicU64 {
 }
 
 /// The last change of a segment, or of what is right behind it. 0: none.
+///
+/// Where an instruction cache does not see stores, it is the last moment at which a fetch may have brought in anything
+/// else than what is there: [`NEVER`] after a store, until maintenance that covers it has taken effect for every vCPU.
+/// So whoever fetches such a segment is looked at each time, and nothing else is: the fast path is the same.
 #[derive(Debug)]
 pub struct LastChange<W>(W);
 
@@ -130,6 +135,12 @@ impl<W: Word> LastChange<W> {
     /// There was a change.
     pub fn note(&self, seq: Seq) {
         self.0.raise(seq.0);
+    }
+
+    /// What was a change without end ([`NEVER`]) ended at that moment: later fetches find what is there. Called with
+    /// the lock of all changes held.
+    pub fn settle(&self, seq: Seq) {
+        self.0.replace(NEVER.0, seq.0);
     }
 }
 
@@ -297,6 +308,9 @@ pub struct Rules {
     pub writers: bool,
     /// Is every store snooped at once ([`crate::arch::profile::Profile::snoop`])? Then nothing ever is.
     pub snoop: bool,
+    /// Do fetches find what was stored only after maintenance
+    /// ([`crate::arch::profile::Profile::incoherent_caches`])?
+    pub maintained: bool,
 }
 
 /// The flags of all vCPUs, and the one order of all stores to code and all serializing events.
@@ -468,7 +482,8 @@ impl<B: Board> Flags<B> {
         let mut ran: Vec<SlotId> = Vec::new();
         for segment in segments {
             let before = segment.last_change().get();
-            seq.into_iter().for_each(|seq| segment.last_change().note(seq));
+            let noted = seq.map(|seq| if self.rules.maintained { NEVER } else { seq });
+            noted.into_iter().for_each(|seq| segment.last_change().note(seq));
             if ran_since(segment.slot(), before) {
                 ran.push(segment.slot());
             }

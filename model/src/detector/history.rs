@@ -14,17 +14,21 @@
 //!    page was in between is missed, and so is an older instruction that was longer and reached into a page that is not
 //!    known ([`Place::second`]).
 //! 3. With speculation it takes every page to have been mapped for the whole epoch.
-//! 4. A taken branch after an own store is inferred by whoever calls [`History::branch`].
+//! 4. Where an instruction cache does not see stores, changes that nobody maintains are kept for
+//!    `TOO_MANY_UNHELD` versions of a cell; whoever executes it after that is not judged in full.
+//! 5. A taken branch after an own store is inferred by whoever calls [`History::branch`].
 
 use crate::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use crate::arch::decode::Decode;
+use crate::arch::maintenance::{Accesses, Domain, Maintenance};
 use crate::arch::profile::{Buffers, Profile};
 use crate::detector::light::CodeRun;
 use crate::event::Store;
 use crate::fetch::held::Held;
+use crate::fetch::instruction_cache::{InstructionCache, NEVER, Raised};
 use crate::fetch::own_stores::{OwnStores, chunks};
 use crate::memory::mapping::Mapping;
-use crate::memory::{CELL, Memory, PAGE};
+use crate::memory::{CELL, Memory, PAGE, TOO_MANY_VERSIONS};
 use crate::verdict::candidates::Candidates;
 use crate::verdict::execution::Execution;
 use crate::verdict::hazard::Verdict;
@@ -32,8 +36,9 @@ use crate::verdict::last_sync::LastSync;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// At so many changes of one cell all but the latest are forgotten, although somebody may hold them.
-pub const TOO_MANY_VERSIONS: usize = 2048;
+/// At so many changes of one cell that no vCPU's buffers hold, and that nobody's maintenance settles, half of them are
+/// forgotten, although an instruction cache may return them.
+const TOO_MANY_UNHELD: usize = 64;
 
 /// Who can hold what some bytes were.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,6 +140,7 @@ pub struct History {
     profile: Profile,
     decoder: Arc<dyn Decode>,
     memory: Memory,
+    cache: InstructionCache,
     own: Vec<(Epoch, OwnStores)>,
 }
 
@@ -143,7 +149,8 @@ impl History {
     #[must_use]
     pub fn new(profile: Profile, decoder: impl Decode + 'static, vcpus: usize) -> Self {
         let own = vec![(Epoch::default(), OwnStores::default()); vcpus];
-        Self { profile, decoder: Arc::new(decoder), memory: Memory::default(), own }
+        let cache = InstructionCache::new(profile.incoherent_caches(), vcpus);
+        Self { profile, decoder: Arc::new(decoder), memory: Memory::default(), cache, own }
     }
 
     /// Can a history judge for these buffers?
@@ -195,16 +202,77 @@ impl History {
         let speculation = self.profile.buffers.speculation;
         let holding =
             self.neighbourhood(cell, CELL as u64).filter(|_| !speculation).map(|(first, len)| held(first, len));
+        if self.cache.is_incoherent() {
+            self.forget_unfetched(cell, horizon, holding);
+        } else {
+            self.forget_if_unheld(cell, horizon, latest, holding);
+        }
+        if self.memory.cell_versions(cell) >= TOO_MANY_VERSIONS {
+            // An execution that asks for them finds that they are forgotten, and is not judged in full.
+            self.memory.keep_latest(cell, latest);
+        }
+    }
+
+    /// Where an instruction cache may return what nobody's buffers hold: all is needed from the floor on.
+    fn forget_unfetched(&mut self, cell: Phys, horizon: Seq, holding: Option<Holding>) {
+        let from = match holding {
+            None => horizon,
+            Some(Holding::Since(since)) => since.max(horizon),
+            Some(Holding::Nobody | Holding::NeverRan) => NEVER,
+        };
+        self.memory.forget_cell_before(cell, from.min(self.cache.oldest(cell, CELL as u64, from)));
+        if from == NEVER && self.memory.cell_versions(cell) >= TOO_MANY_UNHELD {
+            // As below.
+            self.memory.keep_latest(cell, TOO_MANY_UNHELD / 2);
+        }
+    }
+
+    fn forget_if_unheld(&mut self, cell: Phys, horizon: Seq, latest: usize, holding: Option<Holding>) {
         match holding {
             None => self.memory.forget_cell_before(cell, horizon),
             Some(Holding::Since(since)) => self.memory.forget_cell_before(cell, since.max(horizon)),
             Some(Holding::Nobody) => self.memory.keep_latest(cell, latest),
             Some(Holding::NeverRan) => self.memory.keep_latest(cell, 0),
         }
-        if self.memory.cell_versions(cell) >= TOO_MANY_VERSIONS {
-            // An execution that asks for them finds that they are forgotten, and is not judged in full.
-            self.memory.keep_latest(cell, latest);
+    }
+
+    /// Forgets what was before event `horizon`, when the oldest epoch began.
+    pub fn forget_before(&mut self, horizon: Seq) {
+        let Self { memory, cache, .. } = self;
+        if cache.is_incoherent() {
+            memory.forget_before_each(horizon, |cell| cache.oldest(cell, CELL as u64, horizon));
+            cache.forget_before(horizon, memory);
+        } else {
+            memory.forget_before(horizon);
         }
+    }
+
+    /// The line that an invalidation is good for, in bytes.
+    #[must_use]
+    pub fn line(&self) -> u64 {
+        self.profile.incoherent_caches().map_or(0, |caches| caches.instruction_line)
+    }
+
+    /// The instruction caches that code is fetched through.
+    #[must_use]
+    pub const fn cache(&self) -> &InstructionCache {
+        &self.cache
+    }
+
+    /// A maintenance instruction, at its place in the order. Answers whose lines may be fetched from otherwise than
+    /// before.
+    pub fn maintain(&mut self, seq: Seq, vcpu: Vcpu, operation: Maintenance) -> Raised {
+        self.cache.maintain(seq, vcpu, operation, &self.memory)
+    }
+
+    /// A barrier, likewise. To be told where [`InstructionCache::awaits_barrier`] says yes.
+    pub fn barrier(&mut self, seq: Seq, vcpu: Vcpu, domain: Domain, accesses: Accesses) -> Raised {
+        self.cache.barrier(seq, vcpu, domain, accesses)
+    }
+
+    /// From now on the vCPU stores through its caches, or past them.
+    pub fn caches(&mut self, vcpu: Vcpu, on: bool) {
+        self.cache.caches(vcpu, on);
     }
 
     fn own(&mut self, vcpu: Vcpu, epoch: Epoch) -> Option<&mut OwnStores> {
@@ -219,6 +287,7 @@ impl History {
     /// A store, at its place in the order; `epoch` is that of the vCPU that made it.
     pub fn store(&mut self, seq: Seq, store: Store, epoch: Epoch) {
         self.own_store(seq, &store, epoch);
+        self.cache.store(seq, &store);
         self.memory.store(seq, store);
     }
 
@@ -296,6 +365,7 @@ impl History {
                 profile: &self.profile,
                 decoder: &*self.decoder,
                 memory: &self.memory,
+                cache: &self.cache,
                 mapping: &mapping,
                 held: &held,
                 last_sync: question.last_sync,

@@ -16,9 +16,6 @@
 use crate::addr::Linear;
 use crate::arch::exemption::Exemption;
 
-/// How many bytes of an older version a conflict shows: enough for the longest instruction of any architecture here.
-pub const WINDOW: usize = 15;
-
 /// A run of instructions that execute one after the other.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct CodeRun {
@@ -119,7 +116,7 @@ pub struct Conflict {
     pub memory: Vec<u8>,
     /// The bytes that were executed from the same address on earlier in this epoch: at least as many as `memory` has
     /// (those that were not executed earlier are as in memory), and what was executed right after them, up to
-    /// [`WINDOW`] in all. Only those that no exemption covers.
+    /// the longest instruction's length in all. Only those that no exemption covers.
     pub older: Vec<Vec<u8>>,
 }
 
@@ -133,11 +130,12 @@ pub struct Findings {
 }
 
 /// A vCPU executes `run`; `earlier` are the runs that it executed before in this epoch (those that
-/// [contradict](CodeRun::contradicts) it are enough).
+/// [contradict](CodeRun::contradicts) it are enough); the longest instruction has `longest` bytes.
 pub fn judge<'a>(
     run: &CodeRun,
     earlier: impl Iterator<Item = &'a CodeRun> + Clone,
     exemptions: &[Exemption],
+    longest: usize,
 ) -> Findings {
     let mut findings = Findings::default();
     for (linear, memory) in run.instructions() {
@@ -145,7 +143,7 @@ pub fn judge<'a>(
         let mut older: Vec<Vec<u8>> = Vec::new();
         let mut exempt: Vec<Vec<u8>> = Vec::new();
         for run in earlier.clone() {
-            let version = version(run, linear, memory);
+            let version = version(run, linear, memory, longest);
             if version.starts_with(memory) || older.iter().chain(&exempt).any(|known| known.starts_with(&version)) {
                 continue;
             }
@@ -160,17 +158,19 @@ pub fn judge<'a>(
     findings
 }
 
-/// What `run` had at the address of an instruction whose bytes are now `memory`.
-fn version(run: &CodeRun, linear: Linear, memory: &[u8]) -> Vec<u8> {
+/// What `run` had at the address of an instruction whose bytes are now `memory`, and up to the length of the longest
+/// instruction.
+fn version(run: &CodeRun, linear: Linear, memory: &[u8], longest: usize) -> Vec<u8> {
     let at = |index: usize| run.byte(linear.offset(index as u64));
     let mut version: Vec<u8> = memory.iter().enumerate().map(|(index, byte)| at(index).unwrap_or(*byte)).collect();
-    version.extend((memory.len()..WINDOW).map_while(at));
+    version.extend((memory.len()..longest).map_while(at));
     version
 }
 
 fn covers(exemption: Exemption, run: &CodeRun, linear: Linear, memory: &[u8], older: &[u8]) -> bool {
     match exemption {
         Exemption::Breakpoint(_) => run.starts_at(linear) && exemption.covers_breakpoint(memory, older),
+        Exemption::Listed(_) => run.starts_at(linear) && exemption.covers_listed(memory, older),
         Exemption::AlignedStore(block) => {
             let differing = (0..).zip(memory.iter().zip(older)).filter(|(_, (new, old))| new != old);
             let mut blocks = differing.map(|(index, _)| linear.offset(index).align_down(u64::from(block)));

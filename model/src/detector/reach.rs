@@ -3,7 +3,8 @@
 
 use super::flags::Segment;
 use crate::addr::{Phys, Seq};
-use crate::memory::{Memory, PAGE};
+use crate::detector::history::History;
+use crate::memory::PAGE;
 use rustc_hash::FxHashMap;
 use std::ops::Deref;
 
@@ -51,11 +52,27 @@ impl<S: Deref<Target: Segment> + Clone> Reach<S> {
         found
     }
 
+    /// All segments, some of them more than once.
+    pub fn all(&self) -> impl Iterator<Item = &S> {
+        self.by_piece.values().flatten()
+    }
+
+    /// The first moment from which on every fetch of a segment finds what is there now, if that is known of all of its
+    /// bytes and what is behind them.
+    pub fn settled(&self, segment: &S, past: &History) -> Option<Seq> {
+        let mut settled = Seq(0);
+        for (phys, len) in self.ranges(segment) {
+            past.memory().page(phys)?;
+            settled = settled.max(past.cache().settled(phys, len, past.memory()));
+        }
+        Some(settled)
+    }
+
     /// A new segment: changes find it from now on, and it knows of the last one before.
-    pub fn add(&mut self, segment: &S, memory: &Memory) {
+    pub fn add(&mut self, segment: &S, past: &History) {
         for (phys, len) in self.ranges(segment) {
             debug_assert!(phys.0 % PAGE + len <= PAGE);
-            match memory.last_change(phys, len) {
+            match past.cache().settled(phys, len, past.memory()) {
                 Seq(0) => {}
                 change => segment.last_change().note(change),
             }

@@ -4,9 +4,8 @@
 //! drops what came in first, and is restarted by a taken branch: a queue of bytes in line is of no use after the line
 //! was left. For each chunk it remembers the moment from which on its bytes may stem.
 //!
-//! An architecture whose instruction cache is not coherent with stores (AArch64) gets a cache of lines *under* this
-//! buffer: filling would take a chunk's moment from the cache's line, if that is older, rather than from the clock.
-//! This is the place for it; nothing else would change.
+//! Where instruction caches do not see stores, what is read at that moment may be older still
+//! ([`crate::arch::maintenance`]).
 
 use crate::addr::{Linear, Seq};
 use std::collections::{BTreeMap, VecDeque};

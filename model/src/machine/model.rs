@@ -5,10 +5,11 @@ use crate::arch::decode::Decode;
 use crate::arch::profile::Profile;
 use crate::error::ModelError;
 use crate::event::{Event, Store};
+use crate::fetch::instruction_cache::InstructionCache;
 use crate::fetch::prefetch_buffer::MAX_LOOKAHEAD;
 use crate::machine::stats::Stats;
 use crate::machine::vcpu::VcpuState;
-use crate::memory::{Memory, PAGE};
+use crate::memory::{CELL, Memory, PAGE, TOO_MANY_VERSIONS};
 use crate::verdict::candidates::Candidates;
 use crate::verdict::execution::Execution;
 use crate::verdict::hazard::Verdict;
@@ -23,6 +24,7 @@ pub struct Model {
     profile: Profile,
     decoder: Arc<dyn Decode>,
     memory: Memory,
+    cache: InstructionCache,
     vcpus: Vec<VcpuState>,
     last: Seq,
     stats: Stats,
@@ -32,7 +34,7 @@ impl Model {
     /// A guest of `vcpus` vCPUs that has not begun to run.
     ///
     /// # Errors
-    /// A chunk that is no power of two up to a page, or a look-ahead above [`MAX_LOOKAHEAD`].
+    /// A chunk or a cache line that is no power of two up to a page, or a look-ahead above [`MAX_LOOKAHEAD`].
     pub fn new(profile: Profile, decoder: impl Decode + 'static, vcpus: usize) -> Result<Self, ModelError> {
         let buffers = profile.buffers;
         if !buffers.chunk.is_power_of_two() || u64::from(buffers.chunk) > PAGE {
@@ -41,10 +43,16 @@ impl Model {
         if buffers.lookahead > MAX_LOOKAHEAD {
             return Err(ModelError::BadLookahead { lookahead: buffers.lookahead, max: MAX_LOOKAHEAD });
         }
+        let caches = profile.incoherent_caches();
+        let lines = caches.into_iter().flat_map(|caches| [caches.data_line, caches.instruction_line]);
+        if let Some(line) = lines.into_iter().find(|line| !line.is_power_of_two() || *line > PAGE) {
+            return Err(ModelError::BadLine { line });
+        }
         Ok(Self {
             profile,
             decoder: Arc::new(decoder),
             memory: Memory::default(),
+            cache: InstructionCache::new(caches, vcpus),
             vcpus: vec![VcpuState::new(buffers); vcpus],
             last: Seq(0),
             stats: Stats::default(),
@@ -84,6 +92,13 @@ impl Model {
                 }
             }
             Event::Commit { stores } => stores.iter().for_each(|store| self.memory.commit(*store)),
+            Event::Maintain { vcpu, operation } => {
+                self.cache.maintain(now, *vcpu, *operation, &self.memory);
+            }
+            Event::Barrier { vcpu, domain, accesses } => {
+                self.cache.barrier(now, *vcpu, *domain, *accesses);
+            }
+            Event::Caches { vcpu, on } => self.cache.caches(*vcpu, *on),
             Event::Reset { vcpu } => {
                 self.vcpu_mut(*vcpu)?.serialize(LastSync { event: None, pc: None, seq: now });
                 self.stats.epochs += 1;
@@ -102,10 +117,20 @@ impl Model {
         self.execution(vcpu, linear, len, self.last.next())?.candidates()
     }
 
-    /// Forgets what no vCPU can hold any more. It changes no verdict: calling it is a matter of memory only.
+    /// Forgets what no vCPU can hold any more. It changes no verdict: calling it is a matter of memory only. (Where an
+    /// instruction cache does not see stores, lines that nobody maintains may be fetched from however far back. Of
+    /// cells with too many versions only the latest are kept then, and who executes them is not judged in full.)
     pub fn forget(&mut self) {
         let horizon = self.vcpus.iter().map(|vcpu| vcpu.oldest(self.last)).min().unwrap_or(self.last);
-        self.memory.forget_before(horizon);
+        if self.cache.is_incoherent() {
+            let Self { memory, cache, .. } = self;
+            memory.forget_before_each(horizon, |cell| cache.oldest(cell, CELL as u64, horizon));
+            let long: Vec<_> = memory.cells_with_more_than(TOO_MANY_VERSIONS).collect();
+            long.into_iter().for_each(|cell| memory.keep_latest(cell, TOO_MANY_VERSIONS / 2));
+            cache.forget_before(horizon, memory);
+        } else {
+            self.memory.forget_before(horizon);
+        }
         for vcpu in &mut self.vcpus {
             vcpu.mapping.forget_before(horizon);
         }
@@ -156,6 +181,9 @@ impl Model {
             | Event::Fetch { vcpu, .. }
             | Event::Branch { vcpu }
             | Event::Sync { vcpu, .. }
+            | Event::Maintain { vcpu, .. }
+            | Event::Barrier { vcpu, .. }
+            | Event::Caches { vcpu, .. }
             | Event::Reset { vcpu } => Some(*vcpu),
         };
         if let Some(vcpu) = vcpu.filter(|vcpu| self.vcpu(*vcpu).is_none()) {
@@ -192,6 +220,7 @@ impl Model {
 
     fn store(&mut self, store: &Store, now: Seq) {
         self.memory.store(now, store.clone());
+        self.cache.store(now, store);
         if let Some(owner) = store.vcpu.and_then(|vcpu| self.vcpus.get_mut(usize::from(vcpu.0))) {
             owner.own_store(store, now);
         }
@@ -216,6 +245,7 @@ impl Model {
             profile: &self.profile,
             decoder: &*self.decoder,
             memory: &self.memory,
+            cache: &self.cache,
             mapping: &state.mapping,
             held: state,
             last_sync: state.last_sync,

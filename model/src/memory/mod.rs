@@ -21,6 +21,9 @@ pub const PAGE: u64 = 4096;
 /// instruction.
 pub const CELL: usize = 16;
 
+/// At so many changes of one cell all but the latest are forgotten, although somebody may hold them.
+pub const TOO_MANY_VERSIONS: usize = 2048;
+
 /// A store as the memory remembers it.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -142,6 +145,27 @@ impl Memory {
         })
     }
 
+    /// Those of these bytes, all in one page, that were ever changed, each with the store that changed it last.
+    pub fn changed_bytes(&self, phys: Phys, len: u64) -> impl Iterator<Item = (Phys, Seq)> {
+        let (number, start) = split(phys);
+        let end = start + len as usize;
+        let page = self.pages.get(&number).filter(|page| len > 0 && !page.logs.is_empty());
+        let logs = page.into_iter().flat_map(move |page| page.logs.range(start / CELL..=(end - 1) / CELL));
+        let bytes = logs.flat_map(|(cell, log)| (cell * CELL..).zip(log.latest));
+        bytes
+            .filter(move |(at, seq)| (start..end).contains(at) && *seq > Seq(0))
+            .map(move |(at, seq)| (Phys(number * PAGE + at as u64), seq))
+    }
+
+    /// The first bytes of all cells that were ever changed.
+    pub fn changed_cells(&self) -> impl Iterator<Item = Phys> {
+        let cells = |(number, page): (&u64, &Page)| {
+            let first = number * PAGE;
+            page.logs.keys().map(move |cell| Phys(first + (cell * CELL) as u64)).collect::<Vec<_>>()
+        };
+        self.pages.iter().flat_map(cells)
+    }
+
     /// Are all of these bytes, all in one page, known?
     #[must_use]
     pub fn knows(&self, phys: Phys, len: u64) -> bool {
@@ -239,10 +263,17 @@ impl Memory {
     ///
     /// From then on only times from `horizon` on may be asked for.
     pub fn forget_before(&mut self, horizon: Seq) {
+        self.forget_before_each(horizon, |_| horizon);
+    }
+
+    /// The same, where a cell's past may be needed from an earlier moment on: the answer for its first byte.
+    pub fn forget_before_each(&mut self, horizon: Seq, needed_from: impl Fn(Phys) -> Seq) {
         let mut needed = BTreeSet::new();
-        for log in self.pages.values_mut().flat_map(|page| page.logs.values_mut()) {
-            log.forget_before(horizon);
-            needed.extend(log.changes.iter().map(|change| change.seq));
+        for (number, page) in &mut self.pages {
+            for (cell, log) in &mut page.logs {
+                log.forget_before(horizon.min(needed_from(Phys(number * PAGE + (cell * CELL) as u64))));
+                needed.extend(log.changes.iter().map(|change| change.seq));
+            }
         }
         self.records.retain(|seq, _| *seq > horizon || needed.contains(seq));
         self.horizon = self.horizon.max(horizon);

@@ -4,10 +4,15 @@
 //! buffer's entry is the *set of moments* that its bytes may stem from, one more with every event; there are no version
 //! lists, no ranges of time, no short cuts. Whatever is asked is answered by looking at all snapshots. It costs as much
 //! as it sounds.
+//!
+//! Where instruction caches do not see stores, each moment of fetching stands for all moments before it: what the cache
+//! held then may be what memory held at any of them, but each byte is no older than the maintenance that had taken
+//! effect by the first fetch allows ([`Naive::floor`]).
 
 use crate::addr::{Linear, Phys, Seq, Vcpu};
 use crate::arch::decode::Decode;
 use crate::arch::exemption::Exemption;
+use crate::arch::maintenance::{Accesses, CacheType, Caches, Domain, Maintenance, Needs};
 use crate::arch::profile::Profile;
 use crate::event::{Event, Store};
 use crate::machine::model::Model;
@@ -18,6 +23,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 type Times = BTreeSet<usize>;
+
+/// What one invalidation found to be clean: the moment up to which, for each byte of a line, or of all memory.
+#[derive(Clone, Debug)]
+struct Capture {
+    by: Vcpu,
+    /// Only of the CPU's own cache?
+    own: bool,
+    /// First byte and length; `None`: everything.
+    line: Option<(Phys, u64)>,
+    at: usize,
+    dirty: BTreeMap<Phys, usize>,
+}
 
 /// The guest at one moment.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +84,12 @@ pub struct Naive {
     /// Index n: event n; index 0 is none.
     events: Vec<Option<Event>>,
     committed: BTreeSet<usize>,
+    captures: Vec<Capture>,
+    /// Which captures took effect, when, and for whom; `None`: for all.
+    effective: Vec<(usize, Option<Vcpu>, Capture)>,
+    /// The vCPUs whose caches are off, and the stores that were made so.
+    off: BTreeSet<Vcpu>,
+    uncached: BTreeSet<usize>,
     vcpus: BTreeMap<Vcpu, Buffered>,
 }
 
@@ -80,6 +103,10 @@ impl Naive {
             snapshots: vec![Snapshot::default()],
             events: vec![None],
             committed: BTreeSet::new(),
+            captures: Vec::new(),
+            effective: Vec::new(),
+            off: BTreeSet::new(),
+            uncached: BTreeSet::new(),
             vcpus: BTreeMap::new(),
         }
     }
@@ -141,8 +168,129 @@ impl Naive {
             Event::Sync { .. } => {}
             Event::Commit { stores } => self.committed.extend(stores.iter().map(|seq| seq.0 as usize)),
             Event::Reset { vcpu } => self.emptied(*vcpu, now),
+            Event::Maintain { vcpu, operation } => self.maintained(*vcpu, *operation, now),
+            Event::Barrier { vcpu, domain, accesses: Accesses::All } => {
+                let of_vcpu = self.captures.iter().filter(|capture| capture.by == *vcpu);
+                let whom = |capture: &Capture| Some(*vcpu).filter(|_| capture.own || *domain == Domain::Own);
+                self.effective.extend(of_vcpu.map(|capture| (now, whom(capture), capture.clone())));
+            }
+            Event::Barrier { .. } => {}
+            Event::Caches { vcpu, on: true } => drop(self.off.remove(vcpu)),
+            Event::Caches { vcpu, on: false } => drop(self.off.insert(*vcpu)),
         }
         None
+    }
+
+    fn caches(&self) -> Option<CacheType> {
+        self.profile.incoherent_caches()
+    }
+
+    fn maintained(&mut self, vcpu: Vcpu, operation: Maintenance, now: usize) {
+        let Some(caches) = self.caches() else { return };
+        let capture = |line: Option<(Phys, u64)>, own| {
+            let of_line = |phys: &Phys| line.is_none_or(|(first, len)| (first.0..first.0 + len).contains(&phys.0));
+            let bytes = self.snapshots[now].memory.keys().copied().filter(of_line);
+            let clean = |phys| (0..=now).rev().find(|at| self.is_clean(phys, self.version(phys, *at), now));
+            let dirty = bytes.map(|phys| (phys, clean(phys).unwrap_or(0))).filter(|(_, clean)| *clean < now).collect();
+            Capture { by: vcpu, own, line, at: now, dirty }
+        };
+        let size = caches.instruction_line;
+        match operation {
+            Maintenance::Clean(_) => {}
+            Maintenance::Invalidate(phys) => {
+                self.captures.push(capture(Some((Phys(phys.0 / size * size), size)), false));
+            }
+            Maintenance::InvalidateAll => self.captures.push(capture(None, false)),
+            Maintenance::InvalidateOwn => self.captures.push(capture(None, true)),
+            Maintenance::FetchFence => {
+                let capture = Capture { by: vcpu, own: true, line: None, at: now, dirty: BTreeMap::new() };
+                self.effective.push((now, Some(vcpu), capture));
+            }
+        }
+    }
+
+    /// The store that made the byte's version at that moment; 0 if none did.
+    fn version(&self, phys: Phys, at: usize) -> usize {
+        let value = |at: usize| self.snapshots[at].memory.get(&phys);
+        (1..=at).rev().find(|seq| value(*seq) != value(*seq - 1)).unwrap_or(0)
+    }
+
+    fn store_at(&self, seq: usize) -> Option<&Store> {
+        match self.events.get(seq) {
+            Some(Some(Event::Store(store))) => Some(store),
+            _ => None,
+        }
+    }
+
+    /// Is there a barrier of that vCPU, or of any, between two moments that reaches all vCPUs, and waits for stores, or
+    /// for everything?
+    fn barrier_between(&self, who: Option<Vcpu>, after: usize, until: usize, everything: bool) -> bool {
+        (after + 1..=until).any(|seq| match self.events[seq] {
+            Some(Event::Barrier { vcpu, domain, accesses }) => {
+                let waits = accesses == Accesses::All || accesses == Accesses::Stores && !everything;
+                waits && domain != Domain::Own && who.is_none_or(|who| who == vcpu)
+            }
+            _ => false,
+        })
+    }
+
+    fn needs_clean(&self, store: usize) -> bool {
+        self.caches().is_some_and(|caches| caches.needs != Needs::Invalidate) && !self.uncached.contains(&store)
+    }
+
+    /// The cleans of a byte's line after a store, in order: who and when.
+    fn cleans(&self, phys: Phys, store: usize) -> Vec<(Vcpu, usize)> {
+        let size = self.caches().map_or(1, |caches| caches.data_line);
+        let clean = |seq: usize| match self.events[seq] {
+            Some(Event::Maintain { vcpu, operation: Maintenance::Clean(line) }) if line.0 / size == phys.0 / size => {
+                Some((vcpu, seq))
+            }
+            _ => None,
+        };
+        (store + 1..self.events.len()).filter_map(clean).collect()
+    }
+
+    /// Was the version that this store made of the byte clean at that moment? 0: before all history.
+    fn is_clean(&self, phys: Phys, store: usize, at: usize) -> bool {
+        let cleaned =
+            || self.cleans(phys, store).iter().any(|(by, seq)| self.barrier_between(Some(*by), *seq, at, true));
+        let writer = self.store_at(store).and_then(|store| store.vcpu);
+        let complete = || !self.needs_clean(store) && self.barrier_between(writer, store, at, false);
+        store == 0 || cleaned() || complete()
+    }
+
+    /// The oldest moment whose value of the byte the vCPU's instruction cache may have returned at that moment.
+    fn floor(&self, vcpu: Vcpu, phys: Phys, at: usize) -> usize {
+        if self.caches().is_none() {
+            return at;
+        }
+        let taken = self.effective.iter().filter(|(from, whom, _)| *from <= at && whom.is_none_or(|whom| whom == vcpu));
+        let of_byte = taken
+            .filter(|(.., capture)| capture.line.is_none_or(|(first, len)| (first.0..first.0 + len).contains(&phys.0)));
+        of_byte.map(|(.., capture)| capture.dirty.get(&phys).copied().unwrap_or(capture.at)).max().unwrap_or(0)
+    }
+
+    /// What the storing vCPU left out; if nothing, it is the executor's fault.
+    fn missing(&self, vcpu: Vcpu, phys: Phys, store: usize, now: usize) -> Kind {
+        if self.caches().is_none() || self.floor(vcpu, phys, now) >= store {
+            return Kind::Unsynchronized;
+        }
+        let cleans = self.cleans(phys, store);
+        if !self.is_clean(phys, store, now) {
+            return if self.needs_clean(store) && cleans.is_empty() { Kind::Unclean } else { Kind::Incomplete };
+        }
+        let size = self.caches().map_or(1, |caches| caches.instruction_line);
+        let clean = if self.needs_clean(store) { cleans.last().map_or(0, |(_, seq)| *seq) } else { store };
+        let invalidated = (clean + 1..self.events.len()).any(|seq| match self.events[seq] {
+            Some(Event::Maintain { vcpu: by, operation }) => match operation {
+                Maintenance::Clean(_) => false,
+                Maintenance::Invalidate(line) => line.0 / size == phys.0 / size,
+                Maintenance::InvalidateAll => true,
+                Maintenance::InvalidateOwn | Maintenance::FetchFence => by == vcpu,
+            },
+            _ => false,
+        });
+        if invalidated { Kind::Incomplete } else { Kind::Uninvalidated }
     }
 
     fn chunk(&self, linear: Linear) -> Linear {
@@ -164,6 +312,9 @@ impl Naive {
     }
 
     fn stored(&mut self, store: &Store, now: usize) {
+        if self.caches().is_some() && store.vcpu.is_some_and(|vcpu| self.off.contains(&vcpu)) {
+            self.uncached.insert(now);
+        }
         let (chunk, branch, snoop) =
             (u64::from(self.profile.buffers.chunk), self.profile.buffers.own_store_at_branch, self.profile.snoop);
         if let (Some(vcpu), Some(linear), true) = (store.vcpu, store.linear, branch) {
@@ -315,16 +466,87 @@ impl Question<'_> {
         self.naive.byte(self.vcpu, self.at(i), at)
     }
 
+    /// The byte of a chunk that was first fetched, where its page is, at `first`, with what memory held at `moment`.
+    fn fetched(&self, i: usize, first: usize, moment: usize) -> Option<u8> {
+        let phys = self.naive.phys(self.vcpu, self.at(i), first)?;
+        self.naive.snapshots[self.stems(i, first, moment)].memory.get(&phys).copied()
+    }
+
+    /// The moment that it stems from.
+    fn stems(&self, i: usize, first: usize, moment: usize) -> usize {
+        let phys = self.naive.phys(self.vcpu, self.at(i), first);
+        phys.map_or(first, |phys| moment.max(self.naive.floor(self.vcpu, phys, first)))
+    }
+
+    /// Since when, but not before `earliest`, the page of a byte was where it was at that moment.
+    fn placed(&self, i: usize, earliest: usize, at: usize) -> usize {
+        let place = |at| self.naive.phys(self.vcpu, self.at(i), at);
+        (earliest..=at).rev().take_while(|earlier| place(*earlier) == place(at)).last().unwrap_or(at)
+    }
+
+    /// When a chunk may have been fetched first where its page was, and what memory held then: at each moment of
+    /// fetching, of now or of any time before.
+    fn moments(&self, chunk: Linear, times: &Times) -> BTreeSet<(usize, usize)> {
+        let i = (0..self.naive.decoder.max_len()).find(|i| self.naive.chunk(self.at(*i)) == chunk).unwrap_or(0);
+        let moments = times.iter().flat_map(|time| {
+            let first = self.placed(i, times.first().copied().unwrap_or(*time), *time);
+            let oldest = if self.naive.caches().is_some() { 0 } else { *time };
+            let first = if self.naive.caches().is_some() { first } else { *time };
+            (oldest..=*time).map(move |moment| (first, moment))
+        });
+        moments.collect()
+    }
+
+    /// The first moment that makes a difference to these bytes, down to `oldest`, if they were first fetched at
+    /// `first`.
+    fn earliest(&self, positions: &[usize], first: usize, oldest: usize) -> usize {
+        let string = |moment| positions.iter().map(|i| self.fetched(*i, first, moment)).collect::<Vec<_>>();
+        if (oldest..=first).all(|moment| string(moment) == string(first)) { first } else { oldest.min(first) }
+    }
+
+    /// Did all these bytes stand in memory together at one time, and may they have been fetched together after it?
+    fn is_whole(&self, bytes: &[u8], times: &dyn Fn(Linear) -> Times) -> bool {
+        let window = self.naive.decoder.max_len();
+        let in_chunk = |chunk: Linear, len: usize| -> Vec<usize> {
+            (0..len).filter(|i| self.naive.chunk(self.at(*i)) == chunk).collect()
+        };
+        let chunks = self.in_order(bytes.len());
+        let first = chunks.iter().flat_map(|chunk| times(*chunk)).min().unwrap_or(self.now);
+        if self.naive.caches().is_none() {
+            let all: Vec<usize> = (0..bytes.len()).collect();
+            return (first..=self.now).any(|time| self.stood(bytes, &all, time, time));
+        }
+        let oldest = chunks.iter().flat_map(|chunk| {
+            let positions = in_chunk(*chunk, window);
+            let firsts: BTreeSet<_> =
+                self.moments(*chunk, &times(*chunk)).into_iter().map(|(first, _)| first).collect();
+            firsts.into_iter().map(move |first| {
+                let floors = positions.iter().map(|i| self.stems(*i, first, 0)).min().unwrap_or(first);
+                self.earliest(&positions, first, floors)
+            })
+        });
+        let oldest = oldest.min().unwrap_or(first);
+        (first..=self.now).any(|time| {
+            (oldest..=time).any(|moment| {
+                chunks.iter().all(|chunk| {
+                    let positions = in_chunk(*chunk, bytes.len());
+                    let placed = self.placed(positions[0], first, time);
+                    self.stood(bytes, &positions, placed, moment)
+                })
+            })
+        })
+    }
+
     fn others(&self, times: &dyn Fn(Linear) -> Times, speculative: bool) -> BTreeMap<Vec<u8>, Candidate> {
         let window = self.naive.decoder.max_len();
         // Every byte string that the window may read: chunk for chunk, at every moment of it.
         let mut strings = BTreeSet::from([Vec::new()]);
         for chunk in self.in_order(window) {
             let mut longer = BTreeSet::new();
-            for time in times(chunk) {
+            for (first, moment) in self.moments(chunk, &times(chunk)) {
                 let piece: Vec<_> = (0..window)
                     .filter(|i| self.naive.chunk(self.at(*i)) == chunk)
-                    .map(|i| self.byte(i, time))
+                    .map(|i| self.fetched(i, first, moment))
                     .collect();
                 longer.extend(strings.iter().map(|string: &Vec<Option<u8>>| [&string[..], &piece].concat()));
             }
@@ -351,25 +573,26 @@ impl Question<'_> {
         chunks
     }
 
-    fn stood(&self, bytes: &[u8], positions: &[usize], time: usize) -> bool {
-        positions.iter().all(|i| self.byte(*i, time) == Some(bytes[*i]))
+    fn stood(&self, bytes: &[u8], positions: &[usize], first: usize, moment: usize) -> bool {
+        positions.iter().all(|i| self.fetched(*i, first, moment) == Some(bytes[*i]))
     }
 
     fn candidate(&self, bytes: &[u8], memory: &[u8], times: &dyn Fn(Linear) -> Times, speculative: bool) -> Candidate {
         let all: Vec<usize> = (0..bytes.len()).collect();
-        let chunks = self.in_order(bytes.len());
-        let first = chunks.iter().flat_map(|chunk| times(*chunk)).min().unwrap_or(self.now);
-        let whole = (first..=self.now).any(|time| self.stood(bytes, &all, time));
+        let whole = self.is_whole(bytes, times);
 
         let mut versions = Vec::new();
         let mut separated_by = BTreeSet::new();
         let mut worst = Kind::Unserialized;
+        let mut blamed: BTreeMap<usize, Kind> = BTreeMap::new();
         let mut one_each = true;
         for i in 0..bytes.len() {
             let chunk = self.naive.chunk(self.at(i));
             let mates: Vec<_> = all.iter().copied().filter(|j| self.naive.chunk(self.at(*j)) == chunk).collect();
-            let last = times(chunk).into_iter().filter(|time| self.stood(bytes, &mates, *time)).max().unwrap_or(0);
-            let then = self.naive.phys(self.vcpu, self.at(i), last);
+            let moments = self.moments(chunk, &times(chunk));
+            let last = moments.into_iter().filter(|(first, moment)| self.stood(bytes, &mates, *first, *moment)).max();
+            let (first, last) = last.map_or((0, 0), |(first, last)| (first, self.stems(i, first, last)));
+            let then = self.naive.phys(self.vcpu, self.at(i), first);
             versions
                 .push(Seq(
                     (1..=last).rev().find(|seq| then.is_some_and(|phys| self.changed(phys, *seq))).unwrap_or(0) as u64
@@ -383,6 +606,8 @@ impl Question<'_> {
             one_each &= culprits.len() == 1;
             for (seq, phys) in culprits.into_iter().zip(here.into_iter().cycle()) {
                 worst = worst.min(self.kind_of(seq, phys, self.at(i)));
+                let missing = self.naive.missing(self.vcpu, phys, seq, self.now);
+                blamed.entry(seq).and_modify(|kind| *kind = missing.min(*kind)).or_insert(missing);
                 separated_by.insert(seq);
             }
         }
@@ -391,6 +616,12 @@ impl Question<'_> {
             && whole
             && self.naive.profile.exemptions.iter().any(|exemption| match *exemption {
                 Exemption::Breakpoint(breakpoint) => memory.starts_with(breakpoint) != bytes.starts_with(breakpoint),
+                Exemption::Listed(list) => [memory, bytes].into_iter().all(|side| {
+                    side.len() >= 4
+                        && list.iter().any(|row| {
+                            (0..4).all(|i| row.value.to_le_bytes()[i] == side[i] & row.mask.to_le_bytes()[i])
+                        })
+                }),
                 Exemption::AlignedStore(block) => {
                     one_each
                         && separated_by.len() == 1
@@ -401,6 +632,9 @@ impl Question<'_> {
             (true, _, _) => Kind::Speculative,
             (_, false, _) => Kind::Torn,
             (_, _, true) => Kind::Stale,
+            _ if self.naive.profile.caches != Caches::Coherent => {
+                blamed.into_values().next().unwrap_or(Kind::Unsynchronized)
+            }
             _ => worst,
         };
         let separated_by = separated_by.into_iter().map(|seq| Seq(seq as u64)).collect();
@@ -420,15 +654,8 @@ impl Question<'_> {
         self.naive.snapshots[seq].memory.get(&phys) != self.naive.snapshots[seq - 1].memory.get(&phys)
     }
 
-    fn store(&self, seq: usize) -> Option<&Store> {
-        match self.naive.events.get(seq) {
-            Some(Some(Event::Store(store))) => Some(store),
-            _ => None,
-        }
-    }
-
     fn kind_of(&self, seq: usize, phys: Phys, linear: Linear) -> Kind {
-        match self.store(seq) {
+        match self.naive.store_at(seq) {
             Some(store) if store.vcpu == Some(self.vcpu) => {
                 let through = store.linear.map(|through| through.offset(phys.0 - store.phys.0));
                 if through == Some(linear) { Kind::Smc } else { Kind::Alias }
@@ -438,7 +665,7 @@ impl Question<'_> {
     }
 
     fn in_one_block(&self, seq: usize, block: u64) -> bool {
-        self.store(seq).is_some_and(|store| {
+        self.naive.store_at(seq).is_some_and(|store| {
             let blocks: BTreeSet<_> = (0..store.bytes.len() as u64).map(|i| (store.phys.0 + i) / block).collect();
             store.vcpu.is_some() && blocks.len() == 1
         })

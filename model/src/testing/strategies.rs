@@ -8,6 +8,7 @@
 use crate::addr::{Linear, Phys, Seq, Vcpu};
 use crate::arch::decode::Decode;
 use crate::arch::exemption::Exemption;
+use crate::arch::maintenance::{Accesses, CacheType, Caches, Domain, Maintenance, Needs};
 use crate::arch::profile::{Buffers, Profile, Text};
 use crate::arch::sync_event::{SyncEventId, SyncEventSet};
 use crate::event::{Event, Store};
@@ -15,8 +16,8 @@ use crate::memory::PAGE;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-/// The breakpoint of the toy instruction set, as on x86.
-pub const BREAKPOINT: u8 = 0xcc;
+/// The breakpoint of the toy instruction set.
+pub const BREAKPOINT: u8 = 0xee;
 
 /// A first byte that begins no instruction.
 pub const UNDEFINED: u8 = 0xff;
@@ -83,7 +84,31 @@ pub enum Op {
     Contents(u8),
     /// The store so many stores ago, and whether all before it, too.
     Commit(u8, bool),
+    /// vCPU, which of [`MAINTENANCE`], page, byte of the code.
+    Maintain(u16, u8, u8, u8),
+    /// vCPU, which of [`BARRIERS`].
+    Barrier(u16, u8),
+    /// vCPU, whether it stores through its caches from now on.
+    Caches(u16, bool),
 }
+
+/// The maintenance instructions, of the line of an address.
+pub const MAINTENANCE: [fn(Phys) -> Maintenance; 5] = [
+    Maintenance::Clean,
+    Maintenance::Invalidate,
+    |_| Maintenance::InvalidateAll,
+    |_| Maintenance::InvalidateOwn,
+    |_| Maintenance::FetchFence,
+];
+
+/// Barriers of every use; the first does everything.
+pub const BARRIERS: [(Domain, Accesses); 5] = [
+    (Domain::Inner, Accesses::All),
+    (Domain::System, Accesses::All),
+    (Domain::Own, Accesses::All),
+    (Domain::Inner, Accesses::Stores),
+    (Domain::Outer, Accesses::Loads),
+];
 
 /// Memory and mappings as an emulator has them: the present only.
 #[derive(Clone, Debug, Default)]
@@ -188,6 +213,16 @@ impl Guest {
                 Event::Remap { vcpu: Vcpu(vcpu), linear, phys: PAGES.get(usize::from(phys)).copied() }
             }
             Op::Reset(vcpu) => Event::Reset { vcpu: Vcpu(vcpu) },
+            Op::Maintain(vcpu, which, page, byte) => {
+                let phys = PAGES[usize::from(page) % PAGES.len()].offset(code(0, byte).0 % PAGE);
+                let operation = MAINTENANCE[usize::from(which) % MAINTENANCE.len()](phys);
+                Event::Maintain { vcpu: Vcpu(vcpu), operation }
+            }
+            Op::Barrier(vcpu, which) => {
+                let (domain, accesses) = BARRIERS[usize::from(which) % BARRIERS.len()];
+                Event::Barrier { vcpu: Vcpu(vcpu), domain, accesses }
+            }
+            Op::Caches(vcpu, on) => Event::Caches { vcpu: Vcpu(vcpu), on },
             Op::Commit(back, all) => {
                 let index = self.stores.len().checked_sub(1 + usize::from(back))?;
                 let first = if all { 0 } else { index };
@@ -269,6 +304,63 @@ pub fn history(len: usize) -> impl Strategy<Value = Vec<Op>> + Clone {
     proptest::collection::vec(op(), 0..=len)
 }
 
+/// A step of a history with maintenance, or several that belong together: what a careful vCPU does after a store, with
+/// one step left out at times.
+fn maintained_steps() -> impl Strategy<Value = Vec<Op>> + Clone {
+    let vcpu = || 0..VCPUS;
+    let page = || prop_oneof![4 => Just(0u8), 1 => 0..3u8];
+    let at = || 0..(2 * HALF + MIDDLE) as u8;
+    let which = || prop_oneof![4 => Just(0u8), 4 => Just(1), 1 => 2..MAINTENANCE.len() as u8];
+    let barrier = || prop_oneof![3 => Just(0u8), 2 => 0..BARRIERS.len() as u8];
+    let bytes = proptest::collection::vec(byte(), 1..=4);
+    // An executor before it, after it, and in another epoch, on some CPU.
+    let publish = (vcpu(), vcpu(), page(), at(), bytes, 0..14u8).prop_map(|(vcpu, by, page, at, bytes, without)| {
+        let steps = [
+            Op::Fetch(by, 0, at),
+            Op::Store(vcpu, 0, at, bytes),
+            Op::Maintain(vcpu, 0, page, at),
+            Op::Barrier(vcpu, 0),
+            Op::Maintain(vcpu, 1, page, at),
+            Op::Barrier(vcpu, 0),
+            Op::Fetch(by, 0, at),
+            Op::Reset(by),
+            Op::Fetch(by, 0, at),
+        ];
+        (0..).zip(steps).filter(|(step, _)| *step != without).map(|(_, step)| step).collect()
+    });
+    let maintain = (vcpu(), which(), page(), at());
+    let maintain = maintain.prop_map(|(vcpu, which, page, at)| vec![Op::Maintain(vcpu, which, page, at)]);
+    prop_oneof![
+        8 => op().prop_map(|op| vec![op]),
+        2 => maintain,
+        2 => (vcpu(), barrier()).prop_map(|(vcpu, which)| vec![Op::Barrier(vcpu, which)]),
+        1 => (vcpu(), any::<bool>()).prop_map(|(vcpu, on)| vec![Op::Caches(vcpu, on)]),
+        2 => publish,
+    ]
+}
+
+/// A history of up to so many steps in which vCPUs do maintenance.
+pub fn maintained_history(len: usize) -> impl Strategy<Value = Vec<Op>> + Clone {
+    proptest::collection::vec(maintained_steps(), 0..=len).prop_map(|steps| steps.concat())
+}
+
+/// Caches that do not see stores, with lines of every size that is interesting on the toy machine.
+pub fn cache_type() -> impl Strategy<Value = CacheType> + Clone {
+    let line = || prop_oneof![Just(16u64), Just(32), Just(64)];
+    let needs =
+        prop_oneof![3 => Just(Needs::CleanAndInvalidate), 2 => Just(Needs::Invalidate), 1 => Just(Needs::Guest)];
+    (needs, line(), line()).prop_map(|(needs, data_line, instruction_line)| CacheType {
+        needs,
+        data_line,
+        instruction_line,
+    })
+}
+
+/// Any profile whose caches need maintenance.
+pub fn maintained_profile() -> impl Strategy<Value = Profile> + Clone {
+    (profile(), cache_type()).prop_map(|(profile, caches)| Profile { caches: Caches::Maintained(caches), ..profile })
+}
+
 /// Buffers of every size that is interesting on the toy machine.
 pub fn buffers() -> impl Strategy<Value = Buffers> + Clone {
     (
@@ -312,6 +404,7 @@ pub fn profile() -> impl Strategy<Value = Profile> + Clone {
             exemptions: EXEMPTIONS[exemptions],
             buffers,
             snoop,
+            caches: Caches::Coherent,
             only_at: &[],
             text: Text::All,
         },

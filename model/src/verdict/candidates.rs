@@ -149,12 +149,29 @@ pub(crate) struct Tracer<'a> {
     parts: &'a [Part],
     /// By part, and how many bytes of it: the last stretch that began with these bytes.
     last: BTreeMap<(usize, usize), BTreeMap<&'a [u8], &'a Stretch>>,
-    /// By part, how many bytes of it, and since when: the times at which memory held these bytes.
-    stood: BTreeMap<(usize, usize, Seq), BTreeMap<Vec<u8>, Times>>,
+    /// By part, how many bytes of it, since when they were fetched, and the moment from which on they stem: the times
+    /// at which memory held these bytes.
+    stood: BTreeMap<(usize, usize, (Seq, Seq)), TimesByBytes>,
 }
 
-/// First and last moments.
-type Times = Vec<(Seq, Seq)>;
+type TimesByBytes = BTreeMap<Vec<u8>, Vec<Time>>;
+
+/// When bytes stood in memory, and when they may have been fetched: first and last moments. Without an instruction
+/// cache that is the same.
+#[derive(Clone, Copy, Debug)]
+struct Time {
+    stems: (Seq, Seq),
+    fetched: (Seq, Seq),
+}
+
+impl Time {
+    /// What two times have in common: nothing is fetched before it stood in memory.
+    fn common(&self, other: &Self) -> Option<Self> {
+        let both = |a: (Seq, Seq), b: (Seq, Seq)| Some((a.0.max(b.0), a.1.min(b.1))).filter(|(from, to)| from <= to);
+        let time = Self { stems: both(self.stems, other.stems)?, fetched: both(self.fetched, other.fetched)? };
+        (time.stems.0 <= time.fetched.1).then_some(time)
+    }
+}
 
 impl<'a> Tracer<'a> {
     pub fn new(view: View<'a>, parts: &'a [Part]) -> Self {
@@ -170,21 +187,19 @@ impl<'a> Tracer<'a> {
         for (index, part) in touched() {
             let slice = &bytes[part.at..part.end().min(bytes.len())];
             let Some(stretch) = self.last(index, slice) else { continue };
-            until.extend(slice.iter().map(|_| stretch.to));
-            let version =
-                |i: usize| stretch.phys.map_or(Seq(0), |phys| view.memory.version(phys.offset(i as u64), stretch.to));
-            versions.extend((0..slice.len()).map(version));
+            for i in 0..slice.len() as u64 {
+                let phys = stretch.phys.map(|phys| phys.offset(i));
+                let stems = phys.map_or(stretch.to, |phys| view.stems(phys, stretch.to, stretch.fetched.0));
+                until.push(stems);
+                versions.push(phys.map_or(Seq(0), |phys| view.memory.version(phys, stems)));
+            }
         }
-        let since = touched().map(|(_, part)| part.since).min();
-        let whole = since.is_none_or(|since| {
-            let mut common = vec![(since, view.now)];
+        let first = touched().map(|(_, part)| (part.since, part.oldest)).reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)));
+        let whole = first.is_none_or(|(since, oldest)| {
+            let mut common = vec![Time { stems: (oldest, view.now), fetched: (since, view.now) }];
             for (index, part) in touched() {
-                let times = self.stood(index, &bytes[part.at..part.end().min(bytes.len())], since);
-                common = common
-                    .iter()
-                    .flat_map(|(from, to)| times.iter().map(move |(first, last)| (*from.max(first), *to.min(last))))
-                    .filter(|(from, to)| from <= to)
-                    .collect();
+                let times = self.stood(index, &bytes[part.at..part.end().min(bytes.len())], (since, oldest));
+                common = common.iter().flat_map(|a| times.iter().filter_map(|b| a.common(b))).collect();
             }
             !common.is_empty()
         });
@@ -202,12 +217,14 @@ impl<'a> Tracer<'a> {
     }
 
     /// When these bytes of a part were in memory.
-    fn stood(&mut self, index: usize, bytes: &[u8], since: Seq) -> &[(Seq, Seq)] {
+    fn stood(&mut self, index: usize, bytes: &[u8], first: (Seq, Seq)) -> &[Time] {
         let (view, part) = (self.view, &self.parts[index]);
-        let known = self.stood.entry((index, bytes.len(), since)).or_insert_with(|| {
-            let mut known: BTreeMap<Vec<u8>, Times> = BTreeMap::new();
-            for stretch in view.stretches(part.linear, bytes.len(), since) {
-                known.entry(stretch.bytes).or_default().push((stretch.from, stretch.to));
+        let known = self.stood.entry((index, bytes.len(), first)).or_insert_with(|| {
+            let mut known = TimesByBytes::new();
+            for Stretch { from, to, fetched, bytes, .. } in
+                view.stretches(part.linear, bytes.len(), first.0, Some(first.1))
+            {
+                known.entry(bytes).or_default().push(Time { stems: (from, to), fetched });
             }
             known
         });

@@ -1,11 +1,12 @@
 //! One execution and what it is judged from: the part that the model, and whatever is faster than the model, have in
 //! common.
 
-use crate::addr::{Epoch, Linear, Seq, Vcpu};
+use crate::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use crate::arch::decode::Decode;
 use crate::arch::profile::Profile;
 use crate::error::ModelError;
 use crate::fetch::held::Held;
+use crate::fetch::instruction_cache::InstructionCache;
 use crate::fetch::window::View;
 use crate::memory::mapping::Mapping;
 use crate::memory::{Memory, PAGE};
@@ -25,6 +26,8 @@ pub struct Execution<'a> {
     pub decoder: &'a dyn Decode,
     /// Memory and its past.
     pub memory: &'a Memory,
+    /// What is fetched through.
+    pub cache: &'a InstructionCache,
     /// The vCPU's translations.
     pub mapping: &'a Mapping,
     /// What the vCPU holds.
@@ -57,7 +60,8 @@ impl fmt::Debug for Execution<'_> {
 
 impl<'a> Execution<'a> {
     fn view(&self) -> View<'a> {
-        View { memory: self.memory, mapping: self.mapping, now: self.now }
+        let Self { memory, mapping, cache, vcpu, now, .. } = *self;
+        View { memory, mapping, cache, vcpu, now }
     }
 
     fn chunk(&self) -> u64 {
@@ -69,10 +73,10 @@ impl<'a> Execution<'a> {
     /// # Errors
     /// Nothing is mapped there, or its contents are not known.
     pub fn candidates(&self) -> Result<Candidates, ModelError> {
-        let Self { profile, decoder, vcpu, linear, now, .. } = *self;
+        let Self { profile, decoder, linear, now, .. } = *self;
         let view = self.view();
         let memory = self.present_bytes()?;
-        let judge = Judge { view, vcpu, linear, memory: &memory, exemptions: profile.exemptions };
+        let judge = Judge { view, linear, memory: &memory, exemptions: profile.exemptions, caches: profile.caches };
 
         let held =
             view.parts(linear, decoder.max_len(), self.chunk(), |chunk| self.held.held_since(chunk).unwrap_or(now));
@@ -125,15 +129,29 @@ impl<'a> Execution<'a> {
             // What is executed must be known; else the long way says what is wrong.
             self.mapping.moved_after(first.align_down(PAGE), since).is_none()
                 && phys.is_some_and(|phys| {
-                    self.memory.knows(phys, count) && !self.memory.changed_after(phys, count, since)
+                    self.memory.knows(phys, count)
+                        && !self.memory.changed_after(phys, count, since)
+                        && (!self.cache.is_incoherent() || self.finds_the_present(phys, count, since))
                 })
         })
+    }
+
+    /// Does a fetch at that moment find the last version of all of these bytes in any case?
+    fn finds_the_present(&self, phys: Phys, len: u64, moment: Seq) -> bool {
+        self.cache.knows(phys, len)
+            && self
+                .memory
+                .changed_bytes(phys, len)
+                .all(|(byte, last)| self.cache.floor(self.vcpu, byte, moment) >= last)
     }
 
     /// Is everything still known that `len` bytes have been since the vCPU may have brought them in?
     fn is_remembered(&self, len: u64) -> bool {
         self.pieces(len).all(|(first, count, since)| {
-            self.mapping.translate(first).is_none_or(|phys| !self.memory.forgot_after(phys, count, since))
+            self.mapping.translate(first).is_none_or(|phys| {
+                let oldest = self.cache.lowest(self.vcpu, phys, count, since);
+                !self.memory.forgot_after(phys, count, oldest) && self.cache.knows(phys, count)
+            })
         })
     }
 

@@ -21,7 +21,7 @@ pub struct Write {
     pub linear: Option<Linear>,
     /// The physical address of the first byte.
     pub phys: Phys,
-    /// What was there before; `None` if not all of it was known.
+    /// What was there before; `None` if not all of it was known, or is remembered.
     pub old: Option<Vec<u8>>,
     /// What was written.
     pub new: Vec<u8>,
@@ -33,7 +33,11 @@ impl Write {
     pub fn of(memory: &Memory, seq: Seq) -> Option<Self> {
         let Store { vcpu, pc, linear, phys, bytes } = memory.record(seq)?.store.clone();
         let before = Seq(seq.0.saturating_sub(1));
-        let old = (0..bytes.len() as u64).map(|i| memory.byte(phys.offset(i), before)).collect();
+        let byte = |i: u64| {
+            let phys = phys.offset(i);
+            memory.byte(phys, before).filter(|_| !memory.forgot_after(phys, 1, before))
+        };
+        let old = (0..bytes.len() as u64).map(byte).collect();
         Some(Self { seq, vcpu, pc, linear, phys, old, new: bytes })
     }
 }

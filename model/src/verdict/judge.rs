@@ -1,8 +1,9 @@
 //! The judgement on candidates: what separates each from memory, whether an exemption covers it, and what kind of
 //! hazard is left.
 
-use crate::addr::{Linear, Seq, Vcpu};
+use crate::addr::{Linear, Seq};
 use crate::arch::exemption::Exemption;
+use crate::arch::maintenance::Caches;
 use crate::event::Store;
 use crate::fetch::window::View;
 use crate::verdict::candidates::{Candidate, Found};
@@ -13,10 +14,10 @@ use std::collections::BTreeSet;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Judge<'a> {
     pub view: View<'a>,
-    pub vcpu: Vcpu,
     pub linear: Linear,
     pub memory: &'a [u8],
     pub exemptions: &'a [Exemption],
+    pub caches: Caches,
 }
 
 impl Judge<'_> {
@@ -35,7 +36,10 @@ impl Judge<'_> {
         } else if lacks_commit {
             Kind::Stale
         } else {
-            self.worst(&separating)
+            match self.caches {
+                Caches::Coherent => self.worst(&separating),
+                Caches::Maintained(_) => self.missing(&separating),
+            }
         };
         Candidate {
             kind: Some(kind),
@@ -74,6 +78,7 @@ impl Judge<'_> {
     ) -> bool {
         match exemption {
             Exemption::Breakpoint(_) => exemption.covers_breakpoint(self.memory, &found.bytes),
+            Exemption::Listed(_) => exemption.covers_listed(self.memory, &found.bytes),
             // One store, seen to be made by a CPU (whoever was not seen may have made several), to every byte that
             // differs.
             Exemption::AlignedStore(block) => {
@@ -94,8 +99,22 @@ impl Judge<'_> {
         kinds.min().unwrap_or(Kind::Unserialized)
     }
 
+    /// The kind that the oldest of these stores makes it: the first step that is missing after it.
+    fn missing(&self, separating: &[(Linear, Vec<Seq>)]) -> Kind {
+        let oldest = separating.iter().flat_map(|(_, stores)| stores).min();
+        let missing = oldest.into_iter().flat_map(|oldest| {
+            let touched = separating.iter().filter(|(_, stores)| stores.contains(oldest));
+            touched.filter_map(|(linear, _)| {
+                let phys = self.view.mapping.translate(*linear)?;
+                Some(self.view.cache.missing(self.view.vcpu, phys, *oldest, self.view.memory, self.view.now))
+            })
+        });
+        missing.min().unwrap_or(Kind::Unsynchronized)
+    }
+
     fn kind_of_store(&self, linear: Linear, seq: Seq) -> Kind {
-        let Some(record) = self.view.memory.record(seq).filter(|record| record.store.vcpu == Some(self.vcpu)) else {
+        let Some(record) = self.view.memory.record(seq).filter(|record| record.store.vcpu == Some(self.view.vcpu))
+        else {
             return Kind::Unserialized;
         };
         let at = self.view.mapping.translate(linear).map(|phys| phys.0.wrapping_sub(record.store.phys.0));

@@ -3,6 +3,9 @@
 use icsan_model::arch::exemption::Exemption;
 use icsan_model::detector::light::{CodeRun, Findings, judge};
 
+/// The length of the longest instruction of any architecture.
+const LONGEST: usize = 15;
+
 /// The runs that one vCPU executed in its current epoch, latest last.
 pub struct Trace {
     exemptions: &'static [Exemption],
@@ -19,7 +22,7 @@ impl Trace {
     }
 
     pub fn execute(&mut self, run: &CodeRun) -> Findings {
-        let findings = judge(run, self.runs.iter().rev(), self.exemptions);
+        let findings = judge(run, self.runs.iter().rev(), self.exemptions, LONGEST);
         if !self.runs.contains(run) {
             self.runs.push(run.clone());
         }

@@ -34,7 +34,8 @@ pub fn judge(
     if conflicting.is_empty() {
         return (Vec::new(), 0);
     }
-    let findings = light::judge(segment.run(), conflicting.iter().map(|other| other.run()), exemptions);
+    let others = conflicting.iter().map(|other| other.run());
+    let findings = light::judge(segment.run(), others, exemptions, platform.facts().arch.max_instruction);
     (findings.conflicts.into_iter().map(|conflict| found(&conflict, chunk, platform)).collect(), findings.exempt)
 }
 

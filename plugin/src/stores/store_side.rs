@@ -196,7 +196,7 @@ impl StoreSide {
 
     /// A new segment: stores to it find it from now on, and it knows of the last one before.
     pub fn add(&mut self, segment: &'static Segment) {
-        self.changes.add(&segment, self.history.memory());
+        self.changes.add(&segment, self.history.history());
     }
 
     /// A store to a page that holds code. `next` gives the next place in the order.

@@ -5,6 +5,7 @@ use super::{disassemble, hex, rule, serializing};
 use crate::check::{Difference, What};
 use crate::session::{End, Outcome};
 use crate::sites::Site;
+use icsan_model::arch::maintenance::Needs;
 use icsan_model::verdict::candidates::Candidate;
 use icsan_model::verdict::hazard::Write as Store;
 use icsan_recording::{Header, Record};
@@ -36,7 +37,8 @@ pub(super) fn print(output: &mut impl Write, outcome: &Outcome, limit: usize) ->
 }
 
 fn start(outcome: &Outcome) -> Value {
-    let Header { architecture, events: _, plugin, profile, with, without, buffers: _, vcpus } = &outcome.header;
+    let Header { architecture, events: _, plugin, profile, with, without, buffers: _, vcpus, caches: _ } =
+        &outcome.header;
     let buffers = outcome.profile.buffers;
     json!({
         "schema": SCHEMA,
@@ -46,9 +48,21 @@ fn start(outcome: &Outcome) -> Value {
         "prefetch": buffers.prefetch,
         "trace": buffers.trace,
         "speculation": buffers.speculation,
+        "caches": caches(outcome),
         "arch": architecture,
         "vcpus": vcpus,
         "recorded": { "plugin": plugin, "profile": profile, "with": with, "without": without },
+    })
+}
+
+/// The caches that do not see stores, as the recording is judged; null if there are none.
+fn caches(outcome: &Outcome) -> Value {
+    outcome.profile.incoherent_caches().map_or(Value::Null, |caches| {
+        json!({
+            "clean": caches.needs != Needs::Invalidate,
+            "data_line": caches.data_line,
+            "instruction_line": caches.instruction_line,
+        })
     })
 }
 
@@ -61,7 +75,7 @@ fn hazard(outcome: &Outcome, site: &Site) -> Value {
     let candidate = |candidate: &Candidate| {
         json!({
             "bytes": hex(&candidate.bytes, ""),
-            "text": disassemble(&candidate.bytes, hazard.linear.0),
+            "text": disassemble(outcome.arch, &candidate.bytes, hazard.linear.0),
             "versions": candidate.versions.iter().map(|seq| seq.0).collect::<Vec<_>>(),
             "kind": candidate.kind.map(|kind| kind.name()),
             "exempt": candidate.exempt,
@@ -75,7 +89,7 @@ fn hazard(outcome: &Outcome, site: &Site) -> Value {
         "paddr": hazard.phys.to_string(),
         "len": hazard.memory.len(),
         "memory": hex(&hazard.memory, ""),
-        "memory_text": disassemble(&hazard.memory, hazard.linear.0),
+        "memory_text": disassemble(outcome.arch, &hazard.memory, hazard.linear.0),
         "candidates": hazard.candidates.iter().map(candidate).collect::<Vec<_>>(),
         "writes": hazard.writes.iter().map(write).collect::<Vec<_>>(),
         "remapped": hazard.remapped.map(|seq| seq.0),

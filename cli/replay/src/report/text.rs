@@ -64,7 +64,8 @@ fn hazard(text: &mut String, outcome: &Outcome, site: &Site) {
         .max()
         .unwrap_or(0);
     let mut line = |label: &str, bytes: &[u8], note: &str| {
-        let line = format!("  {label} {:<width$} {:<40} {note}", hex(bytes, " "), disassemble(bytes, linear.0));
+        let line =
+            format!("  {label} {:<width$} {:<40} {note}", hex(bytes, " "), disassemble(outcome.arch, bytes, linear.0));
         let _ = writeln!(text, "{}", line.trim_end());
     };
     line("in memory  ", &hazard.memory, "");

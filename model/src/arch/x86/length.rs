@@ -24,7 +24,7 @@ impl Decode for X86Length {
     }
 
     fn max_len(&self) -> usize {
-        15
+        super::LONGEST
     }
 }
 

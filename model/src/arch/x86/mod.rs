@@ -30,9 +30,19 @@ pub mod may_store;
 pub mod msr;
 pub mod profiles;
 pub mod resolve;
+pub mod rules;
 pub mod store_kind;
 
 use crate::arch::architecture::Architecture;
+use crate::arch::decode::Decode;
+
+/// The length of the longest instruction, in bytes.
+const LONGEST: usize = 15;
+
+#[cfg(feature = "iced")]
+const DECODER: Option<&'static dyn Decode> = Some(&length::X86Length);
+#[cfg(not(feature = "iced"))]
+const DECODER: Option<&'static dyn Decode> = None;
 
 /// x86-64 as data.
 pub static X86_64: Architecture = Architecture {
@@ -40,5 +50,7 @@ pub static X86_64: Architecture = Architecture {
     vendors: &["Intel", "AMD"],
     events: events::EVENTS,
     profiles: profiles::PROFILES,
-    max_instruction: 15,
+    max_instruction: LONGEST,
+    decoder: DECODER,
+    rules: rules::RULES,
 };

@@ -6,6 +6,7 @@
 
 use super::events::{self, EVENTS};
 use crate::arch::exemption::Exemption;
+use crate::arch::maintenance::Caches;
 use crate::arch::profile::{Buffers, OnlyAt, Profile, Text};
 use crate::arch::sync_event::{SyncEventId, SyncEventSet, Word};
 
@@ -44,6 +45,7 @@ const LINUX: Profile = Profile {
     exemptions: &[INT3],
     buffers: Buffers::DEFAULT,
     snoop: false,
+    caches: Caches::Coherent,
     only_at: &[],
     text: Text::All,
 };
