@@ -29,7 +29,7 @@ fn serializing(outcome: &Outcome) -> Vec<(&'static str, u64)> {
 /// The rule that hazards of this kind break.
 fn rule(kind: icsan_model::verdict::kind::Kind, outcome: &Outcome) -> String {
     let rule = icsan_model::arch::rule::rule(kind);
-    match rule.source(outcome.arch.name) {
+    match outcome.arch.source(kind) {
         Some(source) => format!("{}: {}", source.section, rule.text),
         None => rule.text.to_owned(),
     }

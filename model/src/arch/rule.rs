@@ -3,11 +3,10 @@
 //! The rule is the same everywhere; the manual that states it is the architecture's, which has the sources. Sections
 //! are named by title, because their numbers move between editions.
 
-use crate::arch::registry;
 use crate::arch::sync_event::Sure;
 use crate::verdict::kind::Kind;
 
-/// The rule behind one kind of hazard.
+/// The rule behind one kind of hazard. Where it is stated, [`crate::arch::architecture::Architecture::source`] says.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     /// The kind.
@@ -92,14 +91,6 @@ pub const RULES: &[Rule] = &[
 #[must_use]
 pub fn rule(kind: Kind) -> &'static Rule {
     &RULES[kind as usize]
-}
-
-impl Rule {
-    /// Where the architecture of that name states it: the place to print.
-    #[must_use]
-    pub fn source(&self, architecture: &str) -> Option<&'static RuleSource> {
-        registry::by_name(architecture)?.source(self.kind)
-    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ const BAR: &str = "=============================================================
 #[must_use]
 pub fn rule(kind: Kind, arch: &Architecture) -> String {
     let rule = icsan_model::arch::rule::rule(kind);
-    match rule.source(arch.name) {
+    match arch.source(kind) {
         Some(source) => format!("{}: {}", source.section, rule.text),
         None => rule.text.to_owned(),
     }
