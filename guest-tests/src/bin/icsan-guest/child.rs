@@ -1,12 +1,11 @@
 //! Each attempt at a scenario runs in a process of its own: fresh addresses, fresh membarrier registrations, and a
 //! crash ends only itself.
 
-use crate::cpu::mark;
 use crate::outcome::Outcome;
 use crate::pace;
 use crate::scenarios;
 use crate::sys::check;
-use icsan_guest_tests::marker::Marker;
+use icsan_guest_tests::marker::{Marker, mark};
 use icsan_guest_tests::table::Scenario;
 use std::fs::File;
 use std::io::{self, Read, Write};

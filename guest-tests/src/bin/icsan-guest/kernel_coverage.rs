@@ -58,7 +58,7 @@ pub fn code_changes() -> Attempt {
     let mut seen = 0;
     let mut first_wrong = None;
     for number in 1..=TOGGLES {
-        code.change(number);
+        code.change(number as u16);
         membarrier(Membarrier::SyncCore)?;
         match other.call(0)? {
             got if got == u64::from(number) => seen += 1,

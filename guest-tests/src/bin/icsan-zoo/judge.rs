@@ -283,7 +283,10 @@ mod tests {
         let stale = evidence(Kind::Stale, 1, SITE, COPY, "everyday");
         let variant = "static-key-memcpy";
         assert_eq!(everyday(variant, std::slice::from_ref(&stale), true), None);
-        assert!(everyday(variant, &[stale.clone()], false).unwrap().contains("but is not"), "it lived, and committed");
+        assert!(
+            everyday(variant, std::slice::from_ref(&stale), false).unwrap().contains("but is not"),
+            "it lived, and committed"
+        );
         assert!(everyday(variant, &[], true).unwrap().contains("but is not"), "nothing was seen");
         let by_itself = unsynced(0, "everyday");
         assert!(everyday(variant, &[stale, by_itself], true).unwrap().contains("on vCPU 1 only"));
