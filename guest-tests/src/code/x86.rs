@@ -1,10 +1,7 @@
 //! x86-64, by its manuals.
 
+pub use crate::arch::x86::MARKER;
 use std::arch::asm;
-
-/// `nop dword ptr [rax+rax+0x4E534349]`: a NOP on every x86-64 CPU, whose displacement spells "ICSN". RAX holds the
-/// value.
-pub const MARKER: [u8; 8] = [0x0F, 0x1F, 0x84, 0x00, 0x49, 0x43, 0x53, 0x4E];
 
 /// Executes the marker.
 pub fn mark(value: u64) {

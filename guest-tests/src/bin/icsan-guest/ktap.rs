@@ -1,5 +1,6 @@
 //! Runs the scenarios and prints KTAP.
 
+use crate::architecture::TABLE;
 use crate::child;
 use crate::outcome::Outcome;
 use crate::say::say;
@@ -7,7 +8,7 @@ use crate::sys::present_cpus;
 use icsan_guest_tests::console::{ATTEMPTS, DONE, describe};
 use icsan_guest_tests::marker::Marker;
 use icsan_guest_tests::observed::Observed;
-use icsan_guest_tests::table::{Scenario, Selection, TABLE};
+use icsan_guest_tests::table::{Scenario, Selection};
 use std::time::Instant;
 
 /// Runs every scenario that is asked for, and belongs to a boot with `append` on the kernel's command line, `repeat`
@@ -39,7 +40,7 @@ fn one(number: usize, row: &Scenario, round: u16) -> bool {
     for attempt in 1..=ATTEMPTS {
         let description = describe(row.name, round, attempt);
         let start = Instant::now();
-        match child::attempt(row, Marker { scenario: row.id(), round, attempt }) {
+        match child::attempt(row, Marker { scenario: row.id, round, attempt }) {
             Outcome::Done { patches, seen, tight, wrong } => {
                 let first_wrong = wrong.map(|wrong| format!(", first wrong: {wrong}")).unwrap_or_default();
                 say(&format!(

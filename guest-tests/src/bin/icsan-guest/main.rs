@@ -44,7 +44,8 @@ mod sys;
 mod x86;
 mod zoo;
 
-use icsan_guest_tests::table::{Selection, TABLE};
+use architecture::TABLE;
+use icsan_guest_tests::table::Selection;
 #[cfg(target_arch = "x86_64")]
 use x86 as architecture;
 

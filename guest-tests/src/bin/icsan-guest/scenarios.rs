@@ -129,7 +129,7 @@ fn module_scenarios(name: &str) -> Option<fn() -> Attempt> {
 
 #[cfg(test)]
 mod tests {
-    use icsan_guest_tests::table::TABLE;
+    use crate::architecture::TABLE;
 
     #[test]
     fn every_row_has_a_function() {

@@ -176,6 +176,7 @@ fn describe_write(write: &Write) -> String {
 mod tests {
     use super::*;
     use crate::evidence;
+    use icsan_guest_tests::verdict::x86::LINUX_X86;
     use icsan_guest_tests::zoo::BUGS;
 
     /// As a report would have it.
@@ -202,7 +203,7 @@ mod tests {
 
     fn key(found: &[Evidence], mode: Mode) -> Option<String> {
         let bug = BUGS.iter().find(|row| row.workload == "key").unwrap();
-        row(bug, found, Course::default(), mode, Profile::LinuxX86).fault
+        row(bug, found, Course::default(), mode, LINUX_X86).fault
     }
 
     const SITE: &str = "zoo_keyed+0x4/0x20";
@@ -245,7 +246,7 @@ mod tests {
             .iter()
             .find(|row| row.variant == "defer-user" && row.workload == workload && row.isolated == isolated)
             .unwrap();
-        row(bug, found, Course { deferred, died: false }, Mode::Full, Profile::LinuxX86).fault
+        row(bug, found, Course { deferred, died: false }, Mode::Full, LINUX_X86).fault
     }
 
     #[test]
@@ -278,7 +279,7 @@ mod tests {
     fn a_kernel_that_dies_before_its_first_commit_is_found_by_what_it_executed() {
         let everyday = |variant: &str, found: &[Evidence], died| {
             let bug = BUGS.iter().find(|row| row.variant == variant && row.workload == "everyday").unwrap();
-            row(bug, found, Course { deferred: 0, died }, Mode::Full, Profile::LinuxX86).fault
+            row(bug, found, Course { deferred: 0, died }, Mode::Full, LINUX_X86).fault
         };
         let stale = evidence(Kind::Stale, 1, SITE, COPY, "everyday");
         let variant = "static-key-memcpy";
@@ -304,8 +305,8 @@ mod tests {
         let mut found = evidence(Kind::Unserialized, 0, "memcpy_orig+0xf3/0x130", "", "key");
         found.hazard.marker = Marker::OUTSIDE;
         found.hazard.known = Some("docs/findings.md#memcpy_orig".into());
-        assert_eq!(outside(&[], std::slice::from_ref(&found), Mode::Light, Profile::LinuxX86).fault, None);
+        assert_eq!(outside(&[], std::slice::from_ref(&found), Mode::Light, LINUX_X86).fault, None);
         found.hazard.known = None;
-        assert!(outside(&[], &[found], Mode::Light, Profile::LinuxX86).fault.is_some());
+        assert!(outside(&[], &[found], Mode::Light, LINUX_X86).fault.is_some());
     }
 }

@@ -8,3 +8,5 @@ mod own_code;
 pub mod scenarios;
 pub mod shape;
 mod stores;
+
+pub use icsan_guest_tests::table::x86::TABLE;
