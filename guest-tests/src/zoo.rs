@@ -386,7 +386,7 @@ pub const BUGS: &[Row] = &[
     everyday(
         "static-key-memcpy",
         "text_poke_bp_batch,text_poke_finish,arch_jump_label_transform_apply,arch_jump_label_transform",
-        "what the queue functions stored themselves is taken for done by the next function that commits, which made nobody serialize",
+        "what the queue functions stored themselves is taken for done by the next function that commits, which made no CPU serialize",
     ),
 ];
 

@@ -41,7 +41,7 @@ guest_triple() {
 # the user's environment or configuration sets.
 compile_guest() {
 	local triple
-	triple=$(guest_triple "${2:-x86_64}")
+	triple=$(guest_triple "${2:-x86_64}") || exit 1
 	CARGO_ENCODED_RUSTFLAGS=$'-Ctarget-feature=+crt-static\x1f-Crelocation-model=static' \
 		compile --target "$triple" -p icsan-guest-tests --no-default-features --bin "$1"
 }
@@ -63,7 +63,7 @@ build_runner() {
 # build_guest [ARCH]: builds the guest's program, and prints its path.
 build_guest() {
 	local triple
-	triple=$(guest_triple "${1:-x86_64}")
+	triple=$(guest_triple "${1:-x86_64}") || exit 1
 	say "building the guest program"
 	compile_guest icsan-guest "${1:-x86_64}"
 	printf '%s\n' "$target/$triple/release/icsan-guest"
@@ -79,7 +79,7 @@ build_bench() {
 # build_workload [ARCH]: builds the guest that is measured, and prints its path.
 build_workload() {
 	local triple
-	triple=$(guest_triple "${1:-x86_64}")
+	triple=$(guest_triple "${1:-x86_64}") || exit 1
 	say "building the guest's workload"
 	compile_guest icsan-workload "${1:-x86_64}"
 	printf '%s\n' "$target/$triple/release/icsan-workload"

@@ -33,8 +33,16 @@ pub struct Architecture {
     pub death_of_breakpoint: &'static str,
     /// What the marker instruction is encoded as: a guest program of this architecture has it.
     pub marker: &'static [u8],
-    /// The plugin's profiles, in the order in which they are run and shown.
+    /// The plugin's profiles, in the order in which they are run and shown: what Linux assumes comes first.
     pub profiles: &'static [Profile],
     /// The rows.
     pub table: &'static [Scenario],
+}
+
+impl Architecture {
+    /// The profile of what Linux assumes.
+    #[must_use]
+    pub const fn linux(&self) -> Profile {
+        self.profiles[0]
+    }
 }

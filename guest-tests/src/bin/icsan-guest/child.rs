@@ -37,7 +37,7 @@ fn run(row: &Scenario, marker: Marker) -> io::Result<Outcome> {
     check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }.into())?;
     // SAFETY: this process has one thread, so the child may do anything.
     let pid = check(unsafe { libc::fork() }.into())? as libc::pid_t;
-    // SAFETY: both descriptors are new and nobody else's; each process closes the end that it does not use.
+    // SAFETY: both descriptors are new, and ours alone; each process closes the end that it does not use.
     let (mut reader, mut writer) = unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) };
     if pid == 0 {
         drop(reader);

@@ -81,7 +81,7 @@ impl CodePage {
     /// Takes the mapping away and maps new anonymous memory at the same address.
     pub fn map_again(&self) -> io::Result<()> {
         let rwx = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
-        // SAFETY: nobody runs or touches the page meanwhile; the scenario holds the executor elsewhere.
+        // SAFETY: no thread runs or touches the page meanwhile; the scenario holds the executor elsewhere.
         check(unsafe { libc::munmap(self.execute.cast(), self.len) }.into())?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
         let page = map(self.execute, self.len, rwx, flags, -1)?;
@@ -111,7 +111,7 @@ impl CodePage {
     /// Changes the permissions: writable and not executable, or the other way round.
     pub fn protect(&self, writable: bool) -> io::Result<()> {
         let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ | libc::PROT_EXEC };
-        // SAFETY: nobody runs the page while it is not executable; the scenario holds the executor elsewhere.
+        // SAFETY: no thread runs the page while it is not executable; the scenario holds the executor elsewhere.
         check(unsafe { libc::mprotect(self.execute.cast(), self.len, protection) }.into())?;
         Ok(())
     }

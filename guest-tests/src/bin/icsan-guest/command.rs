@@ -1,4 +1,4 @@
-//! A program of somebody else's, which the initramfs brings along: run once, with its output on the console.
+//! A foreign program, which the initramfs brings along: run once, with its output on the console.
 
 use crate::say::say;
 use icsan_guest_tests::console::{COMMAND, DONE};

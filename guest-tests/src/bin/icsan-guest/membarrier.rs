@@ -49,7 +49,7 @@ pub fn plain() -> Attempt {
     )
 }
 
-/// SYNC_CORE that nobody registered for.
+/// SYNC_CORE that this process has not registered for.
 pub fn unregistered() -> Attempt {
     match sync_core() {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}

@@ -2,22 +2,18 @@
 
 use crate::architecture;
 use crate::commit::{self, Runs};
-use crate::hand_over::{BARE, SERIALIZED, aliased};
+use crate::hand_over::{BARE, aliased};
 use crate::outcome::Attempt;
 use crate::shape::Kind;
 use crate::stores::{self, store};
 use crate::{
     bpf_replaced, kernel_bpf, kernel_cpus, kernel_membarrier, kernel_modules, kernel_static_keys, kernel_tracing,
 };
-use crate::{mapping, membarrier, own_code, patcher, processes};
-use icsan_guest_tests::code::serialize;
+use crate::{mapping, membarrier, own_code, processes};
 
 /// Looks the function up: among the rows that any architecture can run, and the ones of this one.
 pub fn function(name: &str) -> Option<fn() -> Attempt> {
-    program_scenarios(name)
-        .or_else(|| kernel_scenarios(name))
-        .or_else(|| module_scenarios(name))
-        .or_else(|| architecture::scenarios::function(name))
+    program_scenarios(name).or_else(|| kernel_scenarios(name)).or_else(|| architecture::scenarios::function(name))
 }
 
 /// Those in which a program changes its code.
@@ -31,10 +27,8 @@ fn program_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "membarrier/unregistered" => membarrier::unregistered,
         "own/jump" => own_code::jump,
         "own/alias" => || own_code::alias(|| {}, false),
-        "own/alias-cpuid" => || own_code::alias(serialize, true),
         "views/other" => own_code::at_other_address,
         "views/alias" => || own_code::through_other_address(|| {}, false),
-        "views/alias-cpuid" => || own_code::through_other_address(serialize, true),
         "mapping/fresh" => mapping::fresh,
         "mapping/munmap-mmap" => mapping::unmap_and_map,
         "mapping/map-fixed" => mapping::map_fixed,
@@ -47,22 +41,15 @@ fn program_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "process/migrate" => || processes::migrate(false),
         "process/migrate-registered" => || processes::migrate(true),
         "alias/other" => || aliased(BARE),
-        "alias/other-cpuid" => || aliased(SERIALIZED),
         "alias/own-split" => || own_code::alias_split(|| {}, false),
-        "alias/own-split-cpuid" => || own_code::alias_split(serialize, true),
         "store/bytes" => || store(Kind::PLAIN, stores::bytes, BARE),
-        "store/bytes-cpuid" => || store(Kind::PLAIN, stores::bytes, SERIALIZED),
         "store/read" => || stores::by_read(BARE),
-        "store/read-cpuid" => || stores::by_read(SERIALIZED),
         "store/process-vm" => || store(Kind::PLAIN, stores::process_vm, BARE),
-        "store/process-vm-cpuid" => || store(Kind::PLAIN, stores::process_vm, SERIALIZED),
         "commit/sync-core" => commit::by_sync_core,
         "commit/plain" => commit::by_plain,
         "commit/symbol" => || commit::by_symbol(BARE),
-        "commit/symbol-cpuid" => || commit::by_symbol(SERIALIZED),
         "commit/fork-child" => || commit::by_fork(Runs::BeforeTheParentReturns),
         "commit/fork-parent" => || commit::by_fork(Runs::AfterTheParentReturned),
-        "commit/fork-cpuid" => || commit::by_fork(Runs::Serialized),
         _ => return None,
     })
 }
@@ -104,25 +91,6 @@ fn kernel_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "kernel/hotplug-keys" => kernel_cpus::hotplug_beside_keys,
         "kernel/suspend" => kernel_cpus::suspend,
         "kernel/membarrier" => kernel_membarrier::all,
-        _ => return None,
-    })
-}
-
-/// Those in which a module of the kernel's changes itself.
-fn module_scenarios(name: &str) -> Option<fn() -> Attempt> {
-    Some(match name {
-        "module/good" => || patcher::across("good"),
-        "module/good-own" => || patcher::across("good-own"),
-        "module/no-ipi" => || patcher::across("no-ipi"),
-        "module/aside" => || patcher::across("aside"),
-        "module/ipi-no-sync" => || patcher::across("ipi-no-sync"),
-        "module/ipi-sync" => || patcher::across("ipi-sync"),
-        "module/no-int3" => || patcher::across("no-int3"),
-        "module/wrong-order" => || patcher::across("wrong-order"),
-        "module/direct-map" => || patcher::alone("direct-map"),
-        "module/direct-map-sync" => || patcher::alone("direct-map-sync"),
-        "module/direct-map-cross" => || patcher::across("direct-map-cross"),
-        "module/direct-map-cross-sync" => || patcher::across("direct-map-cross-sync"),
         _ => return None,
     })
 }

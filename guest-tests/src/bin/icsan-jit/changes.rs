@@ -1,6 +1,6 @@
 //! What a report says of code in user mode: by kind of hazard, and by what the instruction was and is.
 
-use icsan_guest_tests::verdict::x86::LINUX_X86;
+use icsan_guest_tests::arch::registry;
 use icsan_guest_tests::verdict::{Kind, Profile};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -80,7 +80,9 @@ impl Changes {
     pub fn fault(&self, profile: Profile, reported: bool) -> Option<String> {
         match &self.lost {
             Some(why) => Some(format!("the report says of itself that it is not complete: {why}")),
-            None if profile == LINUX_X86 && !self.by_kind.is_empty() => Some("should be silent in user mode".into()),
+            None if profile == registry::DEFAULT.linux() && !self.by_kind.is_empty() => {
+                Some("should be silent in user mode".into())
+            }
             None if reported && self.by_kind.is_empty() => Some("should be reported in user mode".into()),
             None => None,
         }
@@ -106,7 +108,7 @@ impl fmt::Display for Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use icsan_guest_tests::verdict::x86::FRED;
+    use icsan_guest_tests::verdict::x86::{FRED, LINUX_X86};
 
     fn hazard(kind: &str, cpl: u8) -> String {
         format!(

@@ -111,7 +111,7 @@ fn plugin(arguments: &Arguments, seed: u32, report: &Path) -> Result<String> {
     let library = arguments.plugin.as_ref().context("no plugin")?;
     let mut words = vec![
         library.display().to_string(),
-        "profile=linux-x86".into(),
+        format!("profile={}", registry::DEFAULT.linux().name()),
         format!("report={}", report.display()),
         format!("inject=random:{seed}:{}", arguments.percent),
         "emulator=repair".into(),

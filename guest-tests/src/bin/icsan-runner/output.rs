@@ -15,7 +15,7 @@ pub struct Judged {
     pub profile: String,
     /// The kernel, by name.
     pub kernel: String,
-    /// Boots whose kernel died of an outdated INT3, before the one that is judged.
+    /// Boots whose kernel died of an outdated breakpoint, before the one that is judged.
     pub repeated: usize,
     /// Everything that was checked.
     pub checks: Vec<Check>,

@@ -42,7 +42,7 @@ pub fn row(row: &Row, evidence: &[Evidence], course: Course, mode: Mode, profile
     let verdict = row.verdict(mode, profile);
     let (demanded, fault) = match verdict {
         Verdict::Silent if row.deferred && found.is_empty() && mode == Mode::Full => {
-            ("deferred".into(), (deferred == 0).then(|| "should be deferred, but nobody was left out".to_owned()))
+            ("deferred".into(), (deferred == 0).then(|| "should be deferred, but no CPU was left out".to_owned()))
         }
         Verdict::Silent => {
             ("silent".into(), (!found.is_empty()).then(|| format!("should be silent, but: {}", list(&found))))
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn a_cpu_that_is_deferred_must_have_been_left_out() {
         assert_eq!(deferral("defer-plain", true, &[], 24), None);
-        assert!(deferral("defer-plain", true, &[], 0).unwrap().contains("nobody was left out"));
+        assert!(deferral("defer-plain", true, &[], 0).unwrap().contains("no CPU was left out"));
         let unsynced = unsynced(1, "defer-plain");
         assert!(deferral("defer-plain", true, &[unsynced], 24).unwrap().contains("should be silent"));
     }

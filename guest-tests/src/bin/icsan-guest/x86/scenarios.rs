@@ -1,13 +1,15 @@
 //! Which function carries a scenario of the table out that only x86-64 has.
 
 use super::{guard_word, int3_protocol, neighbours, own_code, stores};
+use crate::commit::Runs;
 use crate::cross_modify::under_spinner;
-use crate::hand_over::{BARE, HandOver, SERIALIZED, hand_over};
+use crate::hand_over::{BARE, HandOver, SERIALIZED, aliased, hand_over};
 use crate::outcome::Attempt;
 use crate::own_code::stores_by;
 use crate::shape::Kind;
 use crate::stores::store;
-use crate::{kernel_coverage, kernel_cpus, kernel_tracing};
+use crate::{commit, kernel_coverage, kernel_cpus, kernel_tracing, patcher};
+use icsan_guest_tests::code::serialize;
 use icsan_guest_tests::code::x86::iret_to_self;
 use int3_protocol::Missing;
 
@@ -16,7 +18,9 @@ pub fn function(name: &str) -> Option<fn() -> Attempt> {
     cross_scenarios(name)
         .or_else(|| store_scenarios(name))
         .or_else(|| own_scenarios(name))
+        .or_else(|| twin_scenarios(name))
         .or_else(|| kernel_scenarios(name))
+        .or_else(|| module_scenarios(name))
 }
 
 /// Those in which one thread changes another one's code, in this shape or that.
@@ -128,6 +132,41 @@ fn kernel_scenarios(name: &str) -> Option<fn() -> Attempt> {
             || kernel_coverage::healthy(kernel_coverage::code_changes)
         }
         "coverage/membarrier-empty-ipi" => || kernel_coverage::broken("ipi_sync_core", kernel_coverage::code_changes),
+        _ => return None,
+    })
+}
+
+/// The twins of scenarios that any architecture has, by the instruction that serializes.
+fn twin_scenarios(name: &str) -> Option<fn() -> Attempt> {
+    Some(match name {
+        "own/alias-cpuid" => || crate::own_code::alias(serialize, true),
+        "views/alias-cpuid" => || crate::own_code::through_other_address(serialize, true),
+        "alias/other-cpuid" => || aliased(SERIALIZED),
+        "alias/own-split-cpuid" => || crate::own_code::alias_split(serialize, true),
+        "store/bytes-cpuid" => || store(Kind::PLAIN, crate::stores::bytes, SERIALIZED),
+        "store/read-cpuid" => || crate::stores::by_read(SERIALIZED),
+        "store/process-vm-cpuid" => || store(Kind::PLAIN, crate::stores::process_vm, SERIALIZED),
+        "commit/symbol-cpuid" => || commit::by_symbol(SERIALIZED),
+        "commit/fork-cpuid" => || commit::by_fork(Runs::Serialized),
+        _ => return None,
+    })
+}
+
+/// Those in which a module of the kernel's changes itself.
+fn module_scenarios(name: &str) -> Option<fn() -> Attempt> {
+    Some(match name {
+        "module/good" => || patcher::across("good"),
+        "module/good-own" => || patcher::across("good-own"),
+        "module/no-ipi" => || patcher::across("no-ipi"),
+        "module/aside" => || patcher::across("aside"),
+        "module/ipi-no-sync" => || patcher::across("ipi-no-sync"),
+        "module/ipi-sync" => || patcher::across("ipi-sync"),
+        "module/no-int3" => || patcher::across("no-int3"),
+        "module/wrong-order" => || patcher::across("wrong-order"),
+        "module/direct-map" => || patcher::alone("direct-map"),
+        "module/direct-map-sync" => || patcher::alone("direct-map-sync"),
+        "module/direct-map-cross" => || patcher::across("direct-map-cross"),
+        "module/direct-map-cross-sync" => || patcher::across("direct-map-cross-sync"),
         _ => return None,
     })
 }

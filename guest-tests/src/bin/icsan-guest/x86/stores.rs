@@ -116,7 +116,7 @@ type Chunk = [u8; 16];
 
 /// The first chunk, as it stands.
 fn chunk(page: &CodePage) -> Chunk {
-    // SAFETY: sixteen readable bytes that nobody writes meanwhile.
+    // SAFETY: sixteen readable bytes that no thread writes meanwhile.
     unsafe { page.address(0).cast::<Chunk>().read_volatile() }
 }
 
