@@ -20,6 +20,8 @@
 //! Under `inject=`, where the plugin has old instructions executed and QEMU's own outdated blocks repaired, what a
 //! scenario observes is judged, too: a bad one must fail visibly ([`table::Visible`]), a good one must not.
 
+pub mod arch;
+pub mod code;
 pub mod console;
 pub mod glob;
 #[cfg(feature = "runner")]

@@ -14,7 +14,7 @@
 //! - **a CPU**: the same program without injection, under QEMU and natively. It shows hardly more than one outcome a
 //!   test, and never one that is not allowed.
 //!
-//! An interrupt between two steps serializes (IRET), which takes choices away and adds none. So rounds need not be free
+//! The return from an interrupt between two steps serializes, which takes choices away and adds none. So rounds need not be free
 //! of them, there must only be enough.
 
 #[cfg(feature = "interpret")]
@@ -22,18 +22,15 @@ pub mod compare;
 #[cfg(feature = "interpret")]
 pub mod explore;
 pub mod outcome;
-mod table;
 #[cfg(all(test, feature = "interpret"))]
 mod tests;
+mod x86;
 
 pub use outcome::{End, Outcome};
-pub use table::TABLE;
+pub use x86::{FILL, TABLE};
 
 /// Bytes in a page.
 pub const PAGE: usize = 4096;
-
-/// What stands wherever a test puts nothing: INT3, so that a call that goes astray ends, and says where.
-pub const FILL: u8 = 0xcc;
 
 /// Through which mapping of the code a store goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,12 +44,12 @@ pub enum View {
 /// What a CPU does in one step. Its own code is elsewhere, does not change, and branches between any two steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Calls the function at this offset, with this second argument. The first one is the address of the alias. RAX is
-    /// what comes back.
+    /// Calls the function at this offset, with this second argument. The first one is the address of the alias. Its
+    /// result is what comes back.
     Execute(u16, u32),
     /// One store of 1, 2, 4 or 8 bytes.
     Store(u16, &'static [u8], View),
-    /// CPUID.
+    /// The CPU forgets all instructions that it has fetched.
     Serialize,
 }
 

@@ -1,14 +1,9 @@
-//! The marker instruction: how the guest tells the plugin which scenario runs.
-//!
-//! `nop dword ptr [rax+rax+0x4E534349]` is a NOP on every x86-64 CPU; its displacement spells "ICSN". RAX holds the
-//! value.
+//! The values of the marker instruction ([`code::MARKER`]): how the guest tells the plugin which scenario runs.
 
+use crate::code;
 use std::fmt;
 
-/// The encoding of the marker instruction.
-pub const ENCODING: [u8; 8] = [0x0F, 0x1F, 0x84, 0x00, 0x49, 0x43, 0x53, 0x4E];
-
-/// What RAX says at a marker: which try of which scenario begins. All zero is the world outside of scenarios.
+/// What a marker's register says: which try of which scenario begins. All zero is the world outside of scenarios.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Marker {
     /// Place in the table, from 1; 0 outside of scenarios.
@@ -23,7 +18,7 @@ impl Marker {
     /// Outside of scenarios.
     pub const OUTSIDE: Self = Self { scenario: 0, round: 0, attempt: 0 };
 
-    /// The value for RAX.
+    /// The value for the register.
     #[must_use]
     pub const fn value(self) -> u64 {
         (self.attempt as u64) << 32 | (self.round as u64) << 16 | self.scenario as u64
@@ -34,6 +29,11 @@ impl Marker {
     pub const fn from_value(value: u64) -> Self {
         Self { scenario: value as u16, round: (value >> 16) as u16, attempt: (value >> 32) as u32 }
     }
+}
+
+/// Tells the plugin which scenario runs from here on.
+pub fn mark(marker: Marker) {
+    code::mark(marker.value());
 }
 
 impl fmt::Display for Marker {

@@ -100,7 +100,7 @@ impl std::fmt::Display for Skip<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::TABLE;
+    use crate::table::x86::TABLE;
 
     #[test]
     fn the_committed_list_names_what_there_is() {

@@ -9,7 +9,7 @@ pub const ENDED: &str = "step ended with ";
 
 /// So many repeated boots are no fault of a small run...
 const REPEATED: usize = 2;
-/// ...and one more in so many boots. Healthy kernels die of an outdated INT3 under multi-threaded TCG once in some
+/// ...and one more in so many boots. Healthy kernels die of an outdated breakpoint under multi-threaded TCG once in some
 /// dozens of boots (docs/emulator.md).
 const ONE_IN: usize = 8;
 
@@ -33,7 +33,7 @@ pub struct Tally {
 pub struct Boots {
     /// Boots that were asked for.
     pub asked: usize,
-    /// Further boots, for kernels that died of an outdated INT3.
+    /// Further boots, for kernels that died of an outdated breakpoint.
     pub repeated: usize,
     /// Further attempts at single scenarios.
     pub attempts: usize,

@@ -2,47 +2,41 @@
 
 pub use icsan_model::verdict::kind::Kind;
 
-/// The x86-64 profiles that the table covers.
+pub mod x86;
+
+/// A profile of the plugin's. Which ones there are is the architecture's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Profile {
-    /// What Linux assumes today.
-    LinuxX86,
-    /// The letter of the SDM: no INT3 exemption.
-    SdmStrict,
-    /// Returns from interrupts and exceptions do not serialize; IRET-to-self does.
-    Fred,
-    /// One store inside a naturally aligned quadword is exempt.
-    AmdApm,
-    /// CR3 writes on kernel entry and exit do not count.
-    PtiBlind,
-    /// In the kernel's own text only what is there to serialize counts; programs are not judged.
-    NoLuck,
-    /// Every store is snooped: the control.
-    Coherent,
+pub struct Profile {
+    name: &'static str,
+    judges_programs: bool,
 }
 
+/// Every store is snooped: the control, which every architecture has.
+pub const COHERENT: Profile = Profile::new("coherent");
+
 impl Profile {
-    /// Every profile with its name, in the order of [`Verdicts`].
-    pub const NAMES: [(Self, &'static str); 7] = [
-        (Self::LinuxX86, "linux-x86"),
-        (Self::SdmStrict, "sdm-strict"),
-        (Self::Fred, "fred"),
-        (Self::AmdApm, "amd-apm"),
-        (Self::PtiBlind, "pti-blind"),
-        (Self::NoLuck, "no-luck"),
-        (Self::Coherent, "coherent"),
-    ];
+    /// One of that name.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, judges_programs: true }
+    }
+
+    /// The same, but it judges the kernel's own text only.
+    #[must_use]
+    pub const fn of_the_kernel(self) -> Self {
+        Self { judges_programs: false, ..self }
+    }
 
     /// Its name on the plugin's command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        Self::NAMES[self as usize].1
+        self.name
     }
 
-    /// Looks a name up.
+    /// Does it judge programs, too?
     #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(profile, _)| *profile)
+    pub const fn judges_programs(self) -> bool {
+        self.judges_programs
     }
 }
 
@@ -57,37 +51,52 @@ pub enum Verdict {
     Unchecked(&'static str),
 }
 
-/// One verdict for each profile.
+/// No row has more profiles that differ from the others.
+const EXCEPTIONS: usize = 8;
+
+/// One verdict for each profile of any architecture: one for all of them, but for the ones that are named.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Verdicts([Verdict; Profile::NAMES.len()]);
+pub struct Verdicts {
+    all: Verdict,
+    /// From the front; a later one counts more than an earlier one.
+    but: [Option<(Profile, Verdict)>; EXCEPTIONS],
+}
 
 impl Verdicts {
     /// The same everywhere.
     #[must_use]
     pub const fn all(verdict: Verdict) -> Self {
-        Self([verdict; Profile::NAMES.len()])
+        Self { all: verdict, but: [None; EXCEPTIONS] }
     }
 
     /// Reported everywhere but under `coherent`, where every store is seen at once.
     #[must_use]
     pub const fn reported(kind: Kind) -> Self {
-        Self::all(Verdict::Reported(kind)).but(Profile::Coherent, Verdict::Silent)
+        Self::all(Verdict::Reported(kind)).but(COHERENT, Verdict::Silent)
     }
 
     /// Silent everywhere.
     pub const SILENT: Self = Self::all(Verdict::Silent);
 
     /// The same but for one profile.
+    ///
+    /// # Panics
+    /// There is no room for one more, which the table's constants say when they are compiled.
     #[must_use]
     pub const fn but(mut self, profile: Profile, verdict: Verdict) -> Self {
-        self.0[profile as usize] = verdict;
+        let mut at = 0;
+        while self.but[at].is_some() {
+            at += 1;
+        }
+        self.but[at] = Some((profile, verdict));
         self
     }
 
     /// What this profile must say.
     #[must_use]
-    pub const fn under(&self, profile: Profile) -> Verdict {
-        self.0[profile as usize]
+    pub fn under(&self, profile: Profile) -> Verdict {
+        let named = self.but.iter().rev().flatten().find(|(named, _)| *named == profile);
+        named.map_or(self.all, |(_, verdict)| *verdict)
     }
 }
 
@@ -131,22 +140,16 @@ impl Mode {
 
 #[cfg(test)]
 mod tests {
+    use super::x86::{FRED, LINUX_X86};
     use super::*;
 
     #[test]
-    fn profiles_stand_in_the_order_of_their_names() {
-        for (index, (profile, name)) in Profile::NAMES.iter().enumerate() {
-            assert_eq!(*profile as usize, index);
-            assert_eq!(profile.name(), *name);
-            assert_eq!(Profile::from_name(name), Some(*profile));
-        }
-    }
-
-    #[test]
     fn one_profile_can_differ() {
-        let verdicts = Verdicts::SILENT.but(Profile::Fred, Verdict::Reported(Kind::Torn));
-        assert_eq!(verdicts.under(Profile::Fred), Verdict::Reported(Kind::Torn));
-        assert_eq!(verdicts.under(Profile::LinuxX86), Verdict::Silent);
-        assert_eq!(Verdicts::reported(Kind::Smc).under(Profile::Coherent), Verdict::Silent);
+        let verdicts = Verdicts::SILENT.but(FRED, Verdict::Reported(Kind::Torn));
+        assert_eq!(verdicts.under(FRED), Verdict::Reported(Kind::Torn));
+        assert_eq!(verdicts.under(LINUX_X86), Verdict::Silent);
+        let again = verdicts.but(FRED, Verdict::Silent);
+        assert_eq!(again.under(FRED), Verdict::Silent, "the last word counts");
+        assert_eq!(Verdicts::reported(Kind::Smc).under(COHERENT), Verdict::Silent);
     }
 }

@@ -5,9 +5,9 @@
 //! row as well: silent, and the reason.
 
 use crate::verdict::Kind::{Stale, Torn, Unserialized, Unsynced};
-use crate::verdict::Profile::{Coherent, PtiBlind};
 use crate::verdict::Verdict::{Silent, Unchecked};
-use crate::verdict::{Mode, Profile, Verdict, Verdicts};
+use crate::verdict::x86::{LINUX_X86, PTI_BLIND};
+use crate::verdict::{COHERENT, Mode, Profile, Verdict, Verdicts};
 
 /// The CPU that runs what is patched, where that is not the writer's own.
 pub const EXECUTOR: usize = 1;
@@ -142,7 +142,7 @@ impl Row {
     /// Is it about what a commit shows, and not about what the guest executes?
     #[must_use]
     pub fn is_of_commits(&self) -> bool {
-        matches!(self.full.under(Profile::LinuxX86), Verdict::Reported(Unsynced))
+        matches!(self.full.under(LINUX_X86), Verdict::Reported(Unsynced))
     }
 
     /// What must be said under `profile` in `mode`.
@@ -158,7 +158,7 @@ impl Row {
 const STALE: Verdicts = Verdicts::reported(Stale);
 const TORN: Verdicts = Verdicts::reported(Torn);
 const UNSERIALIZED: Verdicts = Verdicts::reported(Unserialized);
-const UNSYNCED: Verdicts = Verdicts::reported(Unsynced).but(Coherent, Silent);
+const UNSYNCED: Verdicts = Verdicts::reported(Unsynced).but(COHERENT, Silent);
 
 const NO_COMMIT: &str = "an INT3 and what it stands for are exempt from each other, and the light mode does not see \
     where the exemption ends";
@@ -346,7 +346,7 @@ pub const BUGS: &[Row] = &[
         "text_poke_bp_batch() returns, and nothing came after the first bytes",
     ),
     Row {
-        full: Verdicts::SILENT.but(PtiBlind, Unchecked("the event that is meant to serialize does not count")),
+        full: Verdicts::SILENT.but(PTI_BLIND, Unchecked("the event that is meant to serialize does not count")),
         deferred: true,
         ..deferral(
             "defer-plain",
@@ -386,7 +386,7 @@ pub const BUGS: &[Row] = &[
     everyday(
         "static-key-memcpy",
         "text_poke_bp_batch,text_poke_finish,arch_jump_label_transform_apply,arch_jump_label_transform",
-        "what the queue functions stored themselves is taken for done by the next function that commits, which made nobody serialize",
+        "what the queue functions stored themselves is taken for done by the next function that commits, which made no CPU serialize",
     ),
 ];
 
@@ -478,6 +478,7 @@ pub fn rows(variant: &str) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verdict::x86::FRED;
 
     #[test]
     fn the_healthy_kernel_does_everything_and_is_silent() {
@@ -485,7 +486,7 @@ mod tests {
         assert_eq!(rows.len(), WORKLOADS.len() + DEFERRALS.len());
         for row in rows {
             for mode in [Mode::Light, Mode::Full] {
-                assert_eq!(row.verdict(mode, Profile::Fred), Verdict::Silent, "{}", row.workload);
+                assert_eq!(row.verdict(mode, FRED), Verdict::Silent, "{}", row.workload);
             }
         }
     }

@@ -29,11 +29,21 @@ need_rust() {
 # compile ARG...: cargo build. With its own exit: bash ignores a failure in a command substitution's middle, and what an older build left would be used.
 compile() { (cd "$root" && cargo build --release --locked "$@") >&2 || exit 1; }
 
-# compile_guest BINARY: static, so that it can be a guest's only file; not relocatable, so that its symbols are where the file says. These flags win over all that
+# guest_triple ARCH: the Rust target of the guests of an architecture, by QEMU's name of it.
+guest_triple() {
+	case $1 in
+	x86_64) printf 'x86_64-unknown-linux-gnu\n' ;;
+	*) die "there are no guest programs for $1; known: x86_64" ;;
+	esac
+}
+
+# compile_guest BINARY [ARCH]: for x86_64 if no other architecture is named. Static, so that it can be a guest's only file; not relocatable, so that its symbols are where the file says. These flags win over all that
 # the user's environment or configuration sets.
 compile_guest() {
+	local triple
+	triple=$(guest_triple "${2:-x86_64}") || exit 1
 	CARGO_ENCODED_RUSTFLAGS=$'-Ctarget-feature=+crt-static\x1f-Crelocation-model=static' \
-		compile --target x86_64-unknown-linux-gnu -p icsan-guest-tests --no-default-features --bin "$1"
+		compile --target "$triple" -p icsan-guest-tests --no-default-features --bin "$1"
 }
 
 # build_plugin: builds it, and prints its path.
@@ -50,11 +60,13 @@ build_runner() {
 	printf '%s\n' "$target/release/icsan-runner"
 }
 
-# build_guest: builds the guest's program, and prints its path.
+# build_guest [ARCH]: builds the guest's program, and prints its path.
 build_guest() {
+	local triple
+	triple=$(guest_triple "${1:-x86_64}") || exit 1
 	say "building the guest program"
-	compile_guest icsan-guest
-	printf '%s\n' "$target/x86_64-unknown-linux-gnu/release/icsan-guest"
+	compile_guest icsan-guest "${1:-x86_64}"
+	printf '%s\n' "$target/$triple/release/icsan-guest"
 }
 
 # build_bench: builds the host's side of the measurements, and prints its path.
@@ -64,9 +76,11 @@ build_bench() {
 	printf '%s\n' "$target/release/icsan-bench"
 }
 
-# build_workload: builds the guest that is measured, and prints its path.
+# build_workload [ARCH]: builds the guest that is measured, and prints its path.
 build_workload() {
+	local triple
+	triple=$(guest_triple "${1:-x86_64}") || exit 1
 	say "building the guest's workload"
-	compile_guest icsan-workload
-	printf '%s\n' "$target/x86_64-unknown-linux-gnu/release/icsan-workload"
+	compile_guest icsan-workload "${1:-x86_64}"
+	printf '%s\n' "$target/$triple/release/icsan-workload"
 }

@@ -6,6 +6,7 @@
 //! Nothing here changes code, but for `flips` and `fresh`; what is measured is what ICSAN costs those who do nothing
 //! that it looks for.
 
+use icsan_guest_tests::code::{return_value, serialize};
 use icsan_guest_tests::console::PREFIX;
 use icsan_guest_tests::numbers::Numbers;
 use std::collections::HashMap;
@@ -173,12 +174,12 @@ fn copy(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
     })
 }
 
-/// Not CPU bound at all: page faults. Each ends with an IRET, which serializes, and so begins an epoch: what costs
-/// ICSAN most.
+/// Not CPU bound at all: page faults. Each return from one serializes, and so begins an epoch: what costs ICSAN
+/// most.
 fn fault(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
     rounds.fold(0, |sum, round| {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a fresh mapping, which nobody else knows of, written within its bounds and unmapped.
+        // SAFETY: a fresh mapping, which nothing else knows of, written within its bounds and unmapped.
         unsafe {
             let memory = libc::mmap(std::ptr::null_mut(), TOUCHED, protection, flags, -1, 0);
             assert!(memory != libc::MAP_FAILED, "no memory");
@@ -194,28 +195,28 @@ fn fault(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
 const MADE: usize = 1 << 12;
 const FUNCTION: usize = 16;
 
-/// What a just-in-time compiler does to ICSAN and to QEMU: functions are written, made visible with CPUID, and each
+/// What a just-in-time compiler does to ICSAN and to QEMU: functions are written, made visible by serializing, and each
 /// called once. No two are the same, and new ones take the place of old ones.
 fn fresh(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
     const PLACES: usize = 16 * MADE;
     let (protection, flags) =
         (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a fresh mapping, which nobody else knows of.
+    // SAFETY: a fresh mapping, which nothing else knows of.
     let memory = unsafe { libc::mmap(std::ptr::null_mut(), PLACES * FUNCTION, protection, flags, -1, 0) };
     assert!(memory != libc::MAP_FAILED, "no memory");
     rounds.enumerate().fold(0, |sum, (turn, round)| {
         let first = turn * MADE % PLACES;
         let number = |index: usize| (round as u32) << 12 | index as u32;
         for index in 0..MADE {
-            let code = [&[0xb8][..], &number(index).to_le_bytes(), &[0xc3]].concat(); // mov $number, %eax; ret
+            let code = return_value(number(index));
             // SAFETY: a place within the mapping.
             unsafe {
                 memory.cast::<u8>().add((first + index) * FUNCTION).copy_from_nonoverlapping(code.as_ptr(), code.len())
             };
         }
-        std::arch::x86_64::__cpuid(0);
+        serialize();
         (0..MADE).fold(sum, |sum, index| {
-            // SAFETY: a function that was just written there, which takes nothing and changes EAX only.
+            // SAFETY: a function that was just written there, which takes nothing and returns a number.
             let function: extern "C" fn() -> u32 =
                 unsafe { std::mem::transmute(memory.cast::<u8>().add((first + index) * FUNCTION)) };
             let answer = function();

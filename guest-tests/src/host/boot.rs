@@ -1,7 +1,7 @@
 //! One boot: a QEMU process from its start to its end, which comes by power-off, by a crash, or by our timeout.
 
 use super::initramfs::GuestFile;
-use crate::table::ISOLATED;
+use crate::arch::architecture::Architecture;
 use anyhow::{Context, Result};
 use std::fmt;
 use std::fs;
@@ -23,15 +23,19 @@ pub struct Hardware {
     pub options: Vec<String>,
 }
 
-impl Default for Hardware {
-    fn default() -> Self {
-        Self { board: "q35".into(), memory: "512".into(), options: Vec::new() }
+impl Hardware {
+    /// What a guest of that architecture runs on if nothing else is asked for.
+    #[must_use]
+    pub fn of(architecture: &Architecture) -> Self {
+        Self { board: architecture.board.into(), memory: "512".into(), options: Vec::new() }
     }
 }
 
 /// What to boot, and how.
 #[derive(Clone, Debug)]
 pub struct Machine {
+    /// Its architecture.
+    pub architecture: &'static Architecture,
     /// The QEMU program.
     pub qemu: PathBuf,
     /// The kernel image.
@@ -55,6 +59,8 @@ pub struct Machine {
 /// What came of it.
 #[derive(Clone, Debug, Default)]
 pub struct Boot {
+    /// Of what.
+    pub architecture: &'static Architecture,
     /// The serial console.
     pub console: String,
     /// QEMU's and the plugin's own text.
@@ -72,8 +78,9 @@ pub struct Boot {
 /// How QEMU's own staleness (docs/emulator.md) ended a boot, which says nothing of the guest then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EndedByEmulator {
-    /// The kernel died of a breakpoint that had outlived its patch ([`Boot::died_of_int3`]).
-    Int3,
+    /// The kernel died of a breakpoint that had outlived its patch ([`Boot::died_of_breakpoint`]): what its
+    /// instruction is called.
+    Breakpoint(&'static str),
     /// The guest did not come to its end, and the plugin had caught QEMU running a block that memory no longer held.
     /// What outdated code does cannot be foreseen: it may die of anything, or hang.
     OutdatedBlock,
@@ -81,10 +88,10 @@ pub enum EndedByEmulator {
 
 impl fmt::Display for EndedByEmulator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Int3 => "the kernel died of an outdated INT3",
-            Self::OutdatedBlock => "the guest did not come to its end after QEMU ran an outdated block",
-        })
+        match self {
+            Self::Breakpoint(name) => write!(f, "the kernel died of an outdated {name}"),
+            Self::OutdatedBlock => f.write_str("the guest did not come to its end after QEMU ran an outdated block"),
+        }
     }
 }
 
@@ -97,8 +104,8 @@ impl Boot {
     #[must_use]
     pub fn ended_by_emulator(&self) -> Option<EndedByEmulator> {
         let outdated = || self.stderr.lines().any(|line| line.starts_with(OUTDATED_BLOCK));
-        if self.died_of_int3() {
-            Some(EndedByEmulator::Int3)
+        if self.died_of_breakpoint() {
+            Some(EndedByEmulator::Breakpoint(self.architecture.breakpoint))
         } else if (self.timed_out || self.console.contains("Kernel panic")) && outdated() {
             Some(EndedByEmulator::OutdatedBlock)
         } else {
@@ -106,34 +113,28 @@ impl Boot {
         }
     }
 
-    /// Did the kernel die of a breakpoint that nobody planted? Multi-threaded TCG does that to healthy kernels: a block
-    /// of the INT3 of a text patch outlives the patch.
+    /// Did the kernel die of a breakpoint that it had not planted? Multi-threaded TCG does that to healthy kernels: a
+    /// block of the breakpoint of a text patch outlives the patch.
     #[must_use]
-    pub fn died_of_int3(&self) -> bool {
-        // "int3: 0000 [#1]", with "Oops: " before it since 6.10.
-        self.console.match_indices("int3: 0000 [#").next().is_some()
+    pub fn died_of_breakpoint(&self) -> bool {
+        self.console.contains(self.architecture.death_of_breakpoint)
     }
 }
 
-/// The kernel's command line, but for the scenarios' own part. Oopses end the boot; levels below 4 keep the console for
+/// The kernel's command line, but for the console and the scenarios' own part. Oopses end the boot; levels below 4 keep the console for
 /// the KTAP lines.
-const APPEND: &str = "console=ttyS0 panic=-1 oops=panic loglevel=4";
-
-/// The CPU model, and the word on the kernel's command line that says which mitigations there are.
-const PLAIN: (&str, &str) = ("max", "mitigations=off");
-
-/// The same for page tables that are isolated: this CPU is open to Meltdown. Returns stay RET, so that nothing else
-/// differs.
-const OPEN: (&str, &str) = ("IvyBridge", "indirect_target_selection=off");
+const APPEND: &str = "panic=-1 oops=panic loglevel=4";
 
 impl Machine {
     /// The command line.
     fn command(&self) -> Command {
-        let isolated = self.append.split(' ').any(|word| word == ISOLATED);
-        let (cpu, mitigations) = if isolated { OPEN } else { PLAIN };
+        let architecture = self.architecture;
+        let isolated = self.append.split(' ').any(|word| word == architecture.isolated);
+        let cpu = if isolated { architecture.open } else { architecture.plain };
+        let append = format!("console={} {APPEND} {} {}", architecture.console, cpu.mitigations, self.append);
         let mut command = Command::new(&self.qemu);
         command
-            .args(["-machine", &self.hardware.board, "-cpu", cpu, "-m", &self.hardware.memory])
+            .args(["-machine", &self.hardware.board, "-cpu", cpu.model, "-m", &self.hardware.memory])
             .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
             .args(&self.hardware.options)
             .args(["-accel", &format!("tcg,thread={}", self.thread), "-smp", &self.smp.to_string()])
@@ -141,7 +142,7 @@ impl Machine {
             .arg(&self.kernel)
             .arg("-initrd")
             .arg(&self.initramfs)
-            .args(["-append", &format!("{APPEND} {mitigations} {}", self.append)]);
+            .args(["-append", &append]);
         if let Some(plugin) = &self.plugin {
             command.args(["-plugin", plugin]);
         }
@@ -179,7 +180,7 @@ impl Machine {
         let mut child = command.spawn().with_context(|| format!("cannot start {}", self.qemu.display()))?;
         let console = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
-        let mut boot = Boot::default();
+        let mut boot = Boot { architecture: self.architecture, ..Boot::default() };
         let status = loop {
             if let Some(status) = child.try_wait()? {
                 break status;
@@ -246,10 +247,11 @@ pub fn write_initramfs_with(guest: &Path, files: &[GuestFile], path: &Path) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::registry;
 
     #[test]
-    fn int3_oopses_of_both_wordings() {
-        let with = |console: &str| Boot { console: console.into(), ..Boot::default() }.died_of_int3();
+    fn deaths_of_a_breakpoint_of_both_wordings() {
+        let with = |console: &str| Boot { console: console.into(), ..Boot::default() }.died_of_breakpoint();
         assert!(with("[    3.1] int3: 0000 [#1] PREEMPT SMP NOPTI"));
         assert!(with("[    3.1] Oops: int3: 0000 [#1] SMP"));
         assert!(!with("[    3.1] Oops: 0000 [#1] SMP\nint3: none"));
@@ -271,7 +273,7 @@ mod tests {
             ..Boot::default()
         };
         let rows = [
-            (boot("Oops: int3: 0000 [#1]", "", false), Some(EndedByEmulator::Int3)),
+            (boot("Oops: int3: 0000 [#1]", "", false), Some(EndedByEmulator::Breakpoint("INT3"))),
             (boot("", OUTDATED, true), Some(EndedByEmulator::OutdatedBlock)),
             (boot("Kernel panic - not syncing", OUTDATED, false), Some(EndedByEmulator::OutdatedBlock)),
             (boot("", OUTDATED, false), None),
@@ -285,10 +287,11 @@ mod tests {
 
     fn machine(qemu: PathBuf, append: &str) -> Machine {
         Machine {
+            architecture: registry::DEFAULT,
             qemu,
             kernel: PathBuf::new(),
             initramfs: PathBuf::new(),
-            hardware: Hardware::default(),
+            hardware: Hardware::of(registry::DEFAULT),
             smp: 1,
             thread: "multi".into(),
             plugin: None,

@@ -11,7 +11,7 @@ use std::fmt;
 pub enum End {
     /// It returned this.
     Returned(u64),
-    /// It executed INT3; the offset behind it, into the code.
+    /// It executed a breakpoint; the offset behind it, into the code.
     Trap(u64),
     /// It executed what is no instruction, at this offset.
     Undefined(u64),

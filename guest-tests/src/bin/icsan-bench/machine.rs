@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-/// A load average above this at the start means that somebody else is busy, or was a moment ago.
+/// A load average above this at the start means that other programs are busy, or was a moment ago.
 const QUIET: f64 = 0.5;
 
 /// Where and when.
@@ -39,7 +39,11 @@ impl Setting {
             load.split_whitespace().next().and_then(|word| word.parse().ok()).context("/proc/loadavg is strange")?;
         Ok(Self {
             date: command(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]))?,
-            shape: format!("{cpus} CPUs (x86-64), {:.0} GiB", kib as f64 / f64::from(1 << 20)),
+            shape: format!(
+                "{cpus} CPUs ({}), {:.0} GiB",
+                std::env::consts::ARCH.replace('_', "-"),
+                kib as f64 / f64::from(1 << 20)
+            ),
             versions: Vec::new(),
             warning: (load > QUIET).then(|| format!("the load average was {load:.2} at the start")),
         })

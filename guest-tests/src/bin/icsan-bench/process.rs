@@ -4,6 +4,7 @@
 //! else.
 
 use anyhow::{Context, Result, bail};
+use icsan_guest_tests::arch::registry;
 use icsan_guest_tests::console::PREFIX;
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -55,23 +56,28 @@ impl Usage {
     }
 }
 
-/// The kernel's command line, but for the workload.
-const APPEND: &str = "console=ttyS0 panic=-1 oops=panic mitigations=off loglevel=4";
+/// The kernel's command line, but for the architecture's words and the workload.
+const APPEND: &str = "panic=-1 oops=panic";
 
-/// How often a boot is tried whose kernel dies of an outdated INT3, which is QEMU's fault (docs/emulator.md).
+/// How often a boot is tried whose kernel dies of an outdated breakpoint, which is QEMU's fault (docs/emulator.md).
 const TRIES: usize = 5;
 
 impl Guest<'_> {
     /// QEMU's command line. `tcg`: more of the accelerator's keys; a second `-accel` would only be tried if the first
     /// one failed.
     pub fn command(&self, plugin: Option<&str>, tcg: &str) -> Command {
+        let architecture = registry::DEFAULT;
+        let append = format!(
+            "console={} {APPEND} {} loglevel=4 icsan.workload={}",
+            architecture.console, architecture.plain.mitigations, self.workload
+        );
         let mut command = Command::new(self.qemu);
         command
             .args([
                 "-machine",
-                "q35",
+                architecture.board,
                 "-cpu",
-                "max",
+                architecture.plain.model,
                 "-m",
                 "512",
                 "-nodefaults",
@@ -86,7 +92,7 @@ impl Guest<'_> {
             .arg(self.kernel)
             .arg("-initrd")
             .arg(self.initramfs)
-            .args(["-append", &format!("{APPEND} icsan.workload={}", self.workload)]);
+            .args(["-append", &append]);
         if let Some(plugin) = plugin {
             command.args(["-plugin", plugin]);
         }
@@ -105,8 +111,8 @@ impl Guest<'_> {
             let (usage, good) =
                 measure(command, self.timeout).with_context(|| format!("cannot measure {}", self.qemu.display()))?;
             let text = String::from_utf8_lossy(&fs::read(&console)?).into_owned();
-            if text.contains("int3: 0000 [#") {
-                eprintln!("  the kernel died of an outdated INT3 (QEMU's fault); again");
+            if text.contains(registry::DEFAULT.death_of_breakpoint) {
+                eprintln!("  the kernel died of an outdated {} (QEMU's fault); again", registry::DEFAULT.breakpoint);
                 continue;
             }
             return match result(&text, self.workload) {
@@ -118,7 +124,7 @@ impl Guest<'_> {
                 ),
             };
         }
-        bail!("the guest's kernel died of an outdated INT3 {TRIES} times in a row");
+        bail!("the guest's kernel died of an outdated {} {TRIES} times in a row", registry::DEFAULT.breakpoint);
     }
 }
 

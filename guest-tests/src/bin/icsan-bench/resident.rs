@@ -6,6 +6,7 @@
 
 use crate::process::Guest;
 use anyhow::{Context, Result, bail};
+use icsan_guest_tests::arch::registry;
 use icsan_guest_tests::console::PREFIX;
 use std::fs::{self, File};
 use std::process::{Child, Stdio};
@@ -45,7 +46,8 @@ pub fn run(guest: &Guest<'_>, plugin: &str, seconds: u64) -> Result<()> {
         let Some(last) = samples.last() else { bail!("the guest ended at once") };
         if died {
             println!(
-                "the kernel died of an outdated INT3 after {:.0} s and {} flips (QEMU's fault); again",
+                "the kernel died of an outdated {} after {:.0} s and {} flips (QEMU's fault); again",
+                registry::DEFAULT.breakpoint,
                 last.after.as_secs_f64(),
                 last.flips
             );
@@ -63,7 +65,7 @@ pub fn run(guest: &Guest<'_>, plugin: &str, seconds: u64) -> Result<()> {
         );
         return Ok(());
     }
-    bail!("the kernel died of an outdated INT3 {TRIES} times");
+    bail!("the kernel died of an outdated {} {TRIES} times", registry::DEFAULT.breakpoint);
 }
 
 /// One boot: what was seen, and whether the kernel died of QEMU's own staleness.
@@ -101,7 +103,7 @@ fn boot(guest: &Guest<'_>, plugin: &str, wanted: Duration) -> Result<(Vec<Sample
         thread::sleep(LOOK);
     };
     let text = String::from_utf8_lossy(&fs::read(&console)?).into_owned();
-    if text.contains("int3: 0000 [#") {
+    if text.contains(registry::DEFAULT.death_of_breakpoint) {
         return Ok((samples, true));
     }
     if !status.success() || !text.contains(&format!("{PREFIX}done toggle")) {

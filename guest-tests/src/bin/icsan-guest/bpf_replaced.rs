@@ -81,7 +81,7 @@ pub fn replaced() -> Attempt {
         // SAFETY: fills an array of two descriptors.
         unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) }.into(),
     )?;
-    // SAFETY: both are new and nobody else's.
+    // SAFETY: both are new, and ours alone.
     let (from, to) = unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) };
     let filtered = to.try_clone()?;
     let runner = Spinner::start(executor(cpus()), move || packet(&from, &to))?;

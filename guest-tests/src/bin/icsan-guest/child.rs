@@ -1,12 +1,11 @@
 //! Each attempt at a scenario runs in a process of its own: fresh addresses, fresh membarrier registrations, and a
 //! crash ends only itself.
 
-use crate::cpu::mark;
 use crate::outcome::Outcome;
 use crate::pace;
 use crate::scenarios;
 use crate::sys::check;
-use icsan_guest_tests::marker::Marker;
+use icsan_guest_tests::marker::{Marker, mark};
 use icsan_guest_tests::table::Scenario;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -38,7 +37,7 @@ fn run(row: &Scenario, marker: Marker) -> io::Result<Outcome> {
     check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }.into())?;
     // SAFETY: this process has one thread, so the child may do anything.
     let pid = check(unsafe { libc::fork() }.into())? as libc::pid_t;
-    // SAFETY: both descriptors are new and nobody else's; each process closes the end that it does not use.
+    // SAFETY: both descriptors are new, and ours alone; each process closes the end that it does not use.
     let (mut reader, mut writer) = unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) };
     if pid == 0 {
         drop(reader);

@@ -1,7 +1,7 @@
 //! Memory that holds code: mapped once (writable and executable) or twice (one view to write, one to execute).
 
 use crate::sys::check;
-use std::arch::asm;
+use icsan_guest_tests::code;
 use std::io;
 use std::ptr;
 
@@ -81,7 +81,7 @@ impl CodePage {
     /// Takes the mapping away and maps new anonymous memory at the same address.
     pub fn map_again(&self) -> io::Result<()> {
         let rwx = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
-        // SAFETY: nobody runs or touches the page meanwhile; the scenario holds the executor elsewhere.
+        // SAFETY: no thread runs or touches the page meanwhile; the scenario holds the executor elsewhere.
         check(unsafe { libc::munmap(self.execute.cast(), self.len) }.into())?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
         let page = map(self.execute, self.len, rwx, flags, -1)?;
@@ -111,7 +111,7 @@ impl CodePage {
     /// Changes the permissions: writable and not executable, or the other way round.
     pub fn protect(&self, writable: bool) -> io::Result<()> {
         let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ | libc::PROT_EXEC };
-        // SAFETY: nobody runs the page while it is not executable; the scenario holds the executor elsewhere.
+        // SAFETY: no thread runs the page while it is not executable; the scenario holds the executor elsewhere.
         check(unsafe { libc::mprotect(self.execute.cast(), self.len, protection) }.into())?;
         Ok(())
     }
@@ -154,33 +154,31 @@ impl CodePage {
     /// One store of one byte.
     pub fn store8(&self, at: usize, value: u8) {
         // SAFETY: the target is within a writable mapping.
-        unsafe {
-            asm!("mov byte ptr [{}], {}", in(reg) self.target(at, 1), in(reg_byte) value, options(nostack, preserves_flags))
-        }
+        unsafe { code::store8(self.target(at, 1), value) };
     }
 
     /// One store of two bytes, aligned or not.
     pub fn store16(&self, at: usize, value: u16) {
         // SAFETY: the target is within a writable mapping.
-        unsafe {
-            asm!("mov word ptr [{}], {:x}", in(reg) self.target(at, 2), in(reg) value, options(nostack, preserves_flags))
-        }
+        unsafe { code::store16(self.target(at, 2), value) };
     }
 
     /// One store of four bytes, aligned or not.
     pub fn store32(&self, at: usize, value: u32) {
         // SAFETY: the target is within a writable mapping.
-        unsafe {
-            asm!("mov dword ptr [{}], {:e}", in(reg) self.target(at, 4), in(reg) value, options(nostack, preserves_flags))
-        }
+        unsafe { code::store32(self.target(at, 4), value) };
     }
 
     /// One store of eight bytes, aligned or not.
     pub fn store64(&self, at: usize, value: u64) {
         // SAFETY: the target is within a writable mapping.
-        unsafe {
-            asm!("mov qword ptr [{}], {}", in(reg) self.target(at, 8), in(reg) value, options(nostack, preserves_flags))
-        }
+        unsafe { code::store64(self.target(at, 8), value) };
+    }
+
+    /// One store: the [`code::return_value()`] at offset `at` returns another number from now on.
+    pub fn change_returned(&self, at: usize, value: u16) {
+        // SAFETY: the target is within a writable mapping, and the scenario has put such a function there.
+        unsafe { code::change_returned(self.target(at, size_of_val(&code::return_value(0))), value) };
     }
 }
 

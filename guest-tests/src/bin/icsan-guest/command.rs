@@ -1,6 +1,6 @@
-//! A program of somebody else's, which the initramfs brings along: run once, with its output on the console.
+//! A foreign program, which the initramfs brings along: run once, with its output on the console.
 
-use crate::ktap::say;
+use crate::say::say;
 use icsan_guest_tests::console::{COMMAND, DONE};
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,15 +1,15 @@
 //! `commit/`: the moment at which the author of a patch takes it for done.
 
 use crate::code_page::CodePage;
-use crate::cpu::cpuid;
-use crate::cross_modify::{HandOver, hand_over, hand_over_by};
 use crate::executor::Executor;
+use crate::hand_over::{HandOver, hand_over, hand_over_by};
 use crate::membarrier::sync_core;
 use crate::outcome::Attempt;
 use crate::pace::Pace;
 use crate::processes::wait_for;
 use crate::shape::{Kind, Shape};
 use crate::sys::{Membarrier, check, membarrier, pin};
+use icsan_guest_tests::code::serialize;
 use icsan_guest_tests::table::{WRITER, executor};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -40,21 +40,21 @@ pub fn committed(mut patch: impl FnMut() -> io::Result<()>) -> io::Result<()> {
 /// Across two chunks, with the membarrier that serializes.
 pub fn by_sync_core() -> Attempt {
     membarrier(Membarrier::RegisterSyncCore)?;
-    hand_over(Kind::Imm32Split, HandOver { writer: sync_core, executor: || {}, serializes: true })
+    hand_over(Kind::SPLIT, HandOver { writer: sync_core, executor: || {}, serializes: true })
 }
 
 /// Across two chunks, with the one that only interrupts.
 pub fn by_plain() -> Attempt {
     membarrier(Membarrier::RegisterPrivateExpedited)?;
     hand_over(
-        Kind::Imm32Split,
+        Kind::SPLIT,
         HandOver { writer: || membarrier(Membarrier::PrivateExpedited), executor: || {}, serializes: true },
     )
 }
 
 /// One aligned store, by the function that commits.
 pub fn by_symbol(how: HandOver) -> Attempt {
-    let shape = Arc::new(Shape::new(Kind::Imm32)?);
+    let shape = Arc::new(Shape::new(Kind::ALIGNED)?);
     let theirs = Arc::clone(&shape);
     hand_over_by(how, &shape, shape.function(), move |n| {
         committed(|| {
@@ -64,7 +64,7 @@ pub fn by_symbol(how: HandOver) -> Attempt {
     })
 }
 
-/// Changes of a round of [`by_fork`] with CPUID: each takes a fork and two switches of processes.
+/// Changes of a round of [`by_fork`] that serializes: each takes a fork and two switches of processes.
 const CHANGES: u32 = 40;
 
 /// When the executor runs the code of [`by_fork`].
@@ -74,21 +74,20 @@ pub enum Runs {
     BeforeTheParentReturns,
     /// After both came back.
     AfterTheParentReturned,
-    /// The same, with CPUID before it.
+    /// The same, serialized before it.
     Serialized,
 }
 
 /// The function that commits forks, and then stores: parent and child come back from it on the same stack, to the same
-/// address. Only the parent's return commits what the parent
-/// stored.
+/// address. Only the parent's return commits what the parent stored.
 pub fn by_fork(runs: Runs) -> Attempt {
     pin(WRITER)?;
     // Memory that a fork shares: nothing is copied on the first store, which would interrupt the executor.
-    let shape = Shape::on(Kind::Imm32, CodePage::aliased()?);
+    let shape = Shape::on(Kind::ALIGNED, CodePage::aliased()?);
     let function = shape.function();
     let thread = Executor::start(executor(2), move |changed| {
         if changed == 0 || runs == Runs::Serialized {
-            cpuid();
+            serialize();
         }
         function(0)
     })?;

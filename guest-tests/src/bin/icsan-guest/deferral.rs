@@ -5,11 +5,11 @@
 //! timer is held off meanwhile, and no other task may take it. So whatever makes it serialize is the kernel's own
 //! doing, and how fast the host is does not matter.
 
-use crate::cpu::pause;
 use crate::executor::wait_until;
 use crate::outcome::{Attempt, Outcome};
 use crate::sys::{pin, stand_above};
 use crate::zoo::{done, say_visible, zoo_file, zoo_path};
+use icsan_guest_tests::code::pause;
 use icsan_guest_tests::table::WRITER;
 use icsan_guest_tests::zoo::EXECUTOR;
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! Threads that execute code under test, pinned to a CPU, with no system call once they run.
 
-use crate::cpu::pause;
 use crate::pace;
 use crate::sys::pin;
+use icsan_guest_tests::code::pause;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -78,7 +78,7 @@ fn filter_once(number: u32) -> io::Result<bool> {
         // SAFETY: fills an array of two descriptors.
         unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) }.into(),
     )?;
-    // SAFETY: both are new and nobody else's.
+    // SAFETY: both are new, and ours alone.
     let (from, to) = unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) };
     let mut program = [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: cut }];
     let program = libc::sock_fprog { len: 1, filter: program.as_mut_ptr() };

@@ -2,6 +2,7 @@
 //! of them, with the kernel's own protocol whole, or with a step taken away by the module. No executor waits for the
 //! bug.
 
+use crate::architecture::SYSTEM_CALL;
 use crate::executor::{Executor, Spinner};
 use crate::kernel_patching::{all_ran, other_cpus, write};
 use crate::kernel_tracing::{TRACING, tracing};
@@ -58,7 +59,7 @@ pub fn code_changes() -> Attempt {
     let mut seen = 0;
     let mut first_wrong = None;
     for number in 1..=TOGGLES {
-        code.change(number);
+        code.change(number as u16);
         membarrier(Membarrier::SyncCore)?;
         match other.call(0)? {
             got if got == u64::from(number) => seen += 1,
@@ -96,10 +97,10 @@ pub fn everyday() -> Attempt {
     // Not at the entry, where the tracer's own call would be used; the kernel refuses a place where no instruction
     // starts.
     let inside = |offset: &u32| {
-        write(&format!("{TRACING}/kprobe_events"), &format!("p:icsan __x64_sys_sched_yield+{offset}")).is_ok()
+        write(&format!("{TRACING}/kprobe_events"), &format!("p:icsan {SYSTEM_CALL}sched_yield+{offset}")).is_ok()
     };
     if !(INSIDE..2 * INSIDE).any(|offset| inside(&offset)) {
-        return Err(io::Error::other("no kprobe can be planted inside of __x64_sys_sched_yield"));
+        return Err(io::Error::other(format!("no kprobe can be planted inside of {SYSTEM_CALL}sched_yield")));
     }
     tracing(KPROBE, "1")?;
     all_ran(threads)?;

@@ -48,7 +48,7 @@ pub fn load(name: &str) -> io::Result<()> {
     named(&format!("loading {name}"), result.map(drop))
 }
 
-/// Unloads a module as soon as nobody is in it.
+/// Unloads a module as soon as no CPU is in it.
 fn unload(name: &str) -> io::Result<()> {
     let text = CString::new(name)?;
     let start = Instant::now();

@@ -49,7 +49,7 @@ pub fn bystanders() -> io::Result<Vec<Spinner>> {
     Ok(threads)
 }
 
-/// getppid(2), futex(2) with nobody to wake, sched_yield(2).
+/// getppid(2), futex(2) with no thread to wake, sched_yield(2).
 fn system_calls() {
     let futex = 0u32;
     // SAFETY: three system calls of which one is given the address of a local.
@@ -63,7 +63,7 @@ fn system_calls() {
 /// Every one of them gets round.
 ///
 /// # Errors
-/// One got no time, or is where it never comes back from: then nobody executes what was changed.
+/// One got no time, or is where it never comes back from: then no CPU executes what was changed.
 pub fn all_ran<'a>(threads: impl IntoIterator<Item = &'a Spinner>) -> io::Result<()> {
     threads.into_iter().try_for_each(Spinner::gets_round)
 }

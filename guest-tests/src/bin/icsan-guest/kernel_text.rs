@@ -2,6 +2,7 @@
 //!
 //! /proc/kcore is an ELF core dump of the kernel's memory, and /proc/iomem says how long the kernel's code is.
 
+use crate::architecture::KERNEL_IMAGE;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -9,9 +10,6 @@ use std::os::unix::fs::FileExt;
 /// The kernel's memory.
 pub const KCORE: &str = "/proc/kcore";
 const IOMEM: &str = "/proc/iomem";
-
-/// Where x86-64 kernels are linked to; KASLR moves them within it.
-const KERNEL_IMAGE: std::ops::Range<u64> = 0xFFFF_FFFF_8000_0000..0xFFFF_FFFF_C000_0000;
 
 /// Differing bytes that are closer than this are one place: no patched instruction is longer.
 const PLACE: usize = 8;

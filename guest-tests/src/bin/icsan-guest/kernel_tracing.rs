@@ -1,5 +1,6 @@
 //! `kernel/`: tracepoints, the function tracer and probes, all by way of tracefs.
 
+use crate::architecture::{JUMP, SYSTEM_CALL};
 use crate::executor::{Spinner, wait_until};
 use crate::kernel_patching::{Times, all_ran, bystanders, lacks, other_cpus, toggle, write};
 use crate::kernel_text::{KCORE, Text};
@@ -72,7 +73,7 @@ fn remove_kprobe() -> io::Result<()> {
 /// A probe on the system call that the bystanders make: at its entry (`p`) or its return (`r`).
 pub fn kprobe(kind: char) -> Attempt {
     let on = || {
-        tracing("kprobe_events", &format!("{kind}:icsan __x64_sys_getppid"))?;
+        tracing("kprobe_events", &format!("{kind}:icsan {SYSTEM_CALL}getppid"))?;
         tracing(EVENT, "1")?;
         wait_for_hits("kprobe_profile")
     };
@@ -80,14 +81,13 @@ pub fn kprobe(kind: char) -> Attempt {
 }
 
 /// A kprobe inside of that system call, behind the tracer's own call, which the kernel replaces by a jump after a
-/// while, and takes back before it is removed: INT3 and instruction, then INT3 and jump, and the other way round.
+/// while, and takes back before it is removed: breakpoint and instruction, then breakpoint and jump, and the other way round.
 pub fn kprobe_inside() -> Attempt {
     const LIST: &str = "/sys/kernel/debug/kprobes/list";
     /// How far into the function a place is looked for.
     const INSIDE: u32 = 0x40;
     /// How long it may take: the kernel waits for a grace period of all tasks first.
     const BECOMES_JUMP: Duration = Duration::from_secs(8);
-    const JMP: u8 = 0xE9;
     for needed in [LIST, KCORE, "/proc/sys/debug/kprobes-optimization"] {
         if let Some(lack) = lacks(needed) {
             return Ok(lack);
@@ -99,7 +99,7 @@ pub fn kprobe_inside() -> Attempt {
     let first = Cell::new(1);
     let on = || {
         for offset in first.get()..INSIDE {
-            if tracing("kprobe_events", &format!("p:icsan __x64_sys_getppid+{offset}")).is_err() {
+            if tracing("kprobe_events", &format!("p:icsan {SYSTEM_CALL}getppid+{offset}")).is_err() {
                 continue;
             }
             tracing(EVENT, "1")?;
@@ -112,7 +112,7 @@ pub fn kprobe_inside() -> Attempt {
             let address = line.split(' ').next().and_then(|word| u64::from_str_radix(word, 16).ok());
             let address = address.ok_or_else(|| io::Error::other(format!("{LIST}: {line}")))?;
             let start = Instant::now();
-            while text.byte(address)? != JMP {
+            while text.byte(address)? != JUMP {
                 if start.elapsed() > BECOMES_JUMP {
                     return Err(io::Error::other(format!("the kprobe did not become a jump: {line}")));
                 }
@@ -120,7 +120,7 @@ pub fn kprobe_inside() -> Attempt {
             }
             return Ok(());
         }
-        Err(io::Error::other("no kprobe inside of __x64_sys_getppid can become a jump"))
+        Err(io::Error::other(format!("no kprobe inside of {SYSTEM_CALL}getppid can become a jump")))
     };
     toggle(&format!("{TRACING}/kprobe_events"), Times::Once, on, remove_kprobe)
 }

@@ -1,25 +1,15 @@
-//! Runs the scenarios and prints KTAP, each line in one write behind the prefix that tells it from kernel messages.
+//! Runs the scenarios and prints KTAP.
 
+use crate::architecture::TABLE;
 use crate::child;
 use crate::outcome::Outcome;
+use crate::say::say;
 use crate::sys::present_cpus;
-use icsan_guest_tests::console::{ATTEMPTS, DONE, PREFIX, describe};
+use icsan_guest_tests::console::{ATTEMPTS, DONE, describe};
 use icsan_guest_tests::marker::Marker;
 use icsan_guest_tests::observed::Observed;
-use icsan_guest_tests::table::{Scenario, Selection, TABLE};
-use std::io::Write;
+use icsan_guest_tests::table::{Scenario, Selection};
 use std::time::Instant;
-
-/// Prints one line for the runner.
-pub fn say(line: &str) {
-    // On the console a line feed first: a kernel message may stand there unfinished.
-    let console = [std::process::id(), std::os::unix::process::parent_id()].contains(&1);
-    let start = if console { "\n" } else { "" };
-    let text = format!("{start}{PREFIX}{line}\n");
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes());
-    let _ = out.flush();
-}
 
 /// Runs every scenario that is asked for, and belongs to a boot with `append` on the kernel's command line, `repeat`
 /// times. True if none failed.
@@ -50,7 +40,7 @@ fn one(number: usize, row: &Scenario, round: u16) -> bool {
     for attempt in 1..=ATTEMPTS {
         let description = describe(row.name, round, attempt);
         let start = Instant::now();
-        match child::attempt(row, Marker { scenario: row.id(), round, attempt }) {
+        match child::attempt(row, Marker { scenario: row.id, round, attempt }) {
             Outcome::Done { patches, seen, tight, wrong } => {
                 let first_wrong = wrong.map(|wrong| format!(", first wrong: {wrong}")).unwrap_or_default();
                 say(&format!(

@@ -4,16 +4,14 @@
 //! without system calls, since a switch of tasks would serialize. The threads' own code never changes. Before each
 //! round memory is laid out anew, and every CPU serializes.
 
-mod guarded;
-
-use crate::cpu::{cpuid, pause};
-use crate::ktap::say;
+use crate::architecture::guarded_call;
+use crate::say::say;
 use crate::sys::{check, cpus, pin};
+use icsan_guest_tests::code::{self, pause, serialize};
 use icsan_guest_tests::console::DONE;
 use icsan_guest_tests::glob::matches_any;
 use icsan_guest_tests::litmus::outcome::{Counts, line};
 use icsan_guest_tests::litmus::{Action, End, Litmus, Outcome, TABLE, View};
-use std::arch::asm;
 use std::io;
 use std::ptr;
 use std::sync::Mutex;
@@ -55,7 +53,7 @@ pub fn run_asked(asked: &str) -> bool {
 
 /// Up to so many rounds of one test.
 pub fn count(test: &'static Litmus, rounds: u64, limit: Duration) -> io::Result<Counts> {
-    guarded::install()?;
+    guarded_call::install()?;
     let ends = test.steps.iter().map(|_| Mutex::new(None)).collect();
     let play = Play { test, code: Code::new(test)?, turn: AtomicU64::new(0), over: AtomicBool::new(false), ends };
     let (end, play) = (Instant::now() + limit, &play);
@@ -143,10 +141,10 @@ fn store(at: *mut u8, bytes: &[u8]) {
     // SAFETY: the target is within a writable mapping.
     unsafe {
         match bytes.len() {
-            1 => asm!("mov byte ptr [{}], {}", in(reg) at, in(reg_byte) value as u8, options(nostack, preserves_flags)),
-            2 => asm!("mov word ptr [{}], {:x}", in(reg) at, in(reg) value, options(nostack, preserves_flags)),
-            4 => asm!("mov dword ptr [{}], {:e}", in(reg) at, in(reg) value, options(nostack, preserves_flags)),
-            8 => asm!("mov qword ptr [{}], {}", in(reg) at, in(reg) value, options(nostack, preserves_flags)),
+            1 => code::store8(at, value as u8),
+            2 => code::store16(at, value as u16),
+            4 => code::store32(at, value as u32),
+            8 => code::store64(at, value),
             other => unreachable!("no store has {other} bytes"),
         }
     }
@@ -224,7 +222,7 @@ impl Play {
                 if first == 0 {
                     self.code.lay_out();
                 }
-                cpuid();
+                serialize();
                 self.turn.fetch_add(1, Ordering::Release);
             }
             turn += 1;
@@ -234,13 +232,18 @@ impl Play {
                 self.wait_for(turn);
                 match step.action {
                     Action::Execute(entry, argument) => {
-                        let came_to = guarded::call(&self.code, entry.into(), argument.into());
+                        let came_to = guarded_call::call(
+                            self.code.address(entry.into(), View::Own),
+                            self.code.address(0, View::Alias),
+                            self.code.address(0, View::Own),
+                            argument.into(),
+                        );
                         if let Ok(mut end) = end.lock() {
                             *end = Some(came_to);
                         }
                     }
                     Action::Store(offset, bytes, view) => store(self.code.address(offset.into(), view), bytes),
-                    Action::Serialize => cpuid(),
+                    Action::Serialize => serialize(),
                 }
                 self.turn.fetch_add(1, Ordering::Release);
             }

@@ -12,13 +12,11 @@ mod child;
 mod code_page;
 mod command;
 mod commit;
-mod cpu;
 mod cross_modify;
 mod deferral;
 mod executor;
-mod guard_word;
+mod hand_over;
 mod init;
-mod int3_protocol;
 mod kernel_bpf;
 mod kernel_coverage;
 mod kernel_cpus;
@@ -32,19 +30,24 @@ mod ktap;
 mod litmus;
 mod mapping;
 mod membarrier;
-mod neighbours;
 mod outcome;
 mod own_code;
 mod pace;
 mod patcher;
 mod processes;
+mod say;
 mod scenarios;
 mod shape;
 mod stores;
 mod sys;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 mod zoo;
 
-use icsan_guest_tests::table::{Selection, TABLE};
+use architecture::TABLE;
+use icsan_guest_tests::table::Selection;
+#[cfg(target_arch = "x86_64")]
+use x86 as architecture;
 
 /// What runs outside of a guest is never heavy: that is about the kernel.
 fn run(filter: &str, times: u16) -> i32 {

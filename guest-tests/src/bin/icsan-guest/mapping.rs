@@ -1,19 +1,20 @@
 //! `mapping/`: the code changes because the mapping does, or behind the mapping's back.
 
 use crate::code_page::CodePage;
-use crate::cross_modify::{HandOver, hand_over_by, nothing};
 use crate::executor::Executor;
+use crate::hand_over::{HandOver, hand_over_by, nothing};
 use crate::membarrier::sync_core;
 use crate::outcome::Attempt;
 use crate::pace::Pace;
-use crate::shape::{Kind, Shape, return_value};
+use crate::shape::{Kind, Shape};
 use crate::sys::{Membarrier, membarrier, pin};
+use icsan_guest_tests::code::return_value;
 use icsan_guest_tests::table::{WRITER, executor};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-const SHAPE: Kind = Kind::Imm32TwoQuadwords;
+const SHAPE: Kind = Kind::PLAIN;
 
 /// The kernel's TLB flush serializes the executor, or it would be broken: the outcome is judged.
 const BY_FLUSH: HandOver = HandOver { writer: nothing, executor: || {}, serializes: true };
@@ -73,10 +74,9 @@ pub fn moved() -> Attempt {
     let shape = Arc::new(Shape::new(SHAPE)?);
     let theirs = Arc::clone(&shape);
     hand_over_by(BY_FLUSH, &shape, shape.function(), move |n| {
-        let next = CodePage::anonymous(1)?;
-        next.store_bytes(0, &[0x90].repeat(theirs.site() - 1));
-        next.store_bytes(theirs.site() - 1, &return_value(theirs.expected(n) as u32));
-        theirs.page().move_here(next)
+        let next = Shape::new(SHAPE)?;
+        next.store(n);
+        theirs.page().move_here(next.into_page())
     })
 }
 

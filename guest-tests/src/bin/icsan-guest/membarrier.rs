@@ -1,27 +1,22 @@
 //! `handover/` and `membarrier/`: what stands between the store and the execution.
 
-use crate::cpu::{fences, iret_to_self};
-use crate::cross_modify::{HandOver, hand_over, nothing};
+use crate::hand_over::{HandOver, hand_over, nothing};
 use crate::outcome::{Attempt, Outcome};
 use crate::shape::Kind;
 use crate::sys::{Membarrier, membarrier};
+use icsan_guest_tests::code::fences;
 use std::io;
 
-const SHAPE: Kind = Kind::Imm32TwoQuadwords;
+const SHAPE: Kind = Kind::PLAIN;
 
 /// A flag only.
 pub fn no_sync() -> Attempt {
     hand_over(SHAPE, HandOver { writer: nothing, executor: || {}, serializes: false })
 }
 
-/// Fences and a locked instruction.
+/// All that orders memory.
 pub fn fences_only() -> Attempt {
     hand_over(SHAPE, HandOver { writer: nothing, executor: fences, serializes: false })
-}
-
-/// IRET-to-self on the executor's side.
-pub fn iret() -> Attempt {
-    hand_over(SHAPE, HandOver { writer: nothing, executor: iret_to_self, serializes: true })
 }
 
 /// The writer's `membarrier(PRIVATE_EXPEDITED_SYNC_CORE)`.
@@ -54,7 +49,7 @@ pub fn plain() -> Attempt {
     )
 }
 
-/// SYNC_CORE that nobody registered for.
+/// SYNC_CORE that this process has not registered for.
 pub fn unregistered() -> Attempt {
     match sync_core() {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}

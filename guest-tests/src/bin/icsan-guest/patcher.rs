@@ -1,9 +1,9 @@
 //! `module/`: a kernel module changes its own text, well and badly. It does so itself; here it is only loaded and told.
 
 use crate::kernel_modules::load;
-use crate::ktap::say;
 use crate::outcome::{Attempt, Outcome};
 use crate::pace;
+use crate::say::say;
 use crate::sys::{cpus, pin};
 use icsan_guest_tests::patcher::{NAME, describe_text};
 use icsan_guest_tests::table::{MODULES_FOLDER, WRITER, executor};

@@ -1,11 +1,11 @@
 //! `process/`: changed code meets fork, exec and migration.
 
 use crate::code_page::CodePage;
-use crate::cpu::cpuid;
 use crate::outcome::{Attempt, Outcome, wrong};
 use crate::pace::Pace;
 use crate::shape::{Kind, Shape, text_target};
 use crate::sys::{Membarrier, check, cpus, membarrier, pin};
+use icsan_guest_tests::code::serialize;
 use icsan_guest_tests::table::{WRITER, executor};
 use std::io;
 use std::process::Command;
@@ -23,11 +23,11 @@ pub fn wait_for(pid: libc::pid_t) -> io::Result<i32> {
     Ok(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 255 })
 }
 
-/// The parent runs the code and changes it through an alias; the child, on the same CPU, runs it first. A CR3 write
-/// stands between.
+/// The parent runs the code and changes it through an alias; the child, on the same CPU, runs it first. A
+/// switch of address spaces stands between.
 pub fn fork() -> Attempt {
     pin(executor(cpus()))?;
-    let shape = Shape::on(Kind::Imm32TwoQuadwords, CodePage::aliased()?);
+    let shape = Shape::on(Kind::PLAIN, CodePage::aliased()?);
     let function = shape.function();
     let mut pace = Pace::of_few(FORKS);
     while let Some(n) = pace.next() {
@@ -52,12 +52,12 @@ pub fn fork() -> Attempt {
 /// addresses.
 pub fn exec() -> Attempt {
     pin(executor(cpus()))?;
-    let shape = Shape::new(Kind::Imm32Text)?;
+    let shape = Shape::new(Kind::TEXT)?;
     let function = shape.function();
     let mut pace = Pace::of_few(FORKS);
     while let Some(n) = pace.next() {
         shape.store(n);
-        cpuid();
+        serialize();
         let (got, expected) = (function(0), shape.expected(n));
         let status = Command::new("/proc/self/exe").arg(EXEC_PROBE).status()?;
         let new_text = match status.code() {
@@ -83,7 +83,7 @@ pub fn migrate(registered: bool) -> Attempt {
     if registered {
         membarrier(Membarrier::RegisterSyncCore)?;
     }
-    let shape = Shape::new(Kind::Imm32TwoQuadwords)?;
+    let shape = Shape::new(Kind::PLAIN)?;
     let function = shape.function();
     let mut pace = Pace::of_judged();
     while let Some(n) = pace.next() {

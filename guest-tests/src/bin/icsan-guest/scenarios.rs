@@ -1,55 +1,34 @@
 //! Which function carries a scenario of the table out.
 
-use crate::commit::Runs;
-use crate::cpu::cpuid;
-use crate::cross_modify::{BARE, CPUID, aliased, hand_over, under_spinner};
-use crate::int3_protocol::Missing;
+use crate::architecture;
+use crate::commit::{self, Runs};
+use crate::hand_over::{BARE, aliased};
 use crate::outcome::Attempt;
 use crate::shape::Kind;
-use crate::stores;
-use crate::stores::{Via, store};
+use crate::stores::{self, store};
 use crate::{
-    bpf_replaced, kernel_bpf, kernel_coverage, kernel_cpus, kernel_membarrier, kernel_modules, kernel_static_keys,
-    kernel_tracing,
+    bpf_replaced, kernel_bpf, kernel_cpus, kernel_membarrier, kernel_modules, kernel_static_keys, kernel_tracing,
 };
-use crate::{commit, guard_word, int3_protocol, mapping, membarrier, neighbours, own_code, patcher, processes};
+use crate::{mapping, membarrier, own_code, processes};
 
-/// Looks the function up.
+/// Looks the function up: among the rows that any architecture can run, and the ones of this one.
 pub fn function(name: &str) -> Option<fn() -> Attempt> {
+    program_scenarios(name).or_else(|| kernel_scenarios(name)).or_else(|| architecture::scenarios::function(name))
+}
+
+/// Those in which a program changes its code.
+fn program_scenarios(name: &str) -> Option<fn() -> Attempt> {
     Some(match name {
-        "cross/imm8" => || under_spinner(Kind::Imm8),
-        "cross/imm32" => || under_spinner(Kind::Imm32),
-        "cross/imm32-text" => || under_spinner(Kind::Imm32Text),
-        "cross/imm64" => || under_spinner(Kind::Imm64),
-        "cross/imm32-split" => || under_spinner(Kind::Imm32Split),
-        "cross/jmp5" => || under_spinner(Kind::Jmp5),
-        "cross/jmp5-bytes" => || under_spinner(Kind::Jmp5Bytes),
-        "cross/imm8-cpuid" => || hand_over(Kind::Imm8, CPUID),
-        "cross/imm32-cpuid" => || hand_over(Kind::Imm32, CPUID),
-        "cross/imm64-cpuid" => || hand_over(Kind::Imm64, CPUID),
-        "cross/imm32-split-cpuid" => || hand_over(Kind::Imm32Split, CPUID),
-        "cross/jmp5-cpuid" => || hand_over(Kind::Jmp5, CPUID),
-        "cross/jmp5-bytes-cpuid" => || hand_over(Kind::Jmp5Bytes, CPUID),
         "handover/nothing" => membarrier::no_sync,
         "handover/fences" => membarrier::fences_only,
-        "handover/iret-to-self" => membarrier::iret,
         "membarrier/sync-core" => membarrier::registered,
         "membarrier/registered-late" => membarrier::registered_late,
         "membarrier/plain" => membarrier::plain,
         "membarrier/unregistered" => membarrier::unregistered,
-        "int3/complete" => int3_protocol::complete,
-        "int3/no-first-sync" => || int3_protocol::without(Missing::First),
-        "int3/no-second-sync" => || int3_protocol::without(Missing::Second),
-        "int3/no-third-sync" => || int3_protocol::without(Missing::Third),
-        "int3/no-syncs" => || int3_protocol::without(Missing::All),
         "own/jump" => own_code::jump,
-        "own/no-jump" => || own_code::next(false),
-        "own/no-jump-cpuid" => || own_code::next(true),
         "own/alias" => || own_code::alias(|| {}, false),
-        "own/alias-cpuid" => own_code::alias_cpuid,
         "views/other" => own_code::at_other_address,
         "views/alias" => || own_code::through_other_address(|| {}, false),
-        "views/alias-cpuid" => || own_code::through_other_address(cpuid, true),
         "mapping/fresh" => mapping::fresh,
         "mapping/munmap-mmap" => mapping::unmap_and_map,
         "mapping/map-fixed" => mapping::map_fixed,
@@ -57,84 +36,21 @@ pub fn function(name: &str) -> Option<fn() -> Attempt> {
         "mapping/mprotect" => mapping::flip,
         "mapping/pwrite" => mapping::pwrite_only,
         "mapping/pwrite-sync-core" => mapping::pwrite_and_sync,
-        "guard/data" => || guard_word::data(false),
-        "guard/immediate" => guard_word::immediate,
-        "guard/data-cpuid" => || guard_word::data(true),
         "process/fork" => processes::fork,
         "process/exec" => processes::exec,
         "process/migrate" => || processes::migrate(false),
         "process/migrate-registered" => || processes::migrate(true),
-        "torn/chunk" => || hand_over(Kind::Imm32Halves, BARE),
-        "torn/chunk-cpuid" => || hand_over(Kind::Imm32Halves, CPUID),
-        "torn/line" => || hand_over(Kind::Imm32Line, BARE),
-        "torn/line-cpuid" => || hand_over(Kind::Imm32Line, CPUID),
-        "torn/page" => || hand_over(Kind::Imm32Page, BARE),
-        "torn/page-cpuid" => || hand_over(Kind::Imm32Page, CPUID),
-        "torn/boundary" => || hand_over(Kind::Boundary, BARE),
-        "torn/boundary-cpuid" => || hand_over(Kind::Boundary, CPUID),
-        "torn/neighbour" => || neighbours::torn(false),
-        "torn/neighbour-cpuid" => || neighbours::torn(true),
-        "neighbour/chunk" => || neighbours::in_chunk(false),
-        "neighbour/chunk-cpuid" => || neighbours::in_chunk(true),
-        "neighbour/other-chunk" => neighbours::in_other_chunk,
         "alias/other" => || aliased(BARE),
-        "alias/other-cpuid" => || aliased(CPUID),
-        "alias/own-next" => || own_code::next_through_alias(false),
-        "alias/own-next-cpuid" => || own_code::next_through_alias(true),
         "alias/own-split" => || own_code::alias_split(|| {}, false),
-        "alias/own-split-cpuid" => || own_code::alias_split(cpuid, true),
-        "store/bytes" => || store(Via::Bytes, BARE),
-        "store/bytes-cpuid" => || store(Via::Bytes, CPUID),
-        "store/rep-movsb" => || store(Via::RepMovsb, BARE),
-        "store/rep-movsb-cpuid" => || store(Via::RepMovsb, CPUID),
-        "store/sse" => || store(Via::Sse, BARE),
-        "store/sse-cpuid" => || store(Via::Sse, CPUID),
-        "store/non-temporal" => || store(Via::NonTemporal, BARE),
-        "store/non-temporal-cpuid" => || store(Via::NonTemporal, CPUID),
-        "store/xchg" => || store(Via::Xchg, BARE),
-        "store/xchg-cpuid" => || store(Via::Xchg, CPUID),
-        "store/xchg-unaligned" => || store(Via::XchgUnaligned, BARE),
-        "store/xchg-unaligned-cpuid" => || store(Via::XchgUnaligned, CPUID),
-        "store/cmpxchg8b" => || store(Via::Cmpxchg8b, BARE),
-        "store/cmpxchg8b-cpuid" => || store(Via::Cmpxchg8b, CPUID),
-        "store/cmpxchg16b" => || store(Via::Cmpxchg16b, BARE),
-        "store/cmpxchg16b-cpuid" => || store(Via::Cmpxchg16b, CPUID),
-        "store/cmpxchg" => || store(Via::Cmpxchg, BARE),
-        "store/cmpxchg-cpuid" => || store(Via::Cmpxchg, CPUID),
-        "store/cmpxchg-fails" => stores::failing,
-        "store/lock-add" => || store(Via::LockAdd, BARE),
-        "store/lock-add-cpuid" => || store(Via::LockAdd, CPUID),
-        "store/lock-xadd" => || store(Via::LockXadd, BARE),
-        "store/lock-xadd-cpuid" => || store(Via::LockXadd, CPUID),
-        "store/lock-xor" => || store(Via::LockXor, BARE),
-        "store/lock-xor-cpuid" => || store(Via::LockXor, CPUID),
-        "store/movbe" => || store(Via::Movbe, BARE),
-        "store/movbe-cpuid" => || store(Via::Movbe, CPUID),
-        "store/read" => || store(Via::Read, BARE),
-        "store/read-cpuid" => || store(Via::Read, CPUID),
-        "store/process-vm" => || store(Via::ProcessVm, BARE),
-        "store/process-vm-cpuid" => || store(Via::ProcessVm, CPUID),
-        "store/page-crossing" => || hand_over(Kind::Imm32PageOnce, BARE),
-        "store/page-crossing-cpuid" => || hand_over(Kind::Imm32PageOnce, CPUID),
-        "store/from-data" => || hand_over(Kind::Imm32FromData, BARE),
-        "store/from-data-cpuid" => || hand_over(Kind::Imm32FromData, CPUID),
-        "store/own-rep-movsb" => || own_code::next_by_rep_movsb(false),
-        "store/own-rep-movsb-cpuid" => || own_code::next_by_rep_movsb(true),
-        "store/own-movbe" => || own_code::stores_by(stores::movbe),
-        "store/own-jump" => own_code::behind_jump,
-        "tail/other" => || hand_over(Kind::Imm32Tail, BARE),
-        "tail/other-cpuid" => || hand_over(Kind::Imm32Tail, CPUID),
-        "tail/own-next" => || own_code::next_across_pages(false),
-        "tail/own-next-cpuid" => || own_code::next_across_pages(true),
+        "store/bytes" => || store(Kind::PLAIN, stores::bytes, BARE),
+        "store/read" => || stores::by_read(BARE),
+        "store/process-vm" => || store(Kind::PLAIN, stores::process_vm, BARE),
         "commit/sync-core" => commit::by_sync_core,
         "commit/plain" => commit::by_plain,
         "commit/symbol" => || commit::by_symbol(BARE),
-        "commit/symbol-cpuid" => || commit::by_symbol(CPUID),
         "commit/fork-child" => || commit::by_fork(Runs::BeforeTheParentReturns),
         "commit/fork-parent" => || commit::by_fork(Runs::AfterTheParentReturned),
-        "commit/fork-cpuid" => || commit::by_fork(Runs::Serialized),
-        "commit/neighbour" => neighbours::stale,
-        _ => return kernel_scenarios(name),
+        _ => return None,
     })
 }
 
@@ -161,7 +77,6 @@ fn kernel_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "kernel/tracepoints-irq" => || kernel_tracing::tracepoints("irq_vectors"),
         // By the name that the tracer knows it by.
         "kernel/ftrace" => || kernel_tracing::ftrace("__do_sys_getppid"),
-        "kernel/ftrace-syscalls" => || kernel_tracing::ftrace("__x64_sys_*"),
         "kernel/kprobe" => || kernel_tracing::kprobe('p'),
         "kernel/kprobe-inside" => kernel_tracing::kprobe_inside,
         "kernel/kretprobe" => || kernel_tracing::kprobe('r'),
@@ -175,33 +90,14 @@ fn kernel_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "kernel/hotplug" => kernel_cpus::hotplug,
         "kernel/hotplug-keys" => kernel_cpus::hotplug_beside_keys,
         "kernel/suspend" => kernel_cpus::suspend,
-        "kernel/maxcpus" => kernel_cpus::maxcpus,
         "kernel/membarrier" => kernel_membarrier::all,
-        "module/good" => || patcher::across("good"),
-        "module/good-own" => || patcher::across("good-own"),
-        "module/no-ipi" => || patcher::across("no-ipi"),
-        "module/aside" => || patcher::across("aside"),
-        "module/ipi-no-sync" => || patcher::across("ipi-no-sync"),
-        "module/ipi-sync" => || patcher::across("ipi-sync"),
-        "module/no-int3" => || patcher::across("no-int3"),
-        "module/wrong-order" => || patcher::across("wrong-order"),
-        "module/direct-map" => || patcher::alone("direct-map"),
-        "module/direct-map-sync" => || patcher::alone("direct-map-sync"),
-        "module/direct-map-cross" => || patcher::across("direct-map-cross"),
-        "module/direct-map-cross-sync" => || patcher::across("direct-map-cross-sync"),
-        "coverage/healthy" | "coverage/healthy-isolated" => || kernel_coverage::healthy(kernel_coverage::everyday),
-        "coverage/empty-ipi" => || kernel_coverage::broken("do_sync_core", kernel_coverage::everyday),
-        "coverage/membarrier" | "coverage/membarrier-isolated" => {
-            || kernel_coverage::healthy(kernel_coverage::code_changes)
-        }
-        "coverage/membarrier-empty-ipi" => || kernel_coverage::broken("ipi_sync_core", kernel_coverage::code_changes),
         _ => return None,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use icsan_guest_tests::table::TABLE;
+    use crate::architecture::TABLE;
 
     #[test]
     fn every_row_has_a_function() {

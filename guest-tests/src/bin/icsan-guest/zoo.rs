@@ -2,13 +2,13 @@
 //! `guest-tests/zoo/` patch themselves, while another CPU runs what is patched.
 
 use crate::code_page::{CodePage, Function};
-use crate::cpu::mark;
 use crate::executor::Spinner;
 use crate::outcome::{Attempt, Outcome};
 use crate::sys::{Membarrier, check, membarrier, pin};
 use crate::{deferral, kernel_coverage, kernel_static_keys};
+use icsan_guest_tests::code::return_value;
 use icsan_guest_tests::console::{DONE, PREFIX, describe};
-use icsan_guest_tests::marker::Marker;
+use icsan_guest_tests::marker::{Marker, mark};
 use icsan_guest_tests::table::WRITER;
 use icsan_guest_tests::zoo::{self, EXECUTOR};
 use std::fs;
@@ -43,7 +43,7 @@ fn say(line: &str) {
     let _ = out.flush();
 }
 
-/// Each in a process of its own, so that `membarrier-alone` has one thread and nobody inherits a registration.
+/// Each in a process of its own, so that `membarrier-alone` has one thread and no other workload inherits a registration.
 fn in_child(name: &str, marker: Marker) -> io::Result<()> {
     // SAFETY: this process has one thread, so the child may do anything.
     let pid = check(unsafe { libc::fork() }.into())? as libc::pid_t;
@@ -92,7 +92,7 @@ pub fn zoo_file(name: &str, text: &str) -> io::Result<()> {
 }
 
 /// A thread on the executor's CPU that runs `what` in the kernel, in system calls of two milliseconds each. Neither
-/// SYSCALL nor SYSRET serializes.
+/// their entry nor their return serializes.
 fn executor(what: &'static str) -> io::Result<Spinner> {
     pin(WRITER)?;
     Spinner::start(EXECUTOR, move || u64::from(zoo_file("burst", &format!("{what} 2000")).is_err()))
@@ -189,8 +189,7 @@ impl Returns {
     /// It returns 0.
     pub fn new() -> io::Result<Self> {
         let page = CodePage::aliased()?;
-        // mov eax, imm32; ret
-        page.store_bytes(0, &[0xB8, 0, 0, 0, 0, 0xC3]);
+        page.store_bytes(0, &return_value(0));
         Ok(Self(page))
     }
 
@@ -201,12 +200,12 @@ impl Returns {
 
     /// From now on it returns that number. Not inlined: reports name this function as the writer.
     #[inline(never)]
-    pub fn change(&self, number: u32) {
-        self.0.store32(1, number);
+    pub fn change(&self, number: u16) {
+        self.0.change_returned(0, number);
     }
 }
 
-const CHANGES: u32 = 200;
+const CHANGES: u16 = 200;
 
 /// The only thread of a process changes code, calls membarrier, and runs it.
 fn membarrier_alone() -> Attempt {
@@ -221,8 +220,8 @@ fn membarrier_alone() -> Attempt {
         membarrier(Membarrier::SyncCore)?;
         wrong += u32::from(run(0) != u64::from(number));
     }
-    say_visible("membarrier-alone", wrong, CHANGES);
-    done(CHANGES)
+    say_visible("membarrier-alone", wrong, CHANGES.into());
+    done(CHANGES.into())
 }
 
 /// Two threads take turns on one CPU: one runs code, the other changes it and calls membarrier. They wait for each
@@ -253,8 +252,8 @@ fn membarrier_sibling() -> Attempt {
         }
         sibling.join().unwrap_or_else(|_| Err(io::Error::other("the sibling panicked")))
     })?;
-    say_visible("membarrier-sibling", wrong, CHANGES);
-    done(CHANGES)
+    say_visible("membarrier-sibling", wrong, CHANGES.into());
+    done(CHANGES.into())
 }
 
 /// Whose turn it is: an eventfd.

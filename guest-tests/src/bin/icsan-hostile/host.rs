@@ -3,9 +3,10 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use icsan_guest_tests::arch::registry;
 use icsan_guest_tests::console::PREFIX;
 use icsan_guest_tests::host::boot::{Hardware, Machine, write_initramfs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -65,70 +66,87 @@ fn run(arguments: &Arguments) -> Result<()> {
     result.with_context(|| format!("what was written is in {}", folder.display()))
 }
 
-fn boots(arguments: &Arguments, folder: &std::path::Path) -> Result<()> {
+/// What came of the boots.
+#[derive(Debug, Default)]
+struct Sums {
+    injected: u64,
+    not_carried_out: u64,
+    died: u32,
+}
+
+fn boots(arguments: &Arguments, folder: &Path) -> Result<()> {
     let initramfs = write_initramfs(&arguments.guest, folder)?;
     let start = Instant::now();
-    let (mut seed, mut injected, mut refused, mut died) = (0, 0, 0, 0);
+    let (mut seed, mut sums) = (0, Sums::default());
     while start.elapsed().as_secs() < arguments.seconds {
         seed += 1;
-        let seconds = BOOT.min(arguments.seconds);
-        let report = folder.join(format!("{seed}.jsonl"));
-        let mut keys = vec![
-            format!("inject=random:{seed}:{}", arguments.percent),
-            format!("report={}", report.display()),
-            format!("symbols={}", arguments.kernel.display()),
-        ];
-        keys.extend(arguments.extra.iter().cloned());
-        let machine = Machine {
-            qemu: arguments.qemu.clone(),
-            kernel: arguments.kernel.clone(),
-            initramfs: initramfs.clone(),
-            hardware: Hardware::default(),
-            smp: arguments.smp,
-            thread: "multi".into(),
-            plugin: Some(format!("{},{}", arguments.plugin.display(), keys.join(","))),
-            append: format!("icsan.seconds={seconds} icsan.seed={seed}"),
-            timeout: Duration::from_secs(seconds) + SLACK,
-        };
-        let boot = machine.boot()?;
-        std::fs::write(folder.join(format!("{seed}.console")), &boot.console)?;
-        std::fs::write(folder.join(format!("{seed}.stderr")), &boot.stderr)?;
-        // A guest that died reboots, which ends QEMU as well as a power-off does.
-        if !boot.clean_exit {
-            bail!("seed {seed}: QEMU: {}", boot.exit);
-        }
-        let text = std::fs::read_to_string(&report).with_context(|| format!("seed {seed}: no report"))?;
-        let summary: serde_json::Value = serde_json::from_str(text.lines().last().unwrap_or_default())?;
-        if summary["type"] != "summary" {
-            bail!("seed {seed}: the report is not whole");
-        }
-        if !summary["fault"].is_null() {
-            bail!("seed {seed}: ICSAN turned itself off: {}", summary["fault"]);
-        }
-        let number = |key: &str| summary["injected"][key].as_u64().unwrap_or(0);
-        injected += number("executions");
-        refused += number("not_carried_out");
-        let said = boot
-            .console
-            .lines()
-            .filter_map(|line| line.split_once(PREFIX))
-            .map(|(_, line)| line.trim_end())
-            .next_back();
-        died += u32::from(said.is_none());
-        println!(
-            "seed {seed}: {}; {} injected, {} chosen and not carried out; {:.0} s",
-            said.unwrap_or("the guest died"),
-            number("executions"),
-            number("not_carried_out"),
-            boot.seconds
-        );
+        boot(arguments, folder, &initramfs, seed, &mut sums)?;
     }
     println!(
-        "{seed} boots in {} s, QEMU alive at the end of each; {injected} injected, {refused} chosen and not carried out; {died} guests died",
-        start.elapsed().as_secs()
+        "{seed} boots in {} s, QEMU alive at the end of each; {} injected, {} chosen and not carried out; {} guests died",
+        start.elapsed().as_secs(),
+        sums.injected,
+        sums.not_carried_out,
+        sums.died
     );
-    if injected == 0 {
+    if sums.injected == 0 {
         bail!("nothing was injected: that proves nothing");
     }
+    Ok(())
+}
+
+fn machine(arguments: &Arguments, initramfs: &Path, seed: u32, report: &Path) -> Machine {
+    let seconds = BOOT.min(arguments.seconds);
+    let mut keys = vec![
+        format!("inject=random:{seed}:{}", arguments.percent),
+        format!("report={}", report.display()),
+        format!("symbols={}", arguments.kernel.display()),
+    ];
+    keys.extend(arguments.extra.iter().cloned());
+    Machine {
+        architecture: registry::DEFAULT,
+        qemu: arguments.qemu.clone(),
+        kernel: arguments.kernel.clone(),
+        initramfs: initramfs.to_owned(),
+        hardware: Hardware::of(registry::DEFAULT),
+        smp: arguments.smp,
+        thread: "multi".into(),
+        plugin: Some(format!("{},{}", arguments.plugin.display(), keys.join(","))),
+        append: format!("icsan.seconds={seconds} icsan.seed={seed}"),
+        timeout: Duration::from_secs(seconds) + SLACK,
+    }
+}
+
+/// One boot; what is wrong with QEMU or its report is an error.
+fn boot(arguments: &Arguments, folder: &Path, initramfs: &Path, seed: u32, sums: &mut Sums) -> Result<()> {
+    let report = folder.join(format!("{seed}.jsonl"));
+    let boot = machine(arguments, initramfs, seed, &report).boot()?;
+    std::fs::write(folder.join(format!("{seed}.console")), &boot.console)?;
+    std::fs::write(folder.join(format!("{seed}.stderr")), &boot.stderr)?;
+    // A guest that died reboots, which ends QEMU as well as a power-off does.
+    if !boot.clean_exit {
+        bail!("seed {seed}: QEMU: {}", boot.exit);
+    }
+    let text = std::fs::read_to_string(&report).with_context(|| format!("seed {seed}: no report"))?;
+    let summary: serde_json::Value = serde_json::from_str(text.lines().last().unwrap_or_default())?;
+    if summary["type"] != "summary" {
+        bail!("seed {seed}: the report is not whole");
+    }
+    if !summary["fault"].is_null() {
+        bail!("seed {seed}: ICSAN turned itself off: {}", summary["fault"]);
+    }
+    let number = |key: &str| summary["injected"][key].as_u64().unwrap_or(0);
+    let mut said = boot.console.lines().filter_map(|line| line.split_once(PREFIX)).map(|(_, line)| line.trim_end());
+    let said = said.next_back();
+    sums.injected += number("executions");
+    sums.not_carried_out += number("not_carried_out");
+    sums.died += u32::from(said.is_none());
+    println!(
+        "seed {seed}: {}; {} injected, {} chosen and not carried out; {:.0} s",
+        said.unwrap_or("the guest died"),
+        number("executions"),
+        number("not_carried_out"),
+        boot.seconds
+    );
     Ok(())
 }

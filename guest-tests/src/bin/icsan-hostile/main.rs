@@ -1,15 +1,15 @@
 //! `icsan-hostile`: random code that several threads change at random while they run it, under random injection.
 //! Whatever the guest does, QEMU must stay alive.
 //!
-//! As process 1 of a guest it is the guest ([`guest`]); otherwise it boots one ([`host`], with the feature `runner`).
+//! As process 1 of a guest it is the guest ([`x86`]); otherwise it boots one ([`host`], with the feature `runner`).
 
-mod guest;
 #[cfg(feature = "runner")]
 mod host;
+mod x86;
 
 fn main() -> std::process::ExitCode {
     if std::process::id() == 1 {
-        guest::run();
+        x86::run();
     }
     #[cfg(feature = "runner")]
     return host::main();

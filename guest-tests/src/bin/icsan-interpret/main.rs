@@ -1,8 +1,8 @@
 //! `icsan-interpret [SEED [COUNT]]`: the interpreter of single instructions against the CPU that it runs on, COUNT
 //! random cases of each form.
 //!
-//! A case is an instruction, registers and memory ([`generator`], by the table of [`forms`]). The CPU executes it
-//! ([`machine`]), the interpreter works out what it would do, and everything must be equal ([`compare`]): general
+//! A case is an instruction, registers and memory ([`x86::generator`], by the table of [`x86::forms`]). The CPU executes it
+//! ([`x86::machine`]), the interpreter works out what it would do, and everything must be equal ([`x86::compare`]): general
 //! registers, RFLAGS, memory, and where it went.
 //!
 //! It runs anywhere: on the host, and as a guest's `/init`, where it switches the machine off in the end and takes its
@@ -11,22 +11,20 @@
 //!
 //! Of what the manuals leave open only AF after AND, OR, XOR and TEST can be met here. The interpreter clears it, as
 //! TCG and an EPYC do. Where the manuals leave nothing open and QEMU still differs, the interpreter follows the
-//! manuals: those forms are marked ([`forms::Form::emulated`]), and may differ under TCG. QEMU 11.1 has put all of them
+//! manuals: those forms are marked ([`x86::forms::Form::emulated`]), and may differ under TCG. QEMU 11.1 has put all of them
 //! right.
 //!
 //! Exit code 1: they differ somewhere. The first difference of each form is shown.
 
-mod compare;
-mod forms;
-mod generator;
-mod machine;
 mod random;
+mod x86;
 
-use machine::Machine;
 use random::Random;
 use std::process::ExitCode;
+use x86::machine::Machine;
+use x86::{compare, forms, generator};
 
-/// Cases of each form, if nobody says how many.
+/// Cases of each form, if the command line does not say how many.
 const COUNT: u64 = 2000;
 
 /// Tries all forms, prints a line for each, and says whether all agreed.

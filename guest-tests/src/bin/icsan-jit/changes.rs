@@ -1,5 +1,6 @@
 //! What a report says of code in user mode: by kind of hazard, and by what the instruction was and is.
 
+use icsan_guest_tests::arch::registry;
 use icsan_guest_tests::verdict::{Kind, Profile};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -79,7 +80,7 @@ impl Changes {
     pub fn fault(&self, profile: Profile, reported: bool) -> Option<String> {
         match &self.lost {
             Some(why) => Some(format!("the report says of itself that it is not complete: {why}")),
-            None if profile == Profile::LinuxX86 && !self.by_kind.is_empty() => {
+            None if profile == registry::DEFAULT.linux() && !self.by_kind.is_empty() => {
                 Some("should be silent in user mode".into())
             }
             None if reported && self.by_kind.is_empty() => Some("should be reported in user mode".into()),
@@ -107,6 +108,7 @@ impl fmt::Display for Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use icsan_guest_tests::verdict::x86::{FRED, LINUX_X86};
 
     fn hazard(kind: &str, cpl: u8) -> String {
         format!(
@@ -128,16 +130,16 @@ mod tests {
         .join("\n");
         let changes = Changes::read(&report).unwrap();
         assert_eq!(changes.to_string(), "  unserialized call -> call: 2 sites, 6 times; call 0x10 -> call 0x20\n");
-        assert!(changes.fault(Profile::LinuxX86, false).is_some() && changes.fault(Profile::Fred, true).is_none());
+        assert!(changes.fault(LINUX_X86, false).is_some() && changes.fault(FRED, true).is_none());
     }
 
     #[test]
     fn a_report_that_is_cut_off_or_incomplete_is_no_verdict() {
         assert!(Changes::read(&hazard("torn", 3)).is_err());
         let lost = Changes::read(r#"{"type":"summary","complete":false,"dropped_by":{"versions":1}}"#).unwrap();
-        assert!(lost.fault(Profile::Fred, false).unwrap().contains("versions"));
+        assert!(lost.fault(FRED, false).unwrap().contains("versions"));
         let silent = Changes::read(SUMMARY).unwrap();
-        assert_eq!(silent.fault(Profile::LinuxX86, false), None);
-        assert!(silent.fault(Profile::Fred, true).is_some());
+        assert_eq!(silent.fault(LINUX_X86, false), None);
+        assert!(silent.fault(FRED, true).is_some());
     }
 }

@@ -6,6 +6,7 @@ mod changes;
 use anyhow::{Context, Result, bail};
 use changes::Changes;
 use clap::Parser;
+use icsan_guest_tests::arch::registry;
 use icsan_guest_tests::console::{COMMAND, DONE, PREFIX};
 use icsan_guest_tests::host::boot::{Hardware, Machine};
 use icsan_guest_tests::host::initramfs::{self, GuestFile};
@@ -49,10 +50,10 @@ struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     program: PathBuf,
     /// A profile to judge by; repeatable
-    #[arg(long, value_name = "NAME", required = true, value_parser = |text: &str| Profile::from_name(text).ok_or("unknown profile"))]
+    #[arg(long, value_name = "NAME", required = true, value_parser = registry::profile)]
     profile: Vec<Profile>,
     /// A profile under which something must be reported; repeatable
-    #[arg(long, value_name = "NAME", value_parser = |text: &str| Profile::from_name(text).ok_or("unknown profile"))]
+    #[arg(long, value_name = "NAME", value_parser = registry::profile)]
     reported: Vec<Profile>,
     /// After how many seconds a boot is killed
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
@@ -134,10 +135,11 @@ fn run(arguments: &Arguments, folder: &Path, initramfs: &Path, profile: Profile)
         bail!("QEMU owns the comma, which stands in {word}");
     }
     let machine = Machine {
+        architecture: registry::DEFAULT,
         qemu: arguments.qemu.1.clone(),
         kernel: arguments.kernel.clone(),
         initramfs: initramfs.to_owned(),
-        hardware: Hardware { memory: MEMORY.into(), ..Hardware::default() },
+        hardware: Hardware { memory: MEMORY.into(), ..Hardware::of(registry::DEFAULT) },
         smp: CPUS,
         thread: "multi".into(),
         plugin: Some(words.join(",")),

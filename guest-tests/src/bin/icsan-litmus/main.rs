@@ -8,6 +8,7 @@ mod table;
 use anyhow::{Context, Result, bail};
 use arguments::Arguments;
 use clap::Parser;
+use icsan_guest_tests::arch::registry;
 use icsan_guest_tests::glob::matches_any;
 use icsan_guest_tests::host::boot::{self, Hardware, Machine};
 use icsan_guest_tests::litmus::explore::{Allowed, allowed};
@@ -93,10 +94,11 @@ fn run_all(arguments: &Arguments) -> Result<Vec<Row>> {
 
 fn machine(arguments: &Arguments, initramfs: &Path, plugin: Option<String>, asked: &str) -> Result<Machine> {
     Ok(Machine {
+        architecture: registry::DEFAULT,
         qemu: arguments.qemu.clone().context("no QEMU")?,
         kernel: arguments.kernel.clone().context("no kernel")?,
         initramfs: initramfs.to_owned(),
-        hardware: Hardware::default(),
+        hardware: Hardware::of(registry::DEFAULT),
         smp: CPUS,
         thread: "multi".into(),
         plugin,
@@ -109,7 +111,7 @@ fn plugin(arguments: &Arguments, seed: u32, report: &Path) -> Result<String> {
     let library = arguments.plugin.as_ref().context("no plugin")?;
     let mut words = vec![
         library.display().to_string(),
-        "profile=linux-x86".into(),
+        format!("profile={}", registry::DEFAULT.linux().name()),
         format!("report={}", report.display()),
         format!("inject=random:{seed}:{}", arguments.percent),
         "emulator=repair".into(),

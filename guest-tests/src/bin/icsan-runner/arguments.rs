@@ -2,6 +2,8 @@
 
 use crate::inject::Inject;
 use clap::Parser;
+use icsan_guest_tests::arch::architecture::Architecture;
+use icsan_guest_tests::arch::registry;
 use icsan_guest_tests::host::boot::Hardware;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use std::path::PathBuf;
@@ -12,6 +14,9 @@ use std::time::Duration;
 #[derive(Parser, Clone, Debug)]
 #[command(name = "icsan-runner", version)]
 pub struct Arguments {
+    /// The guest's architecture, by QEMU's name of the target
+    #[arg(long, value_name = "NAME", default_value = registry::DEFAULT.name, value_parser = registry::by_name)]
+    pub arch: &'static Architecture,
     /// ICSAN's plugin; without it only the outcomes of the scenarios are checked
     #[arg(long, value_name = "PATH")]
     pub plugin: Option<PathBuf>,
@@ -30,7 +35,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME=PATH")]
     pub patcher: Vec<Named>,
     /// A profile to judge by; repeatable [default: all]
-    #[arg(long, value_name = "NAME", value_parser = |text: &str| Profile::from_name(text).ok_or("unknown profile"))]
+    #[arg(long, value_name = "NAME", value_parser = registry::profile)]
     pub profile: Vec<Profile>,
     /// The guest program, linked statically
     #[arg(long, value_name = "PATH")]
@@ -38,9 +43,9 @@ pub struct Arguments {
     /// How many vCPUs
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub smp: u8,
-    /// The machine: what QEMU's -machine takes
-    #[arg(long, value_name = "NAME", default_value = "q35")]
-    pub machine: String,
+    /// The machine: what QEMU's -machine takes [default: the architecture's usual one]
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
     /// Its memory: what QEMU's -m takes
     #[arg(long, value_name = "SIZE", default_value = "512")]
     pub memory: String,
@@ -89,7 +94,12 @@ pub struct Arguments {
 impl Arguments {
     /// What the guest runs on.
     pub fn hardware(&self) -> Hardware {
-        Hardware { board: self.machine.clone(), memory: self.memory.clone(), options: self.qemu_word.clone() }
+        let usual = Hardware::of(self.arch);
+        Hardware {
+            board: self.machine.clone().unwrap_or(usual.board),
+            memory: self.memory.clone(),
+            options: self.qemu_word.clone(),
+        }
     }
 
     /// The patcher for a kernel.
@@ -160,5 +170,17 @@ mod tests {
         assert!("6.1=/no/such/folder".parse::<NamedFolder>().is_err());
         assert_eq!("6.1=/bin".parse::<NamedFolder>().unwrap().path, PathBuf::from("/bin"));
         assert_eq!("10.0=/bin/sh".parse::<Named>().unwrap().name, "10.0");
+    }
+
+    #[test]
+    fn an_unknown_architecture_is_refused_with_the_known_ones() {
+        let parse = |arch: &[&str]| {
+            let words = ["icsan-runner", "--qemu", "q=/bin/sh", "--kernel", "6.1=/bin/sh", "--guest", "/bin/sh"];
+            Arguments::try_parse_from(words.iter().chain(arch))
+        };
+        assert_eq!(parse(&[]).unwrap().arch, registry::DEFAULT);
+        assert_eq!(parse(&["--arch", "x86_64"]).unwrap().hardware(), Hardware::of(registry::DEFAULT));
+        let refused = parse(&["--arch", "vax"]).unwrap_err().to_string();
+        assert!(refused.contains("known: x86_64"), "{refused}");
     }
 }

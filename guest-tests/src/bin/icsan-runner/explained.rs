@@ -3,7 +3,7 @@
 
 use crate::report::Hazard;
 use icsan_guest_tests::glob::matches_any;
-use icsan_guest_tests::verdict::Profile::{Fred, SdmStrict};
+use icsan_guest_tests::verdict::x86::{FRED, SDM_STRICT};
 use icsan_guest_tests::verdict::{Kind, Mode, Profile};
 
 /// One finding that is understood.
@@ -28,7 +28,7 @@ pub struct Explained {
 /// All of them.
 pub const EXPLAINED: &[Explained] = &[
     Explained {
-        profiles: &[Fred],
+        profiles: &[FRED],
         modes: &[Mode::Light],
         kinds: &[Kind::Unserialized],
         symbol: "",
@@ -39,7 +39,7 @@ pub const EXPLAINED: &[Explained] = &[
               the other profiles count the IRET of the BIOS",
     },
     Explained {
-        profiles: &[SdmStrict],
+        profiles: &[SDM_STRICT],
         modes: &[Mode::Light, Mode::Full],
         kinds: &[Kind::Unserialized],
         symbol: "*",
@@ -77,7 +77,7 @@ pub fn explain(hazard: &Hazard, mode: Mode, profile: Profile) -> Option<&str> {
 mod tests {
     use super::*;
     use icsan_guest_tests::marker::Marker;
-    use icsan_guest_tests::verdict::Profile::LinuxX86;
+    use icsan_guest_tests::verdict::x86::LINUX_X86;
 
     #[test]
     fn by_symbol_and_by_address() {
@@ -95,12 +95,12 @@ mod tests {
             protocol: None,
         };
         let mut kernel = hazard(0xffff_ffff_8100_0000, Some("memcpy_orig+0xf3/0x130"));
-        assert!(explain(&kernel, Mode::Light, LinuxX86).is_none(), "by its place alone it is not");
+        assert!(explain(&kernel, Mode::Light, LINUX_X86).is_none(), "by its place alone it is not");
         kernel.known = Some("docs/findings.md#memcpy_orig".into());
-        assert_eq!(explain(&kernel, Mode::Light, LinuxX86), Some("docs/findings.md#memcpy_orig"));
-        assert!(explain(&hazard(0x102fe, None), Mode::Light, Fred).is_some());
-        assert!(explain(&hazard(0x102fe, None), Mode::Full, Fred).is_none());
-        assert!(explain(&hazard(0x102fe, Some("main+0x1/0x2")), Mode::Light, Fred).is_none());
-        assert!(explain(&hazard(0xffff_ffff_8100_0000, Some("schedule+0x1/0x9")), Mode::Light, LinuxX86).is_none());
+        assert_eq!(explain(&kernel, Mode::Light, LINUX_X86), Some("docs/findings.md#memcpy_orig"));
+        assert!(explain(&hazard(0x102fe, None), Mode::Light, FRED).is_some());
+        assert!(explain(&hazard(0x102fe, None), Mode::Full, FRED).is_none());
+        assert!(explain(&hazard(0x102fe, Some("main+0x1/0x2")), Mode::Light, FRED).is_none());
+        assert!(explain(&hazard(0xffff_ffff_8100_0000, Some("schedule+0x1/0x9")), Mode::Light, LINUX_X86).is_none());
     }
 }

@@ -140,6 +140,7 @@ mod tests {
     use super::*;
     use crate::guest_output::Ending;
     use icsan_guest_tests::table::by_name;
+    use icsan_guest_tests::table::x86::TABLE;
 
     fn round(observed: Option<Observed>) -> Round {
         Round { name: "cross/imm8".into(), round: 1, attempt: 1, ending: Ending::Ok, observed }
@@ -153,7 +154,7 @@ mod tests {
     const TORN: Verdict = Verdict::Reported(Kind::Torn);
 
     fn fault(inject: Inject, verdict: Verdict, round: &Round) -> Option<String> {
-        inject.fault(by_name("cross/imm8").unwrap(), verdict, round)
+        inject.fault(by_name(TABLE, "cross/imm8").unwrap(), verdict, round)
     }
 
     #[test]
@@ -209,7 +210,7 @@ mod tests {
 
     #[test]
     fn the_table_says_what_cannot_be_seen() {
-        let row = by_name("int3/no-first-sync").unwrap();
+        let row = by_name(TABLE, "int3/no-first-sync").unwrap();
         assert!((0..=60).all(|count| Inject::Stale.fault(row, TORN, &seen(count)).is_none()));
         assert!(Inject::Torn.fault(row, TORN, &seen(60)).is_some());
         let never = Scenario { visible: Visible::Never("a reason"), ..*row };

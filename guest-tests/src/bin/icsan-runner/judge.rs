@@ -105,7 +105,7 @@ fn scenario(row: &Scenario, asked: Asked<'_>, output: &GuestOutput, report: &Rep
     for round in output.rounds.iter().filter(|round| round.name == row.name) {
         check.rounds.1 += 1;
         check.spoiled += round.attempt - 1;
-        let marker = Marker { scenario: row.id(), round: round.round, attempt: round.attempt };
+        let marker = Marker { scenario: row.id, round: round.round, attempt: round.attempt };
         check.emulator += report.hazards_at(marker).filter(|hazard| hazard.kind == Kind::Emulator).count();
         let fault = match &round.ending {
             Ending::Skipped(why) => {
@@ -232,6 +232,9 @@ mod tests {
     use crate::guest_output;
     use crate::report;
     use icsan_guest_tests::table::by_name;
+    use icsan_guest_tests::table::x86::TABLE;
+    use icsan_guest_tests::verdict::COHERENT;
+    use icsan_guest_tests::verdict::x86::LINUX_X86;
 
     const ONE: &str = "ICSAN| 1..1\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| # done\n";
 
@@ -241,7 +244,7 @@ mod tests {
 
     fn judge_rounds(repeat: u16, console: &str, report: &str, conditions: Conditions) -> Vec<Check> {
         let skips = ExpectedSkips::parse("cross/imm8 6.1 it lacks what this row needs\n").unwrap();
-        let asked = Asked { rows: &[by_name("cross/imm8").unwrap()], repeat, kernel: "6.1", skips: &skips };
+        let asked = Asked { rows: &[by_name(TABLE, "cross/imm8").unwrap()], repeat, kernel: "6.1", skips: &skips };
         let (console, report) = (guest_output::parse(console), report::parse(report).unwrap());
         let checks = scenarios(asked, &console, &report, conditions);
         // On another kernel there is no licence to skip, and all else is the same.
@@ -269,13 +272,13 @@ mod tests {
 
     #[test]
     fn a_bad_scenario_that_is_reported() {
-        let checks = judge(ONE, report::tests::WHOLE, conditions(Profile::LinuxX86));
+        let checks = judge(ONE, report::tests::WHOLE, conditions(LINUX_X86));
         assert_eq!((checks.len(), &checks[0].status, checks[0].rounds), (1, &Status::Passed, (1, 1)));
     }
 
     #[test]
     fn a_bad_scenario_on_the_wrong_vcpu_or_of_the_wrong_kind_or_silent() {
-        let linux = conditions(Profile::LinuxX86);
+        let linux = conditions(LINUX_X86);
         let whole = report::tests::WHOLE;
         assert!(
             failure(
@@ -300,14 +303,14 @@ mod tests {
     fn the_full_model_names_the_writer() {
         let other =
             report::tests::WHOLE.replace("\"writes\":[{\"vcpu\":0}]", "\"writes\":[{\"vcpu\":null},{\"vcpu\":1}]");
-        let full = conditions(Profile::LinuxX86);
+        let full = conditions(LINUX_X86);
         assert!(failure(&judge(ONE, &other, full)[0]).contains("should name vCPU 0"));
         assert_eq!(judge(ONE, &other, Conditions { mode: Mode::Light, ..full })[0].status, Status::Passed);
     }
 
     #[test]
     fn every_round_must_be_run() {
-        let linux = conditions(Profile::LinuxX86);
+        let linux = conditions(LINUX_X86);
         assert_eq!(failure(&judge_rounds(2, ONE, report::tests::WHOLE, linux)[0]), "1 of 2 rounds were run");
         let other = ONE.replace("cross/imm8", "cross/imm32");
         assert_eq!(failure(&judge(&other, report::tests::WHOLE, linux)[0]), "0 of 1 rounds were run");
@@ -316,21 +319,19 @@ mod tests {
     #[test]
     fn a_skip_in_one_round_of_two_is_a_skip() {
         let twice = "ICSAN| 1..2\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| ok 2 - cross/imm8 round 2 attempt 1 # SKIP not again\nICSAN| # done\n";
-        let check = &judge_rounds(2, twice, report::tests::WHOLE, conditions(Profile::LinuxX86))[0];
+        let check = &judge_rounds(2, twice, report::tests::WHOLE, conditions(LINUX_X86))[0];
         assert_eq!((&check.status, check.rounds), (&Status::Skipped("not again".into()), (1, 2)));
     }
 
     #[test]
     fn a_good_scenario_that_is_reported() {
-        assert!(
-            failure(&judge(ONE, report::tests::WHOLE, conditions(Profile::Coherent))[0]).contains("should be silent")
-        );
+        assert!(failure(&judge(ONE, report::tests::WHOLE, conditions(COHERENT))[0]).contains("should be silent"));
     }
 
     #[test]
     fn a_marker_that_the_plugin_missed() {
         let second = ONE.replace("attempt 1", "attempt 2");
-        let checks = judge(&second, report::tests::WHOLE, conditions(Profile::LinuxX86));
+        let checks = judge(&second, report::tests::WHOLE, conditions(LINUX_X86));
         assert!(failure(&checks[0]).contains("marker"));
         assert_eq!(checks[0].spoiled, 1);
     }
@@ -338,10 +339,10 @@ mod tests {
     #[test]
     fn the_guests_own_failures_and_skips() {
         let failed = "ICSAN| 1..1\nICSAN| # it broke\nICSAN| not ok 1 - cross/imm8 round 1 attempt 1\nICSAN| # done\n";
-        assert!(failure(&judge(failed, report::tests::WHOLE, conditions(Profile::LinuxX86))[0]).contains("it broke"));
+        assert!(failure(&judge(failed, report::tests::WHOLE, conditions(LINUX_X86))[0]).contains("it broke"));
         let skipped = ONE.replace("attempt 1", "attempt 1 # SKIP needs 2 CPUs");
         assert_eq!(
-            judge(&skipped, report::tests::WHOLE, conditions(Profile::LinuxX86))[0].status,
+            judge(&skipped, report::tests::WHOLE, conditions(LINUX_X86))[0].status,
             Status::Skipped("needs 2 CPUs".into())
         );
     }
@@ -350,17 +351,17 @@ mod tests {
     fn without_a_plugin_only_outcomes_count() {
         let skips = ExpectedSkips::parse("").unwrap();
         let checks = scenarios(
-            Asked { rows: &[by_name("cross/imm8").unwrap()], repeat: 1, kernel: "6.1", skips: &skips },
+            Asked { rows: &[by_name(TABLE, "cross/imm8").unwrap()], repeat: 1, kernel: "6.1", skips: &skips },
             &guest_output::parse(ONE),
             &Report::default(),
-            Conditions { profile: None, mode: Mode::Light, ..conditions(Profile::LinuxX86) },
+            Conditions { profile: None, mode: Mode::Light, ..conditions(LINUX_X86) },
         );
         assert_eq!(checks[0].status, Status::Passed);
     }
 
     #[test]
     fn under_injection_what_the_guest_saw_counts() {
-        let linux = Conditions { inject: Some(Inject::Stale), ..conditions(Profile::LinuxX86) };
+        let linux = Conditions { inject: Some(Inject::Stale), ..conditions(LINUX_X86) };
         let saw =
             |seen| ONE.replace("1..1\n", &format!("1..1\nICSAN| # cross/imm8: {seen} of 60 changes seen, 3 tight\n"));
         let silent: String = report::tests::WHOLE
@@ -375,10 +376,10 @@ mod tests {
         );
         assert!(failure(&judge(&saw(60), report::tests::WHOLE, linux)[0]).contains("must fail"));
         assert!(failure(&judge(&saw(10), &silent, linux)[0]).contains("silent"));
-        let coherent = Conditions { inject: Some(Inject::Stale), ..conditions(Profile::Coherent) };
+        let coherent = Conditions { inject: Some(Inject::Stale), ..conditions(COHERENT) };
         assert!(failure(&judge(&saw(59), &silent, coherent)[0]).contains("must not fail"));
         assert_eq!(judge(&saw(60), &silent, coherent)[0].status, Status::Passed);
-        assert_eq!(judge(&saw(60), report::tests::WHOLE, conditions(Profile::LinuxX86))[0].failures, None);
+        assert_eq!(judge(&saw(60), report::tests::WHOLE, conditions(LINUX_X86))[0].failures, None);
     }
 
     #[test]
@@ -403,8 +404,8 @@ mod tests {
     fn hazards_outside_of_scenarios_need_an_explanation() {
         let report =
             report::parse(&report::tests::WHOLE.replace("\"marker\":\"0x100010001\"", "\"marker\":\"0x0\"")).unwrap();
-        assert!(failure(&outside(&report, Mode::Full, Profile::LinuxX86).0).contains("1 unexplained"));
+        assert!(failure(&outside(&report, Mode::Full, LINUX_X86).0).contains("1 unexplained"));
         let none = report::parse(report::tests::WHOLE).unwrap();
-        assert_eq!(outside(&none, Mode::Full, Profile::LinuxX86).0.status, Status::Passed);
+        assert_eq!(outside(&none, Mode::Full, LINUX_X86).0.status, Status::Passed);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::judge::{Check, Status};
 use icsan_guest_tests::skips::Skip;
-use icsan_guest_tests::table::TABLE;
+use icsan_guest_tests::table::Scenario;
 use icsan_guest_tests::tally::Boots;
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ pub struct Judged {
     pub profile: String,
     /// The kernel, by name.
     pub kernel: String,
-    /// Boots whose kernel died of an outdated INT3, before the one that is judged.
+    /// Boots whose kernel died of an outdated breakpoint, before the one that is judged.
     pub repeated: usize,
     /// Everything that was checked.
     pub checks: Vec<Check>,
@@ -115,18 +115,18 @@ pub fn ktap(number: usize, boot: &Judged) -> String {
 /// without a plugin) and how many rounds were so, with an exclamation mark if the check failed; and under injection
 /// after how many changes the guest saw something else than it should.
 #[must_use]
-pub fn table(boots: &[Judged]) -> String {
+pub fn table(rows: &[Scenario], boots: &[Judged]) -> String {
     let mut text = String::new();
     let mut machines: Vec<&str> = boots.iter().map(|boot| boot.machine.as_str()).collect();
     machines.dedup();
     for machine in machines {
         let columns: Vec<&Judged> = boots.iter().filter(|boot| boot.machine == machine).collect();
         let width =
-            columns.iter().flat_map(|boot| TABLE.iter().map(|row| cell(boot, row.name).len())).fold(11, usize::max);
+            columns.iter().flat_map(|boot| rows.iter().map(|row| cell(boot, row.name).len())).fold(11, usize::max);
         let _ = write!(text, "# {machine:28}");
         columns.iter().for_each(|boot| _ = write!(text, " {:>width$}", boot.profile));
         text.push('\n');
-        for row in TABLE {
+        for row in rows {
             let cells: Vec<String> = columns.iter().map(|boot| cell(boot, row.name)).collect();
             if cells.iter().any(|cell| cell != "-" && cell != "skip") {
                 let _ = write!(text, "# {:28}", row.name);
@@ -153,6 +153,7 @@ fn cell(boot: &Judged, name: &str) -> String {
 mod tests {
     use super::*;
     use crate::inject::Failures;
+    use icsan_guest_tests::table::x86::TABLE;
 
     fn check(name: &str, status: Status) -> Check {
         Check { status, rounds: (2, 3), spoiled: 1, ..Check::of(name, 'R') }
@@ -192,7 +193,7 @@ mod tests {
         boot.checks[0].failures = Some(Failures { changes: 50, of: 60, tight: 3, died: 1 });
         boot.checks[1].failures = Some(Failures::default());
         assert!(ktap(1, &boot).contains("ok 1 - cross/imm8 2/3 (50/60 fail, 1 died)\n"));
-        let table = table(&[boot]);
+        let table = table(TABLE, &[boot]);
         assert!(table.contains(" R 2/3 50/60 fail, 1 died\n") && table.contains(" R 2/3!\n"), "{table}");
     }
 
@@ -204,7 +205,7 @@ mod tests {
             closing(&[boot(), boot()]),
             format!("{skip}{skip}2 boots, 2 boots repeated, 6 scenarios repeated\n2 passed, 2 failed, 2 skipped\n")
         );
-        let table = table(&[boot()]);
+        let table = table(TABLE, &[boot()]);
         assert!(table.contains("R 2/3!") && table.contains("own/alias"), "{table}");
         assert!(!table.contains("guard/data"), "{table}");
     }

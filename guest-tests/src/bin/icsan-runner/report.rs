@@ -30,9 +30,9 @@ pub struct Hazard {
     pub count: u64,
     /// Where ICSAN itself says that it is explained.
     pub known: Option<String>,
-    /// Is INT3 in memory or among the candidates?
+    /// Is a breakpoint in memory or among the candidates?
     pub breakpoint: bool,
-    /// The vCPUs that are named as writers; none: a store that nobody was seen to make.
+    /// The vCPUs that are named as writers; none: a store that no vCPU was seen to make.
     pub writers: Vec<Option<u64>>,
     /// Where the stores were made, as far as they were seen.
     pub stores: Vec<Place>,

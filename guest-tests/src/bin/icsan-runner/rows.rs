@@ -1,7 +1,7 @@
 //! Which rows of the table apply to a boot. What does not apply is not run, and why is told; what does must be run.
 
 use crate::arguments::{Arguments, Named};
-use icsan_guest_tests::table::{self, Files, Scenario, Selection, TABLE};
+use icsan_guest_tests::table::{self, Files, Scenario, Selection};
 use icsan_guest_tests::verdict::{Profile, Verdict};
 
 /// The rows of one boot.
@@ -18,7 +18,7 @@ impl Rows {
     pub fn of(arguments: &Arguments, kernel: &Named, append: &str, profile: Option<Profile>) -> Self {
         let mut rows = Self::default();
         let selection = arguments.selection();
-        for row in TABLE.iter().filter(|row| selection.includes(row) && row.append == append) {
+        for row in arguments.arch.table.iter().filter(|row| selection.includes(row) && row.append == append) {
             match reason(row, arguments, kernel, profile) {
                 None => rows.applying.push(row),
                 Some(why) => rows.left_out.push((row, why)),
@@ -77,6 +77,7 @@ impl Arguments {
 mod tests {
     use super::*;
     use clap::Parser;
+    use icsan_guest_tests::verdict::x86::{LINUX_X86, SDM_STRICT};
 
     fn rows(more: &[&str], append: &str, profile: Option<Profile>) -> Rows {
         let words = ["icsan-runner", "--qemu", "q=/bin/sh", "--kernel", "6.1=/bin/sh", "--guest", "/bin/sh"];
@@ -93,7 +94,7 @@ mod tests {
 
     #[test]
     fn modules_vcpus_and_verdicts_decide() {
-        let linux = Some(Profile::LinuxX86);
+        let linux = Some(LINUX_X86);
         let bare = rows(&[], "", linux);
         assert!(has(&bare, "cross/imm8") && has(&bare, "kernel/kprobe"));
         assert!(!has(&bare, "kernel/module") && !has(&bare, "module/good") && !has(&bare, "process/migrate"));
@@ -101,7 +102,7 @@ mod tests {
         assert!(has(&equipped, "kernel/module") && has(&equipped, "module/good"));
         let one = rows(&["--smp", "1"], "", linux);
         assert!(!has(&one, "cross/imm8") && has(&one, "own/jump"));
-        let strict = rows(&[], "", Some(Profile::SdmStrict));
+        let strict = rows(&[], "", Some(SDM_STRICT));
         assert!(!has(&strict, "kernel/kprobe") && has(&strict, "own/jump"));
         assert!(has(&rows(&[], "", None), "process/migrate"));
         assert!(has(&rows(&["--heavy"], "maxcpus=1", linux), "kernel/maxcpus"));
@@ -115,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_a_filter_leaves_out_is_not_told() {
-        let rows = rows(&["--filter", "own/*"], "", Some(Profile::LinuxX86));
+        let rows = rows(&["--filter", "own/*"], "", Some(LINUX_X86));
         assert!(rows.left_out.is_empty() && rows.applying.iter().all(|row| row.name.starts_with("own/")));
     }
 }

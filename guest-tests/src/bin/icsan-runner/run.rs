@@ -52,48 +52,80 @@ pub struct Cell<'a> {
 /// # Errors
 /// QEMU cannot be started, or files not be written.
 pub fn run(context: &Setting, cell: &Cell<'_>) -> Result<Judged> {
-    let Cell { qemu, kernel, initramfs, append, profile, rows } = cell;
-    let profile = *profile;
     let arguments = &context.arguments;
-    let profile_name = profile.map_or("no-plugin", Profile::name);
-    let mut machine_name = format!("{} {} smp{} {} {append}", qemu.name, kernel.name, arguments.smp, arguments.thread)
-        .trim_end()
-        .to_owned();
+    let name = machine_name(arguments, cell);
+    let profile_name = cell.profile.map_or("no-plugin", Profile::name);
+    let stem = context.folder.join(format!("{name} {profile_name}").replace([' ', '/', '=', ':', ','], "-"));
+    let report_path = stem.with_added("jsonl");
+    let machine = machine(arguments, cell, &report_path)?;
+    if arguments.show {
+        eprintln!("\n{}\n", machine.shown());
+    }
+    let (boot, spoiled) = boot(arguments, &machine, &stem, &report_path)?;
+    let output = guest_output::parse(&boot.console);
+    let mut report = cell.profile.map(|_| read_report(&report_path));
+    let patcher = arguments.patcher_of(cell.kernel);
+    if let (Some(Ok(report)), Some(patcher), Some(text)) = (&mut report, patcher, output.patcher) {
+        attribution::name_places(report, &Functions::read(&patcher.path)?, text);
+    }
+    let conditions =
+        Conditions { profile: cell.profile, mode: arguments.mode, smp: arguments.smp.into(), inject: arguments.inject };
+    let asked =
+        Asked { rows: &cell.rows.applying, repeat: arguments.repeat, kernel: &cell.kernel.name, skips: &context.skips };
+    let mut judged = judge(asked, &boot, &output, report, conditions);
+    judged.machine = name;
+    judged.profile = profile_name.into();
+    judged.repeated = spoiled.len();
+    judged.notes.push(format!("{:.1} s", boot.seconds));
+    judged.notes.extend(cell.rows.notes());
+    judged.notes.extend(spoiled);
+    Ok(judged)
+}
+
+/// What is booted, in words: the same for all profiles.
+fn machine_name(arguments: &Arguments, cell: &Cell<'_>) -> String {
+    let Arguments { arch, smp, thread, .. } = arguments;
+    let mut name =
+        format!("{} {} smp{smp} {thread} {}", cell.qemu.name, cell.kernel.name, cell.append).trim_end().to_owned();
     let hardware = arguments.hardware();
-    if hardware != Hardware::default() {
-        machine_name = format!("{machine_name} {} {}", hardware.board, hardware.memory);
+    if hardware != Hardware::of(arch) {
+        name = format!("{name} {} {}", hardware.board, hardware.memory);
     }
     if let Some([key, _]) = arguments.inject.map(Inject::keys) {
-        machine_name = format!("{machine_name} {key}");
+        name = format!("{name} {key}");
     }
-    let stem = context.folder.join(format!("{} {profile_name}", machine_name).replace([' ', '/', '=', ':', ','], "-"));
-    let report_path = stem.with_added("jsonl");
-    let machine = Machine {
-        qemu: qemu.path.clone(),
-        kernel: kernel.path.clone(),
-        initramfs: initramfs.to_path_buf(),
-        hardware,
+    name
+}
+
+fn machine(arguments: &Arguments, cell: &Cell<'_>, report: &Path) -> Result<Machine> {
+    let append = cell.append;
+    Ok(Machine {
+        architecture: arguments.arch,
+        qemu: cell.qemu.path.clone(),
+        kernel: cell.kernel.path.clone(),
+        initramfs: cell.initramfs.to_path_buf(),
+        hardware: arguments.hardware(),
         smp: arguments.smp.into(),
         thread: arguments.thread.clone(),
-        plugin: profile.map(|profile| plugin(arguments, kernel, profile, &report_path)).transpose()?,
+        plugin: cell.profile.map(|profile| plugin(arguments, cell.kernel, profile, report)).transpose()?,
         append: format!(
             "icsan.filter={} icsan.without={} icsan.repeat={} icsan.heavy={} icsan.inject={} icsan.append={append} {append} {}",
             arguments.filter,
-            rows.without(),
+            cell.rows.without(),
             arguments.repeat,
             u8::from(arguments.heavy),
             u8::from(arguments.inject.is_some()),
             arguments.append
         ),
         timeout: arguments.limit(),
-    };
-    if arguments.show {
-        eprintln!("\n{}\n", machine.shown());
-    }
-    let mut deaths = 0;
+    })
+}
+
+/// Boots until QEMU's own staleness did not end it, a few times at most. Says of each that it did.
+fn boot(arguments: &Arguments, machine: &Machine, stem: &Path, report: &Path) -> Result<(Boot, Vec<String>)> {
     let mut spoiled = Vec::new();
-    let boot = loop {
-        let _ = fs::remove_file(&report_path);
+    loop {
+        let _ = fs::remove_file(report);
         let boot = machine.boot()?;
         fs::write(stem.with_added("console"), &boot.console)?;
         fs::write(stem.with_added("stderr"), &boot.stderr)?;
@@ -102,32 +134,17 @@ pub fn run(context: &Setting, cell: &Cell<'_>) -> Result<Judged> {
         }
         // Under injection it may be what was executed on purpose, and QEMU's own outdated blocks are repaired.
         let Some(how) = boot.ended_by_emulator().filter(|_| arguments.inject.is_none()) else {
-            break boot;
+            return Ok((boot, spoiled));
         };
-        deaths += 1;
-        eprintln!("  {how} (QEMU's fault), boot {deaths} of {BOOTS}");
         spoiled.push(format!("emulator: {how}, after {:.1} s", boot.seconds));
+        let deaths = spoiled.len();
+        eprintln!("  {how} (QEMU's fault), boot {deaths} of {BOOTS}");
         fs::write(stem.with_added(&format!("spoiled-{deaths}.console")), &boot.console)?;
         fs::write(stem.with_added(&format!("spoiled-{deaths}.stderr")), &boot.stderr)?;
         if deaths == BOOTS {
-            break boot;
+            return Ok((boot, spoiled));
         }
-    };
-    let output = guest_output::parse(&boot.console);
-    let mut report = profile.map(|_| read_report(&report_path));
-    if let (Some(Ok(report)), Some(patcher), Some(text)) = (&mut report, arguments.patcher_of(kernel), output.patcher) {
-        attribution::name_places(report, &Functions::read(&patcher.path)?, text);
     }
-    let conditions = Conditions { profile, mode: arguments.mode, smp: arguments.smp.into(), inject: arguments.inject };
-    let asked = Asked { rows: &rows.applying, repeat: arguments.repeat, kernel: &kernel.name, skips: &context.skips };
-    let mut judged = judge(asked, &boot, &output, report, conditions);
-    judged.machine = machine_name;
-    judged.profile = profile_name.into();
-    judged.repeated = deaths;
-    judged.notes.push(format!("{:.1} s", boot.seconds));
-    judged.notes.extend(rows.notes());
-    judged.notes.extend(spoiled);
-    Ok(judged)
 }
 
 fn plugin(arguments: &Arguments, kernel: &Named, profile: Profile, report: &Path) -> Result<String> {
@@ -223,9 +240,9 @@ trait WithAdded {
     fn with_added(&self, extension: &str) -> PathBuf;
 }
 
-impl WithAdded for PathBuf {
+impl WithAdded for Path {
     fn with_added(&self, extension: &str) -> PathBuf {
-        let mut name = self.clone().into_os_string();
+        let mut name = self.as_os_str().to_owned();
         name.push(".");
         name.push(extension);
         name.into()
@@ -236,15 +253,16 @@ impl WithAdded for PathBuf {
 mod tests {
     use super::*;
     use icsan_guest_tests::table::by_name;
+    use icsan_guest_tests::table::x86::TABLE;
+    use icsan_guest_tests::verdict::x86::LINUX_X86;
 
     const CONSOLE: &str = "ICSAN| 1..1\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| # done\n";
-    const CONDITIONS: Conditions =
-        Conditions { profile: Some(Profile::LinuxX86), mode: Mode::Full, smp: 2, inject: None };
+    const CONDITIONS: Conditions = Conditions { profile: Some(LINUX_X86), mode: Mode::Full, smp: 2, inject: None };
 
     fn failed(console: &str, clean_exit: bool, report: Option<Result<Report, String>>) -> Vec<String> {
         let boot = Boot { console: console.into(), clean_exit, exit: "exit status: 1".into(), ..Boot::default() };
         let skips = ExpectedSkips::parse("").unwrap();
-        let asked = Asked { rows: &[by_name("cross/imm8").unwrap()], repeat: 1, kernel: "6.1", skips: &skips };
+        let asked = Asked { rows: &[by_name(TABLE, "cross/imm8").unwrap()], repeat: 1, kernel: "6.1", skips: &skips };
         let judged = judge(asked, &boot, &guest_output::parse(console), report, CONDITIONS);
         judged
             .checks

@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::Parser;
+use icsan_guest_tests::arch::registry;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use std::path::PathBuf;
 
@@ -24,7 +25,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub rounds: u16,
     /// A profile to judge by; repeatable [default: linux-x86 and fred]
-    #[arg(long, value_name = "NAME", value_parser = |text: &str| Profile::from_name(text).ok_or("unknown profile"))]
+    #[arg(long, value_name = "NAME", value_parser = registry::profile)]
     pub profile: Vec<Profile>,
     /// What the plugin knows: light (compares what is executed) or full (follows every store)
     #[arg(long, value_name = "MODE", default_value = "full", value_parser = |text: &str| Mode::from_name(text).ok_or("light or full"))]

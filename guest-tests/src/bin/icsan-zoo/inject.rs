@@ -28,7 +28,7 @@ pub fn boots(rows: &[Row]) -> Vec<Inject> {
 /// Did the kernel die? Only of what it executed: with `emulator=repair` nothing else kills one.
 #[must_use]
 pub fn died(boot: &Boot) -> bool {
-    ["Oops", "Kernel panic", "BUG:"].iter().any(|word| boot.console.contains(word)) || boot.died_of_int3()
+    ["Oops", "Kernel panic", "BUG:"].iter().any(|word| boot.console.contains(word)) || boot.died_of_breakpoint()
 }
 
 /// How often the guest saw something wrong in a workload, and how often it looked.

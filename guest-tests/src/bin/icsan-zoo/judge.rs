@@ -53,7 +53,7 @@ pub fn row(row: &Row, evidence: &[Evidence], course: Course, mode: Mode, profile
     let verdict = row.verdict(mode, profile);
     let (demanded, fault) = match verdict {
         Verdict::Silent if row.deferred && found.is_empty() && mode == Mode::Full => {
-            ("deferred".into(), (deferred == 0).then(|| "should be deferred, but nobody was left out".to_owned()))
+            ("deferred".into(), (deferred == 0).then(|| "should be deferred, but no CPU was left out".to_owned()))
         }
         Verdict::Silent => {
             ("silent".into(), (!found.is_empty()).then(|| format!("should be silent, but: {}", list(&found))))
@@ -188,6 +188,7 @@ fn describe_write(write: &Write) -> String {
 mod tests {
     use super::*;
     use crate::evidence;
+    use icsan_guest_tests::verdict::x86::LINUX_X86;
     use icsan_guest_tests::zoo::BUGS;
 
     /// As a report would have it.
@@ -214,7 +215,7 @@ mod tests {
 
     fn key(found: &[Evidence], mode: Mode) -> Option<String> {
         let bug = BUGS.iter().find(|row| row.workload == "key").unwrap();
-        row(bug, found, Course::default(), mode, Profile::LinuxX86).fault
+        row(bug, found, Course::default(), mode, LINUX_X86).fault
     }
 
     const SITE: &str = "zoo_keyed+0x4/0x20";
@@ -257,13 +258,13 @@ mod tests {
             .iter()
             .find(|row| row.variant == "defer-user" && row.workload == workload && row.isolated == isolated)
             .unwrap();
-        row(bug, found, Course { deferred, death: None }, Mode::Full, Profile::LinuxX86).fault
+        row(bug, found, Course { deferred, death: None }, Mode::Full, LINUX_X86).fault
     }
 
     #[test]
     fn a_cpu_that_is_deferred_must_have_been_left_out() {
         assert_eq!(deferral("defer-plain", true, &[], 24), None);
-        assert!(deferral("defer-plain", true, &[], 0).unwrap().contains("nobody was left out"));
+        assert!(deferral("defer-plain", true, &[], 0).unwrap().contains("no CPU was left out"));
         let unsynced = unsynced(1, "defer-plain");
         assert!(deferral("defer-plain", true, &[unsynced], 24).unwrap().contains("should be silent"));
     }
@@ -290,13 +291,16 @@ mod tests {
     fn a_kernel_that_dies_before_its_first_commit_is_found_by_what_it_executed() {
         let everyday = |variant: &str, found: &[Evidence], death| {
             let bug = BUGS.iter().find(|row| row.variant == variant && row.workload == "everyday").unwrap();
-            row(bug, found, Course { deferred: 0, death }, Mode::Full, Profile::LinuxX86).fault
+            row(bug, found, Course { deferred: 0, death }, Mode::Full, LINUX_X86).fault
         };
         let stale = evidence(Kind::Stale, 1, SITE, COPY, "everyday");
         let variant = "static-key-memcpy";
         let at_work = Some(Death::AtWork);
         assert_eq!(everyday(variant, std::slice::from_ref(&stale), at_work), None);
-        assert!(everyday(variant, &[stale.clone()], None).unwrap().contains("but is not"), "it lived, and committed");
+        assert!(
+            everyday(variant, std::slice::from_ref(&stale), None).unwrap().contains("but is not"),
+            "it lived, and committed"
+        );
         assert!(everyday(variant, &[], at_work).unwrap().contains("but is not"), "nothing was seen");
         let by_itself = unsynced(0, "everyday");
         assert!(everyday(variant, &[stale, by_itself], at_work).unwrap().contains("on vCPU 1 only"));
@@ -319,8 +323,8 @@ mod tests {
         let mut found = evidence(Kind::Unserialized, 0, "memcpy_orig+0xf3/0x130", "", "key");
         found.hazard.marker = Marker::OUTSIDE;
         found.hazard.known = Some("docs/findings.md#memcpy_orig".into());
-        assert_eq!(outside(&[], std::slice::from_ref(&found), Mode::Light, Profile::LinuxX86).fault, None);
+        assert_eq!(outside(&[], std::slice::from_ref(&found), Mode::Light, LINUX_X86).fault, None);
         found.hazard.known = None;
-        assert!(outside(&[], &[found], Mode::Light, Profile::LinuxX86).fault.is_some());
+        assert!(outside(&[], &[found], Mode::Light, LINUX_X86).fault.is_some());
     }
 }

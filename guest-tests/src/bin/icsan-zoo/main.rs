@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use arguments::Arguments;
 use clap::Parser;
 use icsan_guest_tests::host::boot;
-use icsan_guest_tests::verdict::Profile;
+use icsan_guest_tests::verdict::x86::{FRED, LINUX_X86};
 use icsan_guest_tests::zoo;
 use output::Table;
 use run::Setting;
@@ -47,7 +47,7 @@ fn run_all(arguments: Arguments) -> Result<Table> {
         bail!("no kernel {stray}: there are {}", known.join(" "));
     }
     let profiles = match arguments.profile.is_empty() {
-        true => vec![Profile::LinuxX86, Profile::Fred],
+        true => vec![LINUX_X86, FRED],
         false => arguments.profile.clone(),
     };
     let scratch = std::env::temp_dir().join(format!("icsan-zoo-{}", std::process::id()));

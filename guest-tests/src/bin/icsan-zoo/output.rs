@@ -2,6 +2,7 @@
 
 use crate::judge::OUTSIDE;
 use crate::run::Tried;
+use icsan_guest_tests::arch::registry;
 use icsan_guest_tests::verdict::Profile;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -50,7 +51,9 @@ impl Table {
     /// In words.
     pub fn text(&self) -> String {
         let mut profiles: Vec<Profile> = self.cells.keys().map(|(_, profile)| *profile).collect();
-        profiles.sort_unstable();
+        // In the architecture's order.
+        let place = |profile: &Profile| registry::DEFAULT.profiles.iter().position(|known| known == profile);
+        profiles.sort_unstable_by_key(place);
         profiles.dedup();
         let mut text = format!("{:24} {:20}", "kernel", "workload");
         profiles.iter().for_each(|profile| _ = write!(text, " {:>24}", profile.name()));
@@ -83,6 +86,7 @@ impl Table {
 mod tests {
     use super::*;
     use crate::judge::Judged;
+    use icsan_guest_tests::verdict::x86::FRED;
 
     #[test]
     fn right_and_wrong_verdicts_are_counted() {
@@ -94,10 +98,10 @@ mod tests {
         let tried = |fault| Tried { judged: vec![judged(fault)], deaths: 1, seconds: 1.0 };
         let mut table = Table::default();
         assert!(!table.all_right());
-        table.add("some-bug", Profile::Fred, &tried(None));
+        table.add("some-bug", FRED, &tried(None));
         assert!(table.all_right());
         assert!(table.text().contains("stale 1/1\n"), "{}", table.text());
-        table.add("some-bug", Profile::Fred, &tried(Some("silent")));
+        table.add("some-bug", FRED, &tried(Some("silent")));
         assert!(!table.all_right());
         assert!(table.text().contains("stale 1/2 WRONG") && table.text().contains("2 boots died"), "{}", table.text());
     }

@@ -5,11 +5,11 @@ use crate::evidence;
 use crate::inject;
 use crate::judge::{self, Course, Death, Judged};
 use anyhow::{Result, bail};
+use icsan_guest_tests::arch::registry;
 use icsan_guest_tests::console::{DONE, PREFIX};
 use icsan_guest_tests::glob::matches_any;
 use icsan_guest_tests::host::boot::{Boot, Hardware, Machine};
 use icsan_guest_tests::marker::Marker;
-use icsan_guest_tests::table::ISOLATED;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use icsan_guest_tests::zoo::{self, Inject, Row};
 use std::fs;
@@ -135,13 +135,15 @@ fn run_rows(
     let report = stem.with_extension("jsonl");
     let (at_boot, by_program): (Vec<&str>, Vec<&str>) =
         rows.iter().map(|row| row.workload).partition(|name| zoo::AT_BOOT.contains(name));
-    let isolation = if isolated { ISOLATED } else { "" };
+    let architecture = registry::DEFAULT;
+    let isolation = if isolated { architecture.isolated } else { "" };
     let asked = if at_boot.is_empty() { String::new() } else { format!("icsan_zoo={} ", at_boot.join("+")) };
     let machine = Machine {
+        architecture,
         qemu: arguments.qemu.clone(),
         kernel: kernel.clone(),
         initramfs: setting.initramfs.to_owned(),
-        hardware: Hardware::default(),
+        hardware: Hardware::of(architecture),
         smp: zoo::CPUS,
         thread: "multi".into(),
         plugin: Some(plugin(arguments, &kernel, profile, &report, inject, zoo::meaning(variant))?),
@@ -187,7 +189,7 @@ fn spoiled(boot: &Boot) -> bool {
         || boot.timed_out
         || boot.console.contains("Kernel panic")
         || boot.console.contains("Oops")
-        || boot.died_of_int3()
+        || boot.died_of_breakpoint()
 }
 
 /// What is wrong with the guest's run as such.

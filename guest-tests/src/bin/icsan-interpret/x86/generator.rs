@@ -1,8 +1,8 @@
 //! Random cases of a form: the encoding is chosen first, then the registers that bring its memory operand into the
 //! memory that there is.
 
-use crate::forms::{Control, Form, Immediate, Operands};
-use crate::machine::{CODE, CODE_LEN, Machine, PAD_LEN, SCRATCH, SCRATCH_LEN};
+use super::forms::{Control, Form, Immediate, Operands};
+use super::machine::{CODE, CODE_LEN, Machine, PAD_LEN, SCRATCH, SCRATCH_LEN};
 use crate::random::Random;
 use icsan_model::arch::x86::interpret::Registers;
 

@@ -3,14 +3,13 @@
 //! The patcher closes the guard, waits until the executor was turned away, changes the body and opens the guard. The
 //! executor calls the function all the time; a closed guard returns 0 instead of running the body.
 
-use crate::code_page::CodePage;
-use crate::cpu::{cpuid, pause};
+use crate::code_page::{CodePage, PAGE};
 use crate::cross_modify::next_epoch;
 use crate::executor::{PATIENCE, SIGHT, Spinner, wait_until};
 use crate::outcome::Attempt;
 use crate::pace::Pace;
-use crate::shape::return_value;
 use crate::sys::{Membarrier, membarrier, pin};
+use icsan_guest_tests::code::{pause, return_value, serialize};
 use icsan_guest_tests::table::{WRITER, executor};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -28,7 +27,7 @@ const CLOSED: u32 = 0xFEFE_FEFE;
 
 /// `cmp dword ptr [rip + guard], OPEN; jne closed; mov eax, imm32; ret; closed: xor eax, eax; ret`
 fn with_data_guard(page: &CodePage) -> Layout {
-    let guard = crate::code_page::PAGE;
+    let guard = PAGE;
     let [a, b, c, d] = (guard as u32 - 10).to_le_bytes();
     page.store_bytes(0, &[0x81, 0x3D, a, b, c, d, 1, 1, 1, 1]);
     // The body's immediate straddles two quadwords: 21 to 24.
@@ -79,7 +78,7 @@ fn guarded(lay_out: fn(&CodePage) -> Layout, guard_is_data: bool, fenced: bool) 
                     pause();
                 }
                 if fenced {
-                    cpuid();
+                    serialize();
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! One case, by the CPU and by the interpreter.
 
-use crate::generator::Case;
-use crate::machine::{End, Machine, Outcome, SCRATCH};
+use super::generator::Case;
+use super::machine::{End, Machine, Outcome, SCRATCH};
 use crate::random::Random;
 use icsan_model::arch::x86::interpret::{self, Access, Next, Registers};
 use std::fmt::Write;

@@ -1,7 +1,6 @@
 //! Calls code that may not come back: INT3, UD2 and faults end a call as well.
 
-use super::Code;
-use icsan_guest_tests::litmus::{End, View};
+use icsan_guest_tests::litmus::End;
 use std::arch::global_asm;
 use std::cell::Cell;
 use std::io;
@@ -55,15 +54,14 @@ thread_local! {
     static ENDED: Cell<Option<(libc::c_int, u64)>> = const { Cell::new(None) };
 }
 
-/// Calls the code at this offset.
-pub fn call(code: &Code, entry: usize, argument: u64) -> End {
+/// Calls the code at `function`, with the address of its other mapping. Where it ends is counted from `start` on.
+pub fn call(function: *mut u8, alias: *mut u8, start: *mut u8, argument: u64) -> End {
     ENDED.set(None);
-    let (function, alias) = (code.address(entry, View::Own), code.address(0, View::Alias));
     // SAFETY: the code is what a litmus test lays out or makes of it. It uses registers that a call may use, and the
     // stack; what else it does ends in a signal.
     let value = STACK_POINTER.with(|kept| unsafe { icsan_litmus_call(function, alias, argument, ptr::from_ref(kept)) });
     STACK_POINTER.set(0);
-    let offset = |rip: u64| rip.wrapping_sub(code.address(0, View::Own) as u64);
+    let offset = |rip: u64| rip.wrapping_sub(start as u64);
     match ENDED.get() {
         None => End::Returned(value),
         Some((libc::SIGTRAP, rip)) => End::Trap(offset(rip)),
@@ -79,7 +77,7 @@ pub fn install() -> io::Result<()> {
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = caught as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-        // SAFETY: the action is whole, and nobody asks for the old one.
+        // SAFETY: the action is whole, and the old one is not asked for.
         if unsafe { libc::sigaction(signal, &action, ptr::null_mut()) } != 0 {
             return Err(io::Error::last_os_error());
         }

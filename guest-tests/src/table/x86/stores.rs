@@ -4,11 +4,12 @@
 //! In all of them the executor begins the epoch of each change itself, by CPUID, so that one change is all that the
 //! epoch holds.
 
-use super::{NO_COMMIT, NO_MIXES, NO_WRITER, QUADWORD, Scenario, TORN_LATER, UNSERIALIZED, Visible, bad, good};
+use super::{NO_COMMIT, NO_MIXES, NO_WRITER, QUADWORD, TORN_LATER, UNSERIALIZED};
+use crate::table::{Scenario, Visible, bad, good};
 use crate::verdict::Kind::{Alias, Smc, Stale, Torn, Unserialized};
-use crate::verdict::Profile::{AmdApm, Fred};
 use crate::verdict::Verdict::{Reported, Silent, Unchecked};
 use crate::verdict::Verdicts;
+use crate::verdict::x86::{AMD_APM, FRED};
 
 const NO_NEIGHBOURS: &str =
     "the changed instruction was brought in with its chunk, but not executed, before the change";
@@ -114,7 +115,7 @@ pub(super) const ROWS: &[Scenario] = &[
         UNSERIALIZED,
         "one store that begins in a page of data and ends in the first instructions of the next one",
     )
-    .under(AmdApm, Unchecked("the part of a store that lies in one quadword counts as a store inside one")),
+    .under(AMD_APM, Unchecked("the part of a store that lies in one quadword counts as a store inside one")),
     good("store/from-data-cpuid", "the same; the executor executes CPUID"),
     bad("store/read", "store/read-cpuid", UNSERIALIZED, "read(2) from a pipe into the code: the kernel stores through the user's address"),
     good("store/read-cpuid", "the same; the executor executes CPUID"),
@@ -142,7 +143,7 @@ pub(super) const ROWS: &[Scenario] = &[
     bad(
         "tail/own-next",
         "tail/own-next-cpuid",
-        Verdicts::reported(Smc).but(AmdApm, Silent),
+        Verdicts::reported(Smc).but(AMD_APM, Silent),
         "stores to the second page of the very next instruction, whose first byte ends the page before it",
     )
     .on_one_cpu()
@@ -152,10 +153,10 @@ pub(super) const ROWS: &[Scenario] = &[
     // Commits.
     good("commit/sync-core", "the writer calls membarrier(PRIVATE_EXPEDITED_SYNC_CORE), and its patch of two chunks is done"),
     Scenario {
-        light: Some((Verdicts::SILENT.but(Fred, Reported(Unserialized)), NO_MIXES)),
+        light: Some((Verdicts::SILENT.but(FRED, Reported(Unserialized)), NO_MIXES)),
         ..good("commit/plain", "the writer calls membarrier(PRIVATE_EXPEDITED) instead: its IPI ends in IRET, which FRED's ERETU replaces")
     }
-    .under(Fred, Reported(Torn)),
+    .under(FRED, Reported(Torn)),
     bad(
         "commit/symbol",
         "commit/symbol-cpuid",

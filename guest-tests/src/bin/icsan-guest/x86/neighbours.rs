@@ -3,12 +3,12 @@
 
 use crate::code_page::CodePage;
 use crate::commit::committed;
-use crate::cpu::cpuid;
 use crate::executor::Executor;
 use crate::outcome::Attempt;
 use crate::pace::Pace;
-use crate::shape::return_value;
 use crate::sys::pin;
+use icsan_guest_tests::code::x86::RET;
+use icsan_guest_tests::code::{return_value, serialize};
 use icsan_guest_tests::table::{WRITER, executor};
 use std::io;
 
@@ -25,8 +25,6 @@ const OTHER_CHUNK: Layout = Layout { instruction: 21 };
 /// The neighbour in the first of the two chunks that the immediate straddles.
 const STRADDLING: Layout = Layout { instruction: 13 };
 
-const RET: u8 = 0xC3;
-
 /// The executor runs the neighbour; the writer changes the instruction; the executor runs that.
 fn run(
     layout: Layout,
@@ -41,7 +39,7 @@ fn run(
     let (neighbour, function) = (page.function(0), page.function(layout.instruction));
     let executor = Executor::start(executor(2), move |changed| {
         if changed == 0 {
-            cpuid();
+            serialize();
             return neighbour(0);
         }
         if let Some(between) = between {
@@ -77,17 +75,17 @@ fn halves(page: &CodePage, at: usize, value: u32) -> io::Result<()> {
 
 /// One store into the chunk that holds the neighbour.
 pub fn in_chunk(fenced: bool) -> Attempt {
-    run(SAME_CHUNK, fenced.then_some(cpuid as fn()), fenced, once)
+    run(SAME_CHUNK, fenced.then_some(serialize as fn()), fenced, once)
 }
 
-/// One store into the next chunk, which nobody brought in.
+/// One store into the next chunk, which no CPU brought in.
 pub fn in_other_chunk() -> Attempt {
     run(OTHER_CHUNK, None, true, once)
 }
 
 /// Two stores, one into each chunk.
 pub fn torn(fenced: bool) -> Attempt {
-    run(STRADDLING, fenced.then_some(cpuid as fn()), fenced, halves)
+    run(STRADDLING, fenced.then_some(serialize as fn()), fenced, halves)
 }
 
 /// One store, committed.

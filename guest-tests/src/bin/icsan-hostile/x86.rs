@@ -87,7 +87,7 @@ global_asm!(
     "mov r15, [rax + 120]",
     "mov rax, [rax]",
     "call qword ptr [rsp + 8]",
-    // Whoever gets here need not have the stack pointer of the call. If it has, the context is on top, and says so;
+    // The thread that gets here need not have the stack pointer of the call. If it has, the context is on top, and says so;
     // else this faults, or traps, and the handler comes.
     "mov rsi, [rsp]",
     "cmp [rsi], rsp",
@@ -151,7 +151,7 @@ fn totals() -> &'static [AtomicU64; 2] {
 
 fn map(len: usize, file: libc::c_int) -> *mut u8 {
     let flags = if file < 0 { libc::MAP_SHARED | libc::MAP_ANONYMOUS } else { libc::MAP_SHARED };
-    // SAFETY: a fresh mapping that nobody else knows of.
+    // SAFETY: a fresh mapping that nothing else knows of.
     let memory =
         unsafe { libc::mmap(null_mut(), len, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, flags, file, 0) };
     assert!(memory != libc::MAP_FAILED, "no memory");

@@ -3,24 +3,25 @@
 //! A bad role has its executor run the old version, stores, and has it run the new one, with that CPU's interrupts off:
 //! no tick serializes in between. The exceptions are the roles that are about interrupts.
 
-use super::{NO_MIXES, NO_WRITER, Scenario, TORN, UNSERIALIZED, Visible, Writer, bad, good};
+use super::{NO_MIXES, NO_WRITER, TORN, UNSERIALIZED};
+use crate::table::{Scenario, Visible, Writer, bad, good};
 use crate::verdict::Kind::{Alias, Unserialized};
-use crate::verdict::Profile::{Fred, NoLuck, SdmStrict};
 use crate::verdict::Verdict::{Reported, Unchecked};
 use crate::verdict::Verdicts;
+use crate::verdict::x86::{FRED, NO_LUCK, SDM_STRICT};
 
 pub(super) const ROWS: &[Scenario] = &[
     good("module/good", "text_poke_bp(), or smp_text_poke_single(): NOP to JMP and back under a running CPU")
-        .under(SdmStrict, Unchecked("no INT3 exemption: depends on whether the executor meets the breakpoint before the first IPI")),
+        .under(SDM_STRICT, Unchecked("no INT3 exemption: depends on whether the executor meets the breakpoint before the first IPI")),
     good("module/good-own", "INT3, IPIs, tail, IPIs, first byte, IPIs by hand under a running CPU that traps")
-        .under(SdmStrict, Reported(Unserialized)),
+        .under(SDM_STRICT, Reported(Unserialized)),
     bad("module/no-ipi", "module/aside", UNSERIALIZED, "text_poke() under a running CPU, and no IPI"),
     good("module/aside", "text_poke() while the executor stands aside; it serializes before it comes back"),
     Scenario {
         writer: Some(Writer::Other),
         ..good("module/ipi-no-sync", "an IPI whose handler does nothing: it ends in IRET, which FRED's ERETS replaces")
-            .under(Fred, Reported(Unserialized))
-            .under(NoLuck, Reported(Unserialized))
+            .under(FRED, Reported(Unserialized))
+            .under(NO_LUCK, Reported(Unserialized))
     },
     good("module/ipi-sync", "an IPI whose handler serializes"),
     bad("module/no-int3", "module/good-own", TORN, "an instruction across two chunks, byte by byte under a running CPU, with no INT3")

@@ -1,10 +1,13 @@
-//! The tests.
+//! The tests of x86-64.
 //!
 //! `B8 imm32` is `mov eax, imm32`, `C3` is `ret`. A chunk has 16 bytes, a cache line 64.
 
 use super::Action::{Execute, Serialize, Store};
 use super::View::{Alias, Own};
 use super::{Litmus, PAGE, Step};
+
+/// What stands wherever a test puts nothing: INT3, so that a call that goes astray ends, and says where.
+pub const FILL: u8 = 0xcc;
 
 /// A step of CPU 0.
 const fn zero(action: super::Action) -> Step {

@@ -11,8 +11,9 @@ use crate::executor::{Executor, Spinner};
 use crate::membarrier::sync_core;
 use crate::outcome::{Attempt, wrong};
 use crate::pace::Pace;
-use crate::shape::{FELL_THROUGH, JMP_PAGES, JMP5, JUMPED, NOP5, jump_target, lay_out_jump, return_value};
 use crate::sys::{Membarrier, check, membarrier, pin};
+use crate::x86::shape::{FELL_THROUGH, JMP_PAGES, JMP5, JUMPED, NOP5, jump_target, lay_out_jump};
+use icsan_guest_tests::code::return_value;
 use icsan_guest_tests::table::{WRITER, executor};
 use std::io;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ extern "C" fn on_trap(_signal: libc::c_int, _info: *mut libc::siginfo_t, context
     // SAFETY: the kernel passes a valid context to a handler installed with SA_SIGINFO.
     let rip = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_RIP as usize] };
     if *rip as usize - 1 != SITE_ADDRESS.load(Relaxed) {
-        // SAFETY: ends the process at once. A breakpoint of somebody else's.
+        // SAFETY: ends the process at once. No breakpoint of this scenario's.
         unsafe { libc::_exit(3) };
     }
     if ACTIVE.load(Acquire) == 0 {

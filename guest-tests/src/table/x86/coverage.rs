@@ -1,11 +1,11 @@
 //! The rows about what a patching protocol makes other CPUs do: the kernel's own protocol, on an everyday workload,
 //! whole and with a step taken away. No executor is made for the bug: the report must come from the commit alone.
 
-use super::{ISOLATED, Scenario, Visible, Writer, good};
+use super::ISOLATED;
+use crate::table::{Scenario, Visible, Writer, good};
 use crate::verdict::Kind::Unsynced;
-use crate::verdict::Profile::Coherent;
 use crate::verdict::Verdict::{Reported, Silent, Unchecked};
-use crate::verdict::Verdicts;
+use crate::verdict::{COHERENT, Verdicts};
 
 const NO_COMMITS: &str = "commits are of the store side";
 
@@ -15,7 +15,7 @@ const CHANCE: Visible = Visible::Sometimes("whether a CPU meets changed code bef
 const fn broken(name: &'static str, twin: &'static str, what: &'static str) -> Scenario {
     Scenario {
         twin: Some(twin),
-        full: Verdicts::all(Reported(Unsynced)).but(Coherent, Silent),
+        full: Verdicts::all(Reported(Unsynced)).but(COHERENT, Silent),
         light: Some((Verdicts::all(Unchecked("executions of what changed are chance")), NO_COMMITS)),
         visible: CHANCE,
         writer: Some(Writer::Other),

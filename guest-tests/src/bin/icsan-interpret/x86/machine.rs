@@ -101,7 +101,7 @@ pub struct Outcome {
 pub struct Machine {
     /// Where FS begins. It is the C library's.
     pub fs_base: u64,
-    /// Where GS begins. Nobody else uses it.
+    /// Where GS begins. No other code uses it.
     pub gs_base: u64,
     /// Is it QEMU's TCG?
     pub emulated: bool,

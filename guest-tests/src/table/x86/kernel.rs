@@ -8,14 +8,14 @@
 //! in every run. Further triggers of the same mechanism are heavy: they read the kernel's text several times each,
 //! which is what takes the time.
 
-use super::{Scenario, Visible, Writer, good};
+use crate::table::{Scenario, Visible, Writer, good};
 use crate::verdict::Kind::Unserialized;
-use crate::verdict::Profile::{Fred, NoLuck, SdmStrict};
 use crate::verdict::Verdict::{Reported, Unchecked};
 use crate::verdict::Verdicts;
+use crate::verdict::x86::{FRED, NO_LUCK, SDM_STRICT};
 
 const KERNEL: Verdicts = Verdicts::SILENT
-    .but(SdmStrict, Unchecked("no INT3 exemption: depends on who meets a breakpoint in the epoch of the old bytes"));
+    .but(SDM_STRICT, Unchecked("no INT3 exemption: depends on who meets a breakpoint in the epoch of the old bytes"));
 
 const fn kernel(name: &'static str, what: &'static str) -> Scenario {
     Scenario { full: KERNEL, ..good(name, what).on_one_cpu() }
@@ -73,8 +73,8 @@ pub(super) const ROWS: &[Scenario] = &[
             "bpf/replaced",
             "replaces the filter of a socket that another CPU, in system calls only, sends packets through",
         )
-        .under(Fred, Reported(Unserialized))
-        .under(NoLuck, Reported(Unserialized))
+        .under(FRED, Reported(Unserialized))
+        .under(NO_LUCK, Reported(Unserialized))
     },
     kernel("kernel/module", "loads two modules in turn, runs their code on every CPU, patches it, and unloads them"),
     // The heavy ones.

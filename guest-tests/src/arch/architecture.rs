@@ -1,0 +1,48 @@
+//! The data.
+
+use crate::table::Scenario;
+use crate::verdict::Profile;
+
+/// A CPU model, and the word on the kernel's command line that goes with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cpu {
+    /// What QEMU's `-cpu` takes.
+    pub model: &'static str,
+    /// Which mitigations the kernel has there.
+    pub mitigations: &'static str,
+}
+
+/// One architecture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Architecture {
+    /// QEMU's name of the target, as in `qemu-system-NAME`.
+    pub name: &'static str,
+    /// What QEMU's `-machine` takes, if no other board is asked for.
+    pub board: &'static str,
+    /// The CPU of most boots.
+    pub plain: Cpu,
+    /// The word on the kernel's command line of boots in which the kernel isolates its page tables.
+    pub isolated: &'static str,
+    /// The CPU of those, on which it has a reason to.
+    pub open: Cpu,
+    /// The kernel's name of the serial console.
+    pub console: &'static str,
+    /// What the kernel calls the instruction of a breakpoint, in our words.
+    pub breakpoint: &'static str,
+    /// What stands on the console where the kernel died of a breakpoint that it did not plant.
+    pub death_of_breakpoint: &'static str,
+    /// What the marker instruction is encoded as: a guest program of this architecture has it.
+    pub marker: &'static [u8],
+    /// The plugin's profiles, in the order in which they are run and shown: what Linux assumes comes first.
+    pub profiles: &'static [Profile],
+    /// The rows.
+    pub table: &'static [Scenario],
+}
+
+impl Architecture {
+    /// The profile of what Linux assumes.
+    #[must_use]
+    pub const fn linux(&self) -> Profile {
+        self.profiles[0]
+    }
+}
