@@ -27,6 +27,8 @@ pub struct Architecture {
     pub open: Cpu,
     /// The kernel's name of the serial console.
     pub console: &'static str,
+    /// Words on the kernel's command line so that it stands a host that gives QEMU no time for a while.
+    pub patience: &'static str,
     /// What the kernel calls the instruction of a breakpoint, in our words.
     pub breakpoint: &'static str,
     /// What stands on the console where the kernel died of a breakpoint that it did not plant.

@@ -17,6 +17,8 @@ pub const ARCHITECTURE: Architecture = Architecture {
     // It is open to Meltdown. Returns stay RET, so that nothing else differs.
     open: Cpu { model: "IvyBridge", mitigations: "indirect_target_selection=off" },
     console: "ttyS0",
+    // The kernel panics where its timer seems not to tick (arch/x86/kernel/apic/io_apic.c, `check_timer`).
+    patience: "no_timer_check",
     breakpoint: "INT3",
     // "int3: 0000 [#1]", with "Oops: " before it since 6.10.
     death_of_breakpoint: "int3: 0000 [#",

@@ -121,8 +121,8 @@ impl Boot {
     }
 }
 
-/// The kernel's command line, but for the console and the scenarios' own part. Oopses end the boot; levels below 4 keep the console for
-/// the KTAP lines.
+/// The kernel's command line, but for the architecture's words and the scenarios' own part. Oopses end the boot; levels
+/// below 4 keep the console for the KTAP lines.
 const APPEND: &str = "panic=-1 oops=panic loglevel=4";
 
 impl Machine {
@@ -131,7 +131,8 @@ impl Machine {
         let architecture = self.architecture;
         let isolated = self.append.split(' ').any(|word| word == architecture.isolated);
         let cpu = if isolated { architecture.open } else { architecture.plain };
-        let append = format!("console={} {APPEND} {} {}", architecture.console, cpu.mitigations, self.append);
+        let Architecture { console, patience, .. } = architecture;
+        let append = format!("console={console} {APPEND} {patience} {} {}", cpu.mitigations, self.append);
         let mut command = Command::new(&self.qemu);
         command
             .args(["-machine", &self.hardware.board, "-cpu", cpu.model, "-m", &self.hardware.memory])

@@ -68,8 +68,8 @@ impl Guest<'_> {
     pub fn command(&self, plugin: Option<&str>, tcg: &str) -> Command {
         let architecture = registry::DEFAULT;
         let append = format!(
-            "console={} {APPEND} {} loglevel=4 icsan.workload={}",
-            architecture.console, architecture.plain.mitigations, self.workload
+            "console={} {APPEND} {} {} loglevel=4 icsan.workload={}",
+            architecture.console, architecture.patience, architecture.plain.mitigations, self.workload
         );
         let mut command = Command::new(self.qemu);
         command
