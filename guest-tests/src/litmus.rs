@@ -14,8 +14,8 @@
 //! - **a CPU**: the same program without injection, under QEMU and natively. It shows hardly more than one outcome a
 //!   test, and never one that is not allowed.
 //!
-//! The return from an interrupt between two steps serializes, which takes choices away and adds none. So rounds need not be free
-//! of them, there must only be enough.
+//! The return from an interrupt between two steps serializes, which takes choices away and adds none. So rounds need
+//! not be free of them, there must only be enough.
 
 #[cfg(feature = "interpret")]
 pub mod compare;

@@ -9,8 +9,8 @@ pub const ENDED: &str = "step ended with ";
 
 /// So many repeated boots are no fault of a small run...
 const REPEATED: usize = 2;
-/// ...and one more in so many boots. Healthy kernels die of an outdated breakpoint under multi-threaded TCG once in some
-/// dozens of boots (docs/emulator.md).
+/// ...and one more in so many boots. Healthy kernels die of an outdated breakpoint under multi-threaded TCG once in
+/// some dozens of boots (docs/emulator.md).
 const ONE_IN: usize = 8;
 
 /// What was counted.

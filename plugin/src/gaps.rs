@@ -63,7 +63,7 @@ gaps! {
     /// A membarrier(SYNC_CORE) by a system call of 32-bit programs.
     OtherCall = (
         "calls",
-        "a program calls membarrier as 32-bit programs do (`int $0x80`, SYSENTER): whether that reaches every CPU is not judged, and what it wrote before is not taken for done"
+        "a program calls membarrier as programs of 32 bits do: whether that reaches every CPU is not judged, and what it wrote before is not taken for done"
     );
     /// An execution of a block that may be outdated and could not be translated again (`emulator=repair`).
     Unrepaired = (

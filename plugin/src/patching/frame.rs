@@ -62,7 +62,8 @@ pub enum Entered {
 pub struct Meaning {
     /// Its return commits what was stored inside.
     pub commits: bool,
-    /// How it makes every CPU serialize before it returns, if it is asked whether it did ([`Asked`](super::asked::Asked)).
+    /// How it makes every CPU serialize before it returns, if it is asked whether it did
+    /// ([`Asked`](super::asked::Asked)).
     pub covers: Option<Covering>,
     /// The same after each of several steps.
     pub steps: bool,

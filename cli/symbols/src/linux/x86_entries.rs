@@ -48,8 +48,8 @@ pub(super) const ENTRIES: &[KernelEntry] = &[
     row("asm_sysvec_*", 0, 0, "entry_64.S, idtentry_sysvec: has_error_code=0"),
 ];
 
-/// Where system calls enter that are not made by SYSCALL in 64-bit mode (arch/x86/entry/entry_64_compat.S): `int $0x80`,
-/// which 64-bit programs can use, too (`asm_int80_emulation` since 6.7, idtentry.h), SYSENTER, and SYSCALL in
+/// Where system calls enter that are not made by SYSCALL in 64-bit mode (arch/x86/entry/entry_64_compat.S): `int
+/// $0x80`, which 64-bit programs can use, too (`asm_int80_emulation` since 6.7, idtentry.h), SYSENTER, and SYSCALL in
 /// compatibility mode.
 pub(super) const OTHER_CALLS: &[&str] =
     &["entry_INT80_compat", "asm_int80_emulation", "entry_SYSENTER_compat", "entry_SYSCALL_compat"];

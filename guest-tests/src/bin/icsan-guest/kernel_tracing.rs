@@ -81,7 +81,8 @@ pub fn kprobe(kind: char) -> Attempt {
 }
 
 /// A kprobe inside of that system call, behind the tracer's own call, which the kernel replaces by a jump after a
-/// while, and takes back before it is removed: breakpoint and instruction, then breakpoint and jump, and the other way round.
+/// while, and takes back before it is removed: breakpoint and instruction, then breakpoint and jump, and the other way
+/// round.
 pub fn kprobe_inside() -> Attempt {
     const LIST: &str = "/sys/kernel/debug/kprobes/list";
     /// How far into the function a place is looked for.

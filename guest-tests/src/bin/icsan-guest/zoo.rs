@@ -43,7 +43,8 @@ fn say(line: &str) {
     let _ = out.flush();
 }
 
-/// Each in a process of its own, so that `membarrier-alone` has one thread and no other workload inherits a registration.
+/// Each in a process of its own, so that `membarrier-alone` has one thread and no other workload inherits a
+/// registration.
 fn in_child(name: &str, marker: Marker) -> io::Result<()> {
     // SAFETY: this process has one thread, so the child may do anything.
     let pid = check(unsafe { libc::fork() }.into())? as libc::pid_t;

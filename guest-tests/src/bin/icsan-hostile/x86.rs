@@ -87,8 +87,8 @@ global_asm!(
     "mov r15, [rax + 120]",
     "mov rax, [rax]",
     "call qword ptr [rsp + 8]",
-    // The thread that gets here need not have the stack pointer of the call. If it has, the context is on top, and says so;
-    // else this faults, or traps, and the handler comes.
+    // The thread that gets here need not have the stack pointer of the call. If it has, the context is on top, and says
+    // so; else this faults, or traps, and the handler comes.
     "mov rsi, [rsp]",
     "cmp [rsi], rsp",
     "je 2f",

@@ -1,9 +1,9 @@
 //! `icsan-interpret [SEED [COUNT]]`: the interpreter of single instructions against the CPU that it runs on, COUNT
 //! random cases of each form.
 //!
-//! A case is an instruction, registers and memory ([`x86::generator`], by the table of [`x86::forms`]). The CPU executes it
-//! ([`x86::machine`]), the interpreter works out what it would do, and everything must be equal ([`x86::compare`]): general
-//! registers, RFLAGS, memory, and where it went.
+//! A case is an instruction, registers and memory ([`x86::generator`], by the table of [`x86::forms`]). The CPU
+//! executes it ([`x86::machine`]), the interpreter works out what it would do, and everything must be equal
+//! ([`x86::compare`]): general registers, RFLAGS, memory, and where it went.
 //!
 //! It runs anywhere: on the host, and as a guest's `/init`, where it switches the machine off in the end and takes its
 //! arguments from the kernel's command line, behind `--`. Under QEMU it proves the interpreter against TCG, for which
@@ -11,8 +11,8 @@
 //!
 //! Of what the manuals leave open only AF after AND, OR, XOR and TEST can be met here. The interpreter clears it, as
 //! TCG and an EPYC do. Where the manuals leave nothing open and QEMU still differs, the interpreter follows the
-//! manuals: those forms are marked ([`x86::forms::Form::emulated`]), and may differ under TCG. QEMU 11.1 has put all of them
-//! right.
+//! manuals: those forms are marked ([`x86::forms::Form::emulated`]), and may differ under TCG. QEMU 11.1 has put all of
+//! them right.
 //!
 //! Exit code 1: they differ somewhere. The first difference of each form is shown.
 

@@ -15,8 +15,8 @@ use icsan_guest_tests::verdict::{Mode, Profile};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How often a boot is tried that QEMU's own staleness ended (see [`Boot::ended_by_emulator`]). A healthy kernel does so
-/// once in some dozens of boots here, so this many in a row mean something else.
+/// How often a boot is tried that QEMU's own staleness ended (see [`Boot::ended_by_emulator`]). A healthy kernel does
+/// so once in some dozens of boots here, so this many in a row mean something else.
 const BOOTS: usize = 5;
 
 /// What all boots share.
