@@ -154,3 +154,26 @@ fn boot_all(setting: &Setting, cells: &[Cell<'_>]) -> Result<Vec<Judged>> {
     }
     Ok(boots)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_program_of_another_architecture_is_refused() {
+        let refused = |guest: &str| {
+            let words = ["icsan-runner", "--qemu", "q=/bin/sh", "--kernel", "6.1=/bin/sh", "--guest", guest];
+            refuse_nonsense(&Arguments::try_parse_from(words).unwrap()).err().map(|error| error.to_string())
+        };
+        let file = |name: &str, bytes: &[u8]| {
+            let path = std::env::temp_dir().join(format!("icsan-runner-{name}-{}", std::process::id()));
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        let marker = icsan_guest_tests::arch::registry::DEFAULT.marker;
+        let (without, with) = (file("without", b"another"), file("with", &[b"text", marker, b"text"].concat()));
+        assert!(refused(without.to_str().unwrap()).unwrap().contains("no marker of x86_64"));
+        assert_eq!(refused(with.to_str().unwrap()), None);
+        [without, with].iter().for_each(|path| fs::remove_file(path).unwrap());
+    }
+}
