@@ -152,7 +152,7 @@ fn own_store_through_another_address_is_alias_until_it_serializes() {
     example.store(Some((0, 0x5000)), 0x1000, &[12]);
     example.branch(0);
     assert_eq!(example.kind(0, 0x1000, 5), Some(Kind::Alias));
-    // Somebody else's store besides does not hide it.
+    // Another CPU's store besides does not hide it.
     example.store(Some((1, 0x1000)), 0x1001, &[1]);
     assert_eq!(example.kind(0, 0x1000, 5), Some(Kind::Alias));
     example.sync(0, IRET);

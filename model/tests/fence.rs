@@ -210,12 +210,12 @@ fn a_second_change(two_epochs: bool) {
 }
 
 #[test]
-fn a_second_change_finds_whoever_executed_after_the_first() {
+fn a_second_change_finds_the_vcpu_that_executed_after_the_first() {
     a_second_change(false);
 }
 
 #[test]
-fn a_second_change_finds_whoever_executed_without_a_lock() {
+fn a_second_change_finds_the_vcpu_that_executed_without_a_lock() {
     a_second_change(true);
 }
 

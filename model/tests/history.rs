@@ -464,7 +464,7 @@ fn it_looks_closer_only_until_the_maintenance_is_done() {
     assert_eq!([(); 3].map(|()| steps(&mut both, &epoch)), [1, 0, 0]);
     assert_eq!(steps(&mut both, &[&[Op::Store(1, 0, 20, vec![4])], &publish[1..3]].concat()), 0);
     assert_eq!([(); 3].map(|()| steps(&mut both, &epoch)), [1, 1, 1], "no invalidate");
-    // A CPU's own is of use to it alone, so somebody else is still looked at.
+    // A CPU's own is of use to it alone, so another CPU is still looked at.
     steps(&mut both, &[Op::Maintain(0, 3, 0, 0), Op::Barrier(0, 0)]);
     assert_eq!([(); 2].map(|()| steps(&mut both, &epoch)), [1, 1]);
     steps(&mut both, &[Op::Maintain(2, 2, 0, 0), Op::Barrier(2, 0)]);

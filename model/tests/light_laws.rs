@@ -148,7 +148,7 @@ fn every_conflict_is_a_hazard_of_the_model_if_only_others_store() {
     let writer = VCPUS - 1;
     let strategy = (profile(Buffers::DEFAULT, NONE), history()).prop_map(move |(profile, mut ops)| {
         ops.retain_mut(|op| match op {
-            // Also the store that is found out later to be somebody's.
+            // Also the store that is found out later to be a vCPU's.
             Op::Store(vcpu, ..) | Op::Attribute(vcpu, ..) => {
                 *vcpu = writer;
                 true

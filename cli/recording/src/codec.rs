@@ -1,4 +1,4 @@
-//! The codec: values to bytes and back. The only file that knows bincode; whoever replaces it changes this file and
+//! The codec: values to bytes and back. The only file that knows bincode; another codec changes this file and
 //! raises [`crate::VERSION`].
 //!
 //! A list is the number of its elements and then the elements, which is what the codec itself makes of a `Vec`. So the

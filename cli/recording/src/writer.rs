@@ -59,7 +59,7 @@ impl<W: Write> Writer<W> {
     /// several (the `i`th of `n` has that place `- (n - i)`, `i` counted from 1); to the one before, if it has none (a
     /// verdict, an empty run). This is the [`Seq`] by which later events refer to a store.
     ///
-    /// Verdicts must directly follow the record that they judge: whoever shares a writer between threads must hold its
+    /// Verdicts must directly follow the record that they judge: threads that share a writer must hold its
     /// lock over both.
     ///
     /// # Errors

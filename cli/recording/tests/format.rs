@@ -80,7 +80,7 @@ fn the_header_is_read_as_it_was_written() {
     assert_eq!(header.buffers.apply(profile).own_store_at_branch, profile.own_store_at_branch);
 }
 
-/// Whoever sees this fail has changed the format: raise `VERSION`.
+/// If this fails, the format has changed: raise `VERSION`.
 #[test]
 fn the_bytes_of_each_variant_are_pinned() {
     let vcpu = Vcpu(1);

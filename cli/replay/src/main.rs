@@ -108,7 +108,7 @@ fn run(arguments: Arguments) -> Result<u8, String> {
     eprintln!("icsan-replay: {} events in {seconds:.1} s", outcome.last);
     let mut output = BufWriter::new(std::io::stdout().lock());
     match report::print(&mut output, &outcome, limit, json).and_then(|()| output.flush()) {
-        // Whoever reads it has read enough.
+        // The reader of the pipe has read enough.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(format!("cannot write the report: {error}")),
         _ => {}
     }

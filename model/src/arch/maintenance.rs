@@ -89,7 +89,7 @@ impl CacheType {
 /// Whether fetches see stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Caches {
-    /// Every fetch finds what was stored before, by the architecture. Whoever executes older code has fetched it
+    /// Every fetch finds what was stored before, by the architecture. A CPU that executes older code has fetched it
     /// before: what that breaks depends on whose store it was, and through which address.
     Coherent,
     /// The architecture asks for maintenance, this guest's hardware perhaps for less. Whose store it was makes no

@@ -71,8 +71,8 @@ pub struct Profile {
     pub snoop: bool,
     /// Do fetches see stores, and what has to be done if not?
     pub caches: Caches,
-    /// Events of `serializing` that count at one place only. That is for whoever knows places by name: the model does
-    /// not look at it.
+    /// Events of `serializing` that count at one place only. That is for a caller that knows places by name: the model
+    /// does not look at it.
     pub only_at: &'static [OnlyAt],
     /// Which code is judged, likewise.
     pub text: Text,

@@ -1,5 +1,5 @@
-//! Which instruction sets there are, by QEMU's name of the target. Whoever has a recording or a guest asks here, and
-//! need not name one.
+//! Which instruction sets there are, by QEMU's name of the target. The reader of a recording, and the host of a guest,
+//! ask here, and need not name one.
 
 use crate::arch::aarch64::AARCH64;
 use crate::arch::architecture::Architecture;

@@ -11,7 +11,7 @@ use crate::verdict::kind::Kind;
 pub struct Rule {
     /// The kind.
     pub kind: Kind,
-    /// What whoever patches or executes had to do, in the words of no architecture.
+    /// What the patcher, or the executor, had to do, in the words of no architecture.
     pub text: &'static str,
 }
 

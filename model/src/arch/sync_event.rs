@@ -34,7 +34,7 @@ pub enum Word {
 pub enum Sure {
     /// The primary text, or a faithful reproduction of it, was read.
     Confirmed,
-    /// Somebody's paraphrase of the primary text was read.
+    /// A paraphrase of the primary text, by another author, was read.
     Secondary,
     /// From memory; plausible, not checked.
     Memory,

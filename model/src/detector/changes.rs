@@ -3,8 +3,8 @@
 //!
 //! A store is told of after it was made, so another vCPU may find its bytes first. Such a change becomes a store that
 //! nobody was seen to make; if one is told of within a second that covers it and stored these very bytes, it is put
-//! down to the vCPU that made it, late: the version keeps its place in the order, and whoever executed it is looked at
-//! again.
+//! down to the vCPU that made it, late: the version keeps its place in the order, and each vCPU that executed it is
+//! looked at again.
 //!
 //! And another vCPU may have stored there again before the store is told of. So what is known of its bytes is made what
 //! memory holds, whatever was told ([`Changes::settle`]).

@@ -114,7 +114,7 @@ impl Word for AtomicU64 {
 ///
 /// Where an instruction cache does not see stores, it is the last moment at which a fetch may have brought in anything
 /// else than what is there: [`NEVER`] after a store, until maintenance that covers it has taken effect for every vCPU.
-/// So whoever fetches such a segment is looked at each time, and nothing else is: the fast path is the same.
+/// So a vCPU that fetches such a segment is looked at each time, and nothing else is: the fast path is the same.
 #[derive(Debug)]
 pub struct LastChange<W>(W);
 
@@ -466,9 +466,9 @@ impl<B: Board> Flags<B> {
         seq
     }
 
-    /// Something happened to the bytes of these segments: whoever executed them in its epoch is looked at again when it
-    /// executes them the next time. `seq`: they changed at this place in the order; `None`: nothing changed, but what
-    /// is known of a change did. Called by a vCPU's thread that holds the lock of all changes.
+    /// Something happened to the bytes of these segments: a vCPU that executed them in its epoch is looked at again
+    /// when it executes them the next time. `seq`: they changed at this place in the order; `None`: nothing changed,
+    /// but what is known of a change did. Called by a vCPU's thread that holds the lock of all changes.
     pub fn invalidate<T: Deref<Target: Segment<Word = B::Word>>>(&self, segments: &[T], seq: Option<Seq>) {
         // Where no flag says that a vCPU executed a segment, the fence is spared if it is looked at with the lock held,
         // as it is: that is, if its last first fetch was before the last change. (A page that is overwritten byte by
@@ -499,8 +499,8 @@ impl<B: Board> Flags<B> {
         }
     }
 
-    /// Whoever executed one of these segments in its epoch is looked at again when it executes it the next time. Called
-    /// while no vCPU executes anything.
+    /// A vCPU that executed one of these segments in its epoch is looked at again when it executes it the next time.
+    /// Called while no vCPU executes anything.
     pub fn recheck(&self, segments: impl Iterator<Item = SlotId> + Clone) {
         for vcpu in self.started() {
             for slot in segments.clone().filter_map(|id| self.board.slot(vcpu, id)) {
@@ -509,11 +509,12 @@ impl<B: Board> Flags<B> {
         }
     }
 
-    /// May these segments be forgotten, since no vCPU holds any of them? From now on whoever executes one finds that it
-    /// changed. Called as [`Flags::invalidate`] is.
+    /// May these segments be forgotten, since no vCPU holds any of them? From now on a vCPU that executes one finds
+    /// that it changed. Called as [`Flags::invalidate`] is.
     pub fn lets_go<T: Deref<Target: Segment<Word = B::Word>>>(&self, segments: &[T]) -> bool {
         segments.iter().for_each(|segment| segment.last_change().note(self.next()));
-        // Whoever is just about to execute one of them after all finds that it changed, or is found here to execute it.
+        // A vCPU that is just about to execute one of them after all finds that it changed, or is found here to execute
+        // it.
         self.fence();
         !segments.iter().any(|segment| self.held_since(segment.slot()).is_some())
     }

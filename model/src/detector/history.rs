@@ -15,8 +15,8 @@
 //!    known ([`Place::second`]).
 //! 3. With speculation it takes every page to have been mapped for the whole epoch.
 //! 4. Where an instruction cache does not see stores, changes that nobody maintains are kept for
-//!    `TOO_MANY_UNHELD` versions of a cell; whoever executes it after that is not judged in full.
-//! 5. A taken branch after an own store is inferred by whoever calls [`History::branch`].
+//!    `TOO_MANY_UNHELD` versions of a cell; an execution of it after that is not judged in full.
+//! 5. A taken branch after an own store is inferred by the caller of [`History::branch`].
 
 use crate::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use crate::arch::decode::Decode;
@@ -43,9 +43,9 @@ const TOO_MANY_UNHELD: usize = 64;
 /// Who can hold what some bytes were.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Holding {
-    /// Somebody, from that moment on.
+    /// A vCPU, from that moment on.
     Since(Seq),
-    /// Nobody: whoever executed anything there has serialized since.
+    /// No vCPU: each that executed anything there has serialized since.
     Nobody,
     /// Nobody: nothing was ever executed there.
     NeverRan,
@@ -196,7 +196,7 @@ impl History {
     /// Forgets what the cell that holds this byte was, as far as nobody can hold it: `held` answers since when anybody
     /// has executed anything at such an address in an epoch that has not ended, and whether anything was ever executed
     /// there; `horizon` is when the oldest epoch began. The latest few changes stay: a store may be told of while
-    /// somebody who executes what was there before is just about to say so.
+    /// a vCPU that executes what was there before is just about to say so.
     pub fn forget_unheld(&mut self, phys: Phys, horizon: Seq, latest: usize, held: impl FnOnce(Phys, u64) -> Holding) {
         let cell = Phys(phys.0 - phys.0 % CELL as u64);
         let speculation = self.profile.buffers.speculation;

@@ -5,7 +5,7 @@
 //! return. A fetch at moment *m* brings in what memory held at some moment between floor and *m*, each byte no older
 //! than its own floor. Floors only rise:
 //!
-//! - A *clean* of a line at moment *d* is good for all stores to the line before *d*, whoever made them: the order of
+//! - A *clean* of a line at moment *d* is good for all stores to the line before *d*, by any CPU: the order of
 //!   events is the order of memory. It is complete at the next full barrier of the same CPU that reaches all CPUs.
 //! - Where a store needs no clean (the hardware says so, or its CPU's caches were off), it counts as clean when it is
 //!   complete: at the next barrier for stores of the CPU that made it. One that nobody was seen to make is complete at

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 /// Memory, the vCPUs, and the profile that says what they may do.
 ///
-/// A clone is an independent model in the same state, for whoever explores what could happen next.
+/// A clone is an independent model in the same state, for a search of what could happen next.
 #[derive(Clone, Debug)]
 pub struct Model {
     profile: Profile,

@@ -21,7 +21,7 @@ pub const PAGE: u64 = 4096;
 /// instruction.
 pub const CELL: usize = 16;
 
-/// At so many changes of one cell all but the latest are forgotten, although somebody may hold them.
+/// At so many changes of one cell all but the latest are forgotten, although a vCPU may hold them.
 pub const TOO_MANY_VERSIONS: usize = 2048;
 
 /// A store as the memory remembers it.

@@ -79,8 +79,8 @@ impl Judge<'_> {
         match exemption {
             Exemption::Breakpoint(_) => exemption.covers_breakpoint(self.memory, &found.bytes),
             Exemption::Listed(_) => exemption.covers_listed(self.memory, &found.bytes),
-            // One store, seen to be made by a CPU (whoever was not seen may have made several), to every byte that
-            // differs.
+            // One store, seen to be made by a CPU (a writer that was not seen may have made several), to every byte
+            // that differs.
             Exemption::AlignedStore(block) => {
                 let only = all
                     .iter()

@@ -16,7 +16,7 @@ pub enum Kind {
     Alias,
     /// Own store, with neither a taken branch nor a serializing event since.
     Smc,
-    /// Somebody else's store, or one that nobody was seen to make, with no serializing event since.
+    /// Another CPU's store, or one that no CPU was seen to make, with no serializing event since.
     Unserialized,
     /// Not the guest's fault: the emulator ran what memory has not held for a while. The model never says this; a
     /// plugin does.

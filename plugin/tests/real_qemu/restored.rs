@@ -188,26 +188,34 @@ fn a_kernel_that_came_from_elsewhere_has_no_names() {
     }
 }
 
-/// Waits until the kernel has changed its own code again, there and back.
-fn flips(guest: &mut Guest) {
+/// Did the guest's kernel die?
+fn died(guest: &Guest) -> bool {
+    guest.serial().contains("Kernel panic")
+}
+
+/// Waits until the kernel has changed its own code again, there and back. Answers whether it lives.
+fn flips(guest: &mut Guest) -> bool {
     let flipped = |guest: &Guest| guest.serial().matches(FLIPPED).count();
     let before = flipped(guest);
-    guest.wait_until("changes of the kernel's code", BOOT * 2, |guest| flipped(guest) > before + 2);
+    guest.wait_until("changes of the kernel's code", BOOT * 2, |guest| flipped(guest) > before + 2 || died(guest));
+    !died(guest)
 }
 
 /// Debian's kernel, which flips a static key at full rate on two vCPUs, is a healthy one, wherever it is restored to.
 #[test]
 fn a_kernel_that_is_restored_six_times_is_no_hazard() {
-    kernel_is_restored(&["loadvm a"]);
+    kernel_is_restored(&["loadvm a"], &[]);
 }
 
-/// QEMU 11.1 drops no translations then: what it goes on running of them is its own fault, and told apart.
+/// QEMU 11.1 drops no translations then. What it goes on running of them is its own fault, and told apart; healthy
+/// kernels die of it, with no plugin as well (docs/emulator.md).
 #[test]
 fn nor_is_one_that_was_stopped_before() {
-    kernel_is_restored(&["stop", "loadvm a", "cont"]);
+    kernel_is_restored(&["stop", "loadvm a", "cont"], &["11.1"]);
 }
 
-fn kernel_is_restored(by: &[&str]) {
+/// `kills`: the QEMUs that may kill the kernel by it.
+fn kernel_is_restored(by: &[&str], kills: &[&str]) {
     let lab = Lab::open();
     for qemu in &lab.qemus {
         let machine = Machine::pc(&lab, qemu).arguments(&["-m", "256"]).kernel(&lab.kernel_6_12, "loglevel=4");
@@ -219,23 +227,25 @@ fn kernel_is_restored(by: &[&str]) {
         let drive = format!("file={},format=raw,snapshot=on", disk.display());
         let arguments = ["-drive", &drive, "-initrd", initramfs.to_str().unwrap()];
         let mut guest = machine.arguments(&arguments).launch();
-        flips(&mut guest);
+        assert!(flips(&mut guest), "{}", guest.outputs());
         guest.monitor("savevm a");
-        for _ in 0..6 {
-            flips(&mut guest);
+        let mut restored = 0;
+        while flips(&mut guest) && restored < 6 {
             by.iter().for_each(|command| guest.monitor(command));
+            restored += 1;
         }
-        flips(&mut guest);
-        guest.monitor("quit");
+        if !died(&guest) {
+            guest.monitor("quit");
+        }
         assert_eq!(guest.exit_code(BOOT * 2), 0, "QEMU {}\n{}", qemu.version, guest.outputs());
         assert!(!guest.stderr().contains("BUG"), "QEMU {}: {}", qemu.version, guest.outputs());
         let (report, context) = (guest.report(), format!("QEMU {}\n{}", qemu.version, guest.outputs()));
         let summary = report.summary();
-        assert_eq!(
-            (&summary["restored"], &summary["complete"], &summary["known"]),
-            (&6.into(), &true.into(), &1.into()),
-            "{context}"
-        );
+        assert!(restored == 6 && !died(&guest) || restored > 0 && kills.contains(&qemu.version), "{context}");
+        // It may have died just before the last one.
+        let told = summary["restored"].as_u64().unwrap();
+        assert!(told == restored || died(&guest) && told + 1 == restored, "{context}");
+        assert_eq!((&summary["complete"], &summary["known"]), (&true.into(), &1.into()), "{context}");
         let mut hazards = summary["hazards"].clone();
         hazards.as_object_mut().unwrap().remove("emulator");
         assert_eq!((hazards, summary["kaslr"].is_string()), (serde_json::json!({}), true), "{context}");

@@ -1,4 +1,4 @@
-//! A recorder that judges by the plain model, as whoever is right must.
+//! A recorder that judges by the plain model, as a recorder that is right must.
 
 use icsan_model::arch::x86::X86_64;
 use icsan_model::event::Event;
