@@ -66,6 +66,34 @@ pub struct SyncEvent {
     pub note: &'static str,
 }
 
+/// Makes the event table of an architecture, `EVENTS`; a constant for the id of each row; and `SEEN`, the rows' `Seen`,
+/// which is the architecture's own. A row has the claim of each vendor in brackets.
+macro_rules! event_table {
+    ($($id:ident, $name:literal, $seen:ident, $encoding:literal,
+        $([$word:ident $sure:ident $source:expr]),+,
+        $note:literal;)*) => {
+        #[repr(u8)]
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
+        enum Row { $($id),* }
+
+        $(
+            #[doc = concat!("`", $name, "`: ", $encoding, ".")]
+            pub const $id: SyncEventId = SyncEventId(Row::$id as u8);
+        )*
+
+        /// The rows, in the order of their ids.
+        pub const EVENTS: &[SyncEvent] = &[$(SyncEvent {
+            name: $name,
+            encoding: $encoding,
+            claims: &[$(Claim { word: Word::$word, sure: Sure::$sure, source: $source }),+],
+            note: $note,
+        }),*];
+
+        const SEEN: &[Seen] = &[$(Seen::$seen),*];
+    };
+}
+pub(crate) use event_table;
+
 /// A set of events of one architecture.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct SyncEventSet(u128);

@@ -6,7 +6,7 @@
 //! Source: DDI0487, the definition of a context synchronization event and B2.7.4.2, and Arm's formal model in herd
 //! (aarch64.cat). The definition was read in quotations: those cells are `Secondary`.
 
-use crate::arch::sync_event::{Claim, Sure, SyncEvent, SyncEventId, SyncEventSet, Word};
+use crate::arch::sync_event::{Claim, Sure, SyncEvent, SyncEventId, SyncEventSet, Word, event_table};
 
 /// How a plugin gets to know that an event happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,32 +26,7 @@ const NEEDS_ONE: &str =
 const CALL: &str = "our inference: it is an exception entry and a return, or the emulator's own firmware is called";
 const RESET_SOURCE: &str = "our inference: nothing is fetched at reset";
 
-macro_rules! events {
-    ($($id:ident, $name:literal, $seen:ident, $encoding:literal,
-        [$word:ident $sure:ident $source:expr],
-        $note:literal;)*) => {
-        #[repr(u8)]
-        #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
-        enum Row { $($id),* }
-
-        $(
-            #[doc = concat!("`", $name, "`: ", $encoding, ".")]
-            pub const $id: SyncEventId = SyncEventId(Row::$id as u8);
-        )*
-
-        /// The rows, in the order of their ids.
-        pub const EVENTS: &[SyncEvent] = &[$(SyncEvent {
-            name: $name,
-            encoding: $encoding,
-            claims: &[Claim { word: Word::$word, sure: Sure::$sure, source: $source }],
-            note: $note,
-        }),*];
-
-        const SEEN: &[Seen] = &[$(Seen::$seen),*];
-    };
-}
-
-events! {
+event_table! {
     ISB, "isb", Instruction, "`D50330DF`, any option",
         [Yes Secondary DEFINITION],
         "It does not wait for its own PE's stores, and invalidates nothing in the instruction cache.";

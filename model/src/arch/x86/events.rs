@@ -14,7 +14,7 @@
 //! editions; APM vol. 3 (24594) rev. 3.10 of February 2005, the instruction pages. No current APM could be opened: the
 //! cells that rest on sandpile.org's "coherency" table are `Secondary`.
 
-use crate::arch::sync_event::{Claim, Sure, SyncEvent, SyncEventId, Word};
+use crate::arch::sync_event::{Claim, Sure, SyncEvent, SyncEventId, Word, event_table};
 
 /// How a plugin gets to know that an event happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,35 +39,7 @@ const MEMORY: &str = "from memory";
 const NONE: &str = "no statement found";
 const RESET_SOURCE: &str = "our inference: nothing is prefetched at reset";
 
-macro_rules! events {
-    ($($id:ident, $name:literal, $seen:ident, $encoding:literal,
-        [$iword:ident $isure:ident $isource:expr], [$aword:ident $asure:ident $asource:expr],
-        $note:literal;)*) => {
-        #[repr(u8)]
-        #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
-        enum Row { $($id),* }
-
-        $(
-            #[doc = concat!("`", $name, "`: ", $encoding, ".")]
-            pub const $id: SyncEventId = SyncEventId(Row::$id as u8);
-        )*
-
-        /// The rows, in the order of their ids.
-        pub const EVENTS: &[SyncEvent] = &[$(SyncEvent {
-            name: $name,
-            encoding: $encoding,
-            claims: &[
-                Claim { word: Word::$iword, sure: Sure::$isure, source: $isource },
-                Claim { word: Word::$aword, sure: Sure::$asure, source: $asource },
-            ],
-            note: $note,
-        }),*];
-
-        const SEEN: &[Seen] = &[$(Seen::$seen),*];
-    };
-}
-
-events! {
+event_table! {
     // Instructions that Intel lists, not privileged.
     CPUID, "cpuid", Instruction, "`0F A2`",
         [Yes Confirmed LIST], [Yes Confirmed APM1],
