@@ -2,7 +2,7 @@
 # Debian packages of any release without touching the machine's own apt state. Sourced after cache.sh, not run.
 #
 # Each release has a private apt root in .cache/apt/RELEASE: own sources, lists and an empty status file, so that a package's whole closure is
-# resolved and nothing needs root. The machine's apt.conf.d, proxies and auth.conf stay in force, and the archive's address is the one that the
+# resolved and nothing needs root. RELEASE+ARCH is the same release with packages of another architecture beside amd64's. The machine's apt.conf.d, proxies and auth.conf stay in force, and the archive's address is the one that the
 # machine uses itself. Everything unpacked was checked by apt against lists that the archive signed.
 
 apt_log=${cache:?cache.sh comes first}/apt/log
@@ -66,9 +66,10 @@ keyring() {
 	done
 }
 
-# configure RELEASE: writes the private root.
+# configure RELEASE[+ARCH]: writes the private root.
 configure() {
-	local dir=$cache/apt/$1 uri security keys newer options
+	local dir=$cache/apt/$1 suite=${1%%+*} archs=amd64 uri security keys newer options
+	[[ $1 != *+* ]] || archs+=,${1#*+}
 	uri=$(archive_uri)
 	[[ $uri ]] || die "apt's sources on this machine name no Debian archive with a component main: add one in /etc/apt, or copy a filled .cache/ here"
 	security=$(security_uri)
@@ -78,12 +79,12 @@ configure() {
 	mkdir -p "$dir"/{state,cache,lists/partial}
 	: >"$dir/status"
 	# target=Packages: the machine may be set up to fetch much more (icons, translations).
-	options="[arch=amd64 target=Packages${keys:+ signed-by=$keys}]"
+	options="[arch=$archs target=Packages${keys:+ signed-by=$keys}]"
 	{
-		echo "deb $options $uri $1 main"
-		if [[ $1 != sid ]]; then
-			echo "deb $options $uri $1-backports main"
-			[[ ! $security ]] || echo "deb $options $security $1-security main"
+		echo "deb $options $uri $suite main"
+		if [[ $suite != sid ]]; then
+			echo "deb $options $uri $suite-backports main"
+			[[ ! $security ]] || echo "deb $options $security $suite-security main"
 		fi
 	} >"$dir/sources.list"
 	# Given by -c, this is read after apt.conf.d and wins. The machine's hooks would clean its own cache, and its user _apt may not
@@ -104,7 +105,7 @@ configure() {
 		#clear APT::Update::Post-Invoke;
 		#clear APT::Update::Post-Invoke-Success;
 		APT::Architecture "amd64";
-		APT::Architectures { "amd64"; };
+		APT::Architectures { "${archs//,/\"; \"}"; };
 		APT::Install-Recommends "false";
 		APT::Install-Suggests "false";
 		APT::Sandbox::User "root";
@@ -121,7 +122,7 @@ update() {
 	configure "$1"
 	messages=$(apt "$1" apt-get -q update 2>&1) || status=$?
 	printf '%s\n' "$messages" >>"$apt_log"
-	if ((status)) && grep -qE 'NO_PUBKEY|Missing key|not signed' <<<"$messages" && [[ $1 != "$(host_release)" && ! -e $cache/apt/keyring ]]; then
+	if ((status)) && grep -qE 'NO_PUBKEY|Missing key|not signed' <<<"$messages" && [[ ${1%%+*} != "$(host_release)" && ! -e $cache/apt/keyring ]]; then
 		newer_keyring
 		configure "$1"
 		apt "$1" apt-get -q update >>"$apt_log" 2>&1 || true
