@@ -1,6 +1,6 @@
-//! What lies between two instructions of one vCPU, and what called an address: told from words.
+//! Which ways execution takes: without a branch, and by branches that are always taken.
 
-use super::text::far;
+use super::synchronizing::word;
 use icsan_model::addr::Linear;
 
 /// The length of every instruction, in bytes.
@@ -22,8 +22,7 @@ pub fn is_straight(from: Linear, to: Linear, instruction: impl Fn(Linear) -> Opt
         return false;
     }
     (0..distance).step_by(WORD as usize).all(|offset| {
-        let bytes = instruction(from.offset(offset));
-        let word = bytes.and_then(|bytes| bytes.first_chunk().copied()).map(u32::from_le_bytes);
+        let word = instruction(from.offset(offset)).and_then(|bytes| word(&bytes));
         word.is_some_and(|word| !may_branch(word))
     })
 }
@@ -38,13 +37,26 @@ fn may_branch(word: u32) -> bool {
 /// shows.
 #[must_use]
 pub fn call_before(bytes: &[u8], at: Linear) -> Option<u64> {
-    let word = u32::from_le_bytes(*bytes.last_chunk()?);
-    (word & 0xfc00_0000 == 0x9400_0000).then(|| at.0.wrapping_sub(WORD).wrapping_add_signed(far(word)))
+    target(bytes.last_chunk::<{ WORD as usize }>()?, 0x9400_0000, at.0.wrapping_sub(WORD))
+}
+
+/// Where the instruction at that address jumps to, if it always does: a B.
+#[must_use]
+pub fn jump_target(bytes: &[u8], at: Linear) -> Option<u64> {
+    target(bytes, 0x1400_0000, at.0)
+}
+
+/// The target of a B or a BL at `at`, whichever the opcode is of.
+fn target(bytes: &[u8], opcode: u32, at: u64) -> Option<u64> {
+    let word = word(bytes)?;
+    // 26 bits, of words.
+    let offset = i64::from((word << 6) as i32 >> 4);
+    (word & 0xfc00_0000 == opcode).then(|| at.wrapping_add_signed(offset))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{REACH, call_before, is_straight};
+    use super::{REACH, call_before, is_straight, jump_target};
     use icsan_model::addr::Linear;
 
     fn straight(code: &[u32], from: u64, to: u64) -> bool {
@@ -108,5 +120,15 @@ mod tests {
         assert_eq!(call_before(&0xd63f_0000u32.to_le_bytes(), Linear(0x1008)), None);
         assert_eq!(call_before(&0x1400_0001u32.to_le_bytes(), Linear(0x1008)), None);
         assert_eq!(call_before(&[0x94], Linear(0x1008)), None);
+    }
+
+    #[test]
+    fn only_b_always_jumps() {
+        const AT: u64 = 0xffff_8000_8001_0000;
+        let target = |word: u32| jump_target(&word.to_le_bytes(), Linear(AT));
+        assert_eq!((target(0x1400_0001), target(0x17ff_ffff)), (Some(AT + 4), Some(AT - 4)));
+        assert_eq!((target(0x1600_0000), target(0x15ff_ffff)), (Some(AT - (1 << 27)), Some(AT + (1 << 27) - 4)));
+        assert_eq!((target(0x9400_0001), target(0x5400_0020), target(0xd61f_0000)), (None, None, None));
+        assert_eq!(jump_target(&[], Linear(AT)), None);
     }
 }

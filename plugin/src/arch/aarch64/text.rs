@@ -3,6 +3,7 @@
 //! `yaxpeax-arm` decodes. What matters most here, it has not: the names of system registers and of maintenance, and
 //! for MSR it takes a wrong register; those are the tables below. SVE and SME it has not, either.
 
+use super::synchronizing::word;
 use icsan_symbols::Names;
 use yaxpeax_arch::{Decoder, U8Reader};
 use yaxpeax_arm::armv8::a64::{DecodeError, InstDecoder, Operand};
@@ -16,7 +17,7 @@ const RT: u32 = !0x1f;
 /// The text of the instruction that `bytes` start with at the linear address `at`; `(bad)` if they are none.
 #[must_use]
 pub fn disassemble(bytes: &[u8], at: u64, symbols: Names<'_>) -> String {
-    let Some(word) = bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes)) else { return "(bad)".to_owned() };
+    let Some(word) = word(first_instruction(bytes, &[])) else { return "(bad)".to_owned() };
     if let Some(text) = system(word) {
         return text;
     }
@@ -53,19 +54,6 @@ pub fn disassemble(bytes: &[u8], at: u64, symbols: Names<'_>) -> String {
 #[must_use]
 pub fn first_instruction<'a>(bytes: &'a [u8], _like: &[u8]) -> &'a [u8] {
     bytes.get(..WORD).unwrap_or(bytes)
-}
-
-/// Where the instruction at that address jumps to, if it is a B.
-#[must_use]
-pub fn jump_target(bytes: &[u8], at: u64) -> Option<u64> {
-    let word = u32::from_le_bytes(*bytes.first_chunk()?);
-    (word & 0xfc00_0000 == 0x1400_0000).then(|| at.wrapping_add_signed(far(word)))
-}
-
-/// The distance of a B or BL.
-pub(super) fn far(word: u32) -> i64 {
-    // 26 bits, of words.
-    i64::from((word << 6) as i32 >> 4)
 }
 
 /// A word under its mask, and the name.
@@ -189,7 +177,7 @@ fn system(word: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{disassemble, first_instruction, jump_target};
+    use super::{disassemble, first_instruction};
     use icsan_symbols::linux::kaslr::KaslrRange;
     use icsan_symbols::{SymbolTable, Symbolizer};
 
@@ -261,13 +249,8 @@ mod tests {
     }
 
     #[test]
-    fn an_instruction_is_a_word_and_b_alone_jumps() {
+    fn every_instruction_is_a_word() {
         assert_eq!(first_instruction(&[1, 2, 3, 4, 5, 6, 7, 8], &[0; 4]), [1, 2, 3, 4]);
         assert_eq!(first_instruction(&[1, 2], &[0; 4]), [1, 2]);
-        let target = |word: u32| jump_target(&word.to_le_bytes(), AT);
-        assert_eq!((target(0x1400_0001), target(0x17ff_ffff)), (Some(AT + 4), Some(AT - 4)));
-        assert_eq!((target(0x1600_0000), target(0x15ff_ffff)), (Some(AT - (1 << 27)), Some(AT + (1 << 27) - 4)));
-        assert_eq!((target(0x9400_0001), target(0x5400_0020), target(0xd61f_0000)), (None, None, None));
-        assert_eq!(jump_target(&[], AT), None);
     }
 }
