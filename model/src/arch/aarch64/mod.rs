@@ -22,6 +22,7 @@ pub mod cache_type;
 pub mod classify;
 pub mod cmodx;
 pub mod events;
+pub mod interpret;
 pub mod length;
 pub mod may_store;
 pub mod profiles;
