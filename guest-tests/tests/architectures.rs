@@ -2,9 +2,9 @@
 //! symbols no code says a word of it.
 //!
 //! *Code* is what is compiled outside of tests: comments explain by example, and tests need some architecture to be
-//! about, so neither is looked at. Texts for the user are code, too. Words are those of x86-64, the first one: its
-//! names, its registers, its instructions and events, the bytes of its instructions that are known by heart, and the
-//! crate that decodes it.
+//! about, so neither is looked at. Texts for the user are code, too. Words are, of each architecture, its names, its
+//! registers, its instructions and events, the bytes of its instructions that are known by heart, and the crate that
+//! decodes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,8 +12,8 @@ use std::path::Path;
 /// Where no architecture's word may stand.
 const SOURCES: [&str; 2] = ["plugin/src", "cli/symbols/src"];
 
-/// How files and folders of the architecture are called, from their beginning.
-const NAME: &str = "x86";
+/// How files and folders of an architecture are called, from their beginning.
+const NAMES: [&str; 2] = ["x86", "aarch64"];
 
 #[rustfmt::skip]
 const WORDS: &[&str] = &[
@@ -22,6 +22,12 @@ const WORDS: &[&str] = &[
     "cr0", "cr2", "cr3", "cr4", "efer", "msr", "lstar", "cpl", "pcid", "modrm", "rex",
     "iret", "sysret", "sysexit", "sysenter", "cpuid", "wrmsr", "rdmsr", "int3", "invlpg", "rsm", "syscall64",
     "0x0f", "0x90", "0xc3", "0xcc", "0xcd", "0xcf", "0xe8", "0xe9",
+    "aarch64", "arm", "aarch32", "a64",
+    "vbar", "ttbr", "sctlr", "tcr", "elr", "esr", "spsr", "cpsr", "pstate", "daif", "nzcv", "ctr", "clidr", "el0", "el1",
+    "el2", "x29", "x30", "xzr",
+    "isb", "eret", "eretaa", "svc", "hvc", "smc", "brk", "udf", "dsb", "dmb", "tlbi", "wfe", "wfi", "ivau", "ialluis",
+    "iallu", "cvau", "civac", "zva", "stxr", "ldxr", "adrp", "movz", "cbz", "tbz", "mrs",
+    "0xd503201f", "0xd5033fdf", "0xd65f03c0", "0xd69f03e0",
 ];
 
 /// What is left: the file, the word, and why it stands there. Each must be needed.
@@ -35,6 +41,8 @@ const LEFT: &[(&str, &str, &str)] = &[
     ("plugin/src/report/objects.rs", "cr3", "a name of the report's schema, which stays what it is"),
     ("plugin/src/report/objects.rs", "cpl", "a name of the report's schema, which stays what it is"),
     ("cli/symbols/src/linux/mod.rs", "x86", "the files are modules of this one"),
+    ("cli/symbols/src/linux/mod.rs", "aarch64", "the files are modules of this one"),
+    ("cli/symbols/src/image/bzimage.rs", "arm", "the user is told which kernel images are not read"),
     (
         "cli/symbols/src/error.rs",
         "x86",
@@ -47,7 +55,9 @@ fn sources(root: &Path, folder: &str, found: &mut BTreeMap<String, String>) {
     for entry in std::fs::read_dir(root.join(folder)).unwrap().map(Result::unwrap) {
         let name = entry.file_name().into_string().unwrap();
         let path = format!("{folder}/{name}");
-        if name.starts_with(NAME) || ["tests.rs", "fixture.rs", "golden.rs", "golden"].contains(&name.as_str()) {
+        if NAMES.iter().any(|arch| name.starts_with(arch))
+            || ["tests.rs", "fixture.rs", "golden.rs", "golden"].contains(&name.as_str())
+        {
             continue;
         }
         if entry.file_type().unwrap().is_dir() {
@@ -132,6 +142,8 @@ fn words_are_found_in_code_and_not_in_comments() {
         ("say(\"give // CPUID\");", &["cpuid"]),
         ("    /// RIP, and `cpuid`", &[]),
         ("let ripe = args.first(); // gs", &[]),
+        ("registers.ttbr0_el1, Arm64Linux", &["arm", "el1", "ttbr"]),
+        ("charm(alarm, 0xd503201f); // ISB", &["0xd503201f"]),
     ] {
         let found: Vec<&str> = found_in(line).into_iter().collect();
         assert_eq!(found, expected, "{line}");

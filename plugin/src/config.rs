@@ -15,6 +15,7 @@ use crate::what_if::WithoutAt;
 pub use error::ConfigError;
 use error::bad;
 use files::{files, symbolizer};
+use icsan_model::arch::maintenance::CacheType;
 use icsan_model::arch::profile::Profile;
 use icsan_symbols::Symbolizer;
 use keys::switch;
@@ -29,6 +30,8 @@ use suppress::Suppressions;
 pub struct Config {
     /// The profile with `with` and `without` applied.
     pub profile: Profile,
+    /// What the guest's cache type register says, once it has been looked up: then the profile goes by it.
+    pub guest_caches: Option<CacheType>,
     /// Events that were added to it, for the report.
     pub with: Vec<String>,
     /// Events that were taken from it, and places of events that do not count, for the report.
@@ -127,6 +130,7 @@ impl Config {
         let record = pairs.path("record")?;
         Ok(Self {
             profile,
+            guest_caches: None,
             with,
             without,
             without_at,
@@ -147,6 +151,12 @@ impl Config {
             record,
             check,
         })
+    }
+
+    /// The same on a guest with such caches.
+    #[must_use]
+    pub fn on(self, guest: CacheType) -> Self {
+        Self { profile: self.profile.on(guest), guest_caches: Some(guest), ..self }
     }
 }
 

@@ -34,7 +34,7 @@ pub mod what_if;
 use crate::arch::registry;
 use crate::config::Config;
 use crate::qemu::install::{Hooks, Machine};
-use crate::sanitizer::Sanitizer;
+use crate::sanitizer::starting;
 
 /// The plugin's own heap, apart from QEMU's: what it holds stands in the summary.
 #[global_allocator]
@@ -55,5 +55,5 @@ pub(crate) fn install(machine: Machine, arguments: &[String]) -> Result<Box<dyn 
         format!("guest architecture {} is not supported; use {}", machine.target, registry::programs())
     })?;
     let config = Config::parse(arguments, platform).map_err(|error| error.to_string())?;
-    Ok(Box::new(Sanitizer::new(platform, config, machine)?))
+    starting::start(platform, config, machine)
 }

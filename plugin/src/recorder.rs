@@ -88,6 +88,7 @@ impl Recorder {
             with: config.with.clone(),
             without: config.without.clone(),
             buffers: config.profile.buffers.into(),
+            caches: config.guest_caches,
             ..Header::new(arch, env!("CARGO_PKG_VERSION"), u16::try_from(vcpus).unwrap_or(u16::MAX))
         };
         let mut file = OutputFile::open(path).map_err(failed)?;
@@ -350,6 +351,14 @@ impl Past {
         match place {
             Some(place) => recorder.run(vcpu, run, place, self.history.memory()),
             None => recorder.dropped += 1,
+        }
+    }
+
+    /// From now on the vCPU stores through its caches, or past them.
+    pub fn caches(&mut self, vcpu: Vcpu, on: bool) {
+        self.history.caches(vcpu, on);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.event(Event::Caches { vcpu, on });
         }
     }
 

@@ -8,11 +8,13 @@ mod light;
 mod on_execution;
 mod on_exit;
 mod on_injection;
+mod on_maintenance;
 mod on_protocol;
 mod on_store;
 mod on_translation;
 mod points;
 mod restored;
+pub mod starting;
 
 use crate::arch::platform::{Facts, Platform};
 use crate::code::code_table::CodeTable;
@@ -41,12 +43,13 @@ use crate::stores::store_side::StoreSide;
 use crate::user_mode::UserModes;
 use crate::vcpu::VcpuState;
 use crate::what_if::WhatIf;
-use icsan_model::addr::Vcpu;
+use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::arch::sync_event::SyncEventId;
 use icsan_model::detector::flags::{Flags, Rules};
 use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::verdict::kind::Kind;
 use on_injection::Injecting;
+use on_maintenance::Maintaining;
 use restored::Restores;
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -94,6 +97,8 @@ pub struct Sanitizer {
     /// Did the vCPU store to code since it last left its line by an event that the profile does not count? Touched by
     /// its own thread only.
     own_stores: Box<[AtomicBool]>,
+    /// What vCPUs do so that fetches see stores.
+    maintaining: Maintaining,
     /// With a recording: how many changes it was told of.
     recorded: Option<Arc<AtomicU64>>,
     /// Value of the guest's last marker.
@@ -166,7 +171,13 @@ impl Sanitizer {
         sink.start(&Report { platform, arch, config: &config, machine: &machine })
             .map_err(|error| error.to_string())?;
         let recorded = recorder.as_ref().map(Recorder::changes);
-        let side = config.writers.then(|| StoreSide::new(config.profile, platform, count, recorder, Box::new(name)));
+        let side = config.writers.then(|| {
+            let mut side = StoreSide::new(config.profile, platform, count, recorder, Box::new(name));
+            if maintained && platform.starts_uncached() {
+                (0..count).for_each(|vcpu| side.past().caches(Vcpu(vcpu as u16), false));
+            }
+            side
+        });
         let watching = AtomicBool::new(config.start.is_none());
         let started = AtomicBool::new(config.start.is_none());
         let quiet = watching.load(Ordering::Relaxed) && repair.is_none() && config.record.is_none();
@@ -195,6 +206,7 @@ impl Sanitizer {
             findings: Mutex::default(),
             sink: Mutex::new(sink),
             own_stores: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            maintaining: Maintaining::new(count),
             recorded,
             marker: AtomicU64::new(0),
             fast_path_is_open: AtomicBool::new(quiet),
@@ -244,6 +256,10 @@ impl Sanitizer {
         self.restores.executes(vcpu);
         if self.facts.changes_mapping.contains(event) {
             self.filter.forget(vcpu);
+            if self.facts.changes_mapping_of_all.contains(event) {
+                self.filter.forget_all();
+                self.maintaining.changes_mapping(vcpu);
+            }
         }
         let mut recorded = self.config.record.is_some().then(|| self.code.lock());
         if let Some(side) = recorded.as_mut().and_then(|code| code.side.as_mut()) {
@@ -273,6 +289,13 @@ impl Sanitizer {
         self.ends_trail(&mut state, Some((current, at)));
         if let Some(repair) = self.repair {
             repair.next_epoch(current);
+        }
+    }
+
+    /// The vCPU comes to an entry from an interrupt or exception, which returns to `from`.
+    pub fn entered(&self, vcpu: &CurrentVcpu, from: Option<Linear>) {
+        if let Some(event) = self.facts.entry {
+            self.synchronizes(vcpu, SyncAt { event, pc: from.unwrap_or_default(), origin: None });
         }
     }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use crate::error::OffsetError;
-use crate::linux::kaslr::KaslrRange;
+use crate::linux::kaslr::{KaslrRange, OtherValues, PlaceEvidence};
 use crate::table::{KERNEL_HALF, Origin, Resolved, SymbolTable};
 
 /// Where a symbol is.
@@ -234,6 +234,31 @@ impl Symbolizer {
         }
     }
 
+    /// Does a value of the evidence's register tell anything of the kernel's place? Ask before
+    /// [`learn_offset`](Self::learn_offset) and [`confirm`](Self::confirm).
+    #[must_use]
+    pub fn tells(&self, evidence: &PlaceEvidence, runtime: u64) -> bool {
+        let OtherValues::SayNothing { within } = evidence.others else { return true };
+        if self.names_any(evidence.symbols, runtime) {
+            return true;
+        }
+        let inside = |symbol: &&str| self.function_range(symbol).is_some_and(|range| range.contains(&runtime));
+        self.may_be_image(evidence.symbols, runtime) && !within.iter().any(inside)
+    }
+
+    /// Does one of these symbols stand there?
+    fn names_any(&self, symbols: &[&str], runtime: u64) -> bool {
+        symbols.iter().any(|symbol| self.names().begins_at(symbol, runtime))
+    }
+
+    /// Could a kernel that KASLR moved have one of these symbols there? It leaves the top of the address space free,
+    /// however large that is.
+    fn may_be_image(&self, symbols: &[&str], runtime: u64) -> bool {
+        let link = symbols.iter().find_map(|symbol| self.kernel.as_ref()?.address_of(symbol));
+        let Some(link) = link.filter(|_| runtime >= KERNEL_HALF) else { return false };
+        runtime < link || runtime - link < link.wrapping_neg() / 8 * 7
+    }
+
     /// Takes evidence from the running guest: the kernel's `symbol` stands at `runtime`. The first
     /// evidence decides; later evidence has to agree.
     ///
@@ -343,6 +368,35 @@ mod tests {
         assert!(matches!(symbols.learn_offset("main", ENTRY), Err(OffsetError::UnknownSymbol { .. })));
         assert_eq!(symbols.offset(), None);
         assert_eq!(Symbolizer::new(Vec::new(), RANGE).learn_offset("_text", ENTRY), Err(OffsetError::NoKernelTable));
+    }
+
+    #[test]
+    fn what_says_nothing_of_the_place_is_left_out() {
+        use crate::linux::aarch64::{KASLR, LINUX, VBAR_EL1};
+        const TABLE: u64 = 0xffff_8000_8001_0800;
+        const MOVED: u64 = 0x2b4c_1e60_0000;
+        let list = "ffff800080000000 T _text\nffff800080010000 T _stext\nffff800080010800 t vectors\n\
+                    ffff800080011000 t __bp_harden_el1_vectors\nffff800080013000 T do_nothing\n\
+                    ffff800081000000 T _etext\n";
+        let symbols = Symbolizer::new(vec![SymbolTable::parse(list.as_bytes()).unwrap()], KASLR);
+        let evidence = LINUX.evidence_of(VBAR_EL1).unwrap();
+        // Firmware's table, and the trampolines of 6.1 and 6.12, before and after the place is known.
+        let nothing = [0, 0x4000_0800, 0xffff_fbff_fdff_d000, 0xffff_ffff_ff5f_7000];
+        assert!(nothing.iter().all(|value| !symbols.tells(evidence, *value)));
+        assert!(symbols.tells(evidence, TABLE + MOVED));
+        assert_eq!(symbols.learn_offset("vectors", TABLE + MOVED), Ok(MOVED));
+        assert!(nothing.iter().all(|value| !symbols.tells(evidence, *value)));
+        assert!(symbols.tells(evidence, TABLE + MOVED));
+        for mitigation in [0x800, 0x1000, 0x2000, 0x27ff] {
+            assert!(!symbols.tells(evidence, TABLE + MOVED + mitigation), "{mitigation:#x}");
+        }
+        // Another kernel: at the same place, and elsewhere.
+        assert!(symbols.tells(evidence, TABLE + MOVED + 0x2800));
+        assert!(symbols.tells(evidence, TABLE + 2 * MOVED));
+        assert!(symbols.tells(evidence, TABLE));
+        // Where every other value contradicts, every value tells.
+        let strict = crate::linux::x86::LINUX.evidence.first().unwrap();
+        assert!(symbols.tells(strict, 0));
     }
 
     #[test]

@@ -338,6 +338,11 @@ impl<B: Board> Flags<B> {
         }
     }
 
+    /// Do fetches find what was stored only after maintenance?
+    pub fn maintained(&self) -> bool {
+        self.rules.maintained
+    }
+
     /// Where they are.
     #[inline(always)]
     pub fn board(&self) -> &B {

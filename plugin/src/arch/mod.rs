@@ -6,6 +6,7 @@
 //! - [`linux_abi`]: where Linux on it has what the plugin reads.
 //! - [`caller`], [`isolation`], [`known_finding`], [`store_form`]: what they answer with.
 
+pub mod aarch64;
 pub mod caller;
 pub mod isolation;
 pub mod known_finding;

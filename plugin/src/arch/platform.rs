@@ -9,9 +9,10 @@ use super::linux_abi::LinuxAbi;
 use super::store_form::StoreForm;
 use crate::qemu::cpu::{CurrentCpu, NamedRegister};
 use crate::qemu::divert::Divert;
-use icsan_model::addr::Linear;
+use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::arch::architecture::Architecture;
 use icsan_model::arch::decode::Decode;
+use icsan_model::arch::maintenance::{Accesses, CacheType, Domain, Maintenance};
 use icsan_model::arch::profile::Profile;
 use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
 use icsan_symbols::linux::entries::KernelEntry;
@@ -35,8 +36,8 @@ pub struct Facts {
     pub counter_is_linear_from: Linear,
     /// The longest call instruction, in bytes.
     pub longest_call: usize,
-    /// Where a processor begins that was reset.
-    pub reset_vector: Linear,
+    /// Where a processor may begin that was reset.
+    pub reset_vectors: &'static [Linear],
     /// Guest-physical addresses at which what is RAM may be something else at times: code there is at no certain place
     /// in the host's memory. Empty: there are none.
     pub ram_hidden: Range<u64>,
@@ -51,11 +52,17 @@ pub struct Facts {
     /// After which events linear addresses may mean other memory: whatever empties the TLB, or changes what it is
     /// filled from.
     pub changes_mapping: SyncEventSet,
+    /// Those of them that other vCPUs' addresses follow, too: at the latest when the vCPU has carried out its next
+    /// barrier.
+    pub changes_mapping_of_all: SyncEventSet,
     /// The returns from interrupts, faults and the like: what runs next is not the next instruction, although no branch
     /// leads there.
     pub returns: SyncEventSet,
     /// The event of a return that goes by the interrupt or exception that it returns from.
     pub interrupt_return: SyncEventId,
+    /// The event of an entry from an interrupt or exception, where that is one: QEMU tells of each. `None`: entries are
+    /// none.
+    pub entry: Option<SyncEventId>,
     /// The event of a reset.
     pub reset: SyncEventId,
     /// The event of a state that is restored.
@@ -130,6 +137,11 @@ pub enum Does {
     },
     /// It returns from the kernel to user mode.
     ReturnsToUser,
+    /// From now on it stores through its caches, or past them.
+    Caches {
+        /// Through them?
+        on: bool,
+    },
     /// It enters the address space of another page table, or of the same once more.
     EntersSpace {
         /// The one before, if that can be read.
@@ -144,6 +156,19 @@ pub enum Does {
         /// The runtime address.
         runtime: u64,
     },
+}
+
+/// What an instruction does besides loading, storing and synchronizing, from its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CacheEffect {
+    /// It maintains caches: what, is told when it runs ([`Platform::maintenance`]), which is given this, below
+    /// [`TAGS`](crate::points::TAGS).
+    Maintains(u8),
+    /// It is a barrier.
+    Completes(Domain, Accesses),
+    /// It stores, and QEMU tells of no access: where, is told when it runs ([`Platform::unseen_store`]), which is given
+    /// this, likewise.
+    StoresUnseen(u8),
 }
 
 /// A kernel's entry by which a vCPU just came.
@@ -198,11 +223,31 @@ pub trait Platform: Sync + Debug {
     fn is_marker(&self, bytes: &[u8]) -> bool;
     /// The target of a direct call that ends with the last of these bytes and returns to `at`, if one may.
     fn call_before(&self, bytes: &[u8], at: Linear) -> Option<u64>;
+    /// What does it do besides? It is asked for every translated instruction.
+    fn cache_effect(&self, bytes: &[u8]) -> Option<CacheEffect>;
     /// Is it an instruction that QEMU lacks, and that does nothing but serialize?
     fn is_lacking(&self, bytes: &[u8]) -> bool;
 
     /// The event of a [`Synchronizing::AtRunTime`] at `at`, where the vCPU is.
     fn resolve(&self, tag: u8, at: Linear, cpu: &CurrentCpu) -> Resolved;
+    /// The maintenance of a [`CacheEffect::Maintains`] that the vCPU is at. `None`: it traps, or there is no memory at
+    /// its address.
+    fn maintenance(&self, tag: u8, cpu: &CurrentCpu) -> Option<Maintenance>;
+    /// Where a [`CacheEffect::StoresUnseen`] that the vCPU is at stores: from where on, and how many bytes at most. It
+    /// may still fault.
+    fn unseen_store(&self, tag: u8, at: Linear, cpu: &CurrentCpu) -> Option<(Linear, u64)>;
+    /// What the machine's caches need, by the registers that say so on an architecture where they differ. The vCPU has
+    /// just started.
+    fn cache_type(&self, cpu: &CurrentCpu) -> Option<CacheType>;
+    /// Asks QEMU to tell of this vCPU's entries from interrupts and exceptions, where its API does not. The vCPU has
+    /// just started. `false`: it cannot be asked.
+    fn watch_entries(&self, vcpu: Vcpu) -> bool;
+    /// Does a vCPU that starts store past its caches?
+    fn starts_uncached(&self) -> bool;
+    /// Is it the first instruction of an interrupt's or exception's entry, of those that the vCPU has now?
+    fn is_vector(&self, at: Linear, cpu: &CurrentCpu) -> bool;
+    /// The address that the interrupt or exception returns to by which the vCPU has just come to its entry.
+    fn interrupted(&self, cpu: &CurrentCpu) -> Option<Linear>;
     /// How the vCPU, which is at this entry's first instruction, came there. `None`: its stack cannot be read.
     fn entered(&self, entry: &KernelEntry, cpu: &CurrentCpu) -> Option<Entered>;
     /// Is the vCPU, which is at the reset vector, there because of a reset?

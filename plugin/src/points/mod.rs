@@ -2,6 +2,7 @@
 //! return of a protocol function, a system call, a marker. They tell a [`sink::Sink`], and know nothing of what it
 //! makes of it.
 
+mod cache_point;
 mod death_point;
 mod entry_point;
 mod marker;
@@ -11,8 +12,10 @@ mod reset_point;
 pub mod sink;
 mod sync_point;
 mod user_mode_point;
+mod vector_point;
 mod watch_gate;
 
+use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::translation::Instruction;
 pub use point_word::TAGS;
 pub use protocol_point::await_returns;
@@ -35,12 +38,14 @@ impl Points {
 
     /// Puts the callbacks on an instruction that it needs besides its segment's.
     ///
-    /// `before`: the bytes right before it in memory, if it is the first of its block.
-    pub fn instrument(&self, instruction: &Instruction<'_>, before: Option<&[u8]>, sink: &dyn Sink) {
+    /// `before`: the bytes right before it in memory, if it is the first of its block. `cpu`: the vCPU that translates.
+    pub fn instrument(&self, instruction: &Instruction<'_>, before: Option<&[u8]>, sink: &dyn Sink, cpu: &CurrentCpu) {
         let bytes = instruction.bytes();
         let (config, platform) = (sink.config(), sink.platform());
+        vector_point::instrument(instruction, sink, cpu);
         // Before what looks at a return: an entry may be nothing else.
         if config.writers {
+            cache_point::instrument(instruction, sink);
             self.entries.instrument(instruction, sink);
             user_mode_point::instrument(instruction, sink);
         }

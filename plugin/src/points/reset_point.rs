@@ -20,7 +20,7 @@ impl Payload for Vector {
 
 /// Puts the callback on the instruction if it is the first one.
 pub fn instrument(instruction: &Instruction<'_>, sink: &dyn Sink) {
-    if instruction.linear == sink.platform().facts().reset_vector {
+    if sink.platform().facts().reset_vectors.contains(&instruction.linear) {
         instruction.on_execute(&POINT, true);
     }
 }

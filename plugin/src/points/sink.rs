@@ -7,6 +7,7 @@ use crate::patching::{Entry, Identity};
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::user_mode::UserModes;
 use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::arch::maintenance::{Accesses, Domain, Maintenance};
 use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::detector::sync_origin::SyncOrigin;
 use std::fmt::Debug;
@@ -31,6 +32,16 @@ pub trait Sink: Sync + Debug {
     fn user_modes(&self) -> &UserModes;
     /// The vCPU is about to complete an event of the architecture's table.
     fn synchronizes(&self, vcpu: &CurrentVcpu, at: SyncAt);
+    /// The vCPU comes to an entry from an interrupt or exception, which returns to `from`, as far as that is known.
+    fn entered(&self, vcpu: &CurrentVcpu, from: Option<Linear>);
+    /// It is about to carry out a maintenance instruction.
+    fn maintains(&self, vcpu: Vcpu, operation: Maintenance, cpu: &CurrentCpu);
+    /// It is about to carry out a barrier.
+    fn completes(&self, vcpu: Vcpu, barrier: (Domain, Accesses), cpu: &CurrentCpu);
+    /// It is about to store to some of `len` bytes from `linear` on, by the instruction at `pc`, and QEMU will not tell.
+    fn stores_unseen(&self, vcpu: &CurrentVcpu, pc: Linear, linear: Linear, len: u64, cpu: &CurrentCpu);
+    /// From now on it stores through its caches, or past them.
+    fn caches(&self, vcpu: Vcpu, on: bool);
     /// It goes to user mode.
     fn goes_to_user_mode(&self, vcpu: Vcpu, cpu: &CurrentCpu);
     /// It enters the address space of the page table `to`, and leaves that of `from`. Answers with what it does so for,

@@ -38,6 +38,10 @@ impl WordPayload for ResolvedPoint {
             Does::ReturnsToKernel { frame } => sink.origins().returns_to_kernel(frame),
             Does::ReturnsToUser => sink.origins().returns_to_user(vcpu.id()),
             Does::EntersSpace { from, to } => sink.enters_space(vcpu.id(), from, to),
+            Does::Caches { on } => {
+                sink.caches(vcpu.id(), on);
+                None
+            }
             Does::TellsPlace { evidence, runtime } => {
                 match evidence.symbols {
                     [symbol] if evidence.decides => sink.kernel_symbol_at(symbol, runtime),

@@ -75,6 +75,8 @@ impl Register {
 #[derive(Debug)]
 pub struct NamedRegister {
     name: &'static str,
+    /// What an older QEMU calls it, if something else.
+    older: Option<&'static str>,
     handle: OnceLock<Option<Register>>,
 }
 
@@ -82,7 +84,13 @@ impl NamedRegister {
     /// The register of that name, which this machine may or may not have.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
-        Self { name, handle: OnceLock::new() }
+        Self { name, older: None, handle: OnceLock::new() }
+    }
+
+    /// The same, which an older QEMU has by another name.
+    #[must_use]
+    pub const fn formerly(name: &'static str, older: &'static str) -> Self {
+        Self { name, older: Some(older), handle: OnceLock::new() }
     }
 
     /// QEMU's name for it.
@@ -93,7 +101,7 @@ impl NamedRegister {
 
     /// QEMU's handle of it. `None`: this machine has none.
     pub fn handle(&self) -> Option<Register> {
-        *self.handle.get_or_init(|| Register::find(self.name))
+        *self.handle.get_or_init(|| Register::find(self.name).or_else(|| Register::find(self.older?)))
     }
 
     /// Its value, up to 64 bits, on the vCPU whose callback runs.

@@ -1,11 +1,12 @@
 //! The entry that QEMU calls, and the cold callbacks, whose form depends on the version of the API.
 
 use super::api::{Generation, api};
-use super::cpu::{CurrentVcpu, learn_registers};
+use super::cpu::{CurrentCpu, CurrentVcpu, learn_registers};
+use super::entries;
 use super::guard::{guard, guard_always};
 use super::process::{exit_now, say};
 use super::translation::Translation;
-use icsan_model::addr::Vcpu;
+use icsan_model::addr::{Linear, Vcpu};
 use libc::{c_char, c_int, c_uint, c_void};
 use qemu_plugin_sys as sys;
 use std::ffi::CStr;
@@ -30,8 +31,14 @@ pub struct Machine {
 
 /// What the plugin does at the events that are not tied to an instruction.
 pub trait Hooks: Sync + Send {
+    /// Is it to be told of entries from interrupts and exceptions?
+    fn wants_entries(&self) -> bool;
     /// A vCPU starts, on its own host thread.
-    fn vcpu_start(&self, vcpu: Vcpu);
+    fn vcpu_start(&self, vcpu: &CurrentVcpu, cpu: &CurrentCpu);
+    /// It comes to an entry from an interrupt or exception, which returns to `from`.
+    fn entered(&self, vcpu: &CurrentVcpu, from: Linear);
+    /// It comes to such an entry, or returns from one: its privilege level has changed.
+    fn privilege_changed(&self, vcpu: &CurrentVcpu, cpu: &CurrentCpu);
     /// A vCPU that has started is about to sleep (`false`), or to run again. Told on its own host thread, which
     /// executes nothing in between.
     fn vcpu_runs(&self, vcpu: &CurrentVcpu, runs: bool);
@@ -50,6 +57,11 @@ pub trait Hooks: Sync + Send {
 }
 
 static HOOKS: OnceLock<Box<dyn Hooks>> = OnceLock::new();
+
+/// Who is told. `None` before the installation.
+pub(super) fn hooks() -> Option<&'static dyn Hooks> {
+    HOOKS.get().map(|hooks| &**hooks)
+}
 
 /// QEMU's entry. Returns 0 if the plugin was installed; otherwise one line on stderr says why not.
 ///
@@ -108,10 +120,14 @@ fn start(id: u64, machine: Machine, arguments: &[String]) -> Result<(), String> 
     let api = api().ok_or("no QEMU")?;
     let generation = machine.generation;
     let hooks = crate::install(machine, arguments)?;
+    let wants_entries = hooks.wants_entries();
     if HOOKS.set(hooks).is_err() {
         return Err("loaded twice; give -plugin libicsan.so once".to_owned());
     }
     super::run_state::watch(stands_still);
+    if wants_entries {
+        entries::ask(id);
+    }
     let none = std::ptr::null_mut();
     // SAFETY: each callback has the form that this version of the API calls (see the functions' types); an extra
     // argument that older versions do not know is passed in a register and not read. Up to API 6 the exit callback is
@@ -180,8 +196,11 @@ fn vcpu_init(vcpu: c_uint) {
     guard(|| {
         super::current::set_vcpu(Vcpu(vcpu as u16));
         learn_registers();
-        if let Some(hooks) = HOOKS.get() {
-            hooks.vcpu_start(Vcpu(vcpu as u16));
+        if let Some(hooks) = hooks() {
+            // SAFETY: QEMU calls on the vCPU's thread, outside of generated code, and the tokens do not outlive the
+            // callback.
+            let (vcpu, cpu) = unsafe { (CurrentVcpu::new(vcpu), CurrentCpu::new(true)) };
+            hooks.vcpu_start(&vcpu, &cpu);
         }
     });
 }

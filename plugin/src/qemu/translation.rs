@@ -99,11 +99,12 @@ impl Translation<'_> {
         self.tb
     }
 
-    /// The vCPU that translates. Its registers cannot be read.
+    /// The vCPU that translates. Its program counter is where its last block began.
     #[must_use]
     pub fn cpu(&self) -> CurrentCpu {
-        // SAFETY: a block under translation exists only within the translation callback of a vCPU.
-        unsafe { CurrentCpu::new(false) }
+        // SAFETY: a block under translation exists only within the translation callback of a vCPU; no block of its is
+        // running, so all registers are where QEMU looks for them.
+        unsafe { CurrentCpu::new(true) }
     }
 
     /// The block's instructions in order.

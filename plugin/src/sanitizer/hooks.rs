@@ -1,16 +1,25 @@
 //! What QEMU tells that is tied to no instruction.
 
 use super::Sanitizer;
-use crate::qemu::cpu::CurrentVcpu;
+use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
+use crate::qemu::entries;
 use crate::qemu::install::Hooks;
 use crate::qemu::process;
 use crate::qemu::translation::Translation;
-use icsan_model::addr::Vcpu;
+use icsan_model::addr::Linear;
 use std::sync::atomic::Ordering;
 
 impl Hooks for &'static Sanitizer {
-    fn vcpu_start(&self, vcpu: Vcpu) {
+    fn wants_entries(&self) -> bool {
+        self.facts.entry.is_some()
+    }
+
+    fn vcpu_start(&self, current: &CurrentVcpu, _cpu: &CurrentCpu) {
+        let vcpu = current.id();
         self.flags.start(vcpu);
+        if self.wants_entries() && !entries::are_told_by_api() && !self.platform.watch_entries(vcpu) {
+            entries::are_not_told();
+        }
         let thread = process::thread_id();
         let mut threads = self.threads.lock();
         threads.push((vcpu, thread));
@@ -21,6 +30,17 @@ impl Hooks for &'static Sanitizer {
             );
             self.refused.store(true, Ordering::Relaxed);
             process::refuse();
+        }
+    }
+
+    fn entered(&self, vcpu: &CurrentVcpu, from: Linear) {
+        Sanitizer::entered(self, vcpu, Some(from));
+    }
+
+    fn privilege_changed(&self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
+        let comes_in = |counter| self.platform.is_vector(Linear(counter), cpu);
+        if self.facts.counter.read(cpu).is_some_and(comes_in) {
+            Sanitizer::entered(self, vcpu, self.platform.interrupted(cpu));
         }
     }
 

@@ -21,6 +21,7 @@ impl Sanitizer {
     /// executes them the next time. To be called with the code locked.
     pub(super) fn invalidate(&self, touched: &Touched) {
         self.flags.invalidate(&touched.segments, touched.seq);
+        self.maintaining.changed();
     }
 
     /// Where the store lies that is being told of, from its byte at `linear` on, if the page of that may hold code.

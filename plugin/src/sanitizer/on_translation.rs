@@ -34,7 +34,7 @@ impl Sanitizer {
         for (index, instruction) in instructions.iter().enumerate() {
             let before =
                 (index == 0 && self.config.writers).then(|| instruction.bytes_before(self.facts.longest_call, PAGE));
-            self.points.instrument(instruction, before.as_deref(), self);
+            self.points.instrument(instruction, before.as_deref(), self, &block.cpu());
             if self.config.writers && self.platform.may_store(instruction.bytes()) {
                 instruction.on_store::<Sanitizer>(self.platform.store_form(instruction.bytes()));
             }

@@ -9,6 +9,7 @@ use crate::points::sink::{RangeOf, Sees, Sink};
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::user_mode::UserModes;
 use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::arch::maintenance::{Accesses, Domain, Maintenance};
 use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::detector::sync_origin::SyncOrigin;
 
@@ -31,6 +32,26 @@ impl Sink for Sanitizer {
 
     fn synchronizes(&self, vcpu: &CurrentVcpu, at: SyncAt) {
         Sanitizer::synchronizes(self, vcpu, at);
+    }
+
+    fn entered(&self, vcpu: &CurrentVcpu, from: Option<Linear>) {
+        Sanitizer::entered(self, vcpu, from);
+    }
+
+    fn maintains(&self, vcpu: Vcpu, operation: Maintenance, cpu: &CurrentCpu) {
+        Sanitizer::maintains(self, vcpu, operation, cpu);
+    }
+
+    fn completes(&self, vcpu: Vcpu, barrier: (Domain, Accesses), cpu: &CurrentCpu) {
+        Sanitizer::completes(self, vcpu, barrier, cpu);
+    }
+
+    fn stores_unseen(&self, vcpu: &CurrentVcpu, pc: Linear, linear: Linear, len: u64, cpu: &CurrentCpu) {
+        Sanitizer::stores_unseen(self, vcpu, pc, linear, len, cpu);
+    }
+
+    fn caches(&self, vcpu: Vcpu, on: bool) {
+        Sanitizer::caches(self, vcpu, on);
     }
 
     fn goes_to_user_mode(&self, vcpu: Vcpu, cpu: &CurrentCpu) {

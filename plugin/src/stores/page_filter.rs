@@ -144,6 +144,11 @@ impl PageFilter {
             plain.clear();
         }
     }
+
+    /// All vCPUs' translations may change. A vCPU whose do have changed by now.
+    pub fn forget_all(&self) {
+        self.plain.iter().for_each(Plain::clear);
+    }
 }
 
 impl Plain {

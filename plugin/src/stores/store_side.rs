@@ -9,6 +9,7 @@ mod judging;
 mod own_branch;
 mod settle;
 mod unattributed;
+mod unseen;
 
 use super::code_store::{CodeStore, StoreCounts, Touched};
 use crate::arch::platform::Platform;
@@ -24,6 +25,7 @@ use crate::recorder::{Past, Recorder};
 use crate::vcpu::VcpuState;
 use forgetting::FORGET_EVERY;
 use icsan_model::addr::{Linear, Phys, Seq, Vcpu};
+use icsan_model::arch::maintenance::{Accesses, Domain, Maintenance};
 use icsan_model::arch::profile::Profile;
 use icsan_model::detector::changes::Changes;
 use icsan_model::detector::history::{History, Place};
@@ -35,6 +37,7 @@ pub use judging::Looked;
 use rustc_hash::FxHashMap;
 use std::time::Instant;
 pub use unattributed::Differing;
+pub use unseen::Unseen;
 
 /// Reads the name of the task whose `task_struct` is at an address.
 pub type TaskNameReader = Box<dyn Fn(&CurrentCpu, u64) -> Option<TaskName> + Send>;
@@ -133,6 +136,21 @@ impl StoreSide {
     /// The author of these stores takes them for done. Answers with the segments that they changed.
     pub fn commit(&mut self, stores: &[Seq]) -> Touched {
         self.changes.commit(&mut self.history, stores)
+    }
+
+    /// A vCPU maintains caches. `seq` is the next place in the order.
+    pub fn maintain(&mut self, vcpu: Vcpu, operation: Maintenance, seq: Seq) {
+        self.changes.maintain(&mut self.history, seq, vcpu, operation);
+    }
+
+    /// A vCPU carries out a barrier; `next` gives the next place in the order. Answers whether a further one of its
+    /// might complete anything.
+    pub fn barrier(&mut self, vcpu: Vcpu, domain: Domain, accesses: Accesses, next: impl FnOnce() -> Seq) -> bool {
+        let awaits = |side: &Self| side.history.history().cache().awaits_barrier(vcpu);
+        if awaits(self) {
+            self.changes.barrier(&mut self.history, next(), vcpu, domain, accesses);
+        }
+        awaits(self)
     }
 
     /// The segments that these stores changed, each once, with the first of its changes.

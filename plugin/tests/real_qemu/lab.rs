@@ -29,12 +29,16 @@ pub struct Lab {
     pub qemus: [Qemu; 2],
     /// Too old.
     pub qemu_7_2: PathBuf,
-    /// Another architecture.
-    pub qemu_aarch64: PathBuf,
+    /// The same QEMUs for AArch64.
+    pub arm: [Qemu; 2],
+    /// An architecture that is not watched.
+    pub qemu_arm: PathBuf,
     /// Debian's kernel images.
     pub kernel_6_1: PathBuf,
     /// The other one.
     pub kernel_6_12: PathBuf,
+    /// One for AArch64.
+    pub kernel_arm: PathBuf,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -47,9 +51,11 @@ impl Lab {
             plugin: existing("ICSAN_PLUGIN"),
             qemus: [qemu("10.0", 4, "ICSAN_QEMU_10_0"), qemu("11.1", 7, "ICSAN_QEMU_11_1")],
             qemu_7_2: existing("ICSAN_QEMU_7_2"),
-            qemu_aarch64: existing("ICSAN_QEMU_AARCH64"),
+            arm: [qemu("10.0", 4, "ICSAN_QEMU_10_0_AARCH64"), qemu("11.1", 7, "ICSAN_QEMU_11_1_AARCH64")],
+            qemu_arm: existing("ICSAN_QEMU_ARM"),
             kernel_6_1: existing("ICSAN_KERNEL_6_1"),
             kernel_6_12: existing("ICSAN_KERNEL_6_12"),
+            kernel_arm: existing("ICSAN_KERNEL_ARM64"),
             _turn: turn,
         }
     }

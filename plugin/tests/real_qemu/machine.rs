@@ -70,6 +70,20 @@ impl Machine {
             .arguments(&["-serial", &serial, "-monitor", &monitor])
     }
 
+    /// Arm's `virt` board with one vCPU of that model, a serial port and no monitor.
+    pub fn virt(lab: &Lab, qemu: &Qemu, cpu: &str) -> Self {
+        let machine = Self::bare(lab, &qemu.program);
+        let serial = format!("file:{}", machine.serial_path().display());
+        let board = ["-machine", "virt", "-accel", "tcg,thread=multi", "-m", "512", "-cpu", cpu];
+        machine.arguments(&board).arguments(&["-nodefaults", "-display", "none", "-no-reboot", "-serial", &serial])
+    }
+
+    /// Boots a kernel of Arm's without a root file system: as [`Machine::kernel`].
+    pub fn kernel_of_arm(self, image: &Path) -> Self {
+        let append = OsStr::new("console=ttyAMA0 panic=-1");
+        self.arguments(&[OsStr::new("-kernel"), image.as_os_str(), OsStr::new("-append"), append])
+    }
+
     /// Adds arguments.
     pub fn arguments<S: AsRef<OsStr>>(mut self, arguments: &[S]) -> Self {
         self.arguments.extend(arguments.iter().map(|argument| argument.as_ref().to_owned()));

@@ -6,6 +6,7 @@
 //! Most tests boot [`boot_sector`], less than 200 bytes that change their own code in known places, in a third of a
 //! second; what needs a kernel boots Debian's.
 
+mod arm_code;
 mod boot_sector;
 mod bounds;
 mod emulator;
@@ -18,6 +19,7 @@ mod keys;
 mod lab;
 mod long_sector;
 mod machine;
+mod maintenance;
 mod origins;
 mod own_stores;
 mod places;

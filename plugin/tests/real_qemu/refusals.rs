@@ -382,9 +382,9 @@ fn a_qemu_that_is_too_old() {
 #[test]
 fn another_architecture() {
     let lab = Lab::open();
-    let arguments = ["-machine", "virt", "-cpu", "cortex-a57", "-display", "none", "-nodefaults"];
-    let guest = Machine::bare(&lab, &lab.qemu_aarch64).arguments(&arguments).launch();
-    let fault = refusal_fault(guest, &["aarch64 is not supported", "use qemu-system-x86_64"]);
+    let arguments = ["-machine", "virt", "-cpu", "cortex-a15", "-display", "none", "-nodefaults"];
+    let guest = Machine::bare(&lab, &lab.qemu_arm).arguments(&arguments).launch();
+    let fault = refusal_fault(guest, &["arm is not supported", "use qemu-system-x86_64 or qemu-system-aarch64"]);
     assert_no_faults(&fault.into_iter().collect::<Vec<_>>());
 }
 

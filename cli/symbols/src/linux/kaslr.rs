@@ -19,4 +19,19 @@ pub struct PlaceEvidence {
     pub symbols: &'static [&'static str],
     /// Does it tell the place (then there is one symbol)? Otherwise it only confirms, or contradicts, what is known.
     pub decides: bool,
+    /// What another value says ([`Symbolizer::tells`](crate::Symbolizer::tells)).
+    pub others: OtherValues,
+}
+
+/// What it says if a register is set to something that is not the symbol's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherValues {
+    /// The kernel is another one, or at another place.
+    Contradict,
+    /// The same; but nothing where the address is one at which no kernel of that architecture begins, or within these
+    /// symbols: the kernel sets the register to those as well, and so does firmware.
+    SayNothing {
+        /// The symbols, each up to the next one.
+        within: &'static [&'static str],
+    },
 }

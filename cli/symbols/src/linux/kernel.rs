@@ -15,6 +15,8 @@ pub type CurrentTaskOffset = fn(&Symbolizer) -> Option<u64>;
 /// What is known of it.
 #[derive(Clone, Copy, Debug)]
 pub struct LinuxKernel {
+    /// The architecture, by QEMU's name of the target: `icsan_model::arch::registry` has the same.
+    pub arch: &'static str,
     /// Where its image begins, at the lowest.
     pub image_from: u64,
     /// Symbols that it always has in its text.

@@ -5,7 +5,7 @@
 //! that the same task made inside of it*, and nothing else. Functions that only queue a change, or store without
 //! telling the other CPUs, do not commit; they are listed with the reason, so that nobody adds them by their name.
 //!
-//! The tables are in a file of each architecture ([`super::x86`]).
+//! The tables are in a file of each architecture ([`super::x86`], [`super::aarch64`]).
 
 /// A kernel version: major and minor.
 pub type Version = (u16, u16);
@@ -19,8 +19,12 @@ pub enum Effect {
     /// one was inlined.
     CommitsThrough,
     /// It only queues the change. What it may store itself is an earlier, full queue, committed by the function that it
-    /// calls.
+    /// calls; or, where the protocol has no other queue, the change itself, committed by the next function of the same
+    /// task's that commits.
     Queues,
+    /// It stores what the function of this name commits, which another task is in and waits: whoever makes the stores
+    /// is not who asked for them.
+    StoresFor(&'static str),
     /// It stores, and at most its own CPU has serialized. Who calls it has to do the rest.
     StoresOnly,
     /// It makes every CPU serialize and stores nothing: one step of a protocol, not its end.
@@ -40,7 +44,7 @@ pub struct ProtocolFunction {
     /// What its return means.
     pub effect: Effect,
     /// Where this is to be read in the kernel's sources, and what stands there. A file without a folder is in
-    /// `arch/x86/kernel/`.
+    /// the architecture's `kernel/`.
     pub source: &'static str,
 }
 
@@ -73,6 +77,42 @@ pub struct IntendedSync {
     pub function: &'static str,
     /// The events that count there, by their stable names.
     pub events: &'static [&'static str],
+    /// Where these happen.
+    pub place: SyncPlace,
+    /// On which CPUs it is meant to happen.
+    pub cpus: SyncedCpus,
+    /// Where this is to be read, and what stands there.
+    pub source: &'static str,
+}
+
+/// Where an intended event happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncPlace {
+    /// It is an instruction of the function.
+    Inside,
+    /// The function is called by an interrupt for it, whose entry or return it is. The entry counts if it is behind the
+    /// store. It may be before it, if the CPU was in an interrupt already: then the CPU synchronizes by the first
+    /// return behind the function, and executes until then what the interrupt has left to do.
+    Around,
+}
+
+/// On which CPUs an event is meant to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncedCpus {
+    /// On all.
+    All,
+    /// On the one that patches: on another one it is chance.
+    Patcher,
+    /// On all but that one.
+    Others,
+}
+
+/// A function that does cache maintenance of code that was changed, and stores nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MaintenanceFunction {
+    /// Its name in C.
+    pub name: &'static str,
     /// Where this is to be read, and what stands there.
     pub source: &'static str,
 }
@@ -88,14 +128,25 @@ pub struct MembarrierSync {
     pub source: &'static str,
 }
 
-/// A function that makes one store of a protocol, through a mapping of its own, which it leaves by a write of CR3.
+/// How a function is told what to store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PokeValue {
+    /// The next two arguments are a pointer to the bytes, and their number.
+    Pointer,
+    /// The next argument is the instruction itself.
+    Argument,
+}
+
+/// A function that makes one store of a protocol, through a mapping of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PokeFunction {
     /// Its name in C.
     pub name: &'static str,
-    /// Which argument is the address of the code, from 0. The next ones are a pointer to the bytes, and their number.
+    /// Which argument is the address of the code, from 0.
     pub address: usize,
+    /// What the next ones are.
+    pub value: PokeValue,
     /// Where this is to be read.
     pub source: &'static str,
 }
@@ -110,11 +161,14 @@ pub struct Protocol {
     /// What makes one store of a protocol, the better one first: the others are on the way to it.
     pub pokes: &'static [PokeFunction],
     /// The function that stores through an address space of its own: its CPU serializes by entering and leaving that.
+    /// Empty: there is none.
     pub switches_space: &'static str,
     /// What text poking means to happen on every online CPU, the one that patches included, before it goes on.
     pub text_poke_syncs: &'static [IntendedSync],
     /// The ways by which membarrier(2) keeps a CPU from going on.
     pub membarrier_syncs: &'static [MembarrierSync],
+    /// What does cache maintenance; empty where none is needed.
+    pub maintenance: &'static [MaintenanceFunction],
 }
 
 impl Protocol {

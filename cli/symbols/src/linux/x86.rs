@@ -19,9 +19,12 @@
 //!   serialized.
 //! - A `NAME.cold` is a part of the function, neither its entry nor its return.
 
-use super::kaslr::{KaslrRange, PlaceEvidence};
+use super::kaslr::{KaslrRange, OtherValues, PlaceEvidence};
 use super::kernel::LinuxKernel;
-use super::protocol::{Effect, IntendedSync, MembarrierSync, PokeFunction, Protocol, ProtocolFunction, Version};
+use super::protocol::{
+    Effect, IntendedSync, MembarrierSync, PokeFunction, PokeValue, Protocol, ProtocolFunction, SyncPlace, SyncedCpus,
+    Version,
+};
 use super::x86_entries::{ENTRIES, OTHER_CALLS};
 use crate::btf::KernelLayout;
 use crate::symbolizer::Symbolizer;
@@ -29,6 +32,7 @@ use crate::table::KERNEL_HALF;
 
 /// Linux on x86-64.
 pub static LINUX: LinuxKernel = LinuxKernel {
+    arch: "x86_64",
     // `__START_KERNEL_map`.
     image_from: 0xffff_ffff_8000_0000,
     anchors: &["startup_64", "entry_SYSCALL_64"],
@@ -44,6 +48,7 @@ pub static LINUX: LinuxKernel = LinuxKernel {
         switches_space: SWITCHES_SPACE,
         text_poke_syncs: TEXT_POKE_SYNCS,
         membarrier_syncs: MEMBARRIER_SYNCS,
+        maintenance: &[],
     },
 };
 
@@ -54,13 +59,24 @@ pub const KASLR: KaslrRange = KaslrRange { alignment: 2 << 20, limit: 1 << 30 };
 /// Linux's names for what may be there. LSTAR alone proves nothing: its target is 0x80 behind a whole 2 MiB in every
 /// Debian kernel, and so it fits the symbols of any of them.
 const EVIDENCE: &[PlaceEvidence] = &[
-    PlaceEvidence { register: 0xc000_0082, symbols: &["entry_SYSCALL_64"], decides: true },
+    PlaceEvidence {
+        register: 0xc000_0082,
+        symbols: &["entry_SYSCALL_64"],
+        decides: true,
+        others: OtherValues::Contradict,
+    },
     PlaceEvidence {
         register: 0xc000_0083,
         symbols: &["entry_SYSCALL_compat", "entry_SYSCALL32_ignore", "ignore_sysret"],
         decides: false,
+        others: OtherValues::Contradict,
     },
-    PlaceEvidence { register: 0x176, symbols: &["entry_SYSENTER_compat"], decides: false },
+    PlaceEvidence {
+        register: 0x176,
+        symbols: &["entry_SYSENTER_compat"],
+        decides: false,
+        others: OtherValues::Contradict,
+    },
 ];
 
 /// What to add (with [`u64::wrapping_add`]) to the GS base that a vCPU has in the kernel to find the pointer to its
@@ -84,6 +100,8 @@ pub const NEWEST: Version = (7, 3);
 const TEXT_POKE_SYNCS: &[IntendedSync] = &[IntendedSync {
     function: "do_sync_core",
     events: &["iret-to-self", "serialize", "cpuid"],
+    place: SyncPlace::Inside,
+    cpus: SyncedCpus::All,
     source: "alternative.c: text_poke_sync(), smp_text_poke_sync_each_cpu(): on_each_cpu(do_sync_core, NULL, 1); \
              arch/x86/include/asm/sync_core.h: SERIALIZE, or IRET to itself (CPUID before 9998a9832c40 of 2020)",
 }];
@@ -116,11 +134,13 @@ const POKES: &[PokeFunction] = &[
     PokeFunction {
         name: "__text_poke",
         address: 1,
+        value: PokeValue::Pointer,
         source: "alternative.c: __text_poke(text_poke_f func, void *addr, const void *src, size_t len)",
     },
     PokeFunction {
         name: "text_poke",
         address: 0,
+        value: PokeValue::Pointer,
         source: "alternative.c: text_poke(void *addr, const void *opcode, size_t len)",
     },
 ];

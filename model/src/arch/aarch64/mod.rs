@@ -2,7 +2,8 @@
 //! changed under a running CPU.
 //!
 //! [`events`] holds what Arm says of each event; [`classify`] finds what an instruction does from its word; [`cmodx`]
-//! is the list; [`cache_type`] reads the guest's registers; [`profiles`] chooses what counts.
+//! is the list; [`cache_type`] reads the guest's registers; [`profiles`] chooses what counts. [`may_store`],
+//! [`store_kind`] and [`atomicity`] say of stores what an emulator does not.
 //!
 //! Which way this errs: an event that is not known to synchronize does not count, and maintenance that is not
 //! recognised is none, so hazards may be reported that a given CPU cannot show.
@@ -16,18 +17,26 @@
 //! 5. What an implementation adds to a core's errata (Neoverse N1's 1542419: DIC=1, and yet an old instruction) is not
 //!    there; `arm64-idc` and `arm64-base` ask for more than such a core claims to need.
 
+pub mod atomicity;
 pub mod cache_type;
 pub mod classify;
 pub mod cmodx;
 pub mod events;
 pub mod length;
+pub mod may_store;
 pub mod profiles;
 pub mod rules;
+pub mod store_kind;
 
 use crate::arch::architecture::Architecture;
 
 /// The length of every instruction, in bytes.
 const WORD: usize = 4;
+
+/// The instruction that these bytes begin with; `None`: they are too few.
+fn word(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+}
 
 /// AArch64 as data.
 pub static AARCH64: Architecture = Architecture {

@@ -60,8 +60,20 @@ pub static CPSR: NamedRegister = named("cpsr");
 pub static SP_EL0: NamedRegister = named("SP_EL0");
 /// TTBR0_EL1: the table of user addresses.
 pub static TTBR0: NamedRegister = named("TTBR0_EL1");
-/// TTBR1_EL1: the table of the kernel's addresses; under Linux it holds the ASID, too.
-pub static TTBR1: NamedRegister = named("TTBR1_EL1");
+/// SPSR_EL1: the state that ERET restores at EL1.
+pub static SPSR_EL1: NamedRegister = named("SPSR_EL1");
+/// The same at EL2.
+pub static SPSR_EL2: NamedRegister = named("SPSR_EL2");
+/// ELR_EL1: where ERET returns to at EL1.
+pub static ELR_EL1: NamedRegister = named("ELR_EL1");
+/// The same at EL2.
+pub static ELR_EL2: NamedRegister = named("ELR_EL2");
+/// VBAR_EL1: where exceptions enter EL1.
+pub static VBAR_EL1: NamedRegister = NamedRegister::formerly("VBAR_EL1", "VBAR");
+/// The same of EL2.
+pub static VBAR_EL2: NamedRegister = named("VBAR_EL2");
+/// SCTLR_EL1.
+pub static SCTLR_EL1: NamedRegister = NamedRegister::formerly("SCTLR_EL1", "SCTLR");
 /// CTR_EL0: the cache type.
 pub static CTR: NamedRegister = named("CTR_EL0");
 /// CLIDR_EL1: the levels of caches.

@@ -13,15 +13,18 @@ mod text;
 
 use super::caller::Caller;
 use super::known_finding::KnownFinding;
-use super::platform::{Decoder, Entered, Facts, InstructionAt, Platform, Resolved, Synchronizing, ToldStore, Words};
+use super::platform::{
+    CacheEffect, Decoder, Entered, Facts, InstructionAt, Platform, Resolved, Synchronizing, ToldStore, Words,
+};
 use super::store_form::StoreForm;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::divert::Divert;
 use crate::qemu::x86 as in_qemu;
-use icsan_model::addr::Linear;
+use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::arch::decode::Decode;
+use icsan_model::arch::maintenance::{CacheType, Maintenance};
 use icsan_model::arch::profile::Profile;
-use icsan_model::arch::sync_event::SyncEventId;
+use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::arch::x86::events::{self, Seen};
 use icsan_model::arch::x86::length::X86Length;
 use icsan_model::arch::x86::store_kind::{self, StoreKind, store_kind};
@@ -58,15 +61,19 @@ static FACTS: Facts = Facts {
     longest_call: x86_calls::LONGEST,
     // After RESET, and after INIT on the boot processor (SDM vol. 3A, "First Instruction Executed"). Other processors
     // wait to be started, and sleep until then.
-    reset_vector: Linear(0xffff_fff0),
+    reset_vectors: &[Linear(0xffff_fff0)],
     ram_hidden: HOLE,
     ram_unproven: HOLE.start..MEGABYTE,
     // CPUID without prefixes; TCG does not end a block after it.
     exact_after: &[0x0f, 0xa2],
     in_place_of_lacking: &synchronizing::NOP,
     changes_mapping: synchronizing::CHANGES_MAPPING,
+    // Each CPU invalidates its own.
+    changes_mapping_of_all: SyncEventSet::EMPTY,
     returns: synchronizing::RETURNS,
     interrupt_return: events::IRET,
+    // An interrupt's delivery does not serialize.
+    entry: None,
     reset: events::RESET,
     restored: events::RESTORED,
     words: Words {
@@ -128,12 +135,47 @@ impl Platform for X86 {
         calls_ending(bytes).find_map(|call| call.target(at.0))
     }
 
+    /// Fetches see stores; and QEMU tells of each store.
+    fn cache_effect(&self, _bytes: &[u8]) -> Option<CacheEffect> {
+        None
+    }
+
     fn is_lacking(&self, bytes: &[u8]) -> bool {
         synchronizing::is_serialize(bytes)
     }
 
     fn resolve(&self, tag: u8, at: Linear, cpu: &CurrentCpu) -> Resolved {
         synchronizing::resolve(tag, at, cpu)
+    }
+
+    fn maintenance(&self, _tag: u8, _cpu: &CurrentCpu) -> Option<Maintenance> {
+        None
+    }
+
+    fn unseen_store(&self, _tag: u8, _at: Linear, _cpu: &CurrentCpu) -> Option<(Linear, u64)> {
+        None
+    }
+
+    fn cache_type(&self, _cpu: &CurrentCpu) -> Option<CacheType> {
+        None
+    }
+
+    fn watch_entries(&self, _vcpu: Vcpu) -> bool {
+        false
+    }
+
+    /// It may, but what is stored so needs nothing more than any other store.
+    fn starts_uncached(&self) -> bool {
+        false
+    }
+
+    /// Entries are no events, and not asked for.
+    fn is_vector(&self, _at: Linear, _cpu: &CurrentCpu) -> bool {
+        false
+    }
+
+    fn interrupted(&self, _cpu: &CurrentCpu) -> Option<Linear> {
+        None
     }
 
     fn entered(&self, entry: &KernelEntry, cpu: &CurrentCpu) -> Option<Entered> {

@@ -1,0 +1,94 @@
+//! AArch64: what a change of code needs, by the caches that the guest's CPU has; and that every exception is told of.
+
+use crate::arm_code::{ORIGIN, ROUNDS, Round, START, write_image};
+use crate::lab::{Lab, Qemu};
+use crate::machine::{BOOT, Guest, Machine, SOON};
+
+/// A CPU whose caches need everything (CTR_EL0.IDC and DIC are 0), and one whose need nothing.
+const CPUS: [(&str, bool); 2] = [("cortex-a72", true), ("max,pauth-impdef=on", false)];
+
+fn boot(lab: &Lab, qemu: &Qemu, cpu: &str, keys: &str, commands: &'static str) -> Guest {
+    let described = Machine::virt(lab, qemu, cpu).report().keys(keys).after_shell(commands);
+    let image = described.file("image");
+    write_image(&image);
+    let (load, begin) = (
+        format!("loader,file={},addr={ORIGIN:#x},force-raw=on", image.display()),
+        format!("loader,addr={START:#x},cpu-num=0"),
+    );
+    let mut guest = described.arguments(&["-device", &load, "-device", &begin]).launch();
+    assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
+    guest
+}
+
+/// Kind and place of each hazard, in the order of the report.
+fn found(guest: &Guest) -> Vec<(String, String)> {
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    guest.report().hazards.iter().map(|hazard| (text(&hazard["kind"]), text(&hazard["pc"]))).collect()
+}
+
+fn expected(needs_maintenance: bool, strict: bool) -> Vec<(String, String)> {
+    let kind = |round: &Round| if needs_maintenance { round.base } else { round.coherent };
+    let reported = ROUNDS.iter().enumerate().filter(|(_, round)| strict || !round.listed);
+    reported
+        .filter_map(|(place, round)| Some((kind(round)?.to_owned(), format!("{:#x}", Round::site(place)))))
+        .collect()
+}
+
+/// Each round with a step left out is reported for that step, and each complete one is not: by what the CPU's own
+/// register says, and by what a profile says instead.
+#[test]
+fn every_step_that_is_left_out_has_its_kind() {
+    let lab = Lab::open();
+    for qemu in &lab.arm {
+        for (cpu, needs) in CPUS {
+            for (keys, needs, strict) in [
+                ("", needs, false),
+                ("emulator=repair", needs, false),
+                ("profile=arm64-strict", needs, true),
+                ("profile=arm64-base", true, false),
+                ("profile=arm64-idc-dic", false, false),
+            ] {
+                let guest = boot(&lab, qemu, cpu, keys, ":");
+                let context = format!("QEMU {}, {cpu}, `{keys}`\n{}", qemu.version, guest.outputs());
+                assert_eq!(found(&guest), expected(needs, strict), "{context}");
+                let report = guest.report();
+                let summary = report.summary();
+                assert_eq!((&summary["complete"], &summary["dropped"]), (&true.into(), &0.into()), "{context}");
+                assert_eq!(report.start["arch"], "aarch64", "{context}");
+                let listed = ROUNDS.iter().filter(|round| round.listed && !strict).count();
+                assert_eq!(summary["exempt"], listed, "{context}");
+            }
+        }
+    }
+}
+
+/// Where every store is snooped at once nothing is a hazard.
+#[test]
+fn the_control_is_silent() {
+    let lab = Lab::open();
+    for qemu in &lab.arm {
+        let guest = boot(&lab, qemu, CPUS[0].0, "profile=coherent", ":");
+        assert_eq!(found(&guest), [], "{}", guest.outputs());
+    }
+}
+
+/// A kernel that boots enters its vectors once for each return, but for the first one, which is its own: whether QEMU's
+/// API tells of that, its hooks do, or the vectors are watched.
+#[test]
+fn every_exception_is_told_of() {
+    let lab = Lab::open();
+    for qemu in &lab.arm {
+        for commands in [":", "export ICSAN_WITHOUT_EXPORTS=1"] {
+            let machine = Machine::virt(&lab, qemu, CPUS[0].0).arguments(&["-smp", "2"]).report().after_shell(commands);
+            let mut guest = machine.kernel_of_arm(&lab.kernel_arm).launch();
+            guest.exit_code(BOOT);
+            let report = guest.report();
+            let events = &report.summary()["serializing"];
+            let count = |name: &str| events[name].as_u64().unwrap_or(0);
+            let (entries, returns) = (count("exception-entry"), count("exception-return"));
+            assert!(returns > 1000, "{}", guest.outputs());
+            // The kernel dies in an exception that it does not return from, or in none.
+            assert!((returns - 1..=returns).contains(&entries), "{entries} {returns}\n{}", guest.outputs());
+        }
+    }
+}
