@@ -5,6 +5,9 @@
 //!
 //! Each architecture has a table of its own, in a folder of its name.
 
+pub mod aarch64;
+mod kernel;
+mod programs;
 pub mod x86;
 
 use crate::glob::matches_any;

@@ -2,6 +2,7 @@
 
 pub use icsan_model::verdict::kind::Kind;
 
+pub mod aarch64;
 pub mod x86;
 
 /// A profile of the plugin's. Which ones there are is the architecture's.

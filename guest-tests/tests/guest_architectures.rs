@@ -3,9 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The words of x86-64, as a token of the source begins: names, its instructions, and the board, the console and the
-/// system calls of its guests.
-const WORDS: [&str; 11] = ["x86", "amd64", "x64", "cpuid", "iret", "int3", "rax", "q35", "ttys0", "rdmsr", "sysret"];
+/// The words of the architectures, as a token of the source begins: names, their instructions, and the board, the
+/// console and the system calls of their guests.
+const WORDS: [&str; 20] = [
+    "x86", "amd64", "x64", "cpuid", "iret", "int3", "rax", "q35", "ttys0", "rdmsr", "sysret", "aarch64", "arm64",
+    "isb", "dsb", "movz", "ivau", "cvau", "cortex", "ttyama0",
+];
+
+/// The folders and files of an architecture's name.
+const OWN: [&str; 4] = ["aarch64", "aarch64.rs", "x86", "x86.rs"];
 
 /// What is an architecture's whichever it is: inline assembly.
 const ASSEMBLY: &str = "asm";
@@ -15,9 +21,9 @@ const OPCODES: [&str; 6] = ["0x0f", "0x90", "0xb8", "0xc3", "0xcc", "0xe9"];
 
 /// What is left: file, words, reason.
 const LEFT: &[(&str, &[&str], &str)] = &[
-    ("arch/registry.rs", &["x86"], "the list of what there is"),
-    ("code/mod.rs", &["x86"], "picks by what the program is built for"),
-    ("bin/icsan-guest/main.rs", &["x86"], "picks by what the program is built for"),
+    ("arch/registry.rs", &["aarch64", "x86"], "the list of what there is"),
+    ("code/mod.rs", &["aarch64", "x86"], "picks by what the program is built for"),
+    ("bin/icsan-guest/main.rs", &["aarch64", "x86"], "picks by what the program is built for"),
     ("bin/icsan-hostile/main.rs", &["x86"], "its guest makes random code, and there is one architecture's so far"),
     ("bin/icsan-interpret/main.rs", &["x86"], "its guest tests an interpreter, and there is one architecture's so far"),
     ("litmus.rs", &["x86"], "picks the tests, of which there are one architecture's so far"),
@@ -38,7 +44,11 @@ const LEFT: &[(&str, &[&str], &str)] = &[
 fn tokens(source: &str) -> BTreeSet<String> {
     let code = source.split("#[cfg(test)]\n").next().unwrap_or_default();
     // To say that there is a folder is not to know what is in it.
-    let lines = code.lines().filter(|line| !line.trim_start_matches("pub ").starts_with("mod x86;"));
+    let is_folder = |line: &&str| {
+        let named = line.trim_start_matches("pub ").strip_prefix("mod ").and_then(|name| name.strip_suffix(';'));
+        named.is_some_and(|name| OWN.contains(&name))
+    };
+    let lines = code.lines().filter(|line| !is_folder(line));
     let words = |line: &str| -> Vec<String> {
         line.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_ascii_lowercase).collect()
     };
@@ -59,7 +69,8 @@ fn files(root: &Path, folder: &Path, all: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let (name, path) = (entry.file_name().into_string().unwrap(), entry.path());
         match name.as_str() {
-            "x86" | "x86.rs" | "tests.rs" => {}
+            "tests.rs" => {}
+            own if OWN.contains(&own) => {}
             _ if path.is_dir() => files(root, &path, all),
             _ if name.ends_with(".rs") => {
                 let shown = path.strip_prefix(root).unwrap().display().to_string();
@@ -104,7 +115,8 @@ fn words_are_found_in_identifiers_and_strings_and_not_in_other_words() {
         found("X86Length; iretq; died_of_int3; \"console=ttyS0\""),
         BTreeSet::from(["x86", "iret", "int3", "ttys0"])
     );
+    assert_eq!(found("KEEPS_ISB; \"__arm64_sys_\""), BTreeSet::from(["isb", "arm64"]));
     assert_eq!(found("global_asm!(\".byte 0x0F\")"), BTreeSet::from(["asm", "0x0f"]));
-    assert_eq!(found("pub mod x86;\nlet retired = required;"), BTreeSet::new());
+    assert_eq!(found("mod aarch64;\npub mod x86;\nlet retired = required;"), BTreeSet::new());
     assert_eq!(found("a\n#[cfg(test)]\npub mod tests {\n cpuid"), BTreeSet::new());
 }

@@ -32,18 +32,40 @@ compile() { (cd "$root" && cargo build --release --locked "$@") >&2 || exit 1; }
 # guest_triple ARCH: the Rust target of the guests of an architecture, by QEMU's name of it.
 guest_triple() {
 	case $1 in
-	x86_64) printf 'x86_64-unknown-linux-gnu\n' ;;
-	*) die "there are no guest programs for $1; known: x86_64" ;;
+	x86_64 | aarch64) printf '%s-unknown-linux-gnu\n' "$1" ;;
+	*) die "there are no guest programs for $1; known: x86_64 aarch64" ;;
 	esac
+}
+
+# guest_target ARCH: the target directory of the guests of an architecture. Each compiler has one of its own: they would throw away what the other one built.
+guest_target() {
+	case $1 in
+	x86_64) printf '%s\n' "$target" ;;
+	*) printf '%s\n' "$target/$1" ;;
+	esac
+}
+
+# guest_program BINARY ARCH: where the program is when it is built.
+guest_program() {
+	local triple folder
+	triple=$(guest_triple "$2") && folder=$(guest_target "$2") || exit 1
+	printf '%s\n' "$folder/$triple/release/$1"
 }
 
 # compile_guest BINARY [ARCH]: for x86_64 if no other architecture is named. Static, so that it can be a guest's only file; not relocatable, so that its symbols are where the file says. These flags win over all that
 # the user's environment or configuration sets.
 compile_guest() {
-	local triple
-	triple=$(guest_triple "${2:-x86_64}") || exit 1
-	CARGO_ENCODED_RUSTFLAGS=$'-Ctarget-feature=+crt-static\x1f-Crelocation-model=static' \
+	local arch=${2:-x86_64} triple folder cross words=()
+	triple=$(guest_triple "$arch") && folder=$(guest_target "$arch") || exit 1
+	if [[ $arch == aarch64 ]]; then
+		# The host's own Rust may have no library for it.
+		cross=$("$root/scripts/cross" arm64) || exit 1
+		words=(RUSTC="$cross/rustc" CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER="$cross/linker")
+	fi
+	(
+		export CARGO_TARGET_DIR=$folder CARGO_ENCODED_RUSTFLAGS=$'-Ctarget-feature=+crt-static\x1f-Crelocation-model=static' "${words[@]}"
 		compile --target "$triple" -p icsan-guest-tests --no-default-features --bin "$1"
+	) || exit 1
 }
 
 # build_plugin: builds it, and prints its path.
@@ -62,11 +84,9 @@ build_runner() {
 
 # build_guest [ARCH]: builds the guest's program, and prints its path.
 build_guest() {
-	local triple
-	triple=$(guest_triple "${1:-x86_64}") || exit 1
-	say "building the guest program"
+	say "building the guest program${1:+ for $1}"
 	compile_guest icsan-guest "${1:-x86_64}"
-	printf '%s\n' "$target/$triple/release/icsan-guest"
+	guest_program icsan-guest "${1:-x86_64}"
 }
 
 # build_bench: builds the host's side of the measurements, and prints its path.
@@ -78,9 +98,7 @@ build_bench() {
 
 # build_workload [ARCH]: builds the guest that is measured, and prints its path.
 build_workload() {
-	local triple
-	triple=$(guest_triple "${1:-x86_64}") || exit 1
-	say "building the guest's workload"
+	say "building the guest's workload${1:+ for $1}"
 	compile_guest icsan-workload "${1:-x86_64}"
-	printf '%s\n' "$target/$triple/release/icsan-workload"
+	guest_program icsan-workload "${1:-x86_64}"
 }

@@ -120,8 +120,12 @@ fn rank(entry: Entry, names: &str) -> (bool, bool, bool, usize) {
     (!entry.is_text(), entry.is_weak(), is_section_marker(name), underscores)
 }
 
+/// What a symbol's second name begins with that code has for it which runs before the kernel is where it is linked.
+const EARLY_ALIAS: &str = "__pi_";
+
 /// Is this a name that the linker script gives to a section's bounds, rather than a function?
 fn is_section_marker(name: &str) -> bool {
+    let name = name.strip_prefix(EARLY_ALIAS).unwrap_or(name);
     let inner = name.strip_prefix("__").unwrap_or_default();
     END_MARKERS.contains(&name)
         || ["start_", "stop_", "end_"].iter().any(|part| inner.starts_with(part))

@@ -9,6 +9,7 @@ use crate::btf::{KernelLayout, MAX_BTF};
 use crate::builder::Builder;
 use crate::error::SymbolError;
 use crate::kallsyms::{Image, Segment};
+use crate::linux::KERNELS;
 use crate::table::{Origin, SymbolTable};
 
 /// Reads the symbols from a file of any size, without reading the rest of it.
@@ -62,9 +63,15 @@ pub fn kernel_segments(bytes: &[u8]) -> Result<Image<'_>, SymbolError> {
         let (file_offset, file_size) = segment.file_range();
         Segment { file_offset, file_size, addr: segment.address() }
     });
-    Ok(Image { bytes, segments: segments.take(MAX_SEGMENTS).collect() })
+    let machine =
+        bytes.get(MACHINE..).and_then(|bytes| bytes.first_chunk()).map(|machine| u16::from_le_bytes(*machine));
+    let kernel = KERNELS.iter().find(|kernel| Some(kernel.elf.machine) == machine);
+    let (relative, head) = kernel.map_or((None, 0), |kernel| (kernel.elf.relative, kernel.elf.head));
+    Ok(Image { bytes, segments: segments.take(MAX_SEGMENTS).collect(), relative, head })
 }
 
+/// Where the header has the architecture's number.
+const MACHINE: usize = 18;
 /// Kernels have four or five.
 const MAX_SEGMENTS: usize = 64;
 

@@ -32,7 +32,7 @@ pub enum SymbolError {
     },
     /// The contents are none of the formats that this crate reads.
     #[error(
-        "not a symbol file: give a System.map, a copy of /proc/kallsyms, an ELF file with a symbol table (vmlinux or a program) or an x86 kernel image (bzImage, vmlinuz)"
+        "not a symbol file: give a System.map, a copy of /proc/kallsyms, an ELF file with a symbol table (vmlinux or a program) or a kernel image (bzImage, Image, vmlinuz)"
     )]
     UnknownFormat,
     /// A known format of another kind than those that this crate reads.

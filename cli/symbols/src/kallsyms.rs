@@ -28,7 +28,8 @@
 //! 3. Every name expands to a type letter and a printable name.
 //! 4. The addresses ascend, as the tables are sorted.
 //! 5. `relative_base`, where there is one, is in a loaded segment. `_text` or `_stext` is where the
-//!    first segment in the kernel's half of the address space starts. Nearly all functions are in
+//!    first segment in the kernel's half of the address space starts, or `_stext` where that architecture has it (without
+//!    `CONFIG_KALLSYMS_ALL` nothing before it is a symbol). Nearly all functions are in
 //!    segments of that half.
 //!
 //! An order and an encoding that do not belong to the kernel fail at 4 or 5.
@@ -59,6 +60,11 @@ pub struct Image<'a> {
     pub bytes: &'a [u8],
     /// Its loaded segments.
     pub segments: Vec<Segment>,
+    /// If the kernel relocates itself when it starts: what says so of a relocation that adds to the address where it is
+    /// loaded (ELF's `r_info`).
+    pub relative: Option<u64>,
+    /// How far from the start `_stext` may be.
+    pub head: u64,
 }
 
 impl Image<'_> {
@@ -80,6 +86,16 @@ impl Image<'_> {
             let inside = offset.checked_sub(segment.file_offset)?;
             (inside < segment.file_size).then(|| segment.addr.checked_add(inside))?
         })
+    }
+
+    /// The value of a pointer at a place in the file. It may be in its relocation alone, with nothing in its place.
+    #[must_use]
+    pub fn pointer_at(&self, file_offset: usize) -> Option<u64> {
+        let value = u64::from_le_bytes(*self.bytes.get(file_offset..)?.first_chunk()?);
+        let (0, Some(relative)) = (value, self.relative) else { return Some(value) };
+        let relocation = [self.addr_of(file_offset)?.to_le_bytes(), relative.to_le_bytes()];
+        let found = self.bytes.as_chunks::<8>().0.windows(3).find(|words| words.starts_with(&relocation));
+        Some(found.and_then(|words| words.last()).map_or(value, |addend| u64::from_le_bytes(*addend)))
     }
 
     /// Is this address in a segment of the kernel's half, or right at its end?

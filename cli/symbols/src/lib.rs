@@ -8,7 +8,7 @@
 //! | `System.map` of a kernel build | [`system_map`] | [`Origin::SystemMap`] |
 //! | a copy of `/proc/kallsyms` | [`kallsyms_text`] | [`Origin::Kallsyms`] |
 //! | `vmlinux`, or a guest program, with a symbol table | [`elf`] | [`Origin::Elf`] |
-//! | the kernel image that boots (`bzImage`, `vmlinuz`), or a stripped `vmlinux` | [`image::bzimage`], [`compression`], [`kallsyms`] | [`Origin::KernelImage`] |
+//! | the kernel image that boots (`bzImage`, `Image`, `vmlinuz`), or a stripped `vmlinux` | [`image`], [`compression`], [`kallsyms`] | [`Origin::KernelImage`] |
 //!
 //! The last one matters most: a distribution's kernel ships no useful `System.map`, but the image
 //! that the user boots anyway carries its own kallsyms tables.

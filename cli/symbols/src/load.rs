@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use crate::error::SymbolError;
-use crate::image::bzimage;
+use crate::image::{self, bzimage};
 use crate::table::SymbolTable;
 use crate::{elf, kallsyms_text, system_map};
 
@@ -59,14 +59,14 @@ impl SymbolTable {
                 Err(SymbolError::NoSymbols) => bzimage::parse_vmlinux(bytes),
                 done => done,
             }
-        } else if bzimage::is_kernel_image(bytes) {
-            bzimage::parse(bytes)
+        } else if let Some(read) = image::read(bytes) {
+            read
         } else if system_map::is_stub(bytes) {
             Err(SymbolError::StubSystemMap)
         } else if system_map::is_symbol_list(bytes) {
             kallsyms_text::parse(bytes)
         } else {
-            Err(bzimage::unsupported(bytes).unwrap_or(SymbolError::UnknownFormat))
+            Err(SymbolError::UnknownFormat)
         }
     }
 }

@@ -284,6 +284,28 @@ impl Symbolizer {
         }
     }
 
+    /// Takes evidence that decides: a register was set to `runtime` by the instruction at `pc`. Where a kernel has one
+    /// of the functions that do so first, it must be in that one, since one address alone fits the symbols of many a
+    /// kernel. Later it may be elsewhere.
+    ///
+    /// # Errors
+    /// As [`learn_offset`](Self::learn_offset).
+    pub fn learn_offset_by(&self, evidence: &PlaceEvidence, runtime: u64, pc: u64) -> Result<u64, OffsetError> {
+        let symbol = evidence.symbols.first().copied().unwrap_or_default();
+        if let (None, Some(table)) = (self.offset(), self.kernel.as_ref())
+            && let Some(link) = table.address_of(symbol)
+        {
+            let pc_link = pc.wrapping_sub(runtime.wrapping_sub(link));
+            let mut writers = evidence.writers.iter().filter_map(|name| table.function_range(name)).peekable();
+            if writers.peek().is_some() && !writers.any(|range| range.contains(&pc_link)) {
+                self.seen.store(true, Ordering::Release);
+                let reason = "other code than that of these symbols set it";
+                return Err(OffsetError::WrongKernel { symbol: symbol.to_owned(), link, runtime, reason });
+            }
+        }
+        self.learn_offset(symbol, runtime)
+    }
+
     /// Takes more evidence from the running guest: one of these symbols stands at `runtime`, in a kernel that has any
     /// of them. It is needed because an aligned symbol fits, at some offset, the table of nearly every other kernel.
     ///
@@ -397,6 +419,35 @@ mod tests {
         // Where every other value contradicts, every value tells.
         let strict = crate::linux::x86::LINUX.evidence.first().unwrap();
         assert!(symbols.tells(strict, 0));
+    }
+
+    #[test]
+    fn who_set_the_register_must_be_where_the_symbols_have_it() {
+        use crate::linux::aarch64::{KASLR, LINUX, VBAR_EL1};
+        const TABLE: u64 = 0xffff_8000_8001_0800;
+        const WRITER: u64 = 0xffff_8000_8180_0010;
+        const MOVED: u64 = 0x2b4c_1e60_0000;
+        let evidence = LINUX.evidence_of(VBAR_EL1).unwrap();
+        let list = "ffff800080000000 T _text\nffff800080010800 t vectors\nffff800081800000 t __primary_switched\n\
+                    ffff800081800090 t early_mem\n";
+        let new = |list: &str| Symbolizer::new(vec![SymbolTable::parse(list.as_bytes()).unwrap()], KASLR);
+        let symbols = new(list);
+        for wrong in [WRITER + 0x90, WRITER - 0x11, 0x4180_0010, WRITER + MOVED] {
+            let learned = symbols.learn_offset_by(evidence, TABLE, wrong);
+            assert!(matches!(learned, Err(OffsetError::WrongKernel { .. })), "{wrong:#x}");
+        }
+        assert_eq!(symbols.offset(), None);
+        assert_eq!(symbols.learn_offset_by(evidence, TABLE + MOVED, WRITER + MOVED), Ok(MOVED));
+        // Once it is known, it does not matter who sets it; another value is another place.
+        assert_eq!(symbols.learn_offset_by(evidence, TABLE + MOVED, 0xffff_ffff_ff5f_7000), Ok(MOVED));
+        assert!(symbols.learn_offset_by(evidence, TABLE, WRITER).is_err());
+        // Symbols without such a function cannot tell.
+        let few = new("ffff800080000000 T _text\nffff800080010800 t vectors\n");
+        assert_eq!(few.learn_offset_by(evidence, TABLE, 1), Ok(0));
+        assert_eq!(
+            Symbolizer::new(Vec::new(), KASLR).learn_offset_by(evidence, TABLE, 1),
+            Err(OffsetError::NoKernelTable)
+        );
     }
 
     #[test]

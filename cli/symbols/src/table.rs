@@ -310,6 +310,20 @@ mod tests {
     }
 
     #[test]
+    fn a_second_name_of_a_sections_bound_is_one_as_well() {
+        let table = table(&[
+            (TEXT, 0, 'T', "_text"),
+            (TEXT + 0x40, 0, 'D', "__pi___start_rodata"),
+            (TEXT + 0x40, 0, 'D', "__start_rodata"),
+            (TEXT + 0x40, 0, 'D', "_etext"),
+            (TEXT + 0x80, 0, 'D', "__pi_table"),
+            (TEXT + 0xc0, 0, 'D', "last"),
+        ]);
+        assert_eq!(table.resolve(TEXT + 0x50), None);
+        assert_eq!(table.resolve(TEXT + 0x90).unwrap().to_string(), "__pi_table+0x10/0x40");
+    }
+
+    #[test]
     fn a_function_does_not_reach_far() {
         let table = table(&[(TEXT, 0, 'T', "_text"), (TEXT + 0x200_0000, 0, 'T', "g")]);
         assert!(table.resolve(TEXT).is_some());

@@ -24,33 +24,54 @@ const LZ4_BLOCK: usize = 8 << 20;
 /// # Errors
 /// [`SymbolError::Unsupported`] and [`SymbolError::Compression`].
 pub fn decompress(payload: &[u8]) -> Result<(Compression, Vec<u8>), SymbolError> {
-    let kind = Compression::detect(payload).ok_or(SymbolError::Unsupported {
-        what: "a kernel image with an unknown compression",
-        advice: "give vmlinux or System.map",
-    })?;
+    let kind = detect(payload)?;
     let failed = |reason: String| SymbolError::Compression { kind, reason };
     let (body, length) = match (kind, payload.split_last_chunk::<4>()) {
         (Compression::None, _) => return Ok((kind, payload.to_vec())),
         (_, None) => return Err(failed("it is cut short".to_owned())),
         (_, Some((body, length))) => (body, u32::from_le_bytes(*length) as usize),
     };
+    let body = if kind == Compression::Gzip { payload } else { body };
+    let unpacked = unpack(kind, body, length).map_err(failed)?;
+    if unpacked.len() != length {
+        return Err(failed(format!("{} bytes instead of {length}", unpacked.len())));
+    }
+    Ok((kind, unpacked))
+}
+
+/// Unpacks a compressed file, or a payload without its length behind it.
+///
+/// # Errors
+/// As [`decompress`].
+pub fn decompress_stream(bytes: &[u8]) -> Result<(Compression, Vec<u8>), SymbolError> {
+    let kind = detect(bytes)?;
+    if kind == Compression::None {
+        return Ok((kind, bytes.to_vec()));
+    }
+    let unpacked = unpack(kind, bytes, 0).map_err(|reason| SymbolError::Compression { kind, reason })?;
+    Ok((kind, unpacked))
+}
+
+fn detect(bytes: &[u8]) -> Result<Compression, SymbolError> {
+    Compression::detect(bytes).ok_or(SymbolError::Unsupported {
+        what: "a kernel image with an unknown compression",
+        advice: "give vmlinux or System.map",
+    })
+}
+
+/// Unpacks what is packed like that; `length` is what to expect, 0 if that is not known.
+fn unpack(kind: Compression, body: &[u8], length: usize) -> Result<Vec<u8>, String> {
     let reserve = length.min(MAX_RESERVE);
     let unpack = || match kind {
-        Compression::None => Ok(Vec::new()), // returned above
-        Compression::Gzip => read(flate2::read::GzDecoder::new(payload), reserve),
+        Compression::None => Ok(body.to_vec()),
+        Compression::Gzip => read(flate2::read::GzDecoder::new(body), reserve),
         Compression::Bzip2 => read(bzip2::read::BzDecoder::new(body), reserve),
         Compression::Zstd => zstd(body, length),
         Compression::Xz => xz(body, reserve),
         Compression::Lz4 => lz4(body, reserve),
         Compression::Lzma | Compression::Lzo => Err("this compression is not supported".to_owned()),
     };
-    let unpacked = catch_unwind(AssertUnwindSafe(unpack))
-        .unwrap_or_else(|_| Err("the decoder gave up".to_owned()))
-        .map_err(failed)?;
-    if unpacked.len() != length {
-        return Err(failed(format!("{} bytes instead of {length}", unpacked.len())));
-    }
-    Ok((kind, unpacked))
+    catch_unwind(AssertUnwindSafe(unpack)).unwrap_or_else(|_| Err("the decoder gave up".to_owned()))
 }
 
 fn too_long() -> String {

@@ -5,9 +5,11 @@ mod common;
 
 use std::sync::LazyLock;
 
+use common::aarch64_image;
 use common::elf::{self, Segment};
-use common::image::{LAYOUTS, Layout, bz_image, compress, vmlinux};
+use common::image::{LAYOUTS, Layout, bz_image, compress, compress_stream, vmlinux};
 use common::{TEXT, kernel_symbols};
+use icsan_symbols::linux::{self, kernel::LinuxKernel};
 use icsan_symbols::{Compression, SymbolTable, Symbolizer};
 use proptest::prelude::*;
 
@@ -24,22 +26,33 @@ fn exercise(bytes: &[u8]) {
             }
         }
     }
-    let symbols = Symbolizer::new(vec![table], icsan_symbols::linux::x86::KASLR);
+    for kernel in linux::KERNELS {
+        exercise_symbolizer(Symbolizer::new(vec![table.clone()], kernel.kaslr), kernel, &some);
+    }
+}
+
+fn exercise_symbolizer(symbols: Symbolizer, kernel: &LinuxKernel, some: &[(u64, String)]) {
     for (addr, name) in some {
-        let _ = symbols.learn_offset(&name, addr.wrapping_add(2 << 20));
-        let _ = (symbols.resolve(addr), symbols.is_text(addr));
-        if let Some(range) = symbols.function_range(&name) {
+        for evidence in kernel.evidence {
+            let _ = (symbols.tells(evidence, *addr), symbols.learn_offset_by(evidence, addr ^ 0x8000, *addr));
+        }
+        let _ = symbols.learn_offset(name, addr.wrapping_add(2 << 20));
+        let _ = (symbols.resolve(*addr), symbols.is_text(*addr));
+        if let Some(range) = symbols.function_range(name) {
             assert!(!range.is_empty());
         }
     }
-    let _ = (symbols.resolve(u64::MAX), icsan_symbols::linux::x86::current_task_offset(&symbols));
+    let _ = (symbols.resolve(u64::MAX), kernel.current_task.map(|offset| offset(&symbols)));
 }
 
 /// Made once: compressing takes its time.
 static SMALL_FILES: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(small_files);
-/// A kernel of each layout.
-static KERNELS: LazyLock<Vec<Vec<u8>>> =
-    LazyLock::new(|| LAYOUTS.map(|layout| vmlinux(layout, &kernel_symbols(layout.per_cpu()))).into());
+/// A kernel of each layout, of both architectures.
+static KERNELS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let arm64 = |layout| aarch64_image::image(layout, &aarch64_image::symbols(true));
+    let x86 = LAYOUTS.map(|layout| vmlinux(layout, &kernel_symbols(layout.per_cpu())));
+    x86.into_iter().chain(aarch64_image::LAYOUTS.map(arm64)).collect()
+});
 
 fn small_files() -> Vec<(String, Vec<u8>)> {
     let symbols = kernel_symbols(true);
@@ -50,6 +63,12 @@ fn small_files() -> Vec<(String, Vec<u8>)> {
     let mut files = vec![("list".to_owned(), small.to_vec()), ("elf".to_owned(), program)];
     for compression in [Compression::Gzip, Compression::Xz, Compression::Zstd, Compression::Lz4, Compression::Bzip2] {
         files.push((compression.to_string(), bz_image(&compress(compression, &kernel))));
+    }
+    let kernel = aarch64_image::image(Layout::NewUnsigned, &aarch64_image::symbols(false));
+    for compression in [Compression::Gzip, Compression::Xz, Compression::Zstd] {
+        let packed = compress_stream(compression, &kernel, lzma_rust2::FilterType::BcjArm64);
+        files.push((format!("zboot {compression}"), aarch64_image::zboot("any", &packed)));
+        files.push((format!("Image, {compression}"), packed));
     }
     files
 }
@@ -70,8 +89,12 @@ fn every_prefix_is_survived() {
 #[test]
 fn every_prefix_of_a_kernel_is_survived() {
     for kernel in KERNELS.iter() {
-        for end in (0..kernel.len()).step_by(113) {
+        // A kernel of arm64 begins with 64 KiB of nothing.
+        for end in (0..kernel.len()).step_by(if kernel.starts_with(b"MZ") { 997 } else { 113 }) {
             exercise(&kernel[..end]);
+        }
+        if kernel.starts_with(b"MZ") {
+            continue;
         }
         // With its section headers cut off and the segments whole, the tables are still there.
         let mut cut = kernel[..kernel.len() - 64].to_vec();
@@ -96,6 +119,12 @@ proptest! {
     }
 
     #[test]
+    fn random_images_are_survived(offset in any::<u64>(), flags in any::<u64>(), bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
+        exercise(&[&aarch64_image::header(offset, flags)[..], &bytes[..]].concat());
+        exercise(&[&b"MZ\0\0zimg"[..], &bytes[..]].concat());
+    }
+
+    #[test]
     fn random_payloads_are_survived(which in 0..7_usize, bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
         let magic: [&[u8]; 7] =
             [b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x02\x21\x4c\x18", b"BZh9", b"\x5d\0\0", b"\x7fELF"];
@@ -103,7 +132,7 @@ proptest! {
     }
 
     #[test]
-    fn changed_files_are_survived(which in 0..7_usize, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+    fn changed_files_are_survived(which in 0..13_usize, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
         let mut file = SMALL_FILES[which].1.clone();
         for (place, value) in changes {
             let place = place.index(file.len());
@@ -113,7 +142,7 @@ proptest! {
     }
 
     #[test]
-    fn changed_kernels_are_survived(which in 0..5_usize, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+    fn changed_kernels_are_survived(which in 0..8_usize, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
         let mut kernel = KERNELS[which].clone();
         for (place, value) in changes {
             let place = place.index(kernel.len());

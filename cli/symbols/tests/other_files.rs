@@ -124,9 +124,9 @@ fn errors_say_what_to_do() {
     assert!(parse(b"").contains("empty"));
     assert!(parse(b"hello, world\n").contains("System.map"));
     assert!(parse(b"0 T a\nnonsense\n").contains("line 2"));
-    let mut arm = vec![0; 64];
-    arm[0x38..0x3c].copy_from_slice(b"ARM\x64");
-    assert!(parse(&arm).contains("arm64"));
+    let mut riscv = vec![0; 64];
+    riscv[0x38..0x3c].copy_from_slice(b"RSC\x05");
+    assert!(parse(&riscv).contains("RISC-V"));
     for missing in ["/nonexistent/System.map", "/", "/dev/zero"] {
         let error = SymbolTable::load(Path::new(missing)).unwrap_err();
         let text = error.to_string();

@@ -12,10 +12,11 @@ pub const MARKER: [u8; 8] = [0x0F, 0x1F, 0x84, 0x00, 0x49, 0x43, 0x53, 0x4E];
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "x86_64",
     board: "q35",
-    plain: Cpu { model: "max", mitigations: "mitigations=off" },
+    plain: Cpu { name: "max", model: "max", mitigations: "mitigations=off", judged_as: &[] },
+    others: &[],
     isolated: ISOLATED,
     // It is open to Meltdown. Returns stay RET, so that nothing else differs.
-    open: Cpu { model: "IvyBridge", mitigations: "indirect_target_selection=off" },
+    open: Cpu { name: "IvyBridge", model: "IvyBridge", mitigations: "indirect_target_selection=off", judged_as: &[] },
     console: "ttyS0",
     // The kernel panics where its timer seems not to tick (arch/x86/kernel/apic/io_apic.c, `check_timer`).
     patience: "no_timer_check",

@@ -8,17 +8,26 @@
 //! | [`fences`] | all that orders memory, and makes no CPU forget instructions |
 //! | [`pause`] | what a loop that waits executes |
 //! | [`store8`], [`store16`], [`store32`], [`store64`] | exactly one store instruction, aligned or not |
+//! | [`publish`] | what makes the fetches of all CPUs find what was stored; nothing where they do so of themselves |
+//! | [`REMAPPING_SERIALIZES`] | does a CPU serialize where another one takes a mapping away that it may use? |
 //! | [`return_value()`], [`change_returned`] | a function that returns a number, and the one store that makes it another |
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
 
+#[cfg(target_arch = "aarch64")]
+use aarch64 as architecture;
 #[cfg(target_arch = "x86_64")]
-pub use x86::{
-    MARKER, change_returned, fences, mark, pause, return_value, serialize, store8, store16, store32, store64,
+use x86 as architecture;
+
+pub use architecture::{
+    MARKER, REMAPPING_SERIALIZES, change_returned, fences, mark, pause, publish, return_value, serialize, store8,
+    store16, store32, store64,
 };
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 compile_error!("guest-tests/src/code has nothing for this architecture");
 
 #[cfg(test)]

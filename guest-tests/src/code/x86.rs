@@ -56,6 +56,13 @@ pub fn pause() {
     std::hint::spin_loop();
 }
 
+/// Fetches find what was stored before, whoever stored it: there is nothing to do.
+#[inline(always)]
+pub fn publish(_written: *const u8, _executed: *const u8, _len: usize) {}
+
+/// The CPU that changes page tables interrupts all others that may use them, and the return from that serializes.
+pub const REMAPPING_SERIALIZES: bool = true;
+
 /// One MOV of one byte.
 ///
 /// # Safety

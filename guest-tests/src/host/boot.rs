@@ -1,7 +1,7 @@
 //! One boot: a QEMU process from its start to its end, which comes by power-off, by a crash, or by our timeout.
 
 use super::initramfs::GuestFile;
-use crate::arch::architecture::Architecture;
+use crate::arch::architecture::{Architecture, Cpu};
 use anyhow::{Context, Result};
 use std::fmt;
 use std::fs;
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 /// What the guest runs on, besides its vCPUs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hardware {
+    /// The CPU of boots in which page tables need not be isolated.
+    pub cpu: Cpu,
     /// The value of `-machine`.
     pub board: String,
     /// The value of `-m`.
@@ -27,7 +29,7 @@ impl Hardware {
     /// What a guest of that architecture runs on if nothing else is asked for.
     #[must_use]
     pub fn of(architecture: &Architecture) -> Self {
-        Self { board: architecture.board.into(), memory: "512".into(), options: Vec::new() }
+        Self { cpu: architecture.plain, board: architecture.board.into(), memory: "512".into(), options: Vec::new() }
     }
 }
 
@@ -130,7 +132,7 @@ impl Machine {
     fn command(&self) -> Command {
         let architecture = self.architecture;
         let isolated = self.append.split(' ').any(|word| word == architecture.isolated);
-        let cpu = if isolated { architecture.open } else { architecture.plain };
+        let cpu = if isolated { architecture.open } else { self.hardware.cpu };
         let Architecture { console, patience, .. } = architecture;
         let append = format!("console={console} {APPEND} {patience} {} {}", cpu.mitigations, self.append);
         let mut command = Command::new(&self.qemu);

@@ -3,6 +3,7 @@
 use crate::arm_code::{ORIGIN, ROUNDS, Round, START, write_image};
 use crate::lab::{Lab, Qemu};
 use crate::machine::{BOOT, Guest, Machine, SOON};
+use crate::recording::check;
 
 /// A CPU whose caches need everything (CTR_EL0.IDC and DIC are 0), and one whose need nothing.
 const CPUS: [(&str, bool); 2] = [("cortex-a72", true), ("max,pauth-impdef=on", false)];
@@ -57,6 +58,24 @@ fn every_step_that_is_left_out_has_its_kind() {
                 assert_eq!(report.start["arch"], "aarch64", "{context}");
                 let listed = ROUNDS.iter().filter(|round| round.listed && !strict).count();
                 assert_eq!(summary["exempt"], listed, "{context}");
+            }
+        }
+    }
+}
+
+/// The plain model, which is told the guest's caches by the recording, comes to every verdict of the plugin's and to no
+/// other.
+#[test]
+fn the_model_agrees() {
+    let lab = Lab::open();
+    for qemu in &lab.arm {
+        for (cpu, _) in CPUS {
+            for profile in ["linux-arm64", "arm64-strict", "arm64-base", "arm64-idc", "arm64-idc-dic"] {
+                let guest = boot(&lab, qemu, cpu, &format!("record=recording,profile={profile}"), ":");
+                let (agreement, totals) = check(&guest.file("recording"), &guest.outputs());
+                let found = found(&guest).len() as u64;
+                assert!(found > 0 && agreement.executions > 50, "{agreement:?}\n{}", guest.outputs());
+                assert_eq!((agreement.agreed, totals.hazards), (found, found), "{profile}\n{}", guest.outputs());
             }
         }
     }

@@ -24,7 +24,7 @@ fn recording(machine: &Machine) -> std::path::PathBuf {
 }
 
 /// Replays a whole recording and compares every verdict.
-fn check(path: &Path, outputs: &str) -> (Agreement, Totals) {
+pub fn check(path: &Path, outputs: &str) -> (Agreement, Totals) {
     let reader = Reader::new(BufReader::new(File::open(path).unwrap())).unwrap();
     let outcome = session::run(reader, &Settings::default(), true, 10).unwrap();
     assert_eq!(outcome.proven(), Some(true), "{:#?}\n{:#?}\n{outputs}", outcome.differences.list, outcome.refused.list);

@@ -28,21 +28,6 @@ pub fn is_kernel_image(bytes: &[u8]) -> bool {
     bytes.get(MAGIC..MAGIC + 4) == Some(b"HdrS")
 }
 
-/// Names the kernel images that are recognised without being supported.
-#[must_use]
-pub fn unsupported(bytes: &[u8]) -> Option<SymbolError> {
-    let what = if bytes.get(0x38..0x3c) == Some(b"ARM\x64") {
-        "an arm64 kernel image"
-    } else if bytes.get(0x30..0x34) == Some(b"RISC") || bytes.get(0x38..0x3c) == Some(b"RSC\x05") {
-        "a RISC-V kernel image"
-    } else if bytes.starts_with(b"MZ") && bytes.get(4..8) == Some(b"zimg") {
-        "an EFI zboot kernel image"
-    } else {
-        return None;
-    };
-    Some(SymbolError::Unsupported { what, advice: "give System.map, vmlinux or a copy of /proc/kallsyms" })
-}
-
 /// Reads the symbols out of a `bzImage`.
 ///
 /// # Errors

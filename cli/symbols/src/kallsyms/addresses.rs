@@ -39,7 +39,7 @@ pub(super) fn find(image: &Image<'_>, tokens: &Tokens<'_>, names: &Names<'_>, sy
 fn decode(image: &Image<'_>, offsets: usize, base: usize, count: usize, encoding: Encoding) -> Option<Vec<u64>> {
     let (place, base) = match encoding {
         Encoding::PlaceRelative => (image.addr_of(offsets)?, 0),
-        _ => (0, u64::from_le_bytes(*image.bytes.get(base..)?.first_chunk()?)),
+        _ => (0, image.pointer_at(base)?),
     };
     if encoding != Encoding::PlaceRelative && !image.is_loaded(base) {
         return None;
@@ -64,8 +64,8 @@ fn decode(image: &Image<'_>, offsets: usize, base: usize, count: usize, encoding
     Some(addresses)
 }
 
-/// Is `_text` or `_stext` where the kernel's first segment starts, and are nearly all functions in
-/// its segments? Offsets that are read from the wrong place, or as if they counted from there, fail
+/// Is `_text` or `_stext` where the kernel's first segment starts, or where such a kernel has it, and are nearly all
+/// functions in its segments? Offsets that are read from the wrong place, or as if they counted from there, fail
 /// here at the latest.
 fn believable(image: &Image<'_>, symbols: &Symbols, addresses: &[u64]) -> bool {
     let start = image.kernel_start();
@@ -75,7 +75,12 @@ fn believable(image: &Image<'_>, symbols: &Symbols, addresses: &[u64]) -> bool {
         if matches!(symbol.kind, 't' | 'T') {
             functions += 1;
             loaded += usize::from(image.is_loaded(addr));
-            anchored |= start == Some(addr) && matches!(symbols.name(symbol), "_text" | "_stext");
+            let from_start = start.and_then(|start| addr.checked_sub(start));
+            anchored |= match symbols.name(symbol) {
+                "_text" => from_start == Some(0),
+                "_stext" => from_start.is_some_and(|distance| distance == 0 || distance == image.head),
+                _ => false,
+            };
         }
     }
     anchored && loaded >= functions - functions / 10

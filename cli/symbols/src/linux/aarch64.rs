@@ -20,7 +20,7 @@
 
 use super::aarch64_entries::{ENTRIES, OTHER_CALLS};
 use super::kaslr::{KaslrRange, OtherValues, PlaceEvidence};
-use super::kernel::LinuxKernel;
+use super::kernel::{ElfKind, LinuxKernel};
 use super::protocol::{
     Effect, IntendedSync, MaintenanceFunction, MembarrierSync, PokeFunction, PokeValue, Protocol, ProtocolFunction,
     SyncPlace, SyncedCpus, Version,
@@ -29,9 +29,12 @@ use super::protocol::{
 /// Linux on AArch64.
 pub static LINUX: LinuxKernel = LinuxKernel {
     arch: "aarch64",
+    // EM_AARCH64 and R_AARCH64_RELATIVE. The kernel is linked with `--no-apply-dynamic-relocs` (arch/arm64/Makefile).
+    // What begins the image fills 64 KiB (`SEGMENT_ALIGN`, kernel/vmlinux.lds.S).
+    elf: ElfKind { machine: 183, relative: Some(1027), head: 64 << 10 },
     // `_PAGE_END(VA_BITS_MIN)` with 48 bits, the most that `VA_BITS_MIN` can be: arch/arm64/include/asm/memory.h.
     image_from: 0xffff_8000_0000_0000,
-    anchors: &["vectors", "primary_entry"],
+    anchors: &["vectors", "__primary_switched"],
     kaslr: KASLR,
     evidence: EVIDENCE,
     // SP_EL0 has it, while the kernel runs.
@@ -71,6 +74,8 @@ const EVIDENCE: &[PlaceEvidence] = &[PlaceEvidence {
     register: VBAR_EL1,
     symbols: &["vectors"],
     decides: true,
+    // The table of one kernel fits the symbols of any other one: it is 0x10800 behind the start of Debian's.
+    writers: &["__primary_switched", "__secondary_switched"],
     others: OtherValues::SayNothing { within: &["__bp_harden_el1_vectors"] },
 }];
 
@@ -194,8 +199,8 @@ const FUNCTIONS: &[ProtocolFunction] = &[
     row("arch_jump_label_transform_apply", OLDEST, NEWEST, Commits, "jump_label.c: kick_all_cpus_sync(), for what arch_jump_label_transform_queue() stored (before cfb00a357864 of 2024 there was none: a bug, not another meaning)"),
     row("aarch64_insn_copy", NEW, NEWEST, Commits, "patching.c: __text_poke(): stores, then flush_icache_range()"),
     row("aarch64_insn_set", NEW, NEWEST, Commits, "patching.c: as aarch64_insn_copy()"),
-    row("bpf_arch_text_copy", NEW, NEWEST, CommitsThrough, "arch/arm64/net/bpf_jit_comp.c: aarch64_insn_copy()"),
-    row("bpf_arch_text_invalidate", NEW, NEWEST, CommitsThrough, "arch/arm64/net/bpf_jit_comp.c: aarch64_insn_set() of BRK"),
+    row("bpf_arch_text_copy", OLDEST, NEWEST, CommitsThrough, "arch/arm64/net/bpf_jit_comp.c: aarch64_insn_copy() (6.1: kernel/bpf/core.c: only an error)"),
+    row("bpf_arch_text_invalidate", OLDEST, NEWEST, CommitsThrough, "arch/arm64/net/bpf_jit_comp.c: aarch64_insn_set() of BRK (6.1: kernel/bpf/core.c: only an error)"),
 
     row("bpf_int_jit_compile", OLDEST, NEWEST, Commits, "arch/arm64/net/bpf_jit_comp.c: 6.1 writes in place, then flush_icache_range(); since then bpf_arch_text_copy()"),
 
@@ -212,7 +217,7 @@ const FUNCTIONS: &[ProtocolFunction] = &[
     row("ftrace_make_nop", OLDEST, NEWEST, StoresOnly, "ftrace.c: as ftrace_make_call()"),
     row("ftrace_update_ftrace_func", OLDEST, NEWEST, StoresOnly, "ftrace.c: as ftrace_make_call(); with DYNAMIC_FTRACE_WITH_CALL_OPS nothing"),
     row("ftrace_modify_all_code", OLDEST, NEWEST, StoresOnly, "kernel/trace/ftrace.c: the three above, as the command says; it interrupts the others only before it changes which function is called"),
-    row("ftrace_modify_call", NEW, NEWEST, StoresOnly, "ftrace.c: as ftrace_make_call(): another BL"),
+    row("ftrace_modify_call", OLDEST, NEWEST, StoresOnly, "ftrace.c: as ftrace_make_call(): another BL"),
     row("ftrace_init_nop", OLDEST, NEWEST, StoresOnly, "ftrace.c: as ftrace_make_call(): NOP to MOV X9, LR, while booting and in modules that load"),
     row("arch_prepare_bpf_trampoline", OLDEST, NEWEST, StoresOnly, "arch/arm64/net/bpf_jit_comp.c: 6.1 writes in place without maintenance; since then bpf_arch_text_copy()"),
     row("arch_prepare_kprobe", OLDEST, NEWEST, StoresOnly, "probes/kprobes.c: arch_prepare_ss_slot(): aarch64_insn_patch_text_nosync() of a slot that is executed after the BRK's exception only"),
@@ -282,7 +287,7 @@ mod tests {
         for (word, register) in [(0xd518_c000_u64, VBAR_EL1), (0xd518_4100, system_register(3, 0, 4, 1, 0))] {
             assert_eq!(word >> 5 & 0xffff, register, "{word:#x}");
         }
-        assert!(LINUX.evidence_of(VBAR_EL1).is_some_and(|evidence| evidence.decides));
+        assert!(LINUX.evidence_of(VBAR_EL1).is_some_and(|evidence| evidence.decides && !evidence.writers.is_empty()));
         assert_eq!(LINUX.evidence_of(0x6000), None);
     }
 }

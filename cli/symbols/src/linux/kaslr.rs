@@ -19,6 +19,8 @@ pub struct PlaceEvidence {
     pub symbols: &'static [&'static str],
     /// Does it tell the place (then there is one symbol)? Otherwise it only confirms, or contradicts, what is known.
     pub decides: bool,
+    /// The functions that set it so first; empty: it does not matter which.
+    pub writers: &'static [&'static str],
     /// What another value says ([`Symbolizer::tells`](crate::Symbolizer::tells)).
     pub others: OtherValues,
 }

@@ -4,6 +4,7 @@ use super::entries::{KernelEntry, fits};
 use super::kaslr::{KaslrRange, PlaceEvidence};
 use super::protocol::Protocol;
 use crate::symbolizer::Symbolizer;
+use crate::table::SymbolTable;
 
 /// CPUs that are online: a bit for each, by the kernel's number (kernel/cpu.c; a symbol with `CONFIG_KALLSYMS_ALL`).
 pub const ONLINE_MASK: &str = "__cpu_online_mask";
@@ -12,11 +13,26 @@ pub const ONLINE_MASK: &str = "__cpu_online_mask";
 /// do not tell.
 pub type CurrentTaskOffset = fn(&Symbolizer) -> Option<u64>;
 
+/// What an architecture's ELF files of the kernel have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ElfKind {
+    /// The number of the architecture (`e_machine`).
+    pub machine: u16,
+    /// If the kernel relocates itself when it starts, by its ELF relocations: the type of those that add to the address
+    /// where it is loaded. The value may then be in the relocation alone.
+    pub relative: Option<u64>,
+    /// How far from the start `_stext` is.
+    pub head: u64,
+}
+
 /// What is known of it.
 #[derive(Clone, Copy, Debug)]
 pub struct LinuxKernel {
     /// The architecture, by QEMU's name of the target: `icsan_model::arch::registry` has the same.
     pub arch: &'static str,
+    /// How its ELF files are.
+    pub elf: ElfKind,
     /// Where its image begins, at the lowest.
     pub image_from: u64,
     /// Symbols that it always has in its text.
@@ -36,6 +52,12 @@ pub struct LinuxKernel {
 }
 
 impl LinuxKernel {
+    /// Are the symbols those of this architecture's kernel?
+    #[must_use]
+    pub fn is_of(&self, table: &SymbolTable) -> bool {
+        table.is_kernel() && self.anchors.iter().all(|anchor| table.address_of(anchor).is_some())
+    }
+
     /// The entry that has this symbol.
     #[must_use]
     pub fn entry_of(&self, symbol: &str) -> Option<&'static KernelEntry> {

@@ -20,7 +20,7 @@
 //! - A `NAME.cold` is a part of the function, neither its entry nor its return.
 
 use super::kaslr::{KaslrRange, OtherValues, PlaceEvidence};
-use super::kernel::LinuxKernel;
+use super::kernel::{ElfKind, LinuxKernel};
 use super::protocol::{
     Effect, IntendedSync, MembarrierSync, PokeFunction, PokeValue, Protocol, ProtocolFunction, SyncPlace, SyncedCpus,
     Version,
@@ -33,6 +33,8 @@ use crate::table::KERNEL_HALF;
 /// Linux on x86-64.
 pub static LINUX: LinuxKernel = LinuxKernel {
     arch: "x86_64",
+    // EM_X86_64. Where it is relocated, the values are in their places (arch/x86/tools/relocs.c).
+    elf: ElfKind { machine: 62, relative: None, head: 0 },
     // `__START_KERNEL_map`.
     image_from: 0xffff_ffff_8000_0000,
     anchors: &["startup_64", "entry_SYSCALL_64"],
@@ -63,18 +65,21 @@ const EVIDENCE: &[PlaceEvidence] = &[
         register: 0xc000_0082,
         symbols: &["entry_SYSCALL_64"],
         decides: true,
+        writers: &[],
         others: OtherValues::Contradict,
     },
     PlaceEvidence {
         register: 0xc000_0083,
         symbols: &["entry_SYSCALL_compat", "entry_SYSCALL32_ignore", "ignore_sysret"],
         decides: false,
+        writers: &[],
         others: OtherValues::Contradict,
     },
     PlaceEvidence {
         register: 0x176,
         symbols: &["entry_SYSENTER_compat"],
         decides: false,
+        writers: &[],
         others: OtherValues::Contradict,
     },
 ];

@@ -21,6 +21,8 @@ pub enum Layout {
     NewUnsigned,
     /// Since 7.0: relative to its own place, aligned to 4 bytes.
     PlaceRelative,
+    /// To 6.3, on architectures without absolute per-CPU symbols.
+    OldUnsigned,
 }
 
 pub const LAYOUTS: [Layout; 5] =
@@ -28,7 +30,7 @@ pub const LAYOUTS: [Layout; 5] =
 
 impl Layout {
     pub fn per_cpu(self) -> bool {
-        !matches!(self, Layout::NewUnsigned | Layout::PlaceRelative)
+        !matches!(self, Layout::NewUnsigned | Layout::PlaceRelative | Layout::OldUnsigned)
     }
 
     fn align(self) -> usize {
@@ -75,18 +77,23 @@ impl Writer {
     }
 }
 
-fn offsets(layout: Layout, symbols: &[Sym], place: u64) -> Vec<u8> {
+fn offsets(layout: Layout, symbols: &[Sym], place: u64, base: u64) -> Vec<u8> {
     let entry = |(index, (addr, kind, _)): (usize, &Sym)| match layout {
         Layout::PlaceRelative => addr.wrapping_sub(place + index as u64 * 4) as u32,
-        Layout::NewUnsigned => (addr - TEXT) as u32,
+        Layout::NewUnsigned | Layout::OldUnsigned => (addr - base) as u32,
         _ if *kind == 'A' => *addr as u32,
-        _ => TEXT.wrapping_sub(*addr).wrapping_sub(1) as u32,
+        _ => base.wrapping_sub(*addr).wrapping_sub(1) as u32,
     };
     symbols.iter().enumerate().map(entry).flat_map(u32::to_le_bytes).collect()
 }
 
 /// The kallsyms tables, behind `before` in a segment that is linked at `addr`.
 pub fn kallsyms(layout: Layout, symbols: &[Sym], before: Vec<u8>, addr: u64) -> Vec<u8> {
+    kallsyms_from(layout, symbols, before, addr, TEXT)
+}
+
+/// The same, where addresses count from `base`.
+pub fn kallsyms_from(layout: Layout, symbols: &[Sym], before: Vec<u8>, addr: u64, base: u64) -> Vec<u8> {
     let mut names = Vec::new();
     let mut markers = Vec::new();
     for (index, (_, kind, name)) in symbols.iter().enumerate() {
@@ -108,13 +115,12 @@ pub fn kallsyms(layout: Layout, symbols: &[Sym], before: Vec<u8>, addr: u64) -> 
         tokens.push(0);
     }
     let count = (symbols.len() as u32).to_le_bytes();
-    let base = TEXT.to_le_bytes();
     let seqs = vec![0x55; symbols.len() * 3];
 
     let mut out = Writer { bytes: before, align: layout.align() };
-    if matches!(layout, Layout::Old | Layout::OldWithSeqs) {
-        out.table(&offsets(layout, symbols, 0));
-        out.table(&base);
+    if matches!(layout, Layout::Old | Layout::OldWithSeqs | Layout::OldUnsigned) {
+        out.table(&offsets(layout, symbols, 0, base));
+        out.table(&base.to_le_bytes());
     }
     out.table(&count);
     out.table(&names);
@@ -125,14 +131,14 @@ pub fn kallsyms(layout: Layout, symbols: &[Sym], before: Vec<u8>, addr: u64) -> 
     out.table(&tokens);
     let end = out.table(&index) + index.len();
     match layout {
-        Layout::Old | Layout::OldWithSeqs => {}
+        Layout::Old | Layout::OldWithSeqs | Layout::OldUnsigned => {}
         Layout::PlaceRelative => {
-            out.table(&offsets(layout, symbols, addr + end as u64));
+            out.table(&offsets(layout, symbols, addr + end as u64, base));
             out.table(&seqs);
         }
         _ => {
-            out.table(&offsets(layout, symbols, 0));
-            out.table(&base);
+            out.table(&offsets(layout, symbols, 0, base));
+            out.table(&base.to_le_bytes());
             out.table(&seqs);
         }
     }
@@ -153,11 +159,20 @@ pub fn vmlinux(layout: Layout, symbols: &[Sym]) -> Vec<u8> {
 
 /// The payload of a `bzImage`: compressed, with its uncompressed length at the end.
 pub fn compress(kind: Compression, data: &[u8]) -> Vec<u8> {
-    let mut out = match kind {
+    let mut out = compress_stream(kind, data, lzma_rust2::FilterType::BcjX86);
+    if !matches!(kind, Compression::None | Compression::Gzip) {
+        out.extend((data.len() as u32).to_le_bytes()); // gzip ends in it
+    }
+    out
+}
+
+/// The same without the length, and with the filter of an architecture.
+pub fn compress_stream(kind: Compression, data: &[u8], filter: lzma_rust2::FilterType) -> Vec<u8> {
+    match kind {
         Compression::Gzip => {
             let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
             gzip.write_all(data).unwrap();
-            return gzip.finish().unwrap(); // ends in its length
+            gzip.finish().unwrap()
         }
         Compression::Bzip2 => {
             let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
@@ -168,7 +183,7 @@ pub fn compress(kind: Compression, data: &[u8]) -> Vec<u8> {
         Compression::Xz => {
             let mut options = lzma_rust2::XzOptions::with_preset(3);
             options.set_check_sum_type(lzma_rust2::CheckType::Crc32);
-            options.prepend_pre_filter(lzma_rust2::FilterType::BcjX86, 0);
+            options.prepend_pre_filter(filter, 0);
             let mut xz = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
             xz.write_all(data).unwrap();
             xz.finish().unwrap()
@@ -184,10 +199,8 @@ pub fn compress(kind: Compression, data: &[u8]) -> Vec<u8> {
         }
         Compression::Lzma => b"\x5d\0\0\0\x01".to_vec(),
         Compression::Lzo => b"\x89LZO\0\r\n\x1a\n".to_vec(),
-        _ => return data.to_vec(),
-    };
-    out.extend((data.len() as u32).to_le_bytes());
-    out
+        _ => data.to_vec(),
+    }
 }
 
 /// A `bzImage` around a payload.

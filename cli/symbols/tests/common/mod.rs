@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
+pub mod aarch64_image;
 pub mod btf;
 pub mod elf;
 pub mod image;
@@ -26,12 +27,17 @@ pub fn kernel_symbols(per_cpu: bool) -> Vec<Sym> {
     }
     list.push((TEXT, 'T', "_stext".to_owned()));
     list.push((TEXT, 'T', "_text".to_owned()));
-    for i in 0..FUNCTIONS {
-        list.push((TEXT + i * FUNCTION, 't', format!("do_sys_function_{i}")));
-    }
+    list.extend(functions(TEXT, "entry_SYSCALL_64"));
+    list
+}
+
+/// Functions from there on, one of which has this name.
+pub fn functions(from: u64, named: &str) -> Vec<Sym> {
+    let mut list: Vec<Sym> =
+        (0..FUNCTIONS).map(|i| (from + i * FUNCTION, 't', format!("do_sys_function_{i}"))).collect();
     // A name whose length takes two bytes.
-    list.push((TEXT + FUNCTIONS * FUNCTION, 'T', format!("long_{}", "q9".repeat(120))));
-    list.push((TEXT + (FUNCTIONS + 1) * FUNCTION, 'T', "entry_SYSCALL_64".to_owned()));
-    list.push((TEXT + (FUNCTIONS + 2) * FUNCTION, 'T', "_etext".to_owned()));
+    list.push((from + FUNCTIONS * FUNCTION, 'T', format!("long_{}", "q9".repeat(120))));
+    list.push((from + (FUNCTIONS + 1) * FUNCTION, 'T', named.to_owned()));
+    list.push((from + (FUNCTIONS + 2) * FUNCTION, 'T', "_etext".to_owned()));
     list
 }

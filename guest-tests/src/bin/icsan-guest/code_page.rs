@@ -175,6 +175,11 @@ impl CodePage {
         unsafe { code::store64(self.target(at, 8), value) };
     }
 
+    /// Makes the fetches of all CPUs find what was stored to these bytes.
+    pub fn publish(&self, at: usize, len: usize) {
+        code::publish(self.target(at, len), self.address(at), len);
+    }
+
     /// One store: the [`code::return_value()`] at offset `at` returns another number from now on.
     pub fn change_returned(&self, at: usize, value: u16) {
         // SAFETY: the target is within a writable mapping, and the scenario has put such a function there.

@@ -13,9 +13,6 @@ use std::time::{Duration, Instant};
 /// How long a scenario waits for an executor's step before it gives up.
 const STEP: Duration = Duration::from_secs(12);
 
-/// How long it waits for what must come, on a busy host.
-pub const PATIENCE: Duration = Duration::from_millis(500);
-
 /// How long a scenario waits for an executor to run into the new version. Real CPUs need nanoseconds, TCG some
 /// microseconds; a block that TCG left outdated never gets there.
 pub const SIGHT: Duration = Duration::from_millis(4);

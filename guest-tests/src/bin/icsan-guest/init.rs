@@ -1,9 +1,9 @@
 //! What it takes to be /init: mounts, parameters from the kernel's command line, and the power switch.
 
+use crate::architecture;
 use crate::command;
 use crate::kernel_cpus::SLEPT;
 use crate::ktap;
-use crate::litmus;
 use crate::pace;
 use crate::zoo;
 use icsan_guest_tests::table::Selection;
@@ -42,7 +42,7 @@ pub fn run() -> ! {
     }
     match (parameter("zoo"), parameter("litmus")) {
         _ if command::is_there() => command::run(),
-        (_, Some(asked)) => _ = litmus::run_asked(&asked),
+        (_, Some(asked)) => _ = architecture::litmus(&asked),
         (Some(workloads), None) => zoo::run(&workloads),
         (None, None) => _ = ktap::run(Selection { filter: &filter, heavy, without: &without }, &append, repeat),
     }

@@ -7,15 +7,12 @@ use crate::executor::{Executor, Spinner};
 use crate::kernel_patching::{all_ran, other_cpus, write};
 use crate::kernel_tracing::{TRACING, tracing};
 use crate::outcome::{Attempt, Outcome, wrong};
-use crate::patcher::prepare;
 use crate::sys::{Membarrier, cpus, membarrier, pin};
 use crate::zoo::Returns;
 use icsan_guest_tests::table::{WRITER, executor};
 use std::fs;
 use std::io;
 
-/// Names a function that returns at once from then on; nothing gives it back.
-const BROKEN: &str = "/sys/module/icsan_patcher/parameters/broken";
 const KEY: &str = "/proc/sys/kernel/sched_schedstats";
 const TRACEPOINT: &str = "events/sched/sched_switch/enable";
 const KPROBE: &str = "events/kprobes/icsan/enable";
@@ -23,30 +20,6 @@ const TOGGLES: u32 = 20;
 
 /// How far behind a function's entry places are tried for a kprobe, from this distance on, in bytes.
 const INSIDE: u32 = 12;
-
-/// Nothing is taken away.
-pub fn healthy(work: fn() -> Attempt) -> Attempt {
-    without(None, work)
-}
-
-/// This function of the kernel's does nothing meanwhile.
-pub fn broken(function: &str, work: fn() -> Attempt) -> Attempt {
-    without(Some(function), work)
-}
-
-fn without(function: Option<&str>, work: fn() -> Attempt) -> Attempt {
-    if let Some(lack) = prepare()? {
-        return Ok(lack);
-    }
-    if let Some(function) = function {
-        write(BROKEN, function)?;
-    }
-    let result = work();
-    if function.is_some() {
-        write(BROKEN, "\n")?;
-    }
-    result
-}
 
 /// A program of two threads changes its code, as one with a just-in-time compiler does: one thread through an alias,
 /// with membarrier(SYNC_CORE) before it says so; the other one, on another CPU, then runs it.

@@ -2,7 +2,6 @@
 
 use crate::executor::{Spinner, wait_until};
 use crate::kernel_patching::{Times, all_ran, bystanders, lacks, other_cpus, toggle, user_mode, write};
-use crate::kernel_text::{KCORE, Text};
 use crate::outcome::{Attempt, Outcome};
 use crate::sys::{cpus, pin};
 use icsan_guest_tests::table::WRITER;
@@ -38,11 +37,12 @@ pub fn preempt() -> Attempt {
 }
 
 /// The file that says whether a CPU is online, and has it go and come.
-fn online_file(cpu: usize) -> String {
+pub fn online_file(cpu: usize) -> String {
     format!("/sys/devices/system/cpu/cpu{cpu}/online")
 }
 
-fn online(cpu: usize, on: bool) -> io::Result<()> {
+/// Has a CPU go, or come.
+pub fn online(cpu: usize, on: bool) -> io::Result<()> {
     let file = online_file(cpu);
     let wanted = if on { "1" } else { "0" };
     write(&file, wanted)?;
@@ -176,27 +176,4 @@ fn sleep_until_alarm() -> io::Result<()> {
             Err(_) => seconds *= 2,
         }
     }
-}
-
-/// The kernel booted with one CPU, and took the LOCK prefixes out of its text. They come back with the second CPU, once
-/// a boot.
-pub fn maxcpus() -> Attempt {
-    if let Some(lack) = lacks(&online_file(1)).or_else(|| lacks(KCORE)) {
-        return Ok(lack);
-    }
-    if cpus() > 1 {
-        return Ok(Outcome::Failed("the second CPU was started already".into()));
-    }
-    pin(WRITER)?;
-    let text = Text::open()?;
-    let before = text.read()?;
-    let bystander = Spinner::start(WRITER, || (0..10_000).fold(0u64, |sum, n| std::hint::black_box(sum ^ n)))?;
-    online(1, true)?;
-    bystander.ran(2);
-    all_ran(&user_mode()?)?;
-    let places = text.places(&before)?;
-    Ok(match places {
-        0 => Outcome::Skipped("CPU 1 was started, but no kernel text changed".into()),
-        _ => Outcome::Proven(format!("{places} places of the kernel's text changed")),
-    })
 }

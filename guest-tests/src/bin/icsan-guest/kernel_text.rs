@@ -2,7 +2,7 @@
 //!
 //! /proc/kcore is an ELF core dump of the kernel's memory, and /proc/iomem says how long the kernel's code is.
 
-use crate::architecture::KERNEL_IMAGE;
+use crate::architecture::text_start;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -39,9 +39,8 @@ impl Text {
         let iomem = fs::read_to_string(IOMEM)?;
         let len =
             code_size(&iomem).ok_or_else(|| io::Error::other(format!("{IOMEM} names no code of the kernel's")))?;
-        // The image as a whole is one segment; modules, which are in that range too, come behind it.
-        let image = segments.iter().map(|segment| segment.start).filter(|start| KERNEL_IMAGE.contains(start)).min();
-        let start = image.ok_or_else(|| io::Error::other(format!("{KCORE} has no kernel image")))?;
+        let start = text_start(segments.iter().map(|segment| segment.start))?;
+        let start = start.ok_or_else(|| io::Error::other(format!("{KCORE} has no kernel image")))?;
         Ok(Self { kcore, segments, start, len })
     }
 
@@ -57,14 +56,8 @@ impl Text {
         Ok(places(before, &self.read()?))
     }
 
-    /// One byte of the kernel's memory.
-    pub fn byte(&self, address: u64) -> io::Result<u8> {
-        let mut byte = [0];
-        self.read_at(&mut byte, address)?;
-        Ok(byte[0])
-    }
-
-    fn read_at(&self, bytes: &mut [u8], address: u64) -> io::Result<()> {
+    /// Some of the kernel's memory.
+    pub fn read_at(&self, bytes: &mut [u8], address: u64) -> io::Result<()> {
         let inside =
             |segment: &&Segment| address.wrapping_sub(segment.start).saturating_add(bytes.len() as u64) <= segment.size;
         let segment = self

@@ -1,18 +1,15 @@
 //! `kernel/`: tracepoints, the function tracer and probes, all by way of tracefs.
 
-use crate::architecture::{JUMP, SYSTEM_CALL};
+use crate::architecture::SYSTEM_CALL;
 use crate::executor::{Spinner, wait_until};
 use crate::kernel_patching::{Times, all_ran, bystanders, lacks, other_cpus, toggle, write};
-use crate::kernel_text::{KCORE, Text};
 use crate::outcome::{Attempt, Outcome};
-use crate::shape::text_target;
+use crate::shape::{BEHIND_NOP, text_target};
 use crate::sys::pin;
 use icsan_guest_tests::table::WRITER;
-use std::cell::Cell;
 use std::fs;
 use std::io;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Where the tracer is.
 pub const TRACING: &str = "/sys/kernel/tracing";
@@ -63,10 +60,12 @@ fn wait_for_hits(profile: &str) -> io::Result<()> {
     Err(io::Error::other(format!("the probe was planted, but {profile} counts no hit")))
 }
 
-const EVENT: &str = "events/kprobes/icsan/enable";
+/// The probe is planted while this file says so.
+pub const KPROBE: &str = "events/kprobes/icsan/enable";
 
-fn remove_kprobe() -> io::Result<()> {
-    tracing(EVENT, "0")?;
+/// Takes the probe away.
+pub fn remove_kprobe() -> io::Result<()> {
+    tracing(KPROBE, "0")?;
     tracing("kprobe_events", "")
 }
 
@@ -74,61 +73,14 @@ fn remove_kprobe() -> io::Result<()> {
 pub fn kprobe(kind: char) -> Attempt {
     let on = || {
         tracing("kprobe_events", &format!("{kind}:icsan {SYSTEM_CALL}getppid"))?;
-        tracing(EVENT, "1")?;
+        tracing(KPROBE, "1")?;
         wait_for_hits("kprobe_profile")
     };
     toggle(&format!("{TRACING}/kprobe_events"), Times::Some, on, remove_kprobe)
 }
 
-/// A kprobe inside of that system call, behind the tracer's own call, which the kernel replaces by a jump after a
-/// while, and takes back before it is removed: breakpoint and instruction, then breakpoint and jump, and the other way
-/// round.
-pub fn kprobe_inside() -> Attempt {
-    const LIST: &str = "/sys/kernel/debug/kprobes/list";
-    /// How far into the function a place is looked for.
-    const INSIDE: u32 = 0x40;
-    /// How long it may take: the kernel waits for a grace period of all tasks first.
-    const BECOMES_JUMP: Duration = Duration::from_secs(8);
-    for needed in [LIST, KCORE, "/proc/sys/debug/kprobes-optimization"] {
-        if let Some(lack) = lacks(needed) {
-            return Ok(lack);
-        }
-    }
-    let text = Text::open()?;
-    // The kernel refuses a place where no instruction starts, and only some of the others can become a jump. It says at
-    // once which, and does it later.
-    let first = Cell::new(1);
-    let on = || {
-        for offset in first.get()..INSIDE {
-            if tracing("kprobe_events", &format!("p:icsan {SYSTEM_CALL}getppid+{offset}")).is_err() {
-                continue;
-            }
-            tracing(EVENT, "1")?;
-            let list = fs::read_to_string(LIST)?;
-            let Some(line) = list.lines().find(|line| line.contains("[OPTIMIZED]")) else {
-                remove_kprobe()?;
-                continue;
-            };
-            first.set(offset);
-            let address = line.split(' ').next().and_then(|word| u64::from_str_radix(word, 16).ok());
-            let address = address.ok_or_else(|| io::Error::other(format!("{LIST}: {line}")))?;
-            let start = Instant::now();
-            while text.byte(address)? != JUMP {
-                if start.elapsed() > BECOMES_JUMP {
-                    return Err(io::Error::other(format!("the kprobe did not become a jump: {line}")));
-                }
-                sleep(Duration::from_millis(50));
-            }
-            return Ok(());
-        }
-        Err(io::Error::other(format!("no kprobe inside of {SYSTEM_CALL}getppid can become a jump")))
-    };
-    toggle(&format!("{TRACING}/kprobe_events"), Times::Once, on, remove_kprobe)
-}
-
 /// Where the instruction behind the first NOP of the target is in this program's file.
 fn place_in_file() -> io::Result<(String, u64)> {
-    const BEHIND_NOP: u64 = 3;
     let address = text_target() as usize as u64 + BEHIND_NOP;
     let maps = fs::read_to_string("/proc/self/maps")?;
     let place = maps.lines().find_map(|line| {

@@ -7,6 +7,8 @@
 //! icsan-guest run FILTER [TIMES]  as an ordinary program
 //! ```
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod bpf_replaced;
 mod child;
 mod code_page;
@@ -27,13 +29,11 @@ mod kernel_static_keys;
 mod kernel_text;
 mod kernel_tracing;
 mod ktap;
-mod litmus;
 mod mapping;
 mod membarrier;
 mod outcome;
 mod own_code;
 mod pace;
-mod patcher;
 mod processes;
 mod say;
 mod scenarios;
@@ -44,6 +44,8 @@ mod sys;
 mod x86;
 mod zoo;
 
+#[cfg(target_arch = "aarch64")]
+use aarch64 as architecture;
 use architecture::TABLE;
 use icsan_guest_tests::table::Selection;
 #[cfg(target_arch = "x86_64")]
@@ -60,7 +62,7 @@ fn main() {
     match words[..] {
         _ if std::process::id() == 1 => init::run(),
         [processes::EXEC_PROBE] => std::process::exit(processes::exec_probe()),
-        ["litmus", asked] => std::process::exit(i32::from(!litmus::run_asked(asked))),
+        ["litmus", asked] => std::process::exit(i32::from(!architecture::litmus(asked))),
         ["list"] => TABLE.iter().for_each(|row| println!("{:28} {}", row.name, row.what)),
         ["run", filter] => std::process::exit(run(filter, 1)),
         ["run", filter, times] if times.parse::<u16>().is_ok() => {

@@ -8,7 +8,7 @@ use crate::outcome::Attempt;
 use crate::pace::Pace;
 use crate::shape::{Kind, Shape};
 use crate::sys::{Membarrier, membarrier, pin};
-use icsan_guest_tests::code::return_value;
+use icsan_guest_tests::code::{REMAPPING_SERIALIZES, return_value};
 use icsan_guest_tests::table::{WRITER, executor};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -16,8 +16,8 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 
 const SHAPE: Kind = Kind::PLAIN;
 
-/// The kernel's TLB flush serializes the executor, or it would be broken: the outcome is judged.
-const BY_FLUSH: HandOver = HandOver { writer: nothing, executor: || {}, serializes: true };
+/// Nothing but what the kernel does. Where that serializes the executor, or it would be broken, the outcome is judged.
+pub const BY_FLUSH: HandOver = HandOver { writer: nothing, executor: || {}, serializes: REMAPPING_SERIALIZES };
 
 /// Each time a page at an address of its own. All of them stay mapped until the end.
 pub fn fresh() -> Attempt {
@@ -35,6 +35,7 @@ pub fn fresh() -> Attempt {
     while let Some(n) = pace.next() {
         let page = CodePage::anonymous(1)?;
         page.store_bytes(0, &return_value(n));
+        page.publish(0, size_of_val(&return_value(n)));
         target.store(page.address(0) as usize, Release);
         pages.push(page);
         let got = executor.call(0)?;
@@ -47,10 +48,10 @@ pub fn fresh() -> Attempt {
 }
 
 /// munmap, then mmap at the same address, then the new code.
-pub fn unmap_and_map() -> Attempt {
+pub fn unmap_and_map(how: HandOver) -> Attempt {
     let shape = Arc::new(Shape::new(SHAPE)?);
     let theirs = Arc::clone(&shape);
-    hand_over_by(BY_FLUSH, &shape, shape.function(), move |n| {
+    hand_over_by(how, &shape, shape.function(), move |n| {
         theirs.page().map_again()?;
         theirs.lay_out();
         theirs.store(n);
@@ -58,11 +59,13 @@ pub fn unmap_and_map() -> Attempt {
     })
 }
 
-/// mmap with MAP_FIXED of a file that holds the new code already.
+/// mmap with MAP_FIXED of a file that holds the new code already. The executor's page fault serializes, if nothing does
+/// before.
 pub fn map_fixed() -> Attempt {
+    let how = HandOver { serializes: true, ..BY_FLUSH };
     let shape = Arc::new(Shape::on(SHAPE, CodePage::aliased()?));
     let theirs = Arc::clone(&shape);
-    hand_over_by(BY_FLUSH, &shape, shape.function(), move |n| {
+    hand_over_by(how, &shape, shape.function(), move |n| {
         let next = Shape::on(SHAPE, CodePage::aliased()?);
         next.store(n);
         theirs.page().map_over(next.page())
@@ -70,10 +73,10 @@ pub fn map_fixed() -> Attempt {
 }
 
 /// mremap over it.
-pub fn moved() -> Attempt {
+pub fn moved(how: HandOver) -> Attempt {
     let shape = Arc::new(Shape::new(SHAPE)?);
     let theirs = Arc::clone(&shape);
-    hand_over_by(BY_FLUSH, &shape, shape.function(), move |n| {
+    hand_over_by(how, &shape, shape.function(), move |n| {
         let next = Shape::new(SHAPE)?;
         next.store(n);
         theirs.page().move_here(next.into_page())
@@ -81,11 +84,11 @@ pub fn moved() -> Attempt {
 }
 
 /// Never writable and executable at once.
-pub fn flip() -> Attempt {
+pub fn flip(how: HandOver) -> Attempt {
     let shape = Arc::new(Shape::new(SHAPE)?);
     shape.page().protect(false)?;
     let theirs = Arc::clone(&shape);
-    hand_over_by(BY_FLUSH, &shape, shape.function(), move |n| {
+    hand_over_by(how, &shape, shape.function(), move |n| {
         theirs.page().protect(true)?;
         theirs.store(n);
         theirs.page().protect(false)
@@ -96,7 +99,11 @@ pub fn flip() -> Attempt {
 pub fn pwrite(how: HandOver) -> Attempt {
     let shape = Arc::new(Shape::on(SHAPE, CodePage::aliased()?));
     let theirs = Arc::clone(&shape);
-    hand_over_by(how, &shape, shape.function(), move |n| theirs.page().pwrite(theirs.site(), &theirs.bytes(n)))
+    hand_over_by(how, &shape, shape.function(), move |n| {
+        theirs.page().pwrite(theirs.site(), &theirs.bytes(n))?;
+        theirs.publish();
+        Ok(())
+    })
 }
 
 /// Without a sync.

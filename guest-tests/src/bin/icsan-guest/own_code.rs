@@ -13,9 +13,9 @@ pub fn pace(judged: bool) -> Pace {
     if judged { Pace::of_judged() } else { Pace::of_bad() }
 }
 
-/// Stores and then calls.
-pub fn jump() -> Attempt {
-    stores_then_calls(&Shape::new(Kind::PLAIN)?, || {}, true)
+/// Stores, does `between`, and calls.
+pub fn calls(between: fn(), serializes: bool) -> Attempt {
+    stores_then_calls(&Shape::new(Kind::PLAIN)?, between, serializes)
 }
 
 /// Stores through a second mapping, does `between`, and calls. Without a serializing instruction the outcome is not
@@ -24,17 +24,12 @@ pub fn alias(between: fn(), serializes: bool) -> Attempt {
     stores_then_calls(&Shape::on(Kind::PLAIN, CodePage::aliased()?), between, serializes)
 }
 
-/// Stores what is changed by other means than an ordinary store, and calls.
-pub fn stores_by(store: fn(&CodePage, usize, u32)) -> Attempt {
-    let shape = Shape::new(Kind::PLAIN)?;
-    changes_then_calls(&shape, |n| store(shape.page(), shape.site(), shape.expected(n) as u32), || {}, true)
-}
-
 fn stores_then_calls(shape: &Shape, between: fn(), judged: bool) -> Attempt {
     changes_then_calls(shape, |n| shape.store(n), between, judged)
 }
 
-fn changes_then_calls(shape: &Shape, store: impl Fn(u32), between: fn(), judged: bool) -> Attempt {
+/// Changes the code in any way, does `between`, and calls it.
+pub fn changes_then_calls(shape: &Shape, store: impl Fn(u32), between: fn(), judged: bool) -> Attempt {
     pin(executor(cpus()))?;
     let function = shape.function();
     let mut pace = pace(judged);

@@ -3,6 +3,7 @@
 use crate::architecture;
 use crate::commit::{self, Runs};
 use crate::hand_over::{BARE, aliased};
+use crate::mapping::BY_FLUSH;
 use crate::outcome::Attempt;
 use crate::shape::Kind;
 use crate::stores::{self, store};
@@ -25,15 +26,14 @@ fn program_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "membarrier/registered-late" => membarrier::registered_late,
         "membarrier/plain" => membarrier::plain,
         "membarrier/unregistered" => membarrier::unregistered,
-        "own/jump" => own_code::jump,
         "own/alias" => || own_code::alias(|| {}, false),
         "views/other" => own_code::at_other_address,
         "views/alias" => || own_code::through_other_address(|| {}, false),
         "mapping/fresh" => mapping::fresh,
-        "mapping/munmap-mmap" => mapping::unmap_and_map,
+        "mapping/munmap-mmap" => || mapping::unmap_and_map(BY_FLUSH),
         "mapping/map-fixed" => mapping::map_fixed,
-        "mapping/mremap" => mapping::moved,
-        "mapping/mprotect" => mapping::flip,
+        "mapping/mremap" => || mapping::moved(BY_FLUSH),
+        "mapping/mprotect" => || mapping::flip(BY_FLUSH),
         "mapping/pwrite" => mapping::pwrite_only,
         "mapping/pwrite-sync-core" => mapping::pwrite_and_sync,
         "process/fork" => processes::fork,
@@ -78,7 +78,6 @@ fn kernel_scenarios(name: &str) -> Option<fn() -> Attempt> {
         // By the name that the tracer knows it by.
         "kernel/ftrace" => || kernel_tracing::ftrace("__do_sys_getppid"),
         "kernel/kprobe" => || kernel_tracing::kprobe('p'),
-        "kernel/kprobe-inside" => kernel_tracing::kprobe_inside,
         "kernel/kretprobe" => || kernel_tracing::kprobe('r'),
         "kernel/uprobe" => kernel_tracing::uprobe,
         "kernel/bpf-filter" => kernel_bpf::filter,

@@ -3,9 +3,12 @@
 //! Which bytes of which instruction change, and by which stores, is the architecture's: its `Kind`s. Each has the kinds
 //! that the scenarios of any architecture ask for.
 
-pub use crate::architecture::shape::{Kind, text_target};
-use crate::code_page::{CodePage, Function};
+pub use crate::architecture::shape::{BEHIND_NOP, Kind, text_target};
+use crate::code_page::{CodePage, Function, PAGE};
 use std::io;
+
+/// What changes begins at the site, and is no longer than this where it takes more than a store to have it fetched.
+const LONGEST: usize = 8;
 
 /// Code with versions.
 #[derive(Debug)]
@@ -27,9 +30,10 @@ impl Shape {
         shape
     }
 
-    /// Writes version 0 as a whole.
+    /// Writes version 0 as a whole, and publishes it.
     pub fn lay_out(&self) {
         self.kind.lay_out(&self.page);
+        self.page.publish(0, PAGE);
     }
 
     /// The code.
@@ -62,8 +66,19 @@ impl Shape {
         self.kind.site()
     }
 
-    /// Changes version `n - 1` into version `n`.
+    /// Changes version `n - 1` into version `n`, and publishes it: all is done but that a CPU serializes.
     pub fn store(&self, n: u32) {
+        self.store_only(n);
+        self.publish();
+    }
+
+    /// The same, and nothing is published.
+    pub fn store_only(&self, n: u32) {
         self.kind.store(&self.page, n);
+    }
+
+    /// Makes the fetches of all CPUs find what was stored.
+    pub fn publish(&self) {
+        self.page.publish(self.site(), LONGEST);
     }
 }

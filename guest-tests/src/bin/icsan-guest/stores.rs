@@ -22,6 +22,7 @@ pub fn store(kind: Kind, store: Store, how: HandOver) -> Attempt {
 /// A store for each byte.
 pub fn bytes(shape: &Shape, n: u32) -> io::Result<()> {
     shape.page().store_bytes(shape.site(), &shape.bytes(n));
+    shape.publish();
     Ok(())
 }
 
@@ -30,7 +31,11 @@ pub fn by_read(how: HandOver) -> Attempt {
     let shape = Arc::new(Shape::new(Kind::PLAIN)?);
     let theirs = Arc::clone(&shape);
     let pipe = Pipe::new()?;
-    hand_over_by(how, &shape, shape.function(), move |n| pipe.read(theirs.page(), theirs.site(), &theirs.bytes(n)))
+    hand_over_by(how, &shape, shape.function(), move |n| {
+        pipe.read(theirs.page(), theirs.site(), &theirs.bytes(n))?;
+        theirs.publish();
+        Ok(())
+    })
 }
 
 /// A pipe that one thread writes and reads.
@@ -71,6 +76,7 @@ pub fn process_vm(shape: &Shape, n: u32) -> io::Result<()> {
     let remote = libc::iovec { iov_base: page.target(at, bytes.len()).cast(), iov_len: bytes.len() };
     // SAFETY: reads the slice, and writes to a mapping of this very process.
     let written = check(unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) } as i64)?;
+    shape.publish();
     whole(written, bytes)
 }
 

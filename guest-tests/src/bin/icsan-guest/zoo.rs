@@ -191,6 +191,7 @@ impl Returns {
     pub fn new() -> io::Result<Self> {
         let page = CodePage::aliased()?;
         page.store_bytes(0, &return_value(0));
+        page.publish(0, size_of_val(&return_value(0)));
         Ok(Self(page))
     }
 
@@ -199,10 +200,11 @@ impl Returns {
         self.0.function(0)
     }
 
-    /// From now on it returns that number. Not inlined: reports name this function as the writer.
+    /// From now on it returns that number, to whoever serializes. Not inlined: reports name this function as the writer.
     #[inline(never)]
     pub fn change(&self, number: u16) {
         self.0.change_returned(0, number);
+        self.0.publish(0, size_of_val(&return_value(0)));
     }
 }
 

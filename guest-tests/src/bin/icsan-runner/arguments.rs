@@ -2,7 +2,7 @@
 
 use crate::inject::Inject;
 use clap::Parser;
-use icsan_guest_tests::arch::architecture::Architecture;
+use icsan_guest_tests::arch::architecture::{Architecture, Cpu};
 use icsan_guest_tests::arch::registry;
 use icsan_guest_tests::host::boot::Hardware;
 use icsan_guest_tests::verdict::{Mode, Profile};
@@ -46,6 +46,9 @@ pub struct Arguments {
     /// The machine: what QEMU's -machine takes [default: the architecture's usual one]
     #[arg(long, value_name = "NAME")]
     pub machine: Option<String>,
+    /// Its CPU, by the name of one that verdicts are known for [default: the architecture's usual one]
+    #[arg(long, value_name = "NAME")]
+    pub cpu: Option<String>,
     /// Its memory: what QEMU's -m takes
     #[arg(long, value_name = "SIZE", default_value = "512")]
     pub memory: String,
@@ -92,10 +95,19 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// The CPU of boots in which page tables need not be isolated.
+    ///
+    /// # Errors
+    /// The architecture has none of the name that was asked for.
+    pub fn cpu(&self) -> Result<Cpu, String> {
+        self.cpu.as_deref().map_or(Ok(self.arch.plain), |name| self.arch.cpu(name))
+    }
+
     /// What the guest runs on.
     pub fn hardware(&self) -> Hardware {
         let usual = Hardware::of(self.arch);
         Hardware {
+            cpu: self.cpu().unwrap_or(usual.cpu),
             board: self.machine.clone().unwrap_or(usual.board),
             memory: self.memory.clone(),
             options: self.qemu_word.clone(),

@@ -73,6 +73,7 @@ fn refuse_nonsense(arguments: &Arguments) -> Result<()> {
     if let Some(stray) = arguments.patcher.iter().find(|patcher| !has(&patcher.name)) {
         bail!("--patcher {}=…: there is no --kernel {}=…", stray.name, stray.name);
     }
+    arguments.cpu().map_err(anyhow::Error::msg).context("--cpu")?;
     let Architecture { name, profiles, marker, .. } = arguments.arch;
     if let Some(stray) = arguments.profile.iter().find(|profile| !profiles.contains(profile)) {
         bail!("--profile {}: {name} has no such profile", stray.name());

@@ -60,7 +60,7 @@ fn reason(row: &Scenario, arguments: &Arguments, kernel: &Named, profile: Option
     if row.cpus > usize::from(arguments.smp) {
         return Some(format!("needs {} vCPUs", row.cpus));
     }
-    match row.verdict(arguments.mode, profile?) {
+    match row.verdict(arguments.mode, arguments.hardware().cpu.judged(profile?)) {
         Verdict::Unchecked(why) => Some(format!("cannot be judged under this profile ({why})")),
         Verdict::Silent | Verdict::Reported(_) => None,
     }

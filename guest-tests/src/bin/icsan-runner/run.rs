@@ -68,8 +68,12 @@ pub fn run(context: &Setting, cell: &Cell<'_>) -> Result<Judged> {
     if let (Some(Ok(report)), Some(patcher), Some(text)) = (&mut report, patcher, output.patcher) {
         attribution::name_places(report, &Functions::read(&patcher.path)?, text);
     }
-    let conditions =
-        Conditions { profile: cell.profile, mode: arguments.mode, smp: arguments.smp.into(), inject: arguments.inject };
+    let conditions = Conditions {
+        profile: cell.profile.map(|profile| arguments.hardware().cpu.judged(profile)),
+        mode: arguments.mode,
+        smp: arguments.smp.into(),
+        inject: arguments.inject,
+    };
     let asked =
         Asked { rows: &cell.rows.applying, repeat: arguments.repeat, kernel: &cell.kernel.name, skips: &context.skips };
     let mut judged = judge(asked, &boot, &output, report, conditions);
@@ -89,7 +93,7 @@ fn machine_name(arguments: &Arguments, cell: &Cell<'_>) -> String {
         format!("{} {} smp{smp} {thread} {}", cell.qemu.name, cell.kernel.name, cell.append).trim_end().to_owned();
     let hardware = arguments.hardware();
     if hardware != Hardware::of(arch) {
-        name = format!("{name} {} {}", hardware.board, hardware.memory);
+        name = format!("{name} {} {} {}", hardware.cpu.name, hardware.board, hardware.memory);
     }
     if let Some([key, _]) = arguments.inject.map(Inject::keys) {
         name = format!("{name} {key}");

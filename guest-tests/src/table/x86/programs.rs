@@ -1,7 +1,7 @@
 //! Programs that change code: shapes, hand-overs, membarrier, breakpoints, own code, mappings, guards, processes.
 
 use super::{MIGRATION, NO_COMMIT, NO_MIXES, NO_WRITER, QUADWORD, TORN, TORN_LATER, UNSERIALIZED};
-use crate::table::{Scenario, Visible, bad, good};
+use crate::table::{Scenario, Visible, bad, good, programs};
 use crate::verdict::Kind::{Alias, Smc, Stale, Unserialized};
 use crate::verdict::Verdict::Reported;
 use crate::verdict::Verdicts;
@@ -61,19 +61,14 @@ pub const ROWS: &[Scenario] = &[
         "the executor executes MFENCE, LFENCE and a locked instruction: none of them serializes",
     ),
     good("handover/iret-to-self", "the executor executes IRET-to-self in user mode"),
-    good("membarrier/sync-core", "the writer calls membarrier(PRIVATE_EXPEDITED_SYNC_CORE), registered"),
-    good("membarrier/registered-late", "the same, registered while the executor runs already"),
+    programs::SYNC_CORE,
+    programs::REGISTERED_LATE,
     good(
         "membarrier/plain",
         "the writer calls membarrier(PRIVATE_EXPEDITED): its IPI ends in IRET, which FRED's ERETU replaces",
     )
     .under(FRED, Reported(Unserialized)),
-    bad(
-        "membarrier/unregistered",
-        "membarrier/sync-core",
-        UNSERIALIZED,
-        "the writer calls SYNC_CORE unregistered, gets EPERM and goes on",
-    ),
+    programs::unregistered(UNSERIALIZED),
     // The INT3 protocol in user space, with a SIGTRAP handler that carries out the new instruction.
     good("int3/complete", "INT3, sync, tail, sync, first byte, sync under a spinning thread that traps")
         .under(SDM_STRICT, Reported(Unserialized)),
@@ -124,11 +119,7 @@ pub const ROWS: &[Scenario] = &[
     .in_light(UNSERIALIZED, NO_WRITER),
     good("own/alias-cpuid", "stores through a second mapping, executes CPUID, then calls the code").on_one_cpu(),
     // The same memory at two executable addresses.
-    good(
-        "views/other",
-        "stores through the address it executes from, then calls the code at another address for the first time",
-    )
-    .on_one_cpu(),
+    programs::OTHER_VIEW,
     bad(
         "views/alias",
         "views/alias-cpuid",
@@ -140,24 +131,16 @@ pub const ROWS: &[Scenario] = &[
     .in_light(UNSERIALIZED, NO_WRITER),
     good("views/alias-cpuid", "the same with CPUID between").on_one_cpu(),
     // Mappings.
-    good("mapping/fresh", "new code at an address where nothing was mapped before, handed to another thread"),
+    programs::FRESH,
     good("mapping/munmap-mmap", "unmaps code that another thread ran and maps other code there"),
-    good("mapping/map-fixed", "maps other code over code that another thread ran"),
+    programs::MAP_FIXED,
     good(
         "mapping/mremap",
         "moves a page with other code over code that another thread ran: a change that no store made",
     ),
     good("mapping/mprotect", "makes code that another thread ran writable and not executable, changes it, and back"),
-    bad(
-        "mapping/pwrite",
-        "mapping/pwrite-sync-core",
-        UNSERIALIZED,
-        "changes code by pwrite() to the memfd that another thread executes from",
-    ),
-    good(
-        "mapping/pwrite-sync-core",
-        "the same with membarrier(PRIVATE_EXPEDITED_SYNC_CORE) before the other thread goes on",
-    ),
+    programs::pwrite(UNSERIALIZED),
+    programs::PWRITE_SYNC_CORE,
     // A word that says whether the code behind it may be entered (JDK-8310239).
     bad(
         "guard/data",
@@ -173,11 +156,8 @@ pub const ROWS: &[Scenario] = &[
     ),
     good("guard/data-cpuid", "the executor executes CPUID on the guard's slow path before it enters"),
     // Processes.
-    good("process/fork", "a child runs code that its parent ran and then changed through an alias").on_one_cpu(),
-    good("process/exec", "a program changes its text, runs it, and executes itself anew").on_one_cpu(),
-    Scenario {
-        full: MIGRATION,
-        ..good("process/migrate", "a thread goes to another CPU, changes its code there and comes back")
-    },
-    good("process/migrate-registered", "the same, registered for SYNC_CORE: the scheduler serializes"),
+    programs::FORK,
+    programs::EXEC,
+    Scenario { full: MIGRATION, ..programs::MIGRATE },
+    programs::MIGRATE_REGISTERED,
 ];

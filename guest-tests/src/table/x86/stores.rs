@@ -5,7 +5,7 @@
 //! epoch holds.
 
 use super::{NO_COMMIT, NO_MIXES, NO_WRITER, QUADWORD, TORN_LATER, UNSERIALIZED};
-use crate::table::{Scenario, Visible, bad, good};
+use crate::table::{Scenario, Visible, bad, good, programs};
 use crate::verdict::Kind::{Alias, Smc, Stale, Torn, Unserialized};
 use crate::verdict::Verdict::{Reported, Silent, Unchecked};
 use crate::verdict::Verdicts;
@@ -151,7 +151,7 @@ pub(super) const ROWS: &[Scenario] = &[
     .in_light(QUADWORD, NO_WRITER),
     good("tail/own-next-cpuid", "the same with CPUID between").on_one_cpu(),
     // Commits.
-    good("commit/sync-core", "the writer calls membarrier(PRIVATE_EXPEDITED_SYNC_CORE), and its patch of two chunks is done"),
+    programs::COMMITTED_BY_SYNC_CORE,
     Scenario {
         light: Some((Verdicts::SILENT.but(FRED, Reported(Unserialized)), NO_MIXES)),
         ..good("commit/plain", "the writer calls membarrier(PRIVATE_EXPEDITED) instead: its IPI ends in IRET, which FRED's ERETU replaces")

@@ -5,7 +5,7 @@
 
 use crate::code_page::{CodePage, PAGE};
 use crate::cross_modify::next_epoch;
-use crate::executor::{PATIENCE, SIGHT, Spinner, wait_until};
+use crate::executor::{SIGHT, Spinner, wait_until};
 use crate::outcome::Attempt;
 use crate::pace::Pace;
 use crate::sys::{Membarrier, membarrier, pin};
@@ -14,6 +14,10 @@ use icsan_guest_tests::table::{WRITER, executor};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
+use std::time::Duration;
+
+/// How long a scenario waits for what must come, on a busy host.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Where the body begins, where its immediate is, and the data guard: in another page than the code, so that closing it
 /// stores to no code.

@@ -2,7 +2,8 @@
 
 use crate::code_page::{CodePage, PAGE};
 use crate::outcome::Attempt;
-use crate::own_code::pace;
+use crate::own_code::{changes_then_calls, pace};
+use crate::shape::{Kind, Shape};
 use crate::sys::{cpus, pin};
 use icsan_guest_tests::code::return_value;
 use icsan_guest_tests::table::executor;
@@ -94,4 +95,10 @@ pub fn next_through_alias(fenced: bool) -> Attempt {
     let code = [&[0x90; 9][..], &[0x48, 0xB9], &address, &[0x89, 0x39], between, &return_value(0)];
     page.store_bytes(0, &code.concat());
     straight_line(&page, 0, fenced)
+}
+
+/// Stores what is changed by other means than an ordinary store, and calls.
+pub fn stores_by(store: fn(&CodePage, usize, u32)) -> Attempt {
+    let shape = Shape::new(Kind::PLAIN)?;
+    changes_then_calls(&shape, |n| store(shape.page(), shape.site(), shape.expected(n) as u32), || {}, true)
 }

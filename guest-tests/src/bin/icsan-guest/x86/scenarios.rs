@@ -1,14 +1,13 @@
 //! Which function carries a scenario of the table out that only x86-64 has.
 
-use super::{guard_word, int3_protocol, neighbours, own_code, stores};
+use super::{coverage, guard_word, int3_protocol, kprobe_jump, maxcpus, neighbours, own_code, patcher, stores};
 use crate::commit::Runs;
 use crate::cross_modify::under_spinner;
 use crate::hand_over::{BARE, HandOver, SERIALIZED, aliased, hand_over};
 use crate::outcome::Attempt;
-use crate::own_code::stores_by;
 use crate::shape::Kind;
 use crate::stores::store;
-use crate::{commit, kernel_coverage, kernel_cpus, kernel_tracing, patcher};
+use crate::{commit, kernel_coverage, kernel_tracing};
 use icsan_guest_tests::code::serialize;
 use icsan_guest_tests::code::x86::iret_to_self;
 use int3_protocol::Missing;
@@ -92,7 +91,7 @@ fn store_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "store/from-data-cpuid" => || hand_over(Kind::Imm32FromData, SERIALIZED),
         "store/own-rep-movsb" => || own_code::next_by_rep_movsb(false),
         "store/own-rep-movsb-cpuid" => || own_code::next_by_rep_movsb(true),
-        "store/own-movbe" => || stores_by(stores::movbe),
+        "store/own-movbe" => || own_code::stores_by(stores::movbe),
         "store/own-jump" => own_code::behind_jump,
         _ => return None,
     })
@@ -106,6 +105,7 @@ fn own_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "int3/no-second-sync" => || int3_protocol::without(Missing::Second),
         "int3/no-third-sync" => || int3_protocol::without(Missing::Third),
         "int3/no-syncs" => || int3_protocol::without(Missing::All),
+        "own/jump" => || crate::own_code::calls(|| {}, true),
         "own/no-jump" => || own_code::next(false),
         "own/no-jump-cpuid" => || own_code::next(true),
         "guard/data" => || guard_word::data(false),
@@ -125,13 +125,12 @@ fn own_scenarios(name: &str) -> Option<fn() -> Attempt> {
 fn kernel_scenarios(name: &str) -> Option<fn() -> Attempt> {
     Some(match name {
         "kernel/ftrace-syscalls" => || kernel_tracing::ftrace("__x64_sys_*"),
-        "kernel/maxcpus" => kernel_cpus::maxcpus,
-        "coverage/healthy" | "coverage/healthy-isolated" => || kernel_coverage::healthy(kernel_coverage::everyday),
-        "coverage/empty-ipi" => || kernel_coverage::broken("do_sync_core", kernel_coverage::everyday),
-        "coverage/membarrier" | "coverage/membarrier-isolated" => {
-            || kernel_coverage::healthy(kernel_coverage::code_changes)
-        }
-        "coverage/membarrier-empty-ipi" => || kernel_coverage::broken("ipi_sync_core", kernel_coverage::code_changes),
+        "kernel/kprobe-inside" => kprobe_jump::kprobe_inside,
+        "kernel/maxcpus" => maxcpus::maxcpus,
+        "coverage/healthy" | "coverage/healthy-isolated" => || coverage::healthy(kernel_coverage::everyday),
+        "coverage/empty-ipi" => || coverage::broken("do_sync_core", kernel_coverage::everyday),
+        "coverage/membarrier" | "coverage/membarrier-isolated" => || coverage::healthy(kernel_coverage::code_changes),
+        "coverage/membarrier-empty-ipi" => || coverage::broken("ipi_sync_core", kernel_coverage::code_changes),
         _ => return None,
     })
 }

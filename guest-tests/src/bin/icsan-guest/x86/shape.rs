@@ -30,6 +30,9 @@ pub fn text_target() -> Function {
     patch_target_imm32
 }
 
+/// How far into it the instruction behind its NOP is.
+pub const BEHIND_NOP: u64 = 3;
+
 /// NOP5 and the JMP that replaces it differ in their first and fourth byte only, so each mix of them is an instruction
 /// too, and has a place to go.
 pub const NOP5: [u8; 5] = [0x0F, 0x1F, 0x44, 0x00, 0x00];

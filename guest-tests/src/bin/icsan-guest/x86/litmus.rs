@@ -4,7 +4,7 @@
 //! without system calls, since a switch of tasks would serialize. The threads' own code never changes. Before each
 //! round memory is laid out anew, and every CPU serializes.
 
-use crate::architecture::guarded_call;
+use super::guarded_call;
 use crate::say::say;
 use crate::sys::{check, cpus, pin};
 use icsan_guest_tests::code::{self, pause, serialize};

@@ -1,0 +1,103 @@
+//! Which function carries a scenario of the table out that only AArch64 has.
+
+use super::{listed, publish, stores};
+use crate::commit::{self, Runs, committed};
+use crate::cross_modify::under_spinner;
+use crate::hand_over::{BARE, HandOver, SERIALIZED, aliased, hand_over, hand_over_by};
+use crate::outcome::Attempt;
+use crate::shape::{Kind, Shape};
+use crate::stores::store;
+use crate::sys::check;
+use crate::{kernel_tracing, mapping, own_code};
+use icsan_guest_tests::code::serialize;
+use std::sync::Arc;
+
+/// Looks the function up.
+pub fn function(name: &str) -> Option<fn() -> Attempt> {
+    publish::function(name).or_else(|| cross_scenarios(name)).or_else(|| twin_scenarios(name))
+}
+
+/// Those in which one thread changes another one's code, or its own.
+fn cross_scenarios(name: &str) -> Option<fn() -> Attempt> {
+    Some(match name {
+        "cross/move" => || under_spinner(Kind::Move),
+        "cross/move-text" => || under_spinner(Kind::MoveText),
+        "cross/pair" => || under_spinner(Kind::Pair),
+        "cross/branch" => || under_spinner(Kind::Branch),
+        "cross/call" => || under_spinner(Kind::Call),
+        "cross/breakpoint" => listed::breakpoint,
+        "handover/system-call" => || hand_over(Kind::PLAIN, HandOver { executor: system_call, ..SERIALIZED }),
+        "handover/signal" => signalled,
+        "own/unsynchronized" => || own_code::calls(|| {}, false),
+        "store/halves" => || store(Kind::PLAIN, stores::halves, BARE),
+        "store/quadword" => || hand_over(Kind::Quadword, BARE),
+        "store/exclusive" => || store(Kind::PLAIN, stores::exclusive, BARE),
+        "store/pair" => || store(Kind::Quadword, stores::pair, BARE),
+        "store/release" => || store(Kind::PLAIN, stores::release, BARE),
+        "commit/branch" => || commits_branch(BARE),
+        "kernel/ftrace-syscalls" => || kernel_tracing::ftrace("__arm64_sys_*"),
+        _ => return None,
+    })
+}
+
+/// The corrected twins, by ISB.
+fn twin_scenarios(name: &str) -> Option<fn() -> Attempt> {
+    Some(match name {
+        "cross/move-isb" => || hand_over(Kind::Move, SERIALIZED),
+        "cross/pair-isb" => || hand_over(Kind::Pair, SERIALIZED),
+        "handover/isb" => || hand_over(Kind::PLAIN, SERIALIZED),
+        "own/synchronized" => || own_code::calls(serialize, true),
+        "own/alias-isb" => || own_code::alias(serialize, true),
+        "views/alias-isb" => || own_code::through_other_address(serialize, true),
+        "mapping/munmap-mmap-isb" => || mapping::unmap_and_map(SERIALIZED),
+        "mapping/mremap-isb" => || mapping::moved(SERIALIZED),
+        "mapping/mprotect-isb" => || mapping::flip(SERIALIZED),
+        "alias/other-isb" => || aliased(SERIALIZED),
+        "store/bytes-isb" => || store(Kind::PLAIN, crate::stores::bytes, SERIALIZED),
+        "store/halves-isb" => || store(Kind::PLAIN, stores::halves, SERIALIZED),
+        "store/quadword-isb" => || hand_over(Kind::Quadword, SERIALIZED),
+        "store/exclusive-isb" => || store(Kind::PLAIN, stores::exclusive, SERIALIZED),
+        "store/pair-isb" => || store(Kind::Quadword, stores::pair, SERIALIZED),
+        "store/release-isb" => || store(Kind::PLAIN, stores::release, SERIALIZED),
+        "store/read-isb" => || crate::stores::by_read(SERIALIZED),
+        "store/process-vm-isb" => || store(Kind::PLAIN, crate::stores::process_vm, SERIALIZED),
+        "commit/symbol-isb" => || commit::by_symbol(SERIALIZED),
+        "commit/branch-isb" => || commits_branch(SERIALIZED),
+        "commit/fork-isb" => || commit::by_fork(Runs::Serialized),
+        _ => return None,
+    })
+}
+
+/// getppid(2).
+fn system_call() {
+    // SAFETY: a system call without arguments.
+    unsafe { libc::getppid() };
+}
+
+extern "C" fn on_signal(_: libc::c_int) {}
+
+/// The executor raises a signal, whose handler does nothing.
+fn signalled() -> Attempt {
+    let handler = on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    // SAFETY: the handler does nothing.
+    if unsafe { libc::signal(libc::SIGUSR1, handler) } == libc::SIG_ERR {
+        return Err(std::io::Error::last_os_error());
+    }
+    let raise = || {
+        // SAFETY: the signal has a handler. If it were not raised, the scenario would be the bad one, and say so.
+        let _ = check(unsafe { libc::raise(libc::SIGUSR1) }.into());
+    };
+    hand_over(Kind::PLAIN, HandOver { executor: raise, ..SERIALIZED })
+}
+
+/// NOP to B and back, by the function that commits.
+fn commits_branch(how: HandOver) -> Attempt {
+    let shape = Arc::new(Shape::new(Kind::Branch)?);
+    let theirs = Arc::clone(&shape);
+    hand_over_by(how, &shape, shape.function(), move |n| {
+        committed(|| {
+            theirs.store(n);
+            Ok(())
+        })
+    })
+}
