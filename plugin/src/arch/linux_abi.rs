@@ -91,6 +91,8 @@ pub struct LinuxAbi {
     pub switches_mapping: SyncEventSet,
     /// The instructions that do nothing but serialize.
     pub explicit_syncs: SyncEventSet,
+    /// The returns to user mode that serialize, on an architecture where every one does: membarrier(2) relies on them.
+    pub returns_sync: SyncEventSet,
 }
 
 /// Where a function that is just entered returns to.

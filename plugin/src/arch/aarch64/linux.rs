@@ -1,7 +1,7 @@
 //! Linux on AArch64: arch/arm64.
 
 use super::registers::{GENERAL, SP, SP_EL0, X0, X8, X30};
-use super::synchronizing::EXPLICIT_SYNCS;
+use super::synchronizing::{EXPLICIT_SYNCS, RETURNS};
 use crate::arch::linux_abi::{LinuxAbi, SwitchFunction, SystemCalls};
 use icsan_model::addr::Linear;
 use icsan_model::arch::sync_event::SyncEventSet;
@@ -34,4 +34,5 @@ pub static LINUX: LinuxAbi = LinuxAbi {
     user_half: 0,
     switches_mapping: SyncEventSet::EMPTY,
     explicit_syncs: EXPLICIT_SYNCS,
+    returns_sync: RETURNS,
 };
