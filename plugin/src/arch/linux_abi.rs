@@ -49,14 +49,16 @@ impl SystemCalls {
     #[must_use]
     pub fn asks_sync_core_otherwise(&self, cpu: &CurrentCpu) -> bool {
         self.other.is_some_and(|other| {
-            self.number.read(cpu) == Some(other.membarrier) && other.argument.read(cpu) == Some(SYNC_CORE)
+            other.number.read(cpu) == Some(other.membarrier) && other.argument.read(cpu) == Some(SYNC_CORE)
         })
     }
 }
 
-/// See [`SystemCalls::other`]. Their number is in the same register.
+/// See [`SystemCalls::other`].
 #[derive(Clone, Copy, Debug)]
 pub struct OtherCalls {
+    /// The register of the call's number.
+    pub number: &'static NamedRegister,
     /// The register of the first argument.
     pub argument: &'static NamedRegister,
     /// The number of membarrier(2).

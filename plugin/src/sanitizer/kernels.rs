@@ -15,7 +15,12 @@ impl Sanitizer {
     /// A register that tells the kernel's place was set to a runtime address, by the instruction at `pc`.
     pub fn kernel_place(&self, evidence: &PlaceEvidence, runtime: u64, Linear(pc): Linear) {
         let symbols = &self.config.symbols;
-        if symbols.kernel_table().is_none() || !symbols.tells(evidence, runtime) {
+        if symbols.kernel_table().is_none() || self.says_nothing.load(Ordering::Relaxed) == runtime {
+            return;
+        }
+        if !symbols.tells(evidence, runtime) {
+            // A kernel may set the register at each system call.
+            self.says_nothing.store(runtime, Ordering::Relaxed);
             return;
         }
         if !evidence.decides {
@@ -62,6 +67,7 @@ impl Sanitizer {
             Some(boot) => say(&format!("boot {boot} begins here: {why}")),
             None => Gap::UnknownKernel.note(),
         }
+        self.says_nothing.store(0, Ordering::Relaxed);
         self.origins.kernel_ended();
         self.user_modes.forget();
         if let Some(side) = &mut code.side {

@@ -26,7 +26,7 @@ pub static LINUX: LinuxAbi = LinuxAbi {
         result: RAX,
         membarrier: 324,
         // arch/x86/entry/syscalls/syscall_32.tbl.
-        other: Some(OtherCalls { argument: RBX, membarrier: 375 }),
+        other: Some(OtherCalls { number: RAX, argument: RBX, membarrier: 375 }),
     },
     // INT3.
     breakpoint: &[0xcc],
