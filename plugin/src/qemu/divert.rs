@@ -25,9 +25,11 @@ use icsan_model::addr::Linear;
 use icsan_model::detector::flags::{DONE, SlotId};
 use libc::{c_uint, c_void};
 use qemu_plugin_sys as sys;
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// `QEMU_PLUGIN_CB_RW_REGS_PC`, since API 6: the callback may change the program counter.
 const RW_REGS_PC: c_uint = 3;
@@ -121,7 +123,7 @@ pub fn prepare(generation: Generation, of_guest: impl FnOnce() -> Result<(), Str
 const CURRENT_CPU: &CStr = c"current_cpu";
 
 /// QEMU's own structure of the vCPU whose thread this is, as so many words. `None`: it is no vCPU's thread.
-pub(super) fn current_object() -> Option<(*mut c_void, usize)> {
+fn current_object() -> Option<(*mut c_void, usize)> {
     let current = find(CURRENT_CPU).ok()?;
     // SAFETY: dlsym gives this thread's instance of a thread-local variable; it is a pointer, null outside of a vCPU's
     // thread.
@@ -132,6 +134,51 @@ pub(super) fn current_object() -> Option<(*mut c_void, usize)> {
     // SAFETY: the vCPU is an object of QEMU's own heap, made by glib's or libc's malloc, so that it has so many usable
     // bytes.
     Some((whole, unsafe { libc::malloc_usable_size(whole) } / size_of::<u64>()))
+}
+
+/// How many of the general registers must differ from each other and from 0 before the register file is looked for by
+/// them.
+const TELLING: usize = 6;
+
+/// QEMU's structure of the vCPU of this thread, and the register file in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RegisterFile {
+    /// The whole.
+    pub whole: *mut c_void,
+    /// Where the general registers begin, in the order of their numbers.
+    pub registers: *mut c_void,
+}
+
+impl RegisterFile {
+    /// `general`: what the registers hold, by which the file is found; `place`: where in the whole it was found before,
+    /// in bytes, or 0: the same for all vCPUs of a machine. `None`: not found, or not where it was.
+    pub fn find(general: &[u64], place: &AtomicUsize) -> Option<Self> {
+        let (whole, words) = current_object()?;
+        // No other thread writes it: this is the vCPU's own.
+        let holds = |word: usize| {
+            word + general.len() <= words
+                // SAFETY: within the object, which is aligned for u64.
+                && (0..general.len()).all(|i| unsafe { whole.cast::<u64>().add(word + i).read() } == general[i])
+        };
+        let known = place.load(Ordering::Relaxed) / size_of::<u64>();
+        let word = if known != 0 {
+            holds(known).then_some(known)?
+        } else {
+            let telling: BTreeSet<u64> = general.iter().copied().filter(|value| *value != 0).collect();
+            if telling.len() < TELLING {
+                return None;
+            }
+            let mut found = (1..words).filter(|word| holds(*word));
+            let word = found.next()?;
+            if found.next().is_some() {
+                return None;
+            }
+            place.store(word * size_of::<u64>(), Ordering::Relaxed);
+            word
+        };
+        // SAFETY: within the object.
+        Some(Self { whole, registers: unsafe { whole.cast::<u64>().add(word).cast() } })
+    }
 }
 
 /// What shall be executed in place of the instruction at which the vCPU is.
@@ -162,7 +209,7 @@ impl RunningBlock<'_> {
     /// QEMU does not know the block; nothing has happened.
     ///
     /// # Safety
-    /// `whole` is [`current_object`]'s.
+    /// `whole` is [`RegisterFile::find`]'s.
     pub(super) unsafe fn restore(&mut self, whole: *mut c_void, pc: u64) -> Result<(), &'static str> {
         // SAFETY: the caller's promise; `back` is where the block goes on after this callback.
         if !unsafe { (self.functions.restore_state)(whole, self.back) } {
@@ -259,11 +306,11 @@ pub(super) enum Leave {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Raise {
     /// Does not return; it is given the other two.
-    pub raise: unsafe fn(*mut c_void, u8),
+    pub raise: unsafe fn(*mut c_void, u32),
     /// The architecture's part of QEMU's vCPU.
     pub vcpu: *mut c_void,
     /// What it must know besides.
-    pub code: u8,
+    pub code: u32,
 }
 
 impl Instruction<'_> {

@@ -83,7 +83,7 @@ impl Hooks for Starting {
     }
 
     fn flushed(&self) {
-        self.made.get().into_iter().for_each(|made| Hooks::flushed(made));
+        self.made.get().into_iter().for_each(Hooks::flushed);
     }
 
     fn stands_still(&self, stopped: bool) {

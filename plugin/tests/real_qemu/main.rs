@@ -7,6 +7,8 @@
 //! second; what needs a kernel boots Debian's.
 
 mod arm_code;
+mod arm_forms;
+mod arm_inject;
 mod boot_sector;
 mod bounds;
 mod emulator;

@@ -9,11 +9,11 @@
 //! compared with it at every use.
 
 use crate::qemu::cpu::{CurrentCpu, Register};
-use crate::qemu::divert::{CarriesOut, Leave, Raise, RunningBlock, current_object, exported};
+use crate::qemu::divert::{CarriesOut, Leave, Raise, RegisterFile, RunningBlock, exported};
 use icsan_model::arch::x86::interpret::{Effects, Next, Plan, Registers};
 use libc::{c_int, c_void};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 /// Flags that QEMU never computes lazily, by which its answers are checked: IF, IOPL, NT, AC, ID.
 const PLAIN: u64 = 0x24_7200;
@@ -64,10 +64,10 @@ pub fn prepare() -> Result<(), String> {
 ///
 /// # Safety
 /// See [`Raise::raise`]: `vcpu` is the x86 part of the vCPU whose callback leaves its block.
-unsafe fn breakpoint(vcpu: *mut c_void, len: u8) {
+unsafe fn breakpoint(vcpu: *mut c_void, len: u32) {
     if let Some(functions) = FUNCTIONS.get() {
         // SAFETY: the caller's promise.
-        unsafe { (functions.raise_interrupt)(vcpu, BP, len.into()) }
+        unsafe { (functions.raise_interrupt)(vcpu, BP, len as c_int) }
     }
 }
 
@@ -75,7 +75,7 @@ unsafe fn breakpoint(vcpu: *mut c_void, len: u8) {
 ///
 /// # Safety
 /// As [`breakpoint`].
-unsafe fn undefined(vcpu: *mut c_void, _code: u8) {
+unsafe fn undefined(vcpu: *mut c_void, _code: u32) {
     if let Some(functions) = FUNCTIONS.get() {
         // SAFETY: the caller's promise.
         unsafe { (functions.raise_exception)(vcpu, UD) }
@@ -84,50 +84,6 @@ unsafe fn undefined(vcpu: *mut c_void, _code: u8) {
 
 /// Where in QEMU's vCPU its x86 part lies, in bytes; 0: not found yet. The same for all vCPUs of a machine.
 static X86_PART: AtomicUsize = AtomicUsize::new(0);
-
-/// How many of the general registers must differ from each other and from 0 before the register file is looked for by
-/// them.
-const TELLING: usize = 6;
-
-/// The vCPU of this thread, and its x86 part.
-#[derive(Clone, Copy, Debug)]
-struct Cpu {
-    whole: *mut c_void,
-    x86: *mut c_void,
-}
-
-impl Cpu {
-    /// `general`: what its registers hold, by which it is found. `None`: not found, or not where it was.
-    fn find(general: &[u64; 16]) -> Option<Self> {
-        let (whole, words) = current_object()?;
-        // The register file is the beginning of the x86 part, in the order of the registers' numbers. Nobody else
-        // writes it: this is the vCPU's own thread.
-        let holds = |word: usize| {
-            word + general.len() <= words
-                // SAFETY: within the object, which is aligned for u64.
-                && (0..general.len()).all(|i| unsafe { whole.cast::<u64>().add(word + i).read() } == general[i])
-        };
-        let known = X86_PART.load(Ordering::Relaxed) / size_of::<u64>();
-        let word = if known != 0 {
-            holds(known).then_some(known)?
-        } else {
-            let telling: std::collections::BTreeSet<u64> =
-                general.iter().copied().filter(|value| *value != 0).collect();
-            if telling.len() < TELLING {
-                return None;
-            }
-            let mut found = (1..words).filter(|word| holds(*word));
-            let word = found.next()?;
-            if found.next().is_some() {
-                return None;
-            }
-            X86_PART.store(word * size_of::<u64>(), Ordering::Relaxed);
-            word
-        };
-        // SAFETY: within the object.
-        Some(Self { whole, x86: unsafe { whole.cast::<u64>().add(word).cast() } })
-    }
-}
 
 /// The instruction, decoded for these registers.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +100,9 @@ impl CarriesOut for Planned {
     fn carry_out(&self, cpu: &CurrentCpu, block: &mut RunningBlock<'_>) -> Result<(), &'static str> {
         let Self { plan, mut registers, general: handles } = *self;
         let functions = FUNCTIONS.get().ok_or("QEMU's functions were not looked up")?;
-        let found = Cpu::find(&registers.general).ok_or("QEMU's register file was not found")?;
+        // The register file is the beginning of the x86 part.
+        let RegisterFile { whole, registers: x86 } =
+            RegisterFile::find(&registers.general, &X86_PART).ok_or("QEMU's register file was not found")?;
         let loaded = match plan.load {
             None => 0,
             Some(access) => {
@@ -152,10 +110,10 @@ impl CarriesOut for Planned {
                 bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
             }
         };
-        // SAFETY: `found` is of this thread's vCPU.
-        unsafe { block.restore(found.whole, registers.rip)? };
+        // SAFETY: `whole` is of this thread's vCPU.
+        unsafe { block.restore(whole, registers.rip)? };
         // SAFETY: as above; the state is up to date.
-        let flags = unsafe { (functions.read_flags)(found.x86) };
+        let flags = unsafe { (functions.read_flags)(x86) };
         assert_eq!((flags ^ registers.flags) & PLAIN, 0, "QEMU's flags are not where they were looked for");
         registers.flags = flags;
         let Effects { store, general, flags, next } = plan.carry_out(&registers, loaded);
@@ -168,12 +126,12 @@ impl CarriesOut for Planned {
         if let Some(flags) = flags {
             // SAFETY: as above. It always takes the arithmetic flags and DF, to keep them apart from the register; the
             // mask says which of the others to write to the register: none.
-            unsafe { (functions.write_flags)(found.x86, flags, 0) }
+            unsafe { (functions.write_flags)(x86, flags, 0) }
         }
-        let raise = |raise, code| Leave::Raise(Raise { raise, vcpu: found.x86, code });
+        let raise = |raise, code| Leave::Raise(Raise { raise, vcpu: x86, code });
         block.leave(match next {
             Next::At(linear) => Leave::At(linear),
-            Next::Breakpoint { len } => raise(breakpoint as unsafe fn(_, _), len),
+            Next::Breakpoint { len } => raise(breakpoint as unsafe fn(_, _), len.into()),
             Next::Undefined => raise(undefined, 0),
         });
         Ok(())
