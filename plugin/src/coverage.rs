@@ -10,7 +10,7 @@ use icsan_model::addr::{Linear, Seq};
 use icsan_model::arch::architecture::Architecture;
 use icsan_model::arch::sync_event::{SyncEventId, SyncEventSet};
 use icsan_model::detector::sync_log::{SyncAt, SyncLog};
-use icsan_symbols::linux::protocol::IntendedSync;
+use icsan_symbols::linux::protocol::{IntendedSync, SyncPlace, SyncedCpus};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 struct Site {
     function: &'static str,
+    /// Those that count inside of it; none where they are around it.
     events: SyncEventSet,
+    cpus: SyncedCpus,
     start: AtomicU64,
     end: AtomicU64,
 }
@@ -35,7 +37,11 @@ impl IntendedSyncs {
     pub fn new(arch: &Architecture, rows: &[IntendedSync]) -> Self {
         let site = |row: &IntendedSync| Site {
             function: row.function,
-            events: row.events.iter().filter_map(|name| arch.event_by_name(name)).collect(),
+            events: match row.place {
+                SyncPlace::Inside => row.events.iter().filter_map(|name| arch.event_by_name(name)).collect(),
+                SyncPlace::Around => SyncEventSet::EMPTY,
+            },
+            cpus: row.cpus,
             start: AtomicU64::new(0),
             end: AtomicU64::new(0),
         };
@@ -59,14 +65,36 @@ impl IntendedSyncs {
         self.0.iter().any(|site| site.end.load(Ordering::Relaxed) != 0)
     }
 
-    /// Is it an intended event?
+    /// On which CPUs is it an intended event, if it is one?
     #[inline]
     #[must_use]
-    pub fn include(&self, event: SyncEventId, pc: Linear) -> bool {
-        self.0.iter().any(|site| {
+    pub fn include(&self, event: SyncEventId, pc: Linear) -> Option<SyncedCpus> {
+        let here = |site: &&Site| {
             let range = site.start.load(Ordering::Relaxed)..site.end.load(Ordering::Relaxed);
             range.contains(&pc.0) && site.events.contains(event)
-        })
+        };
+        self.0.iter().find(here).map(|site| site.cpus)
+    }
+}
+
+/// A vCPU's last events that patching protocols mean to happen.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Intended {
+    /// Where it patches itself.
+    pub own: Seq,
+    /// Where another one does.
+    pub others: Seq,
+}
+
+impl Intended {
+    /// One happened that is meant to happen on such CPUs.
+    pub fn happened(&mut self, cpus: SyncedCpus, seq: Seq) {
+        if cpus != SyncedCpus::Others {
+            self.own = seq;
+        }
+        if cpus != SyncedCpus::Patcher {
+            self.others = seq;
+        }
     }
 }
 
@@ -77,8 +105,10 @@ pub struct Serialized {
     pub log: SyncLog,
     /// When it was reset, or its state restored: what it executed before says nothing of what it holds.
     pub reset_at: Seq,
-    /// Its last event that a patching protocol means to happen.
-    pub intended: Seq,
+    /// Its last events that patching protocols mean to happen.
+    pub intended: Intended,
+    /// Its last return to user mode, or by the same instruction, that serializes on this architecture.
+    pub returned: Seq,
     /// Its last instruction of the kernel's that does nothing but serialize.
     pub explicit: Seq,
     /// The page table that it loads just now.
@@ -87,7 +117,7 @@ pub struct Serialized {
     pub loaded: Option<(u64, Seq)>,
 }
 
-/// What a vCPU's loads of page tables are to a protocol.
+/// What a vCPU is to the one that patches, and its loads of page tables to the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Switches {
     /// Chance.
@@ -121,9 +151,14 @@ impl Class {
         let happened = |events: SyncEventSet| state.log.since(last).iter().any(|event| events.contains(event));
         let loaded = |space| state.loaded.is_some_and(|(table, seq)| table == space && seq > last);
         let intended = match covering {
-            Covering::TextPoke => state.intended > last,
+            Covering::TextPoke => match switches {
+                Switches::Own(_) => state.intended.own > last,
+                Switches::Lucky | Switches::Intended => state.intended.others > last,
+            },
             Covering::By(events) => happened(events),
-            Covering::Membarrier { space } => state.explicit > last || switches == Switches::Intended && loaded(space),
+            Covering::Membarrier { space } => {
+                state.explicit > last || state.returned > last || switches == Switches::Intended && loaded(space)
+            }
         };
         // A vCPU that was reset since holds nothing from before.
         if intended || state.reset_at > last {
@@ -211,13 +246,14 @@ mod tests {
     #[test]
     fn what_is_intended_goes_by_place_and_event() {
         let syncs = IntendedSyncs::new(&X86_64, LINUX.protocol.text_poke_syncs);
-        assert!(!syncs.are_known() && !syncs.include(events::IRET_TO_SELF, Linear(0x1020)));
+        assert!(!syncs.are_known() && !syncs.include(events::IRET_TO_SELF, Linear(0x1020)).is_some());
         syncs.learn(|function| (function == "do_sync_core").then_some(SYNC));
         assert!(syncs.are_known());
         for event in [events::IRET_TO_SELF, events::SERIALIZE, events::CPUID] {
-            assert!(syncs.include(event, Linear(0x1020)) && !syncs.include(event, Linear(0x1040)), "{event:?}");
+            assert_eq!(syncs.include(event, Linear(0x1020)), Some(SyncedCpus::All), "{event:?}");
+            assert_eq!(syncs.include(event, Linear(0x1040)), None, "{event:?}");
         }
-        assert!(!syncs.include(events::IRET, Linear(0x1020)));
+        assert_eq!(syncs.include(events::IRET, Linear(0x1020)), None);
         syncs.learn(|_| None);
         assert!(!syncs.are_known(), "another kernel runs");
     }
@@ -245,10 +281,19 @@ mod tests {
         let by = |event| Covering::By(SyncEventSet::EMPTY.with(event));
         assert_eq!(Class::of(&state, Seq(5), by(events::IRET), LUCKY), Class::Synced, "whatever it was");
         assert_eq!(Class::of(&state, Seq(5), by(events::CPUID), LUCKY), Class::Lucky(at(events::MOV_CR3)));
-        state.intended = Seq(5);
+        state.intended.happened(SyncedCpus::All, Seq(5));
         assert_ne!(Class::of(&state, Seq(5), Covering::TextPoke, LUCKY), Class::Synced, "of the step before");
-        state.intended = Seq(8);
+        state.intended.happened(SyncedCpus::All, Seq(8));
         assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, LUCKY), Class::Synced);
+        assert_eq!(Class::of(&state, Seq(5), Covering::TextPoke, Switches::Own(SyncEventSet::EMPTY)), Class::Synced);
+        // What is meant for the CPU that patches is chance on another one, and the other way round.
+        for (cpus, own) in [(SyncedCpus::Patcher, true), (SyncedCpus::Others, false)] {
+            state.intended = Intended::default();
+            state.intended.happened(cpus, Seq(8));
+            let patches = Class::of(&state, Seq(5), Covering::TextPoke, Switches::Own(SyncEventSet::EMPTY));
+            let other = Class::of(&state, Seq(5), Covering::TextPoke, LUCKY);
+            assert_eq!((patches == Class::Synced, other == Class::Synced), (own, !own), "{cpus:?}");
+        }
         let fresh = Serialized { reset_at: Seq(9), ..Serialized::default() };
         assert_eq!(Class::of(&fresh, Seq(5), Covering::TextPoke, LUCKY), Class::Synced, "it holds nothing from before");
     }
@@ -268,6 +313,10 @@ mod tests {
         assert_ne!(of(&state, Switches::Intended), Class::Synced, "another process");
         state.loaded = Some((SPACE, Seq(5)));
         assert_ne!(of(&state, Switches::Intended), Class::Synced, "before the last store");
+        state.returned = Seq(8);
+        assert_eq!(of(&state, LUCKY), Class::Synced, "where returns serialize");
+        state.returned = Seq(5);
+        assert_ne!(of(&state, LUCKY), Class::Synced);
         state.explicit = Seq(8);
         assert_eq!(of(&state, LUCKY), Class::Synced);
         assert_eq!(of(&Serialized::default(), Switches::Intended), Class::Exposed);

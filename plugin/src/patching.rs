@@ -347,23 +347,22 @@ impl Patching {
         }
         let mut function = None;
         let mut chain: Arc<[Caller]> = Arc::default();
-        let (mut commits, mut queues, mut pokes) = (false, false, false);
+        let (mut commits, mut queues, mut pokes, mut serves) = (false, false, false, None);
         for frame in self.frames.iter_mut().filter(|frame| frame.includes(who, user, self.isolation)) {
-            let Meaning { commits: theirs, covers, queues: only_queues, poke, .. } = frame.meaning;
+            let Meaning { commits: theirs, queues: only_queues, poke, serves: waits, .. } = frame.meaning;
             commits |= theirs;
             queues |= only_queues;
             pokes |= poke.is_some();
-            if theirs && frame.stores.len() < MAX_STORES {
-                frame.stores.push(seq);
-                if covers.is_some() {
-                    frame.unasked.push(seq);
-                }
-            } else if theirs {
-                self.dropped += 1;
-            }
+            serves = serves.or(waits);
+            self.dropped += u64::from(theirs && !frame.takes(seq));
             if function.is_none() {
                 (function, chain) = (Some(frame.entry), Arc::clone(&frame.chain));
             }
+        }
+        // The task that waits for it stands still meanwhile; two of them come one after the other.
+        for frame in self.frames.iter_mut().filter(|frame| Some(frame.entry) == serves && frame.meaning.commits) {
+            commits = true;
+            self.dropped += u64::from(!frame.takes(seq));
         }
         if queues && pokes && !commits && !user {
             self.queued(task, seq);

@@ -101,6 +101,8 @@ pub struct Sanitizer {
     maintaining: Maintaining,
     /// With a recording: how many changes it was told of.
     recorded: Option<Arc<AtomicU64>>,
+    /// The last value of a register by which kernels tell their place that said nothing of it.
+    says_nothing: AtomicU64,
     /// Value of the guest's last marker.
     marker: AtomicU64,
     watching: AtomicBool,
@@ -208,6 +210,7 @@ impl Sanitizer {
             own_stores: (0..count).map(|_| AtomicBool::new(false)).collect(),
             maintaining: Maintaining::new(count),
             recorded,
+            says_nothing: AtomicU64::new(0),
             marker: AtomicU64::new(0),
             fast_path_is_open: AtomicBool::new(quiet),
             watching,

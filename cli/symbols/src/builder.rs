@@ -32,9 +32,10 @@ impl Builder {
         self.entries.len()
     }
 
-    /// Adds a symbol; `size` is 0 if not known.
+    /// Adds a symbol; `size` is 0 if not known. Not one like `$x` or `$d.5`, which tells code from data on some
+    /// architectures, and would take the rest of its function from it.
     pub(crate) fn push(&mut self, addr: u64, size: u64, kind: char, name: &str) -> Result<(), SymbolError> {
-        if name.is_empty() || name.len() > MAX_NAME {
+        if name.is_empty() || name.len() > MAX_NAME || name.starts_with('$') {
             return Ok(());
         }
         let too_large = |what, limit: String| Err(SymbolError::TooLarge { what, limit });

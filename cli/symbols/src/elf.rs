@@ -141,11 +141,8 @@ fn add_symbols<'d, R: ReadRef<'d>>(
         if matches!(symbol.kind(), SymbolKind::File | SymbolKind::Section | SymbolKind::Tls) {
             continue;
         }
-        // Damaged names are left out; `$x` and `$d` only tell code from data on Arm.
+        // Damaged names are left out.
         let Ok(name) = symbol.name() else { continue };
-        if name.starts_with('$') {
-            continue;
-        }
         let kind = match kind {
             't' if symbol.is_weak() => 'W',
             _ if symbol.is_weak() => 'V',

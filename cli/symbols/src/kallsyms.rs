@@ -11,7 +11,7 @@
 //! | `markers` | `u32`: where every 256th name starts |
 //! | `num_syms` | `u32`, right before `names` |
 //! | `offsets` | an `i32` for each symbol: its address, in one of three encodings |
-//! | `relative_base` | the `u64` that some of the encodings count from |
+//! | `relative_base` | the `u64` that some of the encodings count from; in a kernel that relocates itself it may be zero, and its value in a relocation ([`Image::pointer_at`]) |
 //!
 //! | kernel | order | `offsets` |
 //! | --- | --- | --- |

@@ -402,8 +402,8 @@ mod tests {
                     ffff800081000000 T _etext\n";
         let symbols = Symbolizer::new(vec![SymbolTable::parse(list.as_bytes()).unwrap()], KASLR);
         let evidence = LINUX.evidence_of(VBAR_EL1).unwrap();
-        // Firmware's table, and the trampolines of 6.1 and 6.12, before and after the place is known.
-        let nothing = [0, 0x4000_0800, 0xffff_fbff_fdff_d000, 0xffff_ffff_ff5f_7000];
+        // Firmware's table, and the trampolines of Debian's 6.1, 6.12 and 7.3, before and after the place is known.
+        let nothing = [0, 0x4000_0800, 0xffff_fbff_fdbf_7800, 0xffff_ffff_ff5f_5800, 0xffff_ffff_ff3f_4800];
         assert!(nothing.iter().all(|value| !symbols.tells(evidence, *value)));
         assert!(symbols.tells(evidence, TABLE + MOVED));
         assert_eq!(symbols.learn_offset("vectors", TABLE + MOVED), Ok(MOVED));

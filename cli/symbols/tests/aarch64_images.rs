@@ -61,6 +61,28 @@ fn a_stripped_vmlinux_of_a_kernel_that_relocates_itself_is_read() {
 }
 
 #[test]
+fn mapping_symbols_are_no_names() {
+    let owned = symbols(true);
+    let mut list: Vec<elf::ElfSym<'_>> =
+        owned.iter().map(|(addr, _, name)| (*addr, 0, elf::GLOBAL_FUNC, 1, &name[..])).collect();
+    for (at, mapping) in [(0, "$x"), (3, "$d"), (3, "$x.7"), (9, "$d.12")] {
+        list.push((STEXT + at * FUNCTION + 8 * at, 0, elf::LOCAL_NOTYPE, 1, mapping));
+    }
+    let text = vec![0; (STEXT - LINK + (FUNCTIONS + 3) * FUNCTION) as usize];
+    let mut vmlinux = elf::file(elf::DYNAMIC, &[elf::Segment { addr: LINK, contents: &text }], &list);
+    vmlinux[18..20].copy_from_slice(&183_u16.to_le_bytes());
+    let map: String = list.iter().map(|(addr, _, _, _, name)| format!("{addr:016x} t {name}\n")).collect();
+    for (what, file) in [("vmlinux", vmlinux), ("System.map", map.into_bytes())] {
+        let table = SymbolTable::parse(&file).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert!(table.is_kernel() && table.symbols().all(|symbol| !symbol.name.starts_with('$')), "{what}");
+        let name = |addr| table.resolve(addr).unwrap().to_string();
+        assert_eq!(name(STEXT + 3 * FUNCTION + 0x1c), "do_sys_function_3+0x1c/0x40", "{what}");
+        assert_eq!(name(STEXT + 9 * FUNCTION), "do_sys_function_9+0x0/0x40", "{what}");
+        assert_eq!(table.address_of("$x"), None, "{what}");
+    }
+}
+
+#[test]
 fn the_text_offset_of_old_kernels_counts() {
     const OFFSET: u64 = 0x8_0000;
     let moved: Vec<Sym> = symbols(true).into_iter().map(|(addr, kind, name)| (addr + OFFSET, kind, name)).collect();

@@ -49,14 +49,16 @@ impl SystemCalls {
     #[must_use]
     pub fn asks_sync_core_otherwise(&self, cpu: &CurrentCpu) -> bool {
         self.other.is_some_and(|other| {
-            self.number.read(cpu) == Some(other.membarrier) && other.argument.read(cpu) == Some(SYNC_CORE)
+            other.number.read(cpu) == Some(other.membarrier) && other.argument.read(cpu) == Some(SYNC_CORE)
         })
     }
 }
 
-/// See [`SystemCalls::other`]. Their number is in the same register.
+/// See [`SystemCalls::other`].
 #[derive(Clone, Copy, Debug)]
 pub struct OtherCalls {
+    /// The register of the call's number.
+    pub number: &'static NamedRegister,
     /// The register of the first argument.
     pub argument: &'static NamedRegister,
     /// The number of membarrier(2).
@@ -91,6 +93,8 @@ pub struct LinuxAbi {
     pub switches_mapping: SyncEventSet,
     /// The instructions that do nothing but serialize.
     pub explicit_syncs: SyncEventSet,
+    /// The returns to user mode that serialize, on an architecture where every one does: membarrier(2) relies on them.
+    pub returns_sync: SyncEventSet,
 }
 
 /// Where a function that is just entered returns to.

@@ -2,6 +2,7 @@
 
 use super::asked::{Covering, Poke, Steps};
 use super::tasks::Who;
+use super::uncommitted::MAX_STORES;
 use crate::arch::caller::Caller;
 use crate::arch::isolation::Isolation;
 use crate::arch::linux_abi::LinuxAbi;
@@ -69,6 +70,8 @@ pub struct Meaning {
     pub steps: bool,
     /// It only queues a change: what is stored inside nevertheless is committed by the next function that covers.
     pub queues: bool,
+    /// What is stored inside is a store of this function's, by its entry, which another task is in and waits.
+    pub serves: Option<Linear>,
     /// It is one store of a protocol.
     pub poke: Option<Poke>,
 }
@@ -101,6 +104,19 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// A store was made inside of it, which it commits. `false`: there is no room for it.
+    #[must_use]
+    pub fn takes(&mut self, seq: Seq) -> bool {
+        if self.stores.len() >= MAX_STORES {
+            return false;
+        }
+        self.stores.push(seq);
+        if self.meaning.covers.is_some() {
+            self.unasked.push(seq);
+        }
+        true
+    }
+
     /// Is a task with that stack pointer at `here` behind the call? Programs' addresses are those of translations,
     /// which processes share that have the code elsewhere: of those only the place in the page counts
     /// ([`crate::code::virtual_aliases`]).

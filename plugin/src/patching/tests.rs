@@ -276,7 +276,7 @@ fn threads_of_one_process_do_not_leave_each_others_calls() {
 /// A kernel's function.
 const F: u64 = KERNEL + 0x100;
 const COVERS: Meaning =
-    Meaning { commits: true, covers: Some(Covering::TextPoke), steps: false, queues: false, poke: None };
+    Meaning { commits: true, covers: Some(Covering::TextPoke), steps: false, queues: false, serves: None, poke: None };
 
 fn pokes(at: u64, breakpoint: bool) -> Meaning {
     Meaning { poke: Some(Poke { at: Linear(at), breakpoint }), ..Meaning::default() }
@@ -315,6 +315,24 @@ fn the_innermost_function_that_commits_a_store_is_asked_once() {
     );
     patching.enter(meaning(0, F, F + 0x10, stack(0), COVERS));
     assert_eq!(asked(patching.leave(Vcpu(0), Linear(F + 0x10), stack(0), false).asked), None, "nothing was stored");
+}
+
+#[test]
+fn what_another_task_stores_for_one_that_waits_is_committed_by_that() {
+    let mut patching = Patching::new(2, &LINUX);
+    patching.switch(Vcpu(0), None, 100);
+    patching.switch(Vcpu(1), None, 200);
+    let stack = KERNEL + 0x8000;
+    patching.enter(meaning(0, F, F + 0x10, stack, COVERS));
+    let serves = Meaning { serves: Some(Linear(F)), ..Meaning::default() };
+    store(&mut patching, 1, 1);
+    patching.enter(meaning(1, F + 1, F + 0x11, stack + 0x4000, serves));
+    store(&mut patching, 2, 1);
+    assert!(patching.leave(Vcpu(1), Linear(F + 0x11), stack + 0x4000, false).committed.is_empty());
+    store(&mut patching, 3, 1);
+    let left = patching.leave(Vcpu(0), Linear(F + 0x10), stack, false);
+    assert_eq!(left.committed, [Seq(2)], "what it stored before and after is its own");
+    assert_eq!(asked(left.asked), Some((0, Missing::AtTheEnd, vec![2], None)));
 }
 
 #[test]

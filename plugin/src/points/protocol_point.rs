@@ -12,7 +12,8 @@ use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::locks::RwLock;
 use crate::qemu::translation::{Instruction, Payload, WordPayload};
 use icsan_model::addr::Linear;
-use icsan_symbols::linux::protocol::{Effect, Protocol, ProtocolFunction};
+use icsan_symbols::Symbolizer;
+use icsan_symbols::linux::protocol::{Effect, PokeFunction, PokeValue, Protocol, ProtocolFunction, SyncPlace};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -62,10 +63,12 @@ const UNKNOWN: u64 = u64::MAX;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Role {
     Switch,
-    /// `pokes`: it is one store of a protocol, and this argument is the address.
+    /// An interrupt for it is what a protocol means to happen.
+    InterruptedToSync,
+    /// `pokes`: it is one store of a protocol.
     Function {
         meaning: Meaning,
-        pokes: Option<usize>,
+        pokes: Option<&'static PokeFunction>,
         chain: bool,
     },
 }
@@ -105,10 +108,11 @@ impl Payload for EntryPoint {
                     sink.runs_task(vcpu.id(), previous, next);
                 }
             }
+            Role::InterruptedToSync => sink.is_interrupted_to_sync(vcpu.id()),
             Role::Function { meaning, pokes, chain } => {
                 let Some(Return { to: returns_to, stack }) = linux.returns(cpu) else { return };
                 let symbols = &sink.config().symbols;
-                let poke = pokes.and_then(|address| poke(cpu, linux, address));
+                let poke = pokes.and_then(|function| poke(cpu, linux, function));
                 if pokes.is_some() && poke.is_none() {
                     // Its steps cannot be told apart.
                     Gap::UnknownCoverage.note();
@@ -177,16 +181,23 @@ fn meaning_of_named(named: &CommitFunction) -> Meaning {
 }
 
 /// What a function of the table does.
-fn meaning_of(row: &ProtocolFunction, protocol: &Protocol) -> Meaning {
+fn meaning_of(row: &ProtocolFunction, protocol: &Protocol, symbols: &Symbolizer) -> Meaning {
     let (commits, steps, queues) = (row.commits(), protocol.has_steps(row), row.effect == Effect::Queues);
-    Meaning { commits, covers: commits.then_some(Covering::TextPoke), steps, queues, poke: None }
+    let serves = match row.effect {
+        Effect::StoresFor(waits) => symbols.runtime_address_of(waits).map(Linear),
+        _ => None,
+    };
+    Meaning { commits, covers: commits.then_some(Covering::TextPoke), steps, queues, serves, poke: None }
 }
 
-/// The arguments of a function that stores for a protocol, which is about to begin; `address`: which one that is.
-fn poke(cpu: &CurrentCpu, linux: &LinuxAbi, address: usize) -> Option<Poke> {
-    let argument = |number: usize| linux.argument(cpu, address + number);
-    let first = cpu.memory(argument(1)?, linux.breakpoint.len())?;
-    let breakpoint = argument(2)? == linux.breakpoint.len() as u64 && first == linux.breakpoint;
+/// The arguments of a function that stores for a protocol, which is about to begin.
+fn poke(cpu: &CurrentCpu, linux: &LinuxAbi, function: &PokeFunction) -> Option<Poke> {
+    let argument = |number: usize| linux.argument(cpu, function.address + number);
+    let len = linux.breakpoint.len();
+    let breakpoint = match function.value {
+        PokeValue::Pointer => cpu.memory(argument(1)?, len)? == linux.breakpoint && argument(2)? == len as u64,
+        PokeValue::Argument => argument(1)?.to_le_bytes().get(..len)? == linux.breakpoint,
+    };
     Some(Poke { at: Linear(argument(0)?), breakpoint })
 }
 
@@ -216,9 +227,11 @@ impl ProtocolPoints {
                 .map(|named| (named.symbol.as_str(), function(meaning_of_named(named), None)));
             // One of them only: the other is on the way to it.
             let poke = protocol.pokes.iter().find(|poke| symbols.runtime_address_of(poke.name).is_some());
-            let pokes = |name| poke.filter(|poke| poke.name == name).map(|poke| poke.address);
-            let roles = known.map(|row| (row.name, function(meaning_of(row, protocol), pokes(row.name))));
-            let roles = roles.chain(named).chain([(linux.switch.symbol, Role::Switch)]);
+            let pokes = |name| poke.filter(|poke| poke.name == name);
+            let roles = known.map(|row| (row.name, function(meaning_of(row, protocol, symbols), pokes(row.name))));
+            let around = protocol.text_poke_syncs.iter().filter(|sync| sync.place == SyncPlace::Around);
+            let around = around.map(|sync| (sync.function, Role::InterruptedToSync));
+            let roles = roles.chain(named).chain(around).chain([(linux.switch.symbol, Role::Switch)]);
             sink.learns_intended(&|function| symbols.function_range(function));
             let task = linux.kernel.current_task.and_then(|offset| offset(symbols));
             CURRENT_TASK.store(task.unwrap_or(UNKNOWN), Ordering::Relaxed);
@@ -252,7 +265,7 @@ impl ProtocolPoints {
         let Some(before) = before else { return };
         let system_call = before.ends_with(linux.system_calls.instruction);
         let called = platform.call_before(before, here).zip(entries).and_then(|(target, entries)| entries.get(&target));
-        let called = called.is_some_and(|point| point.role != Role::Switch);
+        let called = called.is_some_and(|point| matches!(point.role, Role::Function { .. }));
         let told = system_call || called || self.returns.read().contains(&here.0);
         let awaited = || may_await_return(here) && sink.awaits_return(here);
         if !told && !awaited() {

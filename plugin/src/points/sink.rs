@@ -10,6 +10,7 @@ use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::arch::maintenance::{Accesses, Domain, Maintenance};
 use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::detector::sync_origin::SyncOrigin;
+use icsan_symbols::linux::kaslr::PlaceEvidence;
 use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -58,10 +59,10 @@ pub trait Sink: Sync + Debug {
     fn returns_to(&self, vcpu: Vcpu, sees: Sees<'_>, here: Linear, how: (u64, bool), cpu: &CurrentCpu);
     /// Does any task inside a protocol function return to this address?
     fn awaits_return(&self, here: Linear) -> bool;
-    /// The kernel's `symbol` was seen at a runtime address.
-    fn kernel_symbol_at(&self, symbol: &str, runtime: u64);
-    /// One of these symbols was seen at a runtime address, if the kernel has any of them.
-    fn kernel_symbol_among(&self, symbols: &[&str], runtime: u64);
+    /// A register that tells the kernel's place was set to a runtime address, by the instruction at `pc`.
+    fn kernel_place(&self, evidence: &PlaceEvidence, runtime: u64, pc: Linear);
+    /// The vCPU runs a function that a protocol interrupts CPUs for, and nothing else.
+    fn is_interrupted_to_sync(&self, vcpu: Vcpu);
     /// The kernel's place is known: where its functions are.
     fn learns_intended(&self, range_of: RangeOf<'_>);
     /// The boot processor begins at its reset vector.

@@ -43,10 +43,7 @@ impl WordPayload for ResolvedPoint {
                 None
             }
             Does::TellsPlace { evidence, runtime } => {
-                match evidence.symbols {
-                    [symbol] if evidence.decides => sink.kernel_symbol_at(symbol, runtime),
-                    symbols => sink.kernel_symbol_among(symbols, runtime),
-                }
+                sink.kernel_place(evidence, runtime, at);
                 None
             }
         };

@@ -15,6 +15,7 @@ use icsan_model::addr::{Phys, Seq, Vcpu};
 use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::verdict::hazard::Write;
 use icsan_model::verdict::kind::Kind;
+use icsan_symbols::linux::protocol::SyncedCpus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -39,13 +40,25 @@ impl Sanitizer {
     /// An event of the vCPU's, which the protocols may have meant to happen.
     pub(super) fn notes_intended(&self, state: &mut VcpuState, at: &SyncAt, seq: Seq) {
         let linux = self.facts.linux;
-        if self.intended.include(at.event, at.pc) {
-            state.serialized.intended = seq;
+        if let Some(cpus) = self.intended.include(at.event, at.pc) {
+            state.serialized.intended.happened(cpus, seq);
+        }
+        if linux.returns_sync.contains(at.event) {
+            state.serialized.returned = seq;
         }
         if linux.switches_mapping.contains(at.event) {
             state.serialized.loaded = state.serialized.loads.take().map(|table| (table, seq));
         } else if linux.is_kernel(at.pc) && linux.explicit_syncs.contains(at.event) {
             state.serialized.explicit = seq;
+        }
+    }
+
+    /// The vCPU runs a function that a protocol interrupts CPUs for, and nothing else: the entry or the return of the
+    /// interrupt is what it means to happen. The return comes later; until then the vCPU executes what the interrupt has
+    /// left to do.
+    pub(super) fn is_interrupted_to_sync(&self, vcpu: Vcpu) {
+        if let Some(state) = self.vcpus.get(usize::from(vcpu.0)) {
+            state.lock().serialized.intended.happened(SyncedCpus::Others, self.flags.next());
         }
     }
 

@@ -6,32 +6,37 @@ use crate::patching::Awaited;
 use crate::points::await_returns;
 use crate::qemu::cpu::CurrentVcpu;
 use crate::qemu::process::say;
+use icsan_model::addr::Linear;
 use icsan_symbols::OffsetError;
+use icsan_symbols::linux::kaslr::PlaceEvidence;
 use std::sync::atomic::Ordering;
 
 impl Sanitizer {
-    /// The kernel's `symbol` was seen at a runtime address.
-    pub fn kernel_symbol_at(&self, symbol: &str, runtime: u64) {
+    /// A register that tells the kernel's place was set to a runtime address, by the instruction at `pc`.
+    pub fn kernel_place(&self, evidence: &PlaceEvidence, runtime: u64, Linear(pc): Linear) {
         let symbols = &self.config.symbols;
-        if symbols.kernel_table().is_none() {
+        if symbols.kernel_table().is_none() || self.says_nothing.load(Ordering::Relaxed) == runtime {
             return;
         }
+        if !symbols.tells(evidence, runtime) {
+            // A kernel may set the register at each system call.
+            self.says_nothing.store(runtime, Ordering::Relaxed);
+            return;
+        }
+        if !evidence.decides {
+            return self.symbol_evidence(symbols.confirm(evidence.symbols, runtime));
+        }
         let known = symbols.offset().is_some();
-        match symbols.learn_offset(symbol, runtime) {
+        match symbols.learn_offset_by(evidence, runtime, pc) {
             Ok(_) => {}
             // It was there, and is elsewhere now, or where it cannot be in this kernel. (It has the same name in nearly
             // every kernel, so where it fits is one that may be the same.)
             Err(_) if known => {
-                self.kernel_begins("its system-call entry moved (kexec)");
-                self.symbol_evidence(symbols.learn_offset(symbol, runtime).map(drop));
+                self.kernel_begins("its entry moved (kexec)");
+                self.symbol_evidence(symbols.learn_offset_by(evidence, runtime, pc).map(drop));
             }
             Err(error) => self.symbol_evidence(Err(error)),
         }
-    }
-
-    /// One of these symbols was seen at a runtime address, if the kernel has any of them.
-    pub fn kernel_symbol_among(&self, symbols: &[&str], runtime: u64) {
-        self.symbol_evidence(self.config.symbols.confirm(symbols, runtime));
     }
 
     fn symbol_evidence(&self, evidence: Result<(), OffsetError>) {
@@ -62,6 +67,7 @@ impl Sanitizer {
             Some(boot) => say(&format!("boot {boot} begins here: {why}")),
             None => Gap::UnknownKernel.note(),
         }
+        self.says_nothing.store(0, Ordering::Relaxed);
         self.origins.kernel_ended();
         self.user_modes.forget();
         if let Some(side) = &mut code.side {

@@ -12,6 +12,7 @@ use icsan_model::addr::{Linear, Vcpu};
 use icsan_model::arch::maintenance::{Accesses, Domain, Maintenance};
 use icsan_model::detector::sync_log::SyncAt;
 use icsan_model::detector::sync_origin::SyncOrigin;
+use icsan_symbols::linux::kaslr::PlaceEvidence;
 
 impl Sink for Sanitizer {
     fn platform(&self) -> &'static dyn Platform {
@@ -82,12 +83,12 @@ impl Sink for Sanitizer {
         Sanitizer::awaits_return(self, here)
     }
 
-    fn kernel_symbol_at(&self, symbol: &str, runtime: u64) {
-        Sanitizer::kernel_symbol_at(self, symbol, runtime);
+    fn kernel_place(&self, evidence: &PlaceEvidence, runtime: u64, pc: Linear) {
+        Sanitizer::kernel_place(self, evidence, runtime, pc);
     }
 
-    fn kernel_symbol_among(&self, symbols: &[&str], runtime: u64) {
-        Sanitizer::kernel_symbol_among(self, symbols, runtime);
+    fn is_interrupted_to_sync(&self, vcpu: Vcpu) {
+        Sanitizer::is_interrupted_to_sync(self, vcpu);
     }
 
     fn learns_intended(&self, range_of: RangeOf<'_>) {

@@ -1,8 +1,8 @@
 //! Linux on AArch64: arch/arm64.
 
 use super::registers::{GENERAL, SP, SP_EL0, X0, X8, X30};
-use super::synchronizing::EXPLICIT_SYNCS;
-use crate::arch::linux_abi::{LinuxAbi, SwitchFunction, SystemCalls};
+use super::synchronizing::{EXPLICIT_SYNCS, RETURNS};
+use crate::arch::linux_abi::{LinuxAbi, OtherCalls, SwitchFunction, SystemCalls};
 use icsan_model::addr::Linear;
 use icsan_model::arch::sync_event::SyncEventSet;
 
@@ -26,7 +26,8 @@ pub static LINUX: LinuxAbi = LinuxAbi {
         argument: X0,
         result: X0,
         membarrier: 283,
-        other: None,
+        // Of 32-bit programs: R7 and R0; arch/arm64/include/asm/unistd32.h.
+        other: Some(OtherCalls { number: &GENERAL[7], argument: X0, membarrier: 389 }),
     },
     // `brk #4`: BRK64_OPCODE_KPROBES (arch/arm64/include/asm/brk-imm.h).
     breakpoint: &[0x80, 0x00, 0x20, 0xd4],
@@ -34,4 +35,5 @@ pub static LINUX: LinuxAbi = LinuxAbi {
     user_half: 0,
     switches_mapping: SyncEventSet::EMPTY,
     explicit_syncs: EXPLICIT_SYNCS,
+    returns_sync: RETURNS,
 };

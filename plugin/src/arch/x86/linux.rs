@@ -5,6 +5,7 @@ use super::registers::{GS_BASE, RAX, RBX, RCX, RDI, RDX, RSI, RSP};
 use super::synchronizing::{EXPLICIT_SYNCS, SWITCHES_MAPPING};
 use crate::arch::linux_abi::{LinuxAbi, OtherCalls, SwitchFunction, SystemCalls};
 use icsan_model::addr::Linear;
+use icsan_model::arch::sync_event::SyncEventSet;
 
 /// See the module.
 pub static LINUX: LinuxAbi = LinuxAbi {
@@ -25,11 +26,13 @@ pub static LINUX: LinuxAbi = LinuxAbi {
         result: RAX,
         membarrier: 324,
         // arch/x86/entry/syscalls/syscall_32.tbl.
-        other: Some(OtherCalls { argument: RBX, membarrier: 375 }),
+        other: Some(OtherCalls { number: RAX, argument: RBX, membarrier: 375 }),
     },
     // INT3.
     breakpoint: &[0xcc],
     user_half: USER_HALF,
     switches_mapping: SWITCHES_MAPPING,
     explicit_syncs: EXPLICIT_SYNCS,
+    // SYSRET does not.
+    returns_sync: SyncEventSet::EMPTY,
 };
