@@ -49,6 +49,19 @@ pub fn hand_over_by(
     function: Function,
     store: impl Fn(u32) -> std::io::Result<()>,
 ) -> Attempt {
+    // Under some profile or other, a plain membarrier is bad.
+    let pace = if how.serializes { Pace::of_good() } else { Pace::of_bad() };
+    hand_over_paced(how, pace, shape, function, store)
+}
+
+/// The same at a pace of the caller's own.
+pub fn hand_over_paced(
+    how: HandOver,
+    mut pace: Pace,
+    shape: &Shape,
+    function: Function,
+    store: impl Fn(u32) -> std::io::Result<()>,
+) -> Attempt {
     pin(WRITER)?;
     let between = how.executor;
     let executor = Executor::start(executor(2), move |changed| {
@@ -59,8 +72,6 @@ pub fn hand_over_by(
         }
         function(0)
     })?;
-    // Under some profile or other, a plain membarrier is bad.
-    let mut pace = if how.serializes { Pace::of_good() } else { Pace::of_bad() };
     while let Some(n) = pace.next() {
         executor.call(0)?;
         store(n)?;

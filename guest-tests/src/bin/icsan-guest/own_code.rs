@@ -25,14 +25,13 @@ pub fn alias(between: fn(), serializes: bool) -> Attempt {
 }
 
 fn stores_then_calls(shape: &Shape, between: fn(), judged: bool) -> Attempt {
-    changes_then_calls(shape, |n| shape.store(n), between, judged)
+    changes_then_calls(shape, |n| shape.store(n), between, pace(judged))
 }
 
-/// Changes the code in any way, does `between`, and calls it.
-pub fn changes_then_calls(shape: &Shape, store: impl Fn(u32), between: fn(), judged: bool) -> Attempt {
+/// Changes the code in any way, does `between`, and calls it, at this pace.
+pub fn changes_then_calls(shape: &Shape, store: impl Fn(u32), between: fn(), mut pace: Pace) -> Attempt {
     pin(executor(cpus()))?;
     let function = shape.function();
-    let mut pace = pace(judged);
     while let Some(n) = pace.next() {
         function(0);
         store(n);

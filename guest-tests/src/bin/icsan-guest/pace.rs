@@ -98,6 +98,11 @@ impl Pace {
         Self::new((CHANGES, PATIENT), (CHANGES, INJECTED_LIMIT), true, false, injected())
     }
 
+    /// For a scenario that is bad, and that no interrupt makes good: what it lacks is not that a CPU serializes.
+    pub fn of_unhidden() -> Self {
+        Self::new((FEWER_CHANGES, PATIENT), (INJECTED_CHANGES, INJECTED_LIMIT), false, false, injected())
+    }
+
     /// For a scenario that is good, and paced as a bad one is: so that both do the same.
     pub fn of_judged() -> Self {
         Self::new((CHANGES, PATIENT), INJECTED_GOOD, true, true, injected())

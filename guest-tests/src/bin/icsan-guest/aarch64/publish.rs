@@ -2,7 +2,7 @@
 
 use crate::code_page::CodePage;
 use crate::executor::Executor;
-use crate::hand_over::{BARE, HandOver, SERIALIZED, hand_over_by, nothing};
+use crate::hand_over::{BARE, HandOver, SERIALIZED, hand_over_paced, nothing};
 use crate::outcome::Attempt;
 use crate::own_code::changes_then_calls;
 use crate::pace::Pace;
@@ -68,10 +68,10 @@ fn changed_by(shape: &Shape, n: u32, steps: &[Step]) {
 /// The executor synchronizes; what it may fetch then is the writer's business.
 const SYNCHRONIZED: HandOver = HandOver { writer: nothing, executor: serialize, serializes: false };
 
-fn handed_over(how: HandOver, shape: Shape, steps: &'static [Step]) -> Attempt {
+fn handed_over(how: HandOver, pace: Pace, shape: Shape, steps: &'static [Step]) -> Attempt {
     let shape = Arc::new(shape);
     let theirs = Arc::clone(&shape);
-    hand_over_by(how, &shape, shape.function(), move |n| {
+    hand_over_paced(how, pace, &shape, shape.function(), move |n| {
         changed_by(&theirs, n, steps);
         Ok(())
     })
@@ -79,26 +79,25 @@ fn handed_over(how: HandOver, shape: Shape, steps: &'static [Step]) -> Attempt {
 
 /// The writer takes these steps, which do not suffice; the executor synchronizes.
 fn by(steps: &'static [Step]) -> Attempt {
-    handed_over(SYNCHRONIZED, Shape::new(Kind::PLAIN)?, steps)
+    handed_over(SYNCHRONIZED, Pace::of_unhidden(), Shape::new(Kind::PLAIN)?, steps)
 }
 
 /// The same through a second mapping.
 fn by_alias(steps: &'static [Step]) -> Attempt {
-    handed_over(SYNCHRONIZED, Shape::on(Kind::PLAIN, CodePage::aliased()?), steps)
+    handed_over(SYNCHRONIZED, Pace::of_unhidden(), Shape::on(Kind::PLAIN, CodePage::aliased()?), steps)
 }
 
 /// Stores and then calls, with these steps and this between.
-fn own(steps: &'static [Step], between: fn()) -> Attempt {
+fn own(steps: &'static [Step], between: fn(), pace: Pace) -> Attempt {
     let shape = Shape::new(Kind::PLAIN)?;
-    changes_then_calls(&shape, |n| changed_by(&shape, n, steps), between, false)
+    changes_then_calls(&shape, |n| changed_by(&shape, n, steps), between, pace)
 }
 
 /// A thread runs code on one CPU, only stores to it on another, and comes back.
 fn migrated() -> Attempt {
     let shape = Shape::new(Kind::PLAIN)?;
     let function = shape.function();
-    // No tick hides what no maintenance was done for; all that counts is that the thread got round.
-    let mut pace = Pace::of_slow();
+    let mut pace = Pace::of_unhidden();
     while let Some(n) = pace.next() {
         pin(executor(2))?;
         function(0);
@@ -135,7 +134,7 @@ fn neighbour(runs_changed: bool) -> Attempt {
         if runs_changed { changed(0) } else { neighbour(0) }
     })?;
     executor.call(1)?;
-    let mut pace = if runs_changed { Pace::of_bad() } else { Pace::of_good() };
+    let mut pace = if runs_changed { Pace::of_unhidden() } else { Pace::of_good() };
     while let Some(n) = pace.next() {
         executor.call(0)?;
         page.store32(CHANGED, movz(n as u16));
@@ -151,7 +150,7 @@ fn neighbour(runs_changed: bool) -> Attempt {
 /// Which function carries a row out.
 pub fn function(name: &str) -> Option<fn() -> Attempt> {
     Some(match name {
-        "publish/all" => || handed_over(SERIALIZED, Shape::new(Kind::PLAIN)?, ALL),
+        "publish/all" => || handed_over(SERIALIZED, Pace::of_good(), Shape::new(Kind::PLAIN)?, ALL),
         "publish/nothing" => || by(&[]),
         "publish/no-clean" => || by(NO_CLEAN),
         "publish/no-invalidate" => || by(NO_INVALIDATE),
@@ -164,11 +163,11 @@ pub fn function(name: &str) -> Option<fn() -> Attempt> {
         "publish/other-clean" => || by(&[CleanNext, Barrier, Invalidate, Barrier]),
         "publish/other-invalidate" => || by(&[Clean, Barrier, InvalidateNext, Barrier]),
         "publish/reversed" => || by(&[Invalidate, Barrier, Clean, Barrier]),
-        "publish/no-synchronization" => || handed_over(BARE, Shape::new(Kind::PLAIN)?, ALL),
+        "publish/no-synchronization" => || handed_over(BARE, Pace::of_bad(), Shape::new(Kind::PLAIN)?, ALL),
         "publish/neighbour" => || neighbour(false),
         "publish/neighbour-run" => || neighbour(true),
-        "publish/own-nothing" => || own(&[], || {}),
-        "publish/own-no-invalidate" => || own(NO_INVALIDATE, serialize),
+        "publish/own-nothing" => || own(&[], || {}, Pace::of_bad()),
+        "publish/own-no-invalidate" => || own(NO_INVALIDATE, serialize, Pace::of_unhidden()),
         "publish/alias-no-invalidate" => || by_alias(NO_INVALIDATE),
         "publish/alias-no-clean" => || by_alias(NO_CLEAN),
         "publish/migrated" => migrated,

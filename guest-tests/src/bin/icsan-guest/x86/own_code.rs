@@ -100,5 +100,5 @@ pub fn next_through_alias(fenced: bool) -> Attempt {
 /// Stores what is changed by other means than an ordinary store, and calls.
 pub fn stores_by(store: fn(&CodePage, usize, u32)) -> Attempt {
     let shape = Shape::new(Kind::PLAIN)?;
-    changes_then_calls(&shape, |n| store(shape.page(), shape.site(), shape.expected(n) as u32), || {}, true)
+    changes_then_calls(&shape, |n| store(shape.page(), shape.site(), shape.expected(n) as u32), || {}, pace(true))
 }
