@@ -32,11 +32,25 @@ pub fn rule(kind: Kind, arch: &Architecture) -> String {
 /// What the reader must know of a verdict that was made without the store side.
 #[must_use]
 pub fn note(report: &Report<'_>, hazard: &Hazard) -> Option<&'static str> {
-    (hazard.kind == Kind::Unserialized && hazard.evidence.writes.is_none()).then_some(if report.config.writers {
-        "it is not known where this code is in physical memory, so stores to it are not seen; if this vCPU itself wrote the bytes through this address and branched since, it is legal"
-    } else {
-        "light mode (writers=off): stores are not watched; if this vCPU itself wrote the bytes through this address and branched since, it is legal, and only writers=on can tell"
-    })
+    if hazard.evidence.writes.is_some() {
+        return None;
+    }
+    let unplaced = report.config.writers;
+    match hazard.kind {
+        Kind::Unserialized if unplaced => Some(
+            "it is not known where this code is in physical memory, so stores to it are not seen; if this vCPU itself wrote the bytes through this address and branched since, it is legal",
+        ),
+        Kind::Unserialized => Some(
+            "light mode (writers=off): stores are not watched; if this vCPU itself wrote the bytes through this address and branched since, it is legal, and only writers=on can tell",
+        ),
+        Kind::Unsynchronized if unplaced => Some(
+            "it is not known where this code is in physical memory, so stores to it and maintenance are not seen: other steps may have been left out, too",
+        ),
+        Kind::Unsynchronized => Some(
+            "light mode (writers=off): stores and maintenance are not watched: other steps may have been left out, too, and only writers=on can tell",
+        ),
+        _ => None,
+    }
 }
 
 /// A hazard.

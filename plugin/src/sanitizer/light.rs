@@ -7,8 +7,20 @@ use crate::qemu::scoreboard::VcpuSlots;
 use crate::report::evidence::{Origin, Shown};
 use icsan_model::addr::Linear;
 use icsan_model::arch::exemption::Exemption;
+use icsan_model::arch::maintenance::Caches;
+use icsan_model::arch::profile::Profile;
 use icsan_model::detector::flags::OwnBoard;
 use icsan_model::detector::light::{self, Conflict};
+use icsan_model::verdict::kind::Kind;
+
+/// What it finds: that the executor did not synchronize is certain, whatever other steps an architecture asks for.
+#[must_use]
+pub const fn kind(profile: &Profile) -> Kind {
+    match profile.caches {
+        Caches::Coherent => Kind::Unserialized,
+        Caches::Maintained(_) => Kind::Unsynchronized,
+    }
+}
 
 /// What the light mode has found at one instruction.
 #[derive(Clone, PartialEq, Eq, Debug)]

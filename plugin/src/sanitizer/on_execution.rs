@@ -222,7 +222,8 @@ impl Sanitizer {
         let evidence: Vec<Evidence> =
             found.into_iter().map(|found| self.evidence_of_light(&state, vcpu, cpu, found)).collect();
         drop(state);
-        evidence.into_iter().for_each(|evidence| self.found(Kind::Unserialized, evidence));
+        let kind = light::kind(&self.config.profile);
+        evidence.into_iter().for_each(|evidence| self.found(kind, evidence));
     }
 
     /// The slow path: the store side's judgement. The vCPU comes with a place in the order from before memory was found

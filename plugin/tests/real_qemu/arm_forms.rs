@@ -6,8 +6,6 @@
 //! then is noted, and written to the serial port when all is done. The older instruction is in the buffers since its
 //! neighbour was executed, so that one which raises an exception can be tried, too: the exception would empty them.
 
-use std::path::Path;
-
 /// Where the image is loaded.
 pub const ORIGIN: u64 = 0x4010_0000;
 /// Where execution begins.
@@ -257,8 +255,8 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Writes the image.
-pub fn write_image(path: &Path, cases: &[Case]) {
+/// What memory holds from [`ORIGIN`] on.
+pub fn image(cases: &[Case]) -> Vec<u32> {
     let mut words = Vec::new();
     for vector in 0..16 {
         let at = ORIGIN + vector * 0x80;
@@ -282,6 +280,5 @@ pub fn write_image(path: &Path, cases: &[Case]) {
         case.registers.iter().for_each(|value| number(&mut words, *value));
     }
     pad(&mut words, RESULTS);
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    std::fs::write(path, bytes).unwrap();
+    words
 }

@@ -1,6 +1,6 @@
 //! `inject=` on AArch64: an older instruction does what QEMU does of it where it stands in memory.
 
-use crate::arm_forms::{Case, NOTED, ORIGIN, START, cases, write_image};
+use crate::arm_forms::{Case, NOTED, ORIGIN, START, cases, image};
 use crate::lab::Lab;
 use crate::machine::{Guest, Machine, SOON};
 
@@ -11,11 +11,7 @@ const CPU: &str = "max,pauth-impdef=on";
 fn run(lab: &Lab, keys: &str, cases: &[Case]) -> (Vec<[Vec<u64>; 2]>, Guest) {
     let qemu = lab.arm.iter().find(|qemu| qemu.api >= 6).unwrap();
     let machine = Machine::virt(lab, qemu, CPU).report().keys(keys);
-    let image = machine.file("image");
-    write_image(&image, cases);
-    let load = format!("loader,file={},addr={ORIGIN:#x},force-raw=on", image.display());
-    let begin = format!("loader,addr={START:#x},cpu-num=0");
-    let mut guest = machine.arguments(&["-device", &load, "-device", &begin]).launch();
+    let mut guest = machine.words(&image(cases), ORIGIN, START).launch();
     assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
     let numbers: Vec<u64> = guest.serial().lines().map(|line| u64::from_str_radix(line, 16).unwrap()).collect();
     let pairs = numbers.chunks_exact(2 * NOTED).map(|pair| [pair[..NOTED].to_vec(), pair[NOTED..].to_vec()]);

@@ -78,6 +78,16 @@ impl Machine {
         machine.arguments(&board).arguments(&["-nodefaults", "-display", "none", "-no-reboot", "-serial", &serial])
     }
 
+    /// Starts Arm's first processor at `start`, with these words in memory from `origin` on.
+    pub fn words(self, words: &[u32], origin: u64, start: u64) -> Self {
+        let image = self.file("image");
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        std::fs::write(&image, bytes).unwrap();
+        let load = format!("loader,file={},addr={origin:#x},force-raw=on", image.display());
+        let begin = format!("loader,addr={start:#x},cpu-num=0");
+        self.arguments(&["-device", &load, "-device", &begin])
+    }
+
     /// Boots a kernel of Arm's without a root file system: as [`Machine::kernel`].
     pub fn kernel_of_arm(self, image: &Path) -> Self {
         let append = OsStr::new("console=ttyAMA0 panic=-1");

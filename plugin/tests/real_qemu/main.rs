@@ -9,6 +9,8 @@
 mod arm_code;
 mod arm_forms;
 mod arm_inject;
+mod arm_repair;
+mod arm_stores;
 mod boot_sector;
 mod bounds;
 mod emulator;

@@ -81,6 +81,18 @@ fn the_model_agrees() {
     }
 }
 
+/// Without the store side maintenance is not seen: what is left is whether the executor synchronized.
+#[test]
+fn the_light_mode_sees_what_is_not_synchronized() {
+    let lab = Lab::open();
+    for qemu in &lab.arm {
+        for (cpu, _) in CPUS {
+            let guest = boot(&lab, qemu, cpu, "writers=off", ":");
+            assert_eq!(found(&guest), expected(false, false), "QEMU {}, {cpu}\n{}", qemu.version, guest.outputs());
+        }
+    }
+}
+
 /// Where every store is snooped at once nothing is a hazard.
 #[test]
 fn the_control_is_silent() {
