@@ -78,14 +78,13 @@ pub fn exec_probe() -> i32 {
     i32::from(text_target()(0) != 0)
 }
 
-/// Runs code on one CPU, changes it on another, and comes back.
-pub fn migrate(registered: bool) -> Attempt {
+/// Runs code on one CPU, changes it on another, and comes back, at this pace.
+pub fn migrate(registered: bool, mut pace: Pace) -> Attempt {
     if registered {
         membarrier(Membarrier::RegisterSyncCore)?;
     }
     let shape = Shape::new(Kind::PLAIN)?;
     let function = shape.function();
-    let mut pace = Pace::of_judged();
     while let Some(n) = pace.next() {
         pin(executor(2))?;
         function(0);

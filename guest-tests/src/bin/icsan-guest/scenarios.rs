@@ -38,8 +38,6 @@ fn program_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "mapping/pwrite-sync-core" => mapping::pwrite_and_sync,
         "process/fork" => processes::fork,
         "process/exec" => processes::exec,
-        "process/migrate" => || processes::migrate(false),
-        "process/migrate-registered" => || processes::migrate(true),
         "alias/other" => || aliased(BARE),
         "alias/own-split" => || own_code::alias_split(|| {}, false),
         "store/bytes" => || store(Kind::PLAIN, stores::bytes, BARE),

@@ -5,12 +5,17 @@ use crate::commit::{self, Runs, committed};
 use crate::cross_modify::under_spinner;
 use crate::hand_over::{BARE, HandOver, SERIALIZED, aliased, hand_over, hand_over_by};
 use crate::outcome::Attempt;
+use crate::pace::Pace;
+use crate::processes;
 use crate::shape::{Kind, Shape};
 use crate::stores::store;
 use crate::sys::check;
 use crate::{kernel_tracing, mapping, own_code};
 use icsan_guest_tests::code::serialize;
 use std::sync::Arc;
+
+/// How often a thread goes and comes back in a round.
+const MIGRATIONS: u32 = 60;
 
 /// Looks the function up.
 pub fn function(name: &str) -> Option<fn() -> Attempt> {
@@ -34,6 +39,9 @@ fn cross_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "store/exclusive" => || store(Kind::PLAIN, stores::exclusive, BARE),
         "store/pair" => || store(Kind::Quadword, stores::pair, BARE),
         "store/release" => || store(Kind::PLAIN, stores::release, BARE),
+        // The way back serializes, however long it takes.
+        "process/migrate" => || processes::migrate(false, Pace::of_few(MIGRATIONS)),
+        "process/migrate-registered" => || processes::migrate(true, Pace::of_few(MIGRATIONS)),
         "commit/branch" => || commits_branch(BARE),
         "kernel/ftrace-syscalls" => || kernel_tracing::ftrace("__arm64_sys_*"),
         _ => return None,

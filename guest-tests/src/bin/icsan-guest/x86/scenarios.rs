@@ -5,6 +5,8 @@ use crate::commit::Runs;
 use crate::cross_modify::under_spinner;
 use crate::hand_over::{BARE, HandOver, SERIALIZED, aliased, hand_over};
 use crate::outcome::Attempt;
+use crate::pace::Pace;
+use crate::processes;
 use crate::shape::Kind;
 use crate::stores::store;
 use crate::{commit, kernel_coverage, kernel_tracing};
@@ -117,6 +119,8 @@ fn own_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "alias/own-next" => || own_code::next_through_alias(false),
         "alias/own-next-cpuid" => || own_code::next_through_alias(true),
         "commit/neighbour" => neighbours::stale,
+        "process/migrate" => || processes::migrate(false, Pace::of_judged()),
+        "process/migrate-registered" => || processes::migrate(true, Pace::of_judged()),
         _ => return None,
     })
 }
