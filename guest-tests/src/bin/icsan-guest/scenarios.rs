@@ -73,8 +73,7 @@ fn kernel_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "kernel/tracepoints-sched" => || kernel_tracing::tracepoints("sched"),
         "kernel/tracepoints-syscalls" => || kernel_tracing::tracepoints("raw_syscalls"),
         "kernel/tracepoints-irq" => || kernel_tracing::tracepoints("irq_vectors"),
-        // By the name that the tracer knows it by.
-        "kernel/ftrace" => || kernel_tracing::ftrace("__do_sys_getppid"),
+        "kernel/ftrace" => || kernel_tracing::ftrace(architecture::TRACED),
         "kernel/kprobe" => || kernel_tracing::kprobe('p'),
         "kernel/kretprobe" => || kernel_tracing::kprobe('r'),
         "kernel/uprobe" => kernel_tracing::uprobe,

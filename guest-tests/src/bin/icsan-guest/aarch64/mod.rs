@@ -33,4 +33,7 @@ pub fn litmus(asked: &str) -> bool {
 /// What the name of a system call's function begins with in the kernel.
 pub const SYSTEM_CALL: &str = "__arm64_sys_";
 
+/// A system call's function, by the name that the tracer knows it by.
+pub const TRACED: &str = "__arm64_sys_getppid";
+
 pub use icsan_guest_tests::table::aarch64::TABLE;

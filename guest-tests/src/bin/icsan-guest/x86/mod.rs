@@ -31,6 +31,9 @@ const JUMP: u8 = 0xE9;
 /// What the name of a system call's function begins with in the kernel.
 pub const SYSTEM_CALL: &str = "__x64_sys_";
 
+/// A system call's function, by the name that the tracer knows it by.
+pub const TRACED: &str = "__do_sys_getppid";
+
 pub use litmus::run_asked as litmus;
 
 pub use icsan_guest_tests::table::x86::TABLE;
