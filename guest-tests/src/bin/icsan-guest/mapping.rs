@@ -2,7 +2,7 @@
 
 use crate::code_page::CodePage;
 use crate::executor::Executor;
-use crate::hand_over::{HandOver, hand_over_by, nothing};
+use crate::hand_over::{HandOver, hand_over_by, hand_over_paced, nothing};
 use crate::membarrier::sync_core;
 use crate::outcome::Attempt;
 use crate::pace::Pace;
@@ -10,6 +10,7 @@ use crate::shape::{Kind, Shape};
 use crate::sys::{Membarrier, membarrier, pin};
 use icsan_guest_tests::code::{REMAPPING_SERIALIZES, return_value};
 use icsan_guest_tests::table::{WRITER, executor};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -47,11 +48,17 @@ pub fn fresh() -> Attempt {
     Ok(pace.outcome())
 }
 
+/// A change of mappings takes system calls, so where the executor does not serialize it takes longer than others.
+fn remapped(how: HandOver, shape: &Shape, change: impl Fn(u32) -> io::Result<()>) -> Attempt {
+    let pace = if how.serializes { Pace::of_good() } else { Pace::of_slow() };
+    hand_over_paced(how, pace, shape, shape.function(), change)
+}
+
 /// munmap, then mmap at the same address, then the new code.
 pub fn unmap_and_map(how: HandOver) -> Attempt {
     let shape = Arc::new(Shape::new(SHAPE)?);
     let theirs = Arc::clone(&shape);
-    hand_over_by(how, &shape, shape.function(), move |n| {
+    remapped(how, &shape, move |n| {
         theirs.page().map_again()?;
         theirs.lay_out();
         theirs.store(n);
@@ -76,7 +83,7 @@ pub fn map_fixed() -> Attempt {
 pub fn moved(how: HandOver) -> Attempt {
     let shape = Arc::new(Shape::new(SHAPE)?);
     let theirs = Arc::clone(&shape);
-    hand_over_by(how, &shape, shape.function(), move |n| {
+    remapped(how, &shape, move |n| {
         let next = Shape::new(SHAPE)?;
         next.store(n);
         theirs.page().move_here(next.into_page())
@@ -88,7 +95,7 @@ pub fn flip(how: HandOver) -> Attempt {
     let shape = Arc::new(Shape::new(SHAPE)?);
     shape.page().protect(false)?;
     let theirs = Arc::clone(&shape);
-    hand_over_by(how, &shape, shape.function(), move |n| {
+    remapped(how, &shape, move |n| {
         theirs.page().protect(true)?;
         theirs.store(n);
         theirs.page().protect(false)

@@ -33,16 +33,16 @@ const TOO_FEW: u32 = 4;
 const CHANGES: u32 = 1000;
 
 /// The same for a good one.
-const FEWER_CHANGES: u32 = 60;
+pub const FEWER_CHANGES: u32 = 60;
 
 /// How long a round of a bad scenario may go on.
-const PATIENT: Duration = Duration::from_secs(12);
+pub const PATIENT: Duration = Duration::from_secs(12);
 
 /// How long a round of a good scenario may go on: what did not happen needs less waiting for.
 const BRIEF: Duration = Duration::from_millis(1200);
 
 /// Under injection, the fewest changes of a round of a bad scenario.
-const INJECTED_CHANGES: u32 = 60;
+pub const INJECTED_CHANGES: u32 = 60;
 
 /// So many of them must have failed, or else so many must say something, because they failed or were tight. A tick
 /// hides the rest on a busy host.
@@ -50,7 +50,7 @@ const FAILED: u32 = 15;
 const TELLING: u32 = 60;
 
 /// Or until it took as long as this.
-const INJECTED_LIMIT: Duration = Duration::from_secs(6);
+pub const INJECTED_LIMIT: Duration = Duration::from_secs(6);
 
 /// Under injection, a round of a good one: that nothing fails must have been tried often.
 const INJECTED_GOOD: (u32, Duration) = (1000, Duration::from_secs(10));
@@ -98,11 +98,6 @@ impl Pace {
         Self::new((CHANGES, PATIENT), (CHANGES, INJECTED_LIMIT), true, false, injected())
     }
 
-    /// For a scenario that is bad, and that no interrupt makes good: what it lacks is not that a CPU serializes.
-    pub fn of_unhidden() -> Self {
-        Self::new((FEWER_CHANGES, PATIENT), (INJECTED_CHANGES, INJECTED_LIMIT), false, false, injected())
-    }
-
     /// For a scenario that is good, and paced as a bad one is: so that both do the same.
     pub fn of_judged() -> Self {
         Self::new((CHANGES, PATIENT), INJECTED_GOOD, true, true, injected())
@@ -123,7 +118,9 @@ impl Pace {
         Self { quick: TIGHT_FOR_SLOW, ..Self::of_bad() }
     }
 
-    fn new(
+    /// A round of so many changes, or of so much time, and the same under injection. Are there to be tight ones, and must
+    /// each change be seen?
+    pub fn new(
         plain: (u32, Duration),
         under_injection: (u32, Duration),
         tight_ones: bool,

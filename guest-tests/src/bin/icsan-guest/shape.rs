@@ -4,11 +4,13 @@
 //! that the scenarios of any architecture ask for.
 
 pub use crate::architecture::shape::{BEHIND_NOP, Kind, text_target};
-use crate::code_page::{CodePage, Function, PAGE};
+use crate::code_page::{CodePage, Function};
 use std::io;
 
-/// What changes begins at the site, and is no longer than this where it takes more than a store to have it fetched.
-const LONGEST: usize = 8;
+/// Where it takes more than a store to have code fetched, no shape is longer than this, and what changes begins at the
+/// site, and is no longer than that.
+const LAID_OUT: usize = 64;
+const CHANGED: usize = 8;
 
 /// Code with versions.
 #[derive(Debug)]
@@ -33,7 +35,7 @@ impl Shape {
     /// Writes version 0 as a whole, and publishes it.
     pub fn lay_out(&self) {
         self.kind.lay_out(&self.page);
-        self.page.publish(0, PAGE);
+        self.page.publish(self.kind.entry(), LAID_OUT);
     }
 
     /// The code.
@@ -79,6 +81,6 @@ impl Shape {
 
     /// Makes the fetches of all CPUs find what was stored.
     pub fn publish(&self) {
-        self.page.publish(self.site(), LONGEST);
+        self.page.publish(self.site(), CHANGED);
     }
 }

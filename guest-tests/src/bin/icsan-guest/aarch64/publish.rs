@@ -5,7 +5,7 @@ use crate::executor::Executor;
 use crate::hand_over::{BARE, HandOver, SERIALIZED, hand_over_paced, nothing};
 use crate::outcome::Attempt;
 use crate::own_code::changes_then_calls;
-use crate::pace::Pace;
+use crate::pace::{FEWER_CHANGES, INJECTED_CHANGES, INJECTED_LIMIT, PATIENT, Pace, injected};
 use crate::shape::{Kind, Shape};
 use crate::sys::pin;
 use icsan_guest_tests::code::aarch64::{
@@ -59,6 +59,11 @@ impl Step {
     }
 }
 
+/// The pace of what is bad, and what no interrupt makes good: what is lacking is not that a CPU serializes.
+fn of_unhidden() -> Pace {
+    Pace::new((FEWER_CHANGES, PATIENT), (INJECTED_CHANGES, INJECTED_LIMIT), false, false, injected())
+}
+
 /// Stores, and takes these steps.
 fn changed_by(shape: &Shape, n: u32, steps: &[Step]) {
     shape.store_only(n);
@@ -79,12 +84,12 @@ fn handed_over(how: HandOver, pace: Pace, shape: Shape, steps: &'static [Step]) 
 
 /// The writer takes these steps, which do not suffice; the executor synchronizes.
 fn by(steps: &'static [Step]) -> Attempt {
-    handed_over(SYNCHRONIZED, Pace::of_unhidden(), Shape::new(Kind::PLAIN)?, steps)
+    handed_over(SYNCHRONIZED, of_unhidden(), Shape::new(Kind::PLAIN)?, steps)
 }
 
 /// The same through a second mapping.
 fn by_alias(steps: &'static [Step]) -> Attempt {
-    handed_over(SYNCHRONIZED, Pace::of_unhidden(), Shape::on(Kind::PLAIN, CodePage::aliased()?), steps)
+    handed_over(SYNCHRONIZED, of_unhidden(), Shape::on(Kind::PLAIN, CodePage::aliased()?), steps)
 }
 
 /// Stores and then calls, with these steps and this between.
@@ -97,7 +102,7 @@ fn own(steps: &'static [Step], between: fn(), pace: Pace) -> Attempt {
 fn migrated() -> Attempt {
     let shape = Shape::new(Kind::PLAIN)?;
     let function = shape.function();
-    let mut pace = Pace::of_unhidden();
+    let mut pace = of_unhidden();
     while let Some(n) = pace.next() {
         pin(executor(2))?;
         function(0);
@@ -134,7 +139,7 @@ fn neighbour(runs_changed: bool) -> Attempt {
         if runs_changed { changed(0) } else { neighbour(0) }
     })?;
     executor.call(1)?;
-    let mut pace = if runs_changed { Pace::of_unhidden() } else { Pace::of_good() };
+    let mut pace = if runs_changed { of_unhidden() } else { Pace::of_good() };
     while let Some(n) = pace.next() {
         executor.call(0)?;
         page.store32(CHANGED, movz(n as u16));
@@ -167,7 +172,7 @@ pub fn function(name: &str) -> Option<fn() -> Attempt> {
         "publish/neighbour" => || neighbour(false),
         "publish/neighbour-run" => || neighbour(true),
         "publish/own-nothing" => || own(&[], || {}, Pace::of_bad()),
-        "publish/own-no-invalidate" => || own(NO_INVALIDATE, serialize, Pace::of_unhidden()),
+        "publish/own-no-invalidate" => || own(NO_INVALIDATE, serialize, of_unhidden()),
         "publish/alias-no-invalidate" => || by_alias(NO_INVALIDATE),
         "publish/alias-no-clean" => || by_alias(NO_CLEAN),
         "publish/migrated" => migrated,
