@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn what_is_intended_goes_by_place_and_event() {
         let syncs = IntendedSyncs::new(&X86_64, LINUX.protocol.text_poke_syncs);
-        assert!(!syncs.are_known() && !syncs.include(events::IRET_TO_SELF, Linear(0x1020)).is_some());
+        assert!(!syncs.are_known() && syncs.include(events::IRET_TO_SELF, Linear(0x1020)).is_none());
         syncs.learn(|function| (function == "do_sync_core").then_some(SYNC));
         assert!(syncs.are_known());
         for event in [events::IRET_TO_SELF, events::SERIALIZE, events::CPUID] {

@@ -305,6 +305,12 @@ impl Repair {
         self.checked.clear(vcpu);
     }
 
+    /// The vCPU, in the middle of an epoch, was seen to execute what memory does not hold. This execution cannot be
+    /// helped; but its blocks are asked about once more, so that the next one is of what memory holds.
+    pub fn asks_again(&self, vcpu: &CurrentVcpu) {
+        self.checked.clear(vcpu);
+    }
+
     /// Does `vcpu` execute a block that may be outdated, and is `at` in it?
     #[must_use]
     pub fn doubts(&self, vcpu: Vcpu, at: Linear) -> bool {

@@ -54,7 +54,19 @@ impl Sanitizer {
         if self.blocks.load(Ordering::Relaxed) > 1 {
             self.filter.forget(vcpu.id());
             self.holds_nothing(vcpu, self.facts.reset);
+            self.memory_is_reloaded();
             self.kernel_begins("the machine was reset");
+        }
+    }
+
+    /// The machine was reset: what it boots was loaded anew, and its caches are empty.
+    fn memory_is_reloaded(&self) {
+        if !self.flags.maintained() {
+            return;
+        }
+        if let Some(side) = &mut self.code.lock().side {
+            let touched = side.reloaded(|| self.flags.next());
+            touched.iter().for_each(|touched| self.invalidate(touched));
         }
     }
 

@@ -80,6 +80,9 @@ impl Sanitizer {
         // Before memory is looked at: a store in between counts as later.
         let now = self.flags.now();
         if !segment.host.holds() {
+            if let Some(repair) = self.repair {
+                repair.asks_again(current);
+            }
             // Who was told of in this epoch is not asked about again.
             if !skips() {
                 self.runs_stale_block(segment, vcpu, state, &slots, cpu);

@@ -53,7 +53,6 @@ impl Machine {
     pub fn pc_with(lab: &Lab, qemu: &Qemu, cpus: &[&str]) -> Self {
         let machine = Self::bare(lab, &qemu.program).arguments(cpus);
         let serial = format!("file:{}", machine.serial_path().display());
-        let monitor = format!("unix:{},server=on,wait=off", machine.monitor_path().display());
         machine
             .arguments(&[
                 "-machine",
@@ -67,7 +66,8 @@ impl Machine {
                 "none",
                 "-no-reboot",
             ])
-            .arguments(&["-serial", &serial, "-monitor", &monitor])
+            .arguments(&["-serial", &serial])
+            .with_monitor()
     }
 
     /// Arm's `virt` board with one vCPU of that model, a serial port and no monitor.
@@ -88,10 +88,20 @@ impl Machine {
         self.arguments(&["-device", &load, "-device", &begin])
     }
 
+    /// What gives a machine its monitor.
+    pub fn monitor_arguments(&self) -> [String; 2] {
+        ["-monitor".to_owned(), format!("unix:{},server=on,wait=off", self.monitor_path().display())]
+    }
+
     /// Boots a kernel of Arm's without a root file system: as [`Machine::kernel`].
     pub fn kernel_of_arm(self, image: &Path) -> Self {
         let append = OsStr::new("console=ttyAMA0 panic=-1");
         self.arguments(&[OsStr::new("-kernel"), image.as_os_str(), OsStr::new("-append"), append])
+    }
+
+    fn with_monitor(self) -> Self {
+        let monitor = self.monitor_arguments();
+        self.arguments(&monitor)
     }
 
     /// Adds arguments.

@@ -123,3 +123,33 @@ fn every_exception_is_told_of() {
         }
     }
 }
+
+/// A machine that is reset boots what was loaded anew, and a state that is restored is in memory and in no cache: what
+/// the kernel changed before is no hazard. (It has one known finding
+/// at each boot.)
+#[test]
+fn neither_a_reset_nor_a_restored_state_leaves_anything_in_a_cache() {
+    let lab = Lab::open();
+    for qemu in &lab.arm {
+        let machine = Machine::virt(&lab, qemu, CPUS[0].0).arguments(&["-smp", "2", "-action", "reboot=reset"]);
+        let (monitor, symbols) = (machine.monitor_arguments(), lab.kernel_arm.clone());
+        let disk = machine.file("disk");
+        std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+        let drive = format!("if=none,file={},format=raw,snapshot=on", disk.display());
+        let machine = machine.arguments(&monitor).arguments(&["-drive", &drive]).report().path_key("symbols", &symbols);
+        let mut guest = machine.kernel_of_arm(&lab.kernel_arm).launch();
+        let boots = |guest: &Guest| guest.serial().matches("Linux version").count();
+        let panics = |guest: &Guest| guest.serial().matches("Kernel panic").count();
+        guest.wait_until("the first boot", BOOT, |guest| boots(guest) > 0);
+        guest.monitor("savevm a");
+        guest.wait_until("the second boot, with its text patched", BOOT, |guest| boots(guest) > 1 && panics(guest) > 1);
+        guest.monitor("loadvm a");
+        guest.wait_until("one more", BOOT * 2, |guest| panics(guest) > 2);
+        guest.monitor("quit");
+        assert_eq!(guest.exit_code(BOOT * 2), 0, "{}", guest.outputs());
+        let report = guest.report();
+        let unknown: Vec<_> = report.hazards.iter().filter(|hazard| hazard["known"].is_null()).collect();
+        assert_eq!(unknown, Vec::<&serde_json::Value>::new(), "QEMU {}: {}", qemu.version, guest.outputs());
+        assert_eq!(report.summary()["restored"], 1, "QEMU {}: {}", qemu.version, guest.outputs());
+    }
+}

@@ -4,10 +4,12 @@ use super::StoreSide;
 use crate::code::segment::Segment;
 use crate::qemu::host_code::{Contents, HostPage};
 use crate::stores::code_store::Touched;
-use icsan_model::addr::{Epoch, Phys, Seq};
+use icsan_model::addr::{Epoch, Phys, Seq, Vcpu};
+use icsan_model::arch::maintenance::{Accesses, Domain, Maintenance};
 use icsan_model::event::Store;
-use icsan_model::memory::PAGE;
+use icsan_model::memory::{CELL, PAGE};
 use rustc_hash::{FxBuildHasher, FxHashMap};
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 
 /// Changed bytes with at least so many unchanged ones between them are taken for different stores.
@@ -57,10 +59,16 @@ impl StoreSide {
 
     /// A state was restored, and no vCPU executes. What is known of memory becomes what memory holds now; who was about
     /// to store what, and who was inside of what, is forgotten.
-    pub fn restored(&mut self, mut next: impl FnMut() -> Seq) -> Vec<Touched> {
+    pub fn restored(&mut self, next: impl FnMut() -> Seq) -> Vec<Touched> {
         self.patching.forget_tasks();
         self.changes.expect_no_stores();
         self.own_pc.fill(None);
+        self.reloaded(next)
+    }
+
+    /// Memory was loaded anew, and no vCPU executes. What is known of it becomes what it holds now, and no cache holds
+    /// anything else.
+    pub fn reloaded(&mut self, mut next: impl FnMut() -> Seq) -> Vec<Touched> {
         let mut touched = Vec::new();
         for (host, phys) in self.map.iter().collect::<Vec<_>>() {
             let Some(known) = self.history.memory().page(phys) else { continue };
@@ -74,7 +82,26 @@ impl StoreSide {
                 touched.push(self.changes.store(&mut self.history, seq, store, Epoch::default()));
             }
         }
+        self.caches_are_empty(next);
         touched
+    }
+
+    /// No cache holds anything that memory does not: as if one vCPU had maintained all that ever changed.
+    fn caches_are_empty(&mut self, mut next: impl FnMut() -> Seq) {
+        let Some(caches) = self.profile.incoherent_caches() else { return };
+        let vcpu = Vcpu(0);
+        let lines = |cell: Phys| {
+            (0..CELL as u64)
+                .step_by(caches.data_line as usize)
+                .map(move |at| cell.offset(at).align_down(caches.data_line))
+        };
+        let changed: BTreeSet<Phys> = self.history.memory().changed_cells().flat_map(lines).collect();
+        for line in changed {
+            self.changes.maintain(&mut self.history, next(), vcpu, Maintenance::Clean(line));
+        }
+        self.changes.barrier(&mut self.history, next(), vcpu, Domain::System, Accesses::All);
+        self.changes.maintain(&mut self.history, next(), vcpu, Maintenance::InvalidateAll);
+        self.changes.barrier(&mut self.history, next(), vcpu, Domain::System, Accesses::All);
     }
 
     /// Is a change of the segment an unattributed write of just now, whose store will be told of at any time?
