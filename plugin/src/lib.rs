@@ -33,7 +33,8 @@ pub mod what_if;
 
 use crate::arch::registry;
 use crate::config::Config;
-use crate::qemu::install::{Hooks, Machine};
+use crate::qemu::hooks::Hooks;
+use crate::qemu::install::Machine;
 use crate::sanitizer::starting;
 
 /// The plugin's own heap, apart from QEMU's: what it holds stands in the summary.

@@ -7,7 +7,7 @@
 use super::api::find;
 use super::cpu::{CurrentCpu, CurrentVcpu};
 use super::guard::guard;
-use super::install::hooks;
+use super::hooks::hooks;
 use icsan_model::addr::Linear;
 use libc::{c_int, c_uint, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};

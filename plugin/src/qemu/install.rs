@@ -4,13 +4,13 @@ use super::api::{Generation, api};
 use super::cpu::{CurrentCpu, CurrentVcpu, learn_registers};
 use super::entries;
 use super::guard::{guard, guard_always};
+use super::hooks::{hooks, tell};
 use super::process::{exit_now, say};
 use super::translation::Translation;
-use icsan_model::addr::{Linear, Vcpu};
+use icsan_model::addr::Vcpu;
 use libc::{c_char, c_int, c_uint, c_void};
 use qemu_plugin_sys as sys;
 use std::ffi::CStr;
-use std::sync::OnceLock;
 
 /// What QEMU says of the machine at installation.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,40 +27,6 @@ pub struct Machine {
     pub vcpus: usize,
     /// How many it can have, with hot-plugged ones.
     pub max_vcpus: usize,
-}
-
-/// What the plugin does at the events that are not tied to an instruction.
-pub trait Hooks: Sync + Send {
-    /// Is it to be told of entries from interrupts and exceptions?
-    fn wants_entries(&self) -> bool;
-    /// A vCPU starts, on its own host thread.
-    fn vcpu_start(&self, vcpu: &CurrentVcpu, cpu: &CurrentCpu);
-    /// It comes to an entry from an interrupt or exception, which returns to `from`.
-    fn entered(&self, vcpu: &CurrentVcpu, from: Linear);
-    /// It comes to such an entry, or returns from one: its privilege level has changed.
-    fn privilege_changed(&self, vcpu: &CurrentVcpu, cpu: &CurrentCpu);
-    /// A vCPU that has started is about to sleep (`false`), or to run again. Told on its own host thread, which
-    /// executes nothing in between.
-    fn vcpu_runs(&self, vcpu: &CurrentVcpu, runs: bool);
-    /// QEMU has dropped all translations: on a vCPU's thread that executes nothing, or on another one while no vCPU
-    /// does.
-    fn flushed(&self);
-    /// The machine is stopped (`true`), or goes on. No vCPU executes anything.
-    fn stands_still(&self, stopped: bool);
-    /// A block is being translated, by the vCPU whose thread this is.
-    fn translate(&self, block: &Translation<'_>, vcpu: Option<&CurrentVcpu>);
-    /// QEMU is about to exit: the last call, made once. Answers with the exit code that QEMU's own gives way to, if one
-    /// does.
-    fn exit(&self) -> Option<u8>;
-    /// The same if [`Hooks::exit`] does not come to its end.
-    fn failed_exit(&self) -> Option<u8>;
-}
-
-static HOOKS: OnceLock<Box<dyn Hooks>> = OnceLock::new();
-
-/// Who is told. `None` before the installation.
-pub(super) fn hooks() -> Option<&'static dyn Hooks> {
-    HOOKS.get().map(|hooks| &**hooks)
 }
 
 /// QEMU's entry. Returns 0 if the plugin was installed; otherwise one line on stderr says why not.
@@ -121,7 +87,7 @@ fn start(id: u64, machine: Machine, arguments: &[String]) -> Result<(), String> 
     let generation = machine.generation;
     let hooks = crate::install(machine, arguments)?;
     let wants_entries = hooks.wants_entries();
-    if HOOKS.set(hooks).is_err() {
+    if !tell(hooks) {
         return Err("loaded twice; give -plugin libicsan.so once".to_owned());
     }
     super::run_state::watch(stands_still);
@@ -207,7 +173,7 @@ fn vcpu_init(vcpu: c_uint) {
 
 fn vcpu_runs(vcpu: c_uint, runs: bool) {
     guard(|| {
-        if let Some(hooks) = HOOKS.get() {
+        if let Some(hooks) = hooks() {
             // SAFETY: QEMU calls on the vCPU's thread, and the token does not outlive the callback.
             hooks.vcpu_runs(&unsafe { CurrentVcpu::new(vcpu) }, runs);
         }
@@ -216,7 +182,7 @@ fn vcpu_runs(vcpu: c_uint, runs: bool) {
 
 fn flushed() {
     guard(|| {
-        if let Some(hooks) = HOOKS.get() {
+        if let Some(hooks) = hooks() {
             hooks.flushed();
         }
     });
@@ -225,7 +191,7 @@ fn flushed() {
 /// The machine is stopped, or goes on.
 fn stands_still(stopped: bool) {
     guard(|| {
-        if let Some(hooks) = HOOKS.get() {
+        if let Some(hooks) = hooks() {
             hooks.stands_still(stopped);
         }
     });
@@ -233,7 +199,7 @@ fn stands_still(stopped: bool) {
 
 fn translate(tb: *mut sys::qemu_plugin_tb) {
     guard(|| {
-        if let Some(hooks) = HOOKS.get() {
+        if let Some(hooks) = hooks() {
             // SAFETY: the thread is the vCPU's since its init callback, it is in no other callback of it, and the token
             // does not outlive this one.
             let vcpu = super::current::vcpu().map(|vcpu| unsafe { CurrentVcpu::new(vcpu.0.into()) });
@@ -244,7 +210,7 @@ fn translate(tb: *mut sys::qemu_plugin_tb) {
 }
 
 fn exit() {
-    let Some(hooks) = HOOKS.get() else { return };
+    let Some(hooks) = hooks() else { return };
     let mut code = None;
     guard_always(|| code = hooks.failed_exit());
     guard_always(|| code = hooks.exit());

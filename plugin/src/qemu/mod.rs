@@ -23,6 +23,7 @@ pub mod divert;
 pub mod entries;
 pub mod fence;
 pub mod guard;
+pub mod hooks;
 mod host;
 pub mod host_address;
 pub mod host_code;

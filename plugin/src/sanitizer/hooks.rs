@@ -3,7 +3,7 @@
 use super::Sanitizer;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::entries;
-use crate::qemu::install::Hooks;
+use crate::qemu::hooks::Hooks;
 use crate::qemu::process;
 use crate::qemu::translation::Translation;
 use icsan_model::addr::Linear;
