@@ -90,6 +90,9 @@ impl Config {
         }
         let inject = inject(&pairs)?;
         let serialize = pairs.is_second("serialize", ["off", "emulate"], "off or emulate is expected")?;
+        if serialize && platform.facts().in_place_of_lacking.is_empty() {
+            return Err(bad("serialize", "emulate", "QEMU lacks no such instruction of this architecture"));
+        }
         let repair = pairs.is_second("emulator", ["report", "repair"], "report or repair is expected")?;
         if repair {
             pairs.needs_writers("emulator", writers)?;

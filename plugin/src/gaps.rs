@@ -56,9 +56,14 @@ gaps! {
     /// A patching protocol was carried out whose coverage cannot be told ([`crate::coverage`]).
     UnknownCoverage = (
         "coverage",
-        "the kernel's symbols do not tell which CPUs are online (`__cpu_online_mask`: CONFIG_KALLSYMS_ALL, or a System.map), or where it makes them serialize \
-         (`do_sync_core`), or what a patch is to store could not be read: whether its patching protocols reach every \
+        "the kernel's symbols do not tell which CPUs are online (`__cpu_online_mask`: CONFIG_KALLSYMS_ALL, or a System.map), or where it makes them serialize, \
+         or what a patch is to store could not be read: whether its patching protocols reach every \
          CPU is not judged, so nothing is `unsynced` there"
+    );
+    /// Code in a mode whose instructions are not decoded.
+    ForeignMode = (
+        "modes",
+        "the guest runs 32-bit code, which is not decoded: its own synchronization and stores are not seen, so that what it executes is reported too often, and what it changes has no writer"
     );
     /// A membarrier(SYNC_CORE) by a system call of 32-bit programs.
     OtherCall = (

@@ -88,7 +88,9 @@ impl Floors {
 
     /// The first moment at which the byte's floor was at least that.
     fn reached(&self, phys: Phys, floor: Seq) -> Option<Seq> {
-        self.0.iter().find(|(_, known)| known.of(phys) >= floor).map(|(from, _)| *from)
+        // A byte's floor is never lowered.
+        let below = self.0.partition_point(|(_, known)| known.of(phys) < floor);
+        self.0.get(below).map(|(from, _)| *from)
     }
 
     fn forget_before(&mut self, horizon: Seq) {

@@ -225,7 +225,7 @@ pub trait Platform: Sync + Debug {
     fn call_before(&self, bytes: &[u8], at: Linear) -> Option<u64>;
     /// What does it do besides? It is asked for every translated instruction.
     fn cache_effect(&self, bytes: &[u8]) -> Option<CacheEffect>;
-    /// Is it an instruction that QEMU lacks, and that does nothing but serialize?
+    /// Is it an instruction that QEMU lacks, and that does nothing but serialize? See [`Facts::in_place_of_lacking`].
     fn is_lacking(&self, bytes: &[u8]) -> bool;
 
     /// The event of a [`Synchronizing::AtRunTime`] at `at`, where the vCPU is.
@@ -242,6 +242,8 @@ pub trait Platform: Sync + Debug {
     /// Asks QEMU to tell of this vCPU's entries from interrupts and exceptions, where its API does not. The vCPU has
     /// just started. `false`: it cannot be asked.
     fn watch_entries(&self, vcpu: Vcpu) -> bool;
+    /// Is the vCPU in a mode whose instructions are not decoded?
+    fn is_foreign(&self, cpu: &CurrentCpu) -> bool;
     /// Does a vCPU that starts store past its caches?
     fn starts_uncached(&self) -> bool;
     /// Is it the first instruction of an interrupt's or exception's entry, of those that the vCPU has now?

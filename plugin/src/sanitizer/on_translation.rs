@@ -2,6 +2,7 @@
 
 use super::{Code, Sanitizer};
 use crate::code::code_table::CodeTable;
+use crate::gaps::Gap;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::host_code::Contents;
 use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
@@ -27,6 +28,9 @@ impl Sanitizer {
         }
         if instructions.iter().any(|instruction| instruction.bytes().is_empty()) {
             return;
+        }
+        if self.platform.is_foreign(&block.cpu()) {
+            Gap::ForeignMode.note();
         }
         // First the segments: on one instruction callbacks fire in the order of their registration, and a serializing
         // instruction belongs to the epoch that it ends.

@@ -150,6 +150,10 @@ impl Platform for Aarch64 {
         in_qemu::el_change::watch(vcpu)
     }
 
+    fn is_foreign(&self, cpu: &CurrentCpu) -> bool {
+        privilege::is_aarch32(cpu)
+    }
+
     /// SCTLR_ELx.C is 0 after a reset.
     fn starts_uncached(&self) -> bool {
         true
@@ -167,7 +171,7 @@ impl Platform for Aarch64 {
         // What the entry itself returns to.
         Some(match privilege::returns_to(cpu)? {
             0 => Entered::FromUser,
-            _ => Entered::FromKernel { frame: SP.read(cpu)?.wrapping_add(entry.pushed) },
+            _ => Entered::FromKernel { frame: SP.read(cpu)?.wrapping_add(entry.pushed + privilege::made_room(cpu)?) },
         })
     }
 

@@ -56,6 +56,26 @@ const fn is_in_table(at: u64, base: u64) -> bool {
     offset < VECTORS && offset.is_multiple_of(VECTOR)
 }
 
+/// How far the vectors have moved the stack pointer down when they get to a handler, in bytes: by their first instruction,
+/// `sub sp, sp, #PT_REGS_SIZE` (arch/arm64/kernel/entry.S, `kernel_ventry`). That is looked at in the entry from the
+/// same level.
+#[must_use]
+pub fn made_room(cpu: &CurrentCpu) -> Option<u64> {
+    let entry = VBAR_EL1.read(cpu)?.wrapping_add(4 * VECTOR);
+    cpu.bytes(entry).map(u32::from_le_bytes).map(room_of)
+}
+
+/// What `sub sp, sp, #immediate` takes; 0: it is something else.
+const fn room_of(word: u32) -> u64 {
+    if word & 0xffc0_03ff == 0xd100_03ff { (word >> 10 & 0xfff) as u64 } else { 0 }
+}
+
+/// Does it run 32-bit code?
+#[must_use]
+pub fn is_aarch32(cpu: &CurrentCpu) -> bool {
+    CPSR.read(cpu).is_some_and(|state| state & AARCH32 != 0)
+}
+
 /// Do IC and DC by address do anything here? At EL0 they trap unless the kernel lets them.
 #[must_use]
 pub fn may_maintain(cpu: &CurrentCpu) -> bool {
@@ -64,13 +84,19 @@ pub fn may_maintain(cpu: &CurrentCpu) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_in_table, level_of};
+    use super::{is_in_table, level_of, room_of};
 
     #[test]
     fn levels_are_read_from_a_saved_state() {
         // EL0t, EL1h with NZCV and DAIF, EL2h, AArch32 user.
         let states = [0, 0x6000_03c5, 0x3c9, 0x0000_0010];
         assert_eq!(states.map(level_of), [0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn the_vectors_make_room_on_the_stack() {
+        // As in 6.1 and 6.12, in 7.3, and `sub x0, sp, #0x150`.
+        assert_eq!([0xd105_43ff, 0xd105_03ff, 0xd105_43e0].map(room_of), [0x150, 0x140, 0]);
     }
 
     #[test]

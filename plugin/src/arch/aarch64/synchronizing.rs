@@ -133,7 +133,7 @@ pub fn resolve(tag: u8, cpu: &CurrentCpu) -> Resolved {
     }
 }
 
-/// The kernel leaves its stack pointer where it was at the entry.
+/// The kernel leaves its stack pointer where it was before the entry made room ([`super::privilege::made_room`]).
 fn eret(cpu: &CurrentCpu) -> Option<Does> {
     match (level(cpu)?, returns_to(cpu)?) {
         (0, _) => None,

@@ -164,6 +164,11 @@ impl Platform for X86 {
         false
     }
 
+    /// The decoder tells the modes apart by what QEMU takes for one instruction.
+    fn is_foreign(&self, _cpu: &CurrentCpu) -> bool {
+        false
+    }
+
     /// It may, but what is stored so needs nothing more than any other store.
     fn starts_uncached(&self) -> bool {
         false
