@@ -194,9 +194,6 @@ const FUNCTIONS: &[ProtocolFunction] = &[
     row("aarch64_insn_set", NEW, NEWEST, Commits, "patching.c: as aarch64_insn_copy()"),
     row("bpf_arch_text_copy", OLDEST, NEWEST, CommitsThrough, "arch/arm64/net/bpf_jit_comp.c: aarch64_insn_copy() (6.1: kernel/bpf/core.c: only an error)"),
     row("bpf_arch_text_invalidate", OLDEST, NEWEST, CommitsThrough, "arch/arm64/net/bpf_jit_comp.c: aarch64_insn_set() of BRK (6.1: kernel/bpf/core.c: only an error)"),
-
-    row("bpf_int_jit_compile", OLDEST, NEWEST, Commits, "arch/arm64/net/bpf_jit_comp.c: 6.1 writes in place, then flush_icache_range(); since then bpf_arch_text_copy()"),
-
     // Those that must not commit.
     row("arch_jump_label_transform_queue", OLDEST, NEWEST, Queues, "jump_label.c: aarch64_insn_patch_text_nosync(); arch_jump_label_transform_apply() does the rest"),
     row("aarch64_insn_patch_text_cb", OLDEST, NEWEST, StoresFor("aarch64_insn_patch_text"), "patching.c: the last CPU to come stores, as the task that stops it"),
@@ -212,6 +209,7 @@ const FUNCTIONS: &[ProtocolFunction] = &[
     row("ftrace_modify_all_code", OLDEST, NEWEST, StoresOnly, "kernel/trace/ftrace.c: the three above, as the command says; it interrupts the others only before it changes which function is called"),
     row("ftrace_modify_call", OLDEST, NEWEST, StoresOnly, "ftrace.c: as ftrace_make_call(): another BL"),
     row("ftrace_init_nop", OLDEST, NEWEST, StoresOnly, "ftrace.c: as ftrace_make_call(): NOP to MOV X9, LR, while booting and in modules that load"),
+    row("bpf_int_jit_compile", OLDEST, NEWEST, StoresOnly, "arch/arm64/net/bpf_jit_comp.c: stores to a buffer, which may lie where code was before, and bpf_arch_text_copy() commits the copy (6.1: it stores in place, then flush_icache_range())"),
     row("arch_prepare_bpf_trampoline", OLDEST, NEWEST, StoresOnly, "arch/arm64/net/bpf_jit_comp.c: 6.1 writes in place without maintenance; since then bpf_arch_text_copy()"),
     row("arch_prepare_kprobe", OLDEST, NEWEST, StoresOnly, "probes/kprobes.c: arch_prepare_ss_slot(): aarch64_insn_patch_text_nosync() of a slot that is executed after the BRK's exception only"),
     row("apply_boot_alternatives", OLDEST, NEWEST, StoresOnly, "alternative.c: __apply_alternatives(), before any other CPU runs"),
