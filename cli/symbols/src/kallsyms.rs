@@ -28,7 +28,8 @@
 //! 3. Every name expands to a type letter and a printable name.
 //! 4. The addresses ascend, as the tables are sorted.
 //! 5. `relative_base`, where there is one, is in a loaded segment. `_text` or `_stext` is where the
-//!    first segment in the kernel's half of the address space starts, or `_stext` where that architecture has it (without
+//!    first segment in the kernel's half of the address space starts, or `_stext` where that architecture has it
+//! (without
 //!    `CONFIG_KALLSYMS_ALL` nothing before it is a symbol). Nearly all functions are in
 //!    segments of that half.
 //!

@@ -39,7 +39,8 @@ pub trait Sink: Sync + Debug {
     fn maintains(&self, vcpu: Vcpu, operation: Maintenance, cpu: &CurrentCpu);
     /// It is about to carry out a barrier.
     fn completes(&self, vcpu: Vcpu, barrier: (Domain, Accesses), cpu: &CurrentCpu);
-    /// It is about to store to some of `len` bytes from `linear` on, by the instruction at `pc`, and QEMU will not tell.
+    /// It is about to store to some of `len` bytes from `linear` on, by the instruction at `pc`, and QEMU will not
+    /// tell.
     fn stores_unseen(&self, vcpu: &CurrentVcpu, pc: Linear, linear: Linear, len: u64, cpu: &CurrentCpu);
     /// From now on it stores through its caches, or past them.
     fn caches(&self, vcpu: Vcpu, on: bool);

@@ -4,7 +4,8 @@
 //! - [`version`]: the version symbol, chosen at load; [`api`]: the functions, looked up by name.
 //! - [`install`]: the entry and the cold callbacks; [`translation`]: a block being translated, and callbacks on its
 //!   instructions.
-//! - [`entries`]: interrupts and exceptions; [`stores`]: the guest's stores; [`scoreboard`]: per-vCPU slots; [`cpu`]: registers and memory of the running
+//! - [`entries`]: interrupts and exceptions; [`stores`]: the guest's stores; [`scoreboard`]: per-vCPU slots; [`cpu`]:
+//!   registers and memory of the running
 //!   vCPU; [`current`]: which one that is; [`host_code`]: guest code in host memory.
 //! - [`page_walk`]: where a linear page is in physical memory; [`host_address`]: where a physical one is in the host's;
 //!   [`repair`]: how a block is left and translated again.

@@ -54,8 +54,8 @@ impl Sanitizer {
     }
 
     /// The vCPU runs a function that a protocol interrupts CPUs for, and nothing else: the entry or the return of the
-    /// interrupt is what it means to happen. The return comes later; until then the vCPU executes what the interrupt has
-    /// left to do.
+    /// interrupt is what it means to happen. The return comes later; until then the vCPU executes what the interrupt
+    /// has left to do.
     pub(super) fn is_interrupted_to_sync(&self, vcpu: Vcpu) {
         if let Some(state) = self.vcpus.get(usize::from(vcpu.0)) {
             state.lock().serialized.intended.happened(SyncedCpus::Others, self.flags.next());

@@ -1,5 +1,5 @@
-//! What a guest does so that fetches see its stores, where its hardware asks for that: maintenance, barriers; and stores
-//! that QEMU tells of by no access.
+//! What a guest does so that fetches see its stores, where its hardware asks for that: maintenance, barriers; and
+//! stores that QEMU tells of by no access.
 
 use super::{Code, Sanitizer};
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};

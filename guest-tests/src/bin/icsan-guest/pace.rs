@@ -118,8 +118,8 @@ impl Pace {
         Self { quick: TIGHT_FOR_SLOW, ..Self::of_bad() }
     }
 
-    /// A round of so many changes, or of so much time, and the same under injection. Are there to be tight ones, and must
-    /// each change be seen?
+    /// A round of so many changes, or of so much time, and the same under injection. Are there to be tight ones, and
+    /// must each change be seen?
     pub fn new(
         plain: (u32, Duration),
         under_injection: (u32, Duration),

@@ -23,6 +23,6 @@ const fn traced(executes: &'static str) -> KnownFinding {
     }
 }
 
-/// All of them. Seen at every boot on a CPU that needs maintenance, on both QEMUs: the first one in 6.1, 6.12 and 7.3, the
-/// other one in 7.3.
+/// All of them. Seen at every boot on a CPU that needs maintenance, on both QEMUs: the first one in 6.1, 6.12 and 7.3,
+/// the other one in 7.3.
 pub static KNOWN: &[KnownFinding] = &[traced("__set_fixmap"), traced("_raw_spin_unlock_irqrestore")];

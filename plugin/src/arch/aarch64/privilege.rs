@@ -56,7 +56,8 @@ const fn is_in_table(at: u64, base: u64) -> bool {
     offset < VECTORS && offset.is_multiple_of(VECTOR)
 }
 
-/// How far the vectors have moved the stack pointer down when they get to a handler, in bytes: by their first instruction,
+/// How far the vectors have moved the stack pointer down when they get to a handler, in bytes: by their first
+/// instruction,
 /// `sub sp, sp, #PT_REGS_SIZE` (arch/arm64/kernel/entry.S, `kernel_ventry`). That is looked at in the entry from the
 /// same level.
 #[must_use]

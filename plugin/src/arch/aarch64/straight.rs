@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn every_branch_and_exception_ends_straight_code() {
-        // b, bl, b.eq, bc.eq, cbz, cbnz, tbz, tbnz, br, blr, ret, eret, retaa, svc, hvc, smc, brk, hlt, dcps1, udf, cbgt.
+        // b, bl, b.eq, bc.eq, cbz, cbnz, tbz, tbnz, br, blr, ret, eret, retaa, svc, hvc, smc, brk, hlt, dcps1, udf,
+        // cbgt.
         for word in [
             0x1400_0001,
             0x9400_0001,

@@ -1,5 +1,5 @@
-//! Instructions that synchronize, or tell the plugin something: what is known of them from their bytes, and what is told
-//! when they run.
+//! Instructions that synchronize, or tell the plugin something: what is known of them from their bytes, and what is
+//! told when they run.
 
 use super::privilege::{level, returns_to};
 use super::registers::{SP, TTBR0, general};

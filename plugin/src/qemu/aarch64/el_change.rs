@@ -1,7 +1,7 @@
 //! Changes of the exception level, by QEMU's own hooks: `arm_register_el_change_hook` (target/arm/cpu.h; it is exported
 //! where QEMU is built with modules). It is called after every exception entry and return, on the vCPU's thread, with
-//! the program counter at the target (target/arm/helper.c, `arm_cpu_do_interrupt`; tcg/helper-a64.c, `exception_return`).
-//! PSCI's calls do not come this way.
+//! the program counter at the target (target/arm/helper.c, `arm_cpu_do_interrupt`; tcg/helper-a64.c,
+//! `exception_return`). PSCI's calls do not come this way.
 
 use crate::qemu::api::find_internal;
 use crate::qemu::entries::privilege_changed;
