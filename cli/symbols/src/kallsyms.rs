@@ -29,9 +29,7 @@
 //! 4. The addresses ascend, as the tables are sorted.
 //! 5. `relative_base`, where there is one, is in a loaded segment. `_text` or `_stext` is where the
 //!    first segment in the kernel's half of the address space starts, or `_stext` where that architecture has it
-//! (without
-//!    `CONFIG_KALLSYMS_ALL` nothing before it is a symbol). Nearly all functions are in
-//!    segments of that half.
+//!    (without `CONFIG_KALLSYMS_ALL` nothing before it is a symbol). Nearly all functions are in segments of that half.
 //!
 //! An order and an encoding that do not belong to the kernel fail at 4 or 5.
 
