@@ -145,11 +145,11 @@ fn the_patching_functions_are_symbols() {
             }
         }
         println!("{:?}: {} functions commit: {}", kernel.version, found.len(), found.join(" "));
-        // The protocol itself is always there.
+        // The protocol itself is always there; arm64's of 6.1 is the smallest, with three.
         let own = |name: &&str| {
             kernel.linux.protocol.functions.iter().any(|f| f.name == *name && f.effect == Effect::Commits)
         };
-        assert!(found.iter().filter(|name| own(name)).count() >= 4);
+        assert!(found.iter().filter(|name| own(name)).count() >= 3);
         let others = kernel.linux.protocol.maintenance.iter().map(|function| function.name);
         let others = others.chain(kernel.linux.protocol.text_poke_syncs.iter().map(|sync| sync.function));
         for name in others {
