@@ -91,7 +91,7 @@ pub fn by_fork(runs: Runs) -> Attempt {
         }
         function(0)
     })?;
-    let mut pace = if runs == Runs::Serialized { Pace::of_few(CHANGES) } else { Pace::of_slow() };
+    let mut pace = if runs == Runs::Serialized { Pace::of_few(CHANGES) } else { Pace::of_bad() };
     loop {
         let ((mut stored, mut stores), (mut came_back, mut comes_back)) = (io::pipe()?, io::pipe()?);
         let (mut is_ready, mut ready) = io::pipe()?;

@@ -50,7 +50,7 @@ pub fn fresh() -> Attempt {
 
 /// A change of mappings takes system calls, so where the executor does not serialize it takes longer than others.
 fn remapped(how: HandOver, shape: &Shape, change: impl Fn(u32) -> io::Result<()>) -> Attempt {
-    let pace = if how.serializes { Pace::of_good() } else { Pace::of_slow() };
+    let pace = if how.serializes { Pace::of_good() } else { Pace::of_bad() };
     hand_over_paced(how, pace, shape, shape.function(), change)
 }
 

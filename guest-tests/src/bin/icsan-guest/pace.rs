@@ -1,8 +1,9 @@
 //! How many changes a round makes.
 //!
-//! A timer interrupt, 250 times a second, serializes the executor and rightly hides a change that it falls into. So
-//! only a change that was made and seen well within a tick counts as tight, and a round goes on until it had enough of
-//! those; or until its time is over, on a host that gives its CPUs to others for longer than that.
+//! A timer interrupt, 250 times a second, serializes the executor and rightly hides a change that it falls into: the
+//! more probably, the longer the change takes. So a change that was made and seen well within a tick counts as tight, a
+//! slower one for as much less as it says less, and a round goes on until it had enough of them; or until its time is
+//! over, on a host that gives its CPUs to others for longer than a tick.
 //!
 //! Where the plugin has old instructions executed (`icsan.inject=1`), what the executor ran is the result: a wrong
 //! version is counted, and does not spoil the attempt. The emulator's own staleness is repaired then. A round of a bad
@@ -13,14 +14,21 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+/// The time from one timer interrupt to the next, with 250 of them a second (Debian's kernels).
+const TICK: Duration = Duration::from_millis(4);
+
 /// A change that takes no longer, from before the executor runs the old version until it was seen to run the new one,
-/// is tight.
+/// is tight: one in five is hidden.
 const TIGHT: Duration = Duration::from_micros(800);
 
-/// The same where another process runs in between, which takes longer: half a tick.
-const TIGHT_FOR_SLOW: Duration = Duration::from_millis(2);
+/// For how many tight changes one stands that took so long, at most for one. With a tick every [`TICK`], it is hidden
+/// with the probability `took / TICK`. So many tight ones are all hidden as probably as it is.
+fn tightness(took: Duration) -> f64 {
+    let hidden = |time: Duration| (time.as_secs_f64() / TICK.as_secs_f64()).ln();
+    (hidden(took) / hidden(TIGHT)).clamp(0.0, 1.0)
+}
 
-/// How many tight changes make a round. (On an idle host QEMU 10.0 runs an outdated block after nearly each change of
+/// As many tight changes make a round. (On an idle host QEMU 10.0 runs an outdated block after nearly each change of
 /// `cross/jmp5-bytes`, which is then no evidence: of rounds of 16 tight changes one in forty had nothing else, with an
 /// older plugin as well.)
 const ENOUGH: u32 = 32;
@@ -82,11 +90,11 @@ pub struct Pace {
     /// Must each change be seen?
     judged: bool,
     injected: bool,
-    quick: Duration,
     start: Instant,
     change: Instant,
     changes: u32,
-    tight: u32,
+    /// As many tight changes tell as much as these.
+    tight: f64,
     seen: u32,
     /// The first thing that was not as it should be.
     wrong: Option<String>,
@@ -113,11 +121,6 @@ impl Pace {
         Self::new((changes, PATIENT), INJECTED_GOOD, false, true, injected())
     }
 
-    /// For a bad one whose changes take longer, since another process runs in between.
-    pub fn of_slow() -> Self {
-        Self { quick: TIGHT_FOR_SLOW, ..Self::of_bad() }
-    }
-
     /// A round of so many changes, or of so much time, and the same under injection. Are there to be tight ones, and
     /// must each change be seen?
     pub fn new(
@@ -135,11 +138,10 @@ impl Pace {
             tight_ones,
             judged,
             injected,
-            quick: TIGHT,
             start: now,
             change: now,
             changes: 0,
-            tight: 0,
+            tight: 0.0,
             seen: 0,
             wrong: None,
         }
@@ -160,12 +162,17 @@ impl Pace {
         self.changes - self.seen
     }
 
+    /// Whole ones.
+    fn tight(&self) -> u32 {
+        self.tight as u32
+    }
+
     fn has_enough(&self) -> bool {
         match (self.injected, self.judged) {
-            (false, _) => self.tight_ones && self.tight >= ENOUGH,
+            (false, _) => self.tight_ones && self.tight() >= ENOUGH,
             (true, true) => false,
             (true, false) => {
-                self.changes >= INJECTED_CHANGES && (self.failed() >= FAILED || self.failed() + self.tight >= TELLING)
+                self.changes >= INJECTED_CHANGES && (self.failed() >= FAILED || self.failed() + self.tight() >= TELLING)
             }
         }
     }
@@ -182,7 +189,7 @@ impl Pace {
     pub fn saw(&mut self, seen: bool, wrong: impl FnOnce() -> String) -> Option<Outcome> {
         if seen {
             self.seen += 1;
-            self.tight += u32::from(self.change.elapsed() < self.quick);
+            self.tight += tightness(self.change.elapsed());
             return None;
         }
         let wrong = format!("patch {}: {}", self.changes, wrong());
@@ -196,15 +203,15 @@ impl Pace {
     /// The end of the round.
     pub fn outcome(&self) -> Outcome {
         // What failed was hidden by no tick, however long it took.
-        let telling = if self.injected { self.tight + self.failed() } else { self.tight };
+        let telling = if self.injected { self.tight() + self.failed() } else { self.tight() };
         if self.tight_ones && telling < TOO_FEW && !(self.injected && self.judged) {
             return Outcome::Spoiled(format!(
-                "the host is too busy: {telling} of {} changes well within a tick",
+                "the host is too busy: {} changes tell as little as {telling} well within a tick",
                 self.changes
             ));
         }
         let wrong = self.wrong.clone().filter(|_| self.injected);
-        Outcome::Done { patches: self.changes, seen: self.seen, tight: self.tight, wrong }
+        Outcome::Done { patches: self.changes, seen: self.seen, tight: self.tight(), wrong }
     }
 }
 
@@ -240,7 +247,7 @@ mod tests {
         let changes = |seen: fn(u32) -> bool, quick: bool| {
             let mut pace = Pace::new((CHANGES, PATIENT), (CHANGES, PATIENT), true, false, true);
             while let Some(n) = pace.next() {
-                pace.change = if quick { Instant::now() } else { pace.start - TIGHT };
+                pace.change = if quick { Instant::now() } else { pace.start - TICK };
                 assert_eq!(pace.saw(seen(n), String::new), None);
             }
             pace.changes
@@ -252,11 +259,26 @@ mod tests {
     }
 
     #[test]
+    fn a_slower_change_stands_for_less_than_a_tight_one() {
+        assert_eq!([0, 400, 800].map(|micros| tightness(Duration::from_micros(micros))), [1.0; 3]);
+        assert_eq!([4000, 9000].map(|micros| tightness(Duration::from_micros(micros))), [0.0; 2]);
+        // Twice a half is a quarter; a tight one is hidden in one case of five.
+        let half = tightness(Duration::from_millis(2));
+        assert!((0.2f64.powf(half) - 0.5).abs() < 1e-9 && (0.2f64.powf(2.0 * half) - 0.25).abs() < 1e-9);
+        let mut pace = Pace::new((CHANGES, PATIENT), (CHANGES, PATIENT), true, false, false);
+        while pace.next().is_some() {
+            pace.change = Instant::now() - TICK / 2;
+            let _ = pace.saw(true, String::new);
+        }
+        assert!((74..90).contains(&pace.changes), "{}", pace.changes);
+    }
+
+    #[test]
     fn a_busy_host_spoils_a_round_that_says_nothing() {
         let spoiled = |injected, judged, wrong: u32| {
             let mut pace = Pace::new((9, PATIENT), (9, PATIENT), true, judged, injected);
             while let Some(n) = pace.next() {
-                pace.change = pace.start - TIGHT;
+                pace.change = pace.start - TICK;
                 let _ = pace.saw(n > wrong, String::new);
             }
             matches!(pace.outcome(), Outcome::Spoiled(_))
