@@ -26,6 +26,7 @@ pub mod console;
 pub mod glob;
 #[cfg(feature = "runner")]
 pub mod host;
+pub mod kexec;
 pub mod litmus;
 pub mod marker;
 pub mod numbers;

@@ -5,6 +5,8 @@ use crate::command;
 use crate::kernel_cpus::SLEPT;
 use crate::ktap;
 use crate::pace;
+use crate::say::say;
+use crate::second_kernel;
 use crate::zoo;
 use icsan_guest_tests::table::Selection;
 use std::ffi::CStr;
@@ -40,12 +42,21 @@ pub fn run() -> ! {
     if parameter("inject").is_some_and(|text| text == "1") {
         pace::set_injected();
     }
+    if parameter("kexec").is_some_and(|text| text == "1") {
+        // The runner misses what the second kernel was to do.
+        say(&format!("# no second kernel: {}", second_kernel::start()));
+        power_off();
+    }
     match (parameter("zoo"), parameter("litmus")) {
         _ if command::is_there() => command::run(),
         (_, Some(asked)) => _ = architecture::litmus(&asked),
         (Some(workloads), None) => zoo::run(&workloads),
         (None, None) => _ = ktap::run(Selection { filter: &filter, heavy, without: &without }, &append, repeat),
     }
+    power_off()
+}
+
+fn power_off() -> ! {
     // QEMU does not switch off a machine that has slept; it ends as well when it is to start anew (-no-reboot).
     let slept = fs::read_to_string(SLEPT).is_ok_and(|times| times.trim() != "0");
     let how = if slept { libc::RB_AUTOBOOT } else { libc::RB_POWER_OFF };

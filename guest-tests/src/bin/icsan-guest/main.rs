@@ -37,6 +37,7 @@ mod pace;
 mod processes;
 mod say;
 mod scenarios;
+mod second_kernel;
 mod shape;
 mod stores;
 mod sys;

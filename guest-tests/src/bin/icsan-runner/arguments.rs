@@ -67,6 +67,9 @@ pub struct Arguments {
     /// No scenario: the kernel boots, and what is judged is what happens outside of any
     #[arg(long, conflicts_with_all = ["filter", "heavy"])]
     pub boot_only: bool,
+    /// Start each kernel by kexec from itself: what is judged is the second one
+    #[arg(long)]
+    pub kexec: bool,
     /// The heavy scenarios, too; some of them get boots of their own
     #[arg(long)]
     pub heavy: bool,

@@ -68,6 +68,8 @@ pub struct Conditions {
     pub smp: usize,
     /// What the plugin has executed in place of what is in memory.
     pub inject: Option<Inject>,
+    /// How many kernels run, one after the other.
+    pub kernels: usize,
 }
 
 /// What a guest was to do.
@@ -239,7 +241,7 @@ mod tests {
     const ONE: &str = "ICSAN| 1..1\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| # done\n";
 
     fn conditions(profile: Profile) -> Conditions {
-        Conditions { profile: Some(profile), mode: Mode::Full, smp: 2, inject: None }
+        Conditions { profile: Some(profile), mode: Mode::Full, smp: 2, inject: None, kernels: 1 }
     }
 
     fn judge_rounds(repeat: u16, console: &str, report: &str, conditions: Conditions) -> Vec<Check> {

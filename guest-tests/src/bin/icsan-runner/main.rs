@@ -17,6 +17,8 @@ use arguments::{Arguments, Named};
 use clap::Parser;
 use icsan_guest_tests::arch::architecture::Architecture;
 use icsan_guest_tests::host::boot;
+use icsan_guest_tests::host::initramfs::GuestFile;
+use icsan_guest_tests::kexec;
 use icsan_guest_tests::skips::ExpectedSkips;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use output::{Counts, Judged};
@@ -94,7 +96,17 @@ fn initramfs(arguments: &Arguments, folder: &Path) -> Result<Vec<PathBuf>> {
         files.extend(arguments.patcher_of(kernel).map(attribution::guest_file).transpose()?);
         let path = folder.join(format!("initramfs-{}.gz", kernel.name.replace('/', "-")));
         boot::write_initramfs_with(&arguments.guest, &files, &path)?;
-        Ok(path)
+        if !arguments.kexec {
+            return Ok(path);
+        }
+        // The first kernel's holds what the second one is started from.
+        let files = [(kexec::KERNEL, &kernel.path), (kexec::INITRAMFS, &path)]
+            .map(|(at, path)| Ok(GuestFile { path: at.into(), data: fs::read(path)? }))
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        let first = folder.join(format!("kexec-{}.gz", kernel.name.replace('/', "-")));
+        boot::write_initramfs_with(&arguments.guest, &files, &first)?;
+        Ok(first)
     };
     arguments.kernel.iter().map(of).collect()
 }

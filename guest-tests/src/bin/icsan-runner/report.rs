@@ -56,6 +56,8 @@ pub struct Report {
     pub complete: bool,
     /// If not, why, in its own words.
     pub lost: String,
+    /// How many kernels ran, one after the other, and how many of them were found in memory.
+    pub kernels: (usize, usize),
     /// How often a protocol left a CPU out that serialized in time, as it was meant to.
     pub deferred: u64,
 }
@@ -92,6 +94,7 @@ pub fn parse(text: &str) -> Result<Report, String> {
                 ended = true;
                 report.blocks = number(&object, "blocks").map_err(at)?;
                 report.complete = object["complete"].as_bool().ok_or_else(|| at("no `complete`".into()))?;
+                report.kernels = kernels(&object);
                 let coverage = object["coverage"].as_array().map_or(&[][..], Vec::as_slice);
                 report.deferred = coverage.iter().filter_map(|row| row["deferred"].as_u64()).sum();
                 let words = ["dropped_by", "fault", "note"].into_iter().filter(|key| !object[*key].is_null());
@@ -108,6 +111,12 @@ pub fn parse(text: &str) -> Result<Report, String> {
         return Err(format!("no summary after {lines} lines"));
     }
     Ok(report)
+}
+
+fn kernels(summary: &Value) -> (usize, usize) {
+    let only = std::slice::from_ref(&summary["kaslr"]);
+    let places = summary["boots"].as_array().map_or(only, Vec::as_slice);
+    (places.len(), places.iter().filter(|place| place.is_string()).count())
 }
 
 fn hazard(object: &Value) -> Result<Hazard, String> {

@@ -73,6 +73,7 @@ pub fn run(context: &Setting, cell: &Cell<'_>) -> Result<Judged> {
         mode: arguments.mode,
         smp: arguments.smp.into(),
         inject: arguments.inject,
+        kernels: 1 + usize::from(arguments.kexec),
     };
     let asked =
         Asked { rows: &cell.rows.applying, repeat: arguments.repeat, kernel: &cell.kernel.name, skips: &context.skips };
@@ -113,7 +114,8 @@ fn machine(arguments: &Arguments, cell: &Cell<'_>, report: &Path) -> Result<Mach
         thread: arguments.thread.clone(),
         plugin: cell.profile.map(|profile| plugin(arguments, cell.kernel, profile, report)).transpose()?,
         append: format!(
-            "icsan.filter={} icsan.without={} icsan.repeat={} icsan.heavy={} icsan.inject={} icsan.append={append} {append} {}",
+            "icsan.kexec={} icsan.filter={} icsan.without={} icsan.repeat={} icsan.heavy={} icsan.inject={} icsan.append={append} {append} {}",
+            u8::from(arguments.kexec),
             arguments.filter,
             cell.rows.without(),
             arguments.repeat,
@@ -204,7 +206,11 @@ fn judge(
             let fault = report.as_ref().map_or_else(|why| Some(why.clone()), Report::fault);
             judged.checks.push(whole("report is whole", fault));
             readable = report.is_ok();
-            report.unwrap_or_default()
+            let report = report.unwrap_or_default();
+            if conditions.kernels > 1 {
+                judged.checks.push(whole("each kernel is found", kernels_fault(&report, conditions.kernels)));
+            }
+            report
         }
     };
     judged.checks.extend(judge::scenarios(asked, output, &report, conditions));
@@ -215,6 +221,14 @@ fn judge(
         judged.notes.extend(notes);
     }
     judged
+}
+
+/// What is wrong with the kernels that the report speaks of, if not so many ran, one after the other, with a known place
+/// each.
+fn kernels_fault(report: &Report, kernels: usize) -> Option<String> {
+    let (ran, found) = report.kernels;
+    ((ran, found) != (kernels, kernels))
+        .then(|| format!("{kernels} kernels ran: {ran} were noticed, {found} of them found"))
 }
 
 fn whole(name: &str, fault: Option<String>) -> Check {
@@ -261,7 +275,8 @@ mod tests {
     use icsan_guest_tests::verdict::x86::LINUX_X86;
 
     const CONSOLE: &str = "ICSAN| 1..1\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| # done\n";
-    const CONDITIONS: Conditions = Conditions { profile: Some(LINUX_X86), mode: Mode::Full, smp: 2, inject: None };
+    const CONDITIONS: Conditions =
+        Conditions { profile: Some(LINUX_X86), mode: Mode::Full, smp: 2, inject: None, kernels: 1 };
 
     fn failed(console: &str, clean_exit: bool, report: Option<Result<Report, String>>) -> Vec<String> {
         let boot = Boot { console: console.into(), clean_exit, exit: "exit status: 1".into(), ..Boot::default() };
