@@ -110,7 +110,7 @@ impl Steps {
 /// The stores that a protocol takes for done.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// Which vCPU patches.
+    /// On which vCPU the protocol goes on.
     pub vcpu: Vcpu,
     /// Who is asked.
     pub asker: Asker,
@@ -128,9 +128,34 @@ pub struct Asked {
     pub context: Context,
 }
 
+impl Asked {
+    /// Which vCPU patches: the one that made the last store, wherever the protocol goes on. (Linux's `stop_machine()`
+    /// has another CPU store than the one that asked for it.) `stored_by` says who made a store, if that is known.
+    pub fn patcher(&self, stored_by: impl Fn(Seq) -> Option<Vcpu>) -> Vcpu {
+        self.stores.last().and_then(|last| stored_by(*last)).unwrap_or(self.vcpu)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use icsan_model::addr::Linear;
+
+    #[test]
+    fn who_made_the_last_store_patches() {
+        let asked = Asked {
+            vcpu: Vcpu(0),
+            asker: Asker::Function(Linear(7)),
+            covering: Covering::TextPoke,
+            missing: Missing::AtTheEnd,
+            stores: vec![Seq(3), Seq(5)],
+            site: None,
+            chain: Arc::default(),
+            context: Context::default(),
+        };
+        assert_eq!(asked.patcher(|seq| Some(Vcpu(seq.0 as u16))), Vcpu(5));
+        assert_eq!(asked.patcher(|_| None), Vcpu(0));
+    }
 
     /// The steps that a call goes through, by the stores that it makes: address, and whether it is a breakpoint.
     fn steps(pokes: &[(u64, bool)]) -> Vec<(Step, Step)> {

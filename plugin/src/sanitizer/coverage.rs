@@ -36,6 +36,11 @@ pub(super) struct Answer {
     pub exposure: Option<ExposureId>,
 }
 
+/// Which vCPU patches.
+fn patcher(asked: &Asked, side: &StoreSide) -> Vcpu {
+    asked.patcher(|seq| side.stored_by(seq))
+}
+
 impl Sanitizer {
     /// An event of the vCPU's, which the protocols may have meant to happen.
     pub(super) fn notes_intended(&self, state: &mut VcpuState, at: &SyncAt, seq: Seq) {
@@ -82,9 +87,10 @@ impl Sanitizer {
         if self.config.profile.snoop || online.len() < 2 {
             return;
         }
+        let patcher = patcher(&asked, side);
         let classes = online.into_iter().filter_map(|vcpu| {
             let switches =
-                if vcpu == asked.vcpu { Switches::Own(self.facts.linux.switches_mapping) } else { Switches::Lucky };
+                if vcpu == patcher { Switches::Own(self.facts.linux.switches_mapping) } else { Switches::Lucky };
             self.class_of(vcpu, &asked, switches)
         });
         let classes: Vec<Answer> = classes.collect();
@@ -213,7 +219,8 @@ impl Sanitizer {
             asker: asked.asker,
             covering: asked.covering,
             missing: asked.missing,
-            patcher: asked.vcpu,
+            vcpu: asked.vcpu,
+            patcher: patcher(asked, side),
             luck: if let Class::Lucky(by) = class { Some(by) } else { None },
             exposure,
             ended: None,

@@ -164,6 +164,12 @@ impl StoreSide {
         changed
     }
 
+    /// The vCPU that made a store, if the history remembers that.
+    #[must_use]
+    pub fn stored_by(&self, store: Seq) -> Option<Vcpu> {
+        self.history.memory().record(store).and_then(|record| record.store.vcpu)
+    }
+
     /// Where the vCPU of a hazard is.
     pub fn context(&mut self, vcpu: Vcpu, privilege: Option<u8>, cpu: &CurrentCpu) -> Context {
         let Self { patching, task_name, .. } = self;
