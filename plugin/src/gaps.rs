@@ -56,7 +56,7 @@ gaps! {
     /// A patching protocol was carried out whose coverage cannot be told ([`crate::coverage`]).
     UnknownCoverage = (
         "coverage",
-        "the kernel's symbols do not tell which CPUs are online (`__cpu_online_mask`: CONFIG_KALLSYMS_ALL, or a System.map), or where it makes them serialize, \
+        "the kernel's symbols do not tell which CPUs are online (`__cpu_online_mask`: the kernel's image, or a System.map), or where it makes them serialize, \
          or what a patch is to store could not be read: whether its patching protocols reach every \
          CPU is not judged, so nothing is `unsynced` there"
     );

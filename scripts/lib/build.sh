@@ -29,6 +29,15 @@ need_rust() {
 # compile ARG...: cargo build. With its own exit: bash ignores a failure in a command substitution's middle, and what an older build left would be used.
 compile() { (cd "$root" && cargo build --release --locked "$@") >&2 || exit 1; }
 
+# guest_arch ARCH: QEMU's name of an architecture that Debian calls so.
+guest_arch() {
+	case $1 in
+	amd64) echo x86_64 ;;
+	arm64) echo aarch64 ;;
+	*) die "there are no guests of $1; known: amd64 arm64" ;;
+	esac
+}
+
 # guest_triple ARCH: the Rust target of the guests of an architecture, by QEMU's name of it.
 guest_triple() {
 	case $1 in

@@ -39,6 +39,8 @@ mod tokens;
 
 use crate::builder::Builder;
 use crate::error::SymbolError;
+use crate::exports;
+use crate::linux::kernel::ONLINE_MASK;
 use crate::table::{KERNEL_HALF, Origin, SymbolTable};
 
 /// A part of the file that is loaded at an address.
@@ -79,7 +81,7 @@ impl Image<'_> {
     }
 
     /// The link-time address of a place in the file.
-    fn addr_of(&self, file_offset: usize) -> Option<u64> {
+    pub(crate) fn addr_of(&self, file_offset: usize) -> Option<u64> {
         let offset = file_offset as u64;
         self.segments.iter().find_map(|segment| {
             let inside = offset.checked_sub(segment.file_offset)?;
@@ -98,7 +100,7 @@ impl Image<'_> {
     }
 
     /// Is this address in a segment of the kernel's half, or right at its end?
-    fn is_loaded(&self, addr: u64) -> bool {
+    pub(crate) fn is_loaded(&self, addr: u64) -> bool {
         addr >= KERNEL_HALF
             && self
                 .segments
@@ -150,8 +152,14 @@ fn read(image: &Image<'_>, tokens: &tokens::Tokens<'_>) -> Result<Builder, Failu
     let addresses = addresses::find(image, tokens, &names, &symbols)
         .ok_or_else(|| check("no addresses that ascend and put _text into the kernel"))?;
     let mut builder = Builder::default();
+    let mut has_mask = false;
     for (symbol, addr) in symbols.iter().zip(addresses) {
+        has_mask |= symbols.name(symbol) == ONLINE_MASK;
         builder.push(addr, 0, symbol.kind, symbols.name(symbol))?;
+    }
+    // Without CONFIG_KALLSYMS_ALL there are names of functions alone. Modules need that one as well.
+    if !has_mask && let Some(addr) = exports::address_of(image, ONLINE_MASK) {
+        builder.push(addr, 0, 'D', ONLINE_MASK)?;
     }
     Ok(builder)
 }

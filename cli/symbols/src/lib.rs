@@ -37,6 +37,7 @@ mod builder;
 pub mod compression;
 pub mod elf;
 pub mod error;
+pub mod exports;
 pub mod image;
 pub mod kallsyms;
 pub mod kallsyms_text;

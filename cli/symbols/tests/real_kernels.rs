@@ -8,11 +8,14 @@
 
 mod common;
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::real::{deciding, kernels, linux_of};
-use icsan_symbols::{Origin, SymbolTable, Symbolizer};
+use icsan_symbols::image::aarch64;
+use icsan_symbols::linux::kernel::ONLINE_MASK;
+use icsan_symbols::{Origin, SymbolTable, Symbolizer, exports};
 
 /// The shortest of three times: other jobs may share the machine.
 fn load_time(path: &Path) -> Duration {
@@ -55,6 +58,21 @@ fn every_kernel_has_symbols_that_make_sense() {
             assert!(took.as_secs_f64() < 2.0, "{place}: {took:?}");
         }
     }
+}
+
+#[test]
+fn every_kernel_tells_which_cpus_are_online() {
+    let mut both = 0;
+    for path in kernels() {
+        let table = SymbolTable::load(&path).unwrap();
+        let mask = table.address_of(ONLINE_MASK).unwrap_or_else(|| panic!("{}: no {ONLINE_MASK}", path.display()));
+        let bytes = fs::read(&path).unwrap();
+        let Ok(image) = aarch64::loaded(&bytes) else { continue };
+        assert_eq!(exports::address_of(&image, ONLINE_MASK), Some(mask), "{}", path.display());
+        // Only kallsyms has this one, so that the two are independent here.
+        both += usize::from(table.address_of("__cpu_possible_mask").is_some());
+    }
+    assert!(both > 0, "no arm64 kernel with CONFIG_KALLSYMS_ALL is among them");
 }
 
 #[test]

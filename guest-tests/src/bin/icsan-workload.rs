@@ -6,7 +6,7 @@
 //! Nothing here changes code, but for `flips` and `fresh`; what is measured is what ICSAN costs those who do nothing
 //! that it looks for.
 
-use icsan_guest_tests::code::{return_value, serialize};
+use icsan_guest_tests::code::{publish, return_value, serialize};
 use icsan_guest_tests::console::PREFIX;
 use icsan_guest_tests::numbers::Numbers;
 use std::collections::HashMap;
@@ -195,8 +195,8 @@ fn fault(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
 const MADE: usize = 1 << 12;
 const FUNCTION: usize = 16;
 
-/// What a just-in-time compiler does to ICSAN and to QEMU: functions are written, made visible by serializing, and each
-/// called once. No two are the same, and new ones take the place of old ones.
+/// What a just-in-time compiler does to ICSAN and to QEMU: functions are written, made visible (by maintenance where there is
+/// any, and by serializing), and each called once. No two are the same, and new ones take the place of old ones.
 fn fresh(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
     const PLACES: usize = 16 * MADE;
     let (protection, flags) =
@@ -214,6 +214,8 @@ fn fresh(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
                 memory.cast::<u8>().add((first + index) * FUNCTION).copy_from_nonoverlapping(code.as_ptr(), code.len())
             };
         }
+        let made = memory.cast::<u8>().wrapping_add(first * FUNCTION);
+        publish(made, made, MADE * FUNCTION);
         serialize();
         (0..MADE).fold(sum, |sum, index| {
             // SAFETY: a function that was just written there, which takes nothing and returns a number.

@@ -6,7 +6,8 @@ use super::protocol::Protocol;
 use crate::symbolizer::Symbolizer;
 use crate::table::SymbolTable;
 
-/// CPUs that are online: a bit for each, by the kernel's number (kernel/cpu.c; a symbol with `CONFIG_KALLSYMS_ALL`).
+/// CPUs that are online: a bit for each, by the kernel's number (kernel/cpu.c). A symbol with
+/// `CONFIG_KALLSYMS_ALL`; in an image it is found without, too, since modules may use it ([`crate::exports`]).
 pub const ONLINE_MASK: &str = "__cpu_online_mask";
 
 /// Says how far from the base of a CPU's own variables the pointer to its running `task_struct` is. `None`: the symbols

@@ -72,15 +72,31 @@ pub fn qemu_version(qemu: &Path) -> Result<String> {
     Ok(line.strip_prefix("QEMU emulator version ").unwrap_or(&line).to_owned())
 }
 
-/// The release that a kernel image names in its header.
+/// What a kernel's banner begins with, in an image that is not packed.
+const BANNER: &[u8] = b"Linux version ";
+
+/// The release that a kernel image tells.
 #[must_use]
 pub fn kernel_version(image: &[u8]) -> Option<String> {
+    told_by_header(image).or_else(|| {
+        let mut behind = image.windows(BANNER.len()).enumerate().filter(|(_, bytes)| *bytes == BANNER);
+        behind.find_map(|(at, _)| release(&image[at + BANNER.len()..]))
+    })
+}
+
+/// The release in the header of an image that is packed.
+fn told_by_header(image: &[u8]) -> Option<String> {
     // The offset of a C string, counted from the second sector (Documentation/arch/x86/boot.rst, kernel_version).
     let offset = u16::from_le_bytes(image.get(0x20e..0x210)?.try_into().ok()?);
     let text = image.get(usize::from(offset) + 0x200..)?;
-    let text = String::from_utf8_lossy(text.split(|byte| *byte == 0).next()?).into_owned();
-    (image.get(0x202..0x206)? == b"HdrS" && !text.is_empty())
-        .then(|| text.split_whitespace().next().map(str::to_owned))?
+    (image.get(0x202..0x206)? == b"HdrS").then(|| release(text))?
+}
+
+/// The word that a text begins with, if it begins like a release.
+fn release(text: &[u8]) -> Option<String> {
+    let word = text.split(|byte| *byte == 0 || byte.is_ascii_whitespace()).next()?;
+    let word = std::str::from_utf8(word).ok()?;
+    word.starts_with(|first: char| first.is_ascii_digit()).then(|| word.to_owned())
 }
 
 #[cfg(test)]
@@ -95,5 +111,9 @@ mod tests {
         image[0x300..0x310].copy_from_slice(b"6.12.1-cloud (a)");
         assert_eq!(kernel_version(&image).as_deref(), Some("6.12.1-cloud"));
         assert_eq!(kernel_version(&image[..0x210]), None);
+        // The source has the words before the banner's own.
+        let flat = b"\0Linux version %s\0Linux version 6.12.2-cloud-arm64 (b)\n";
+        assert_eq!(kernel_version(flat).as_deref(), Some("6.12.2-cloud-arm64"));
+        assert_eq!(kernel_version(&flat[..20]), None);
     }
 }

@@ -12,13 +12,14 @@ mod resident;
 mod row;
 
 use anyhow::{Context, Result, bail};
-use arguments::{Arguments, Named};
+use arguments::{Arguments, Target};
 use clap::Parser;
 use icsan_guest_tests::verdict::Mode;
 use machine::Setting;
 use process::Guest;
 use row::{Pair, Row, Work};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -40,19 +41,14 @@ fn bench(arguments: &Arguments) -> Result<()> {
     if let Some(warning) = &setting.warning {
         eprintln!("WARNING: the machine is not quiet: {warning}");
     }
-    for qemu in &arguments.qemu {
-        setting.versions.push((format!("QEMU {}", qemu.name), machine::qemu_version(&qemu.path)?));
-    }
-    let image =
-        fs::read(&arguments.kernel.path).with_context(|| format!("cannot read {}", arguments.kernel.path.display()))?;
-    let kernel = machine::kernel_version(&image).unwrap_or_else(|| arguments.kernel.name.clone());
-    setting.versions.push((format!("Linux {}", arguments.kernel.name), kernel));
+    let targets = arguments.targets().map_err(anyhow::Error::msg)?;
+    setting.versions = versions(&targets)?;
     let folder = std::env::temp_dir().join(format!("icsan-bench-{}", std::process::id()));
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     if let Some(seconds) = arguments.resident {
-        return stay(arguments, &folder, seconds);
+        return stay(arguments, &targets, &folder, seconds);
     }
-    let rows = measure_all(arguments, &folder);
+    let rows = measure_all(arguments, &targets, &folder);
     let rows = rows.with_context(|| format!("console and stderr of the last boot are in {}", folder.display()))?;
     let _ = fs::remove_dir_all(&folder);
     if arguments.markdown {
@@ -66,31 +62,63 @@ fn bench(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// How large QEMU becomes over time, with the first QEMU and number of vCPUs that were given.
-fn stay(arguments: &Arguments, folder: &Path, seconds: u64) -> Result<()> {
-    let initramfs = process::initramfs(&arguments.guest, folder)?;
-    let (Some(qemu), Some(smp)) = (arguments.qemu.first(), arguments.smp.first().copied()) else {
-        bail!("no QEMU was given, or no --smp")
-    };
-    let workload = format!("toggle:{seconds}");
-    let guest = Guest {
-        qemu: &qemu.path,
-        kernel: &arguments.kernel.path,
-        initramfs: &initramfs,
+/// Name and version of each QEMU and each kernel.
+fn versions(targets: &[Target]) -> Result<Vec<(String, String)>> {
+    let mut versions = Vec::new();
+    for Target { architecture, qemu, kernel, .. } in targets {
+        let image = fs::read(&kernel.path).with_context(|| format!("cannot read {}", kernel.path.display()))?;
+        let release = machine::kernel_version(&image).unwrap_or_else(|| kernel.name.clone());
+        let of = |what: &str, name: &str| format!("{what} {name} ({})", architecture.name);
+        for (name, version) in
+            [(of("QEMU", &qemu.name), machine::qemu_version(&qemu.path)?), (of("Linux", &kernel.name), release)]
+        {
+            if !versions.iter().any(|(known, _)| *known == name) {
+                versions.push((name, version));
+            }
+        }
+    }
+    Ok(versions)
+}
+
+/// A guest of a target.
+fn guest<'a>(
+    target: &'a Target,
+    initramfs: &'a Path,
+    smp: u8,
+    workload: &'a str,
+    folder: &'a Path,
+    arguments: &Arguments,
+) -> Guest<'a> {
+    Guest {
+        architecture: target.architecture,
+        cpu: target.cpu,
+        qemu: &target.qemu.path,
+        kernel: &target.kernel.path,
+        initramfs,
         smp,
-        workload: &workload,
+        workload,
         folder,
         timeout: Duration::from_secs(arguments.timeout),
+    }
+}
+
+/// How large QEMU becomes over time, with the first QEMU and number of vCPUs that were given.
+fn stay(arguments: &Arguments, targets: &[Target], folder: &Path, seconds: u64) -> Result<()> {
+    let (Some(target), Some(smp)) = (targets.first(), arguments.smp.first().copied()) else {
+        bail!("no QEMU was given, or no --smp")
     };
-    resident::run(&guest, &plugin_words(arguments, folder, None)?, seconds)
+    let initramfs = process::initramfs(target.architecture, &target.program, folder)?;
+    let workload = format!("toggle:{seconds}");
+    let guest = guest(target, &initramfs, smp, &workload, folder, arguments);
+    resident::run(&guest, &plugin_words(arguments, &guest, None)?, seconds)
 }
 
 /// The plugin's path and keys, as QEMU takes them.
-fn plugin_words(arguments: &Arguments, folder: &Path, mode: Option<Mode>) -> Result<String> {
+fn plugin_words(arguments: &Arguments, guest: &Guest<'_>, mode: Option<Mode>) -> Result<String> {
     let mut words = vec![
         arguments.plugin.display().to_string(),
-        format!("report={}", folder.join("report.jsonl").display()),
-        format!("symbols={}", arguments.kernel.path.display()),
+        format!("report={}", guest.folder.join("report.jsonl").display()),
+        format!("symbols={}", guest.kernel.display()),
     ];
     words.extend(mode.map(|mode| mode.key().to_owned()));
     words.extend(arguments.extra.iter().cloned());
@@ -100,37 +128,35 @@ fn plugin_words(arguments: &Arguments, folder: &Path, mode: Option<Mode>) -> Res
     Ok(words.join(","))
 }
 
-fn measure_all(arguments: &Arguments, folder: &Path) -> Result<Vec<Row>> {
-    let initramfs = process::initramfs(&arguments.guest, folder)?;
+fn measure_all(arguments: &Arguments, targets: &[Target], folder: &Path) -> Result<Vec<Row>> {
     let machines = arguments.machines();
-    let total = arguments.qemu.len() * machines.len();
+    let total = targets.len() * machines.len();
     let mut rows = Vec::new();
-    for qemu in &arguments.qemu {
+    let mut warm = BTreeSet::new();
+    // QEMU by QEMU; what stands side by side in the table is measured close to each other.
+    let names: Vec<&str> = targets.iter().map(|target| &*target.qemu.name).collect();
+    let first = |(at, name): &(usize, &str)| !names[..*at].contains(name);
+    for name in names.iter().copied().enumerate().filter(first).map(|(_, name)| name) {
         for (smp, workload) in &machines {
-            eprintln!(
-                "{} of {total}: QEMU {}, {smp} vCPUs, {workload}",
-                rows.len() / arguments.modes().len() + 1,
-                qemu.name
-            );
-            let guest = Guest {
-                qemu: &qemu.path,
-                kernel: &arguments.kernel.path,
-                initramfs: &initramfs,
-                smp: *smp,
-                workload,
-                folder,
-                timeout: Duration::from_secs(arguments.timeout),
-            };
-            // The first round with each QEMU warms the host's page cache and CPU up, and does not count.
-            let first = u16::from(rows.iter().any(|row: &Row| row.qemu == qemu.name));
-            for row in measure(arguments, qemu, &guest, first..=arguments.pairs)? {
-                // For the terminal; with --markdown standard output is for the table alone.
-                if arguments.markdown {
-                    eprint!("{}", output::text(&row))
-                } else {
-                    print!("{}", output::text(&row))
+            for target in targets.iter().filter(|target| target.qemu.name == name) {
+                eprintln!(
+                    "{} of {total}: QEMU {name}, {}, {smp} vCPUs, {workload}",
+                    rows.len() / arguments.modes().len() + 1,
+                    target.name()
+                );
+                let initramfs = process::initramfs(target.architecture, &target.program, folder)?;
+                let guest = guest(target, &initramfs, *smp, workload, folder, arguments);
+                // The first round with each QEMU warms the host's page cache and CPU up, and does not count.
+                let first = u16::from(!warm.insert(&target.qemu.path));
+                for row in measure(arguments, target, &guest, first..=arguments.pairs)? {
+                    // For the terminal; with --markdown standard output is for the table alone.
+                    if arguments.markdown {
+                        eprint!("{}", output::text(&row))
+                    } else {
+                        print!("{}", output::text(&row))
+                    }
+                    rows.push(row);
                 }
-                rows.push(row);
             }
         }
     }
@@ -139,10 +165,11 @@ fn measure_all(arguments: &Arguments, folder: &Path) -> Result<Vec<Row>> {
 
 /// Boots without the plugin and in each of its modes, in turn, and makes pairs of the first with each of the others.
 /// Round 0 does not count.
-fn measure(arguments: &Arguments, qemu: &Named, guest: &Guest<'_>, rounds: RangeInclusive<u16>) -> Result<Vec<Row>> {
+fn measure(arguments: &Arguments, target: &Target, guest: &Guest<'_>, rounds: RangeInclusive<u16>) -> Result<Vec<Row>> {
     let report = guest.folder.join("report.jsonl");
     let new = |mode| Row {
-        qemu: qemu.name.clone(),
+        qemu: target.qemu.name.clone(),
+        guest: target.name(),
         smp: guest.smp,
         workload: guest.workload.to_owned(),
         mode,
@@ -165,7 +192,7 @@ fn measure(arguments: &Arguments, qemu: &Named, guest: &Guest<'_>, rounds: Range
                 0 => plain = Some(boot(None)?),
                 which => {
                     let row = &mut rows[which - 1];
-                    with[which - 1] = Some(boot(Some(&plugin_words(arguments, guest.folder, Some(row.mode))?))?);
+                    with[which - 1] = Some(boot(Some(&plugin_words(arguments, guest, Some(row.mode))?))?);
                     let text = fs::read_to_string(&report)
                         .with_context(|| format!("the plugin wrote no {}", report.display()))?;
                     row.work = Work::parse(&text).map_err(anyhow::Error::msg)?;

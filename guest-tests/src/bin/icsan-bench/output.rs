@@ -20,7 +20,9 @@ fn grouped(number: u64) -> String {
 fn boot_of<'a>(rows: &'a [Row], row: &Row) -> Option<&'a Row> {
     rows.iter()
         .find(|other| {
-            other.workload == "boot" && other.qemu == row.qemu && other.smp == row.smp && other.mode == row.mode
+            other.workload == "boot"
+                && (&other.qemu, &other.guest) == (&row.qemu, &row.guest)
+                && (other.smp, other.mode) == (row.smp, row.mode)
         })
         .filter(|_| row.workload != "boot")
 }
@@ -30,8 +32,9 @@ fn boot_of<'a>(rows: &'a [Row], row: &Row) -> Option<&'a Row> {
 pub fn text(row: &Row) -> String {
     let (ratio, least, greatest) = row.ratios();
     let mut text = format!(
-        "QEMU {}, {} vCPU, {}, {}: median ratio {ratio:.2} ({least:.2} to {greatest:.2})\n",
+        "QEMU {}, {}, {} vCPU, {}, {}: median ratio {ratio:.2} ({least:.2} to {greatest:.2})\n",
         row.qemu,
+        row.guest,
         row.smp,
         row.workload,
         row.mode.name()
@@ -71,7 +74,7 @@ pub fn markdown(rows: &[Row], setting: &Setting, pairs: u16) -> String {
     }
     let mut warnings: Vec<String> = setting.warning.iter().map(|warning| format!("**Not quiet:** {warning}")).collect();
     for row in rows {
-        let of = format!("{} / {} / {} / {}", row.qemu, row.smp, row.workload, row.mode.name());
+        let of = format!("{} / {} / {} / {} / {}", row.qemu, row.guest, row.smp, row.workload, row.mode.name());
         if let Some(cpus) = row.disturbed() {
             warnings.push(format!("**Not quiet:** {of}: other processes used up to {cpus:.2} CPUs"));
         }
@@ -86,15 +89,16 @@ pub fn markdown(rows: &[Row], setting: &Setting, pairs: u16) -> String {
         true => text.push_str("- The machine was quiet throughout.\n"),
         false => warnings.iter().for_each(|warning| _ = writeln!(text, "- {warning}")),
     }
-    text.push_str("\n| QEMU | vCPUs | workload | mode | user s without | with | ratio, median (min–max) | less the boot | sys s | wall s | RSS MiB | ICSAN, MiB | blocks | epochs |\n");
-    text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    text.push_str("\n| QEMU | guest | vCPUs | workload | mode | user s without | with | ratio, median (min–max) | less the boot | sys s | wall s | RSS MiB | ICSAN, MiB | blocks | epochs |\n");
+    text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
     for row in rows {
         let (ratio, least, greatest) = row.ratios();
         let alone = boot_of(rows, row).map_or_else(|| "–".to_owned(), |boot| format!("{:.2}", row.ratio_without(boot)));
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {:.2} | {:.2} | **{ratio:.2}** ({least:.2}–{greatest:.2}) | {alone} | {:.2} → {:.2} | {:.2} → {:.2} | {:.0} → {:.0} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {:.2} | {:.2} | **{ratio:.2}** ({least:.2}–{greatest:.2}) | {alone} | {:.2} → {:.2} | {:.2} → {:.2} | {:.0} → {:.0} | {} | {} | {} |",
             row.qemu,
+            row.guest,
             row.smp,
             row.workload,
             row.mode.name(),
@@ -110,6 +114,40 @@ pub fn markdown(rows: &[Row], setting: &Setting, pairs: u16) -> String {
             grouped(row.work.blocks),
             grouped(row.work.epochs),
         );
+    }
+    text.push_str(&side_by_side(rows));
+    text
+}
+
+/// If several guests were measured: the ratios alone, a column for each guest; in brackets less the boot.
+fn side_by_side(rows: &[Row]) -> String {
+    let mut guests: Vec<&str> = Vec::new();
+    for row in rows {
+        if !guests.contains(&row.guest.as_str()) {
+            guests.push(&row.guest);
+        }
+    }
+    if guests.len() < 2 {
+        return String::new();
+    }
+    let mut text = format!("\n| QEMU | vCPUs | workload | mode | {} |\n", guests.join(" | "));
+    let _ = writeln!(text, "|{}", " --- |".repeat(4 + guests.len()));
+    let same = |one: &Row, other: &Row| {
+        (&one.qemu, &one.workload) == (&other.qemu, &other.workload) && (one.smp, one.mode) == (other.smp, other.mode)
+    };
+    for (at, row) in rows.iter().enumerate() {
+        if rows[..at].iter().any(|earlier| same(earlier, row)) {
+            continue;
+        }
+        let _ = write!(text, "| {} | {} | {} | {} |", row.qemu, row.smp, row.workload, row.mode.name());
+        for guest in &guests {
+            let cell = rows.iter().find(|other| same(other, row) && other.guest == *guest).map(|other| {
+                let alone = boot_of(rows, other).map(|boot| format!(" ({:.2})", other.ratio_without(boot)));
+                format!("**{:.2}**{}", other.ratios().0, alone.unwrap_or_default())
+            });
+            let _ = write!(text, " {} |", cell.as_deref().unwrap_or("–"));
+        }
+        text.push('\n');
     }
     text
 }
@@ -136,15 +174,41 @@ mod tests {
         let quiet = markdown(&rows, &setting, 2);
         assert!(
             quiet.contains("quiet throughout")
-                && quiet.contains("| 10.0 | 1 | boot | full | 4.00 | 5.20 | **1.30** (1.10–1.50) | – |"),
+                && quiet.contains("| 10.0 | x86_64 max | 1 | boot | full | 4.00 | 5.20 | **1.30** (1.10–1.50) | – |"),
             "{quiet}"
         );
         assert!(quiet.contains("| sort | full | 14.00 | 15.29 | **1.09** (0.92–1.26) | 1.01 |"), "{quiet}");
         rows[0].pairs[0].plain.others = 1.0;
         let noisy = markdown(&rows, &setting, 2);
         assert!(
-            noisy.contains("**Not quiet:** 10.0 / 1 / boot / full") && text(&rows[0]).contains("WARNING"),
+            noisy.contains("**Not quiet:** 10.0 / x86_64 max / 1 / boot / full") && text(&rows[0]).contains("WARNING"),
             "{noisy}"
         );
+    }
+
+    #[test]
+    fn several_guests_are_told_side_by_side() {
+        let one = [row("boot", 4.0, 1.0), row("sort", 14.0, 0.84)];
+        assert_eq!(side_by_side(&one), "", "one guest has nothing beside it");
+        let other = |row: &Row, factor: f64| {
+            let mut row = Row { guest: "aarch64 cortex-a72".into(), ..row.clone() };
+            row.pairs.iter_mut().for_each(|pair| pair.plugin.user *= factor);
+            row
+        };
+        let rows = [one[0].clone(), other(&one[0], 2.0), one[1].clone()];
+        let table = side_by_side(&rows);
+        let lines: Vec<&str> = table.lines().skip(1).collect();
+        assert_eq!(
+            lines,
+            [
+                "| QEMU | vCPUs | workload | mode | x86_64 max | aarch64 cortex-a72 |",
+                "| --- | --- | --- | --- | --- | --- |",
+                "| 10.0 | 1 | boot | full | **1.30** | **2.60** |",
+                "| 10.0 | 1 | sort | full | **1.09** (1.01) | – |",
+            ]
+        );
+        let rows = [one[0].clone(), other(&one[0], 2.0), other(&one[1], 1.0)];
+        let less_its_own_boot = "| 10.0 | 1 | sort | full | – | **1.09** (0.49) |";
+        assert!(side_by_side(&rows).contains(less_its_own_boot), "{}", side_by_side(&rows));
     }
 }

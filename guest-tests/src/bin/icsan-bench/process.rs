@@ -4,7 +4,7 @@
 //! else.
 
 use anyhow::{Context, Result, bail};
-use icsan_guest_tests::arch::registry;
+use icsan_guest_tests::arch::architecture::{Architecture, Cpu};
 use icsan_guest_tests::console::PREFIX;
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -17,6 +17,10 @@ use std::time::{Duration, Instant};
 /// What to boot.
 #[derive(Clone, Debug)]
 pub struct Guest<'a> {
+    /// Its architecture.
+    pub architecture: &'static Architecture,
+    /// Its CPU.
+    pub cpu: Cpu,
     /// The QEMU program.
     pub qemu: &'a Path,
     /// The kernel image.
@@ -66,18 +70,18 @@ impl Guest<'_> {
     /// QEMU's command line. `tcg`: more of the accelerator's keys; a second `-accel` would only be tried if the first
     /// one failed.
     pub fn command(&self, plugin: Option<&str>, tcg: &str) -> Command {
-        let architecture = registry::DEFAULT;
+        let Architecture { console, patience, board, .. } = self.architecture;
         let append = format!(
-            "console={} {APPEND} {} {} loglevel=4 icsan.workload={}",
-            architecture.console, architecture.patience, architecture.plain.mitigations, self.workload
+            "console={console} {APPEND} {patience} {} loglevel=4 icsan.workload={}",
+            self.cpu.mitigations, self.workload
         );
         let mut command = Command::new(self.qemu);
         command
             .args([
                 "-machine",
-                architecture.board,
+                board,
                 "-cpu",
-                architecture.plain.model,
+                self.cpu.model,
                 "-m",
                 "512",
                 "-nodefaults",
@@ -111,8 +115,8 @@ impl Guest<'_> {
             let (usage, good) =
                 measure(command, self.timeout).with_context(|| format!("cannot measure {}", self.qemu.display()))?;
             let text = String::from_utf8_lossy(&fs::read(&console)?).into_owned();
-            if text.contains(registry::DEFAULT.death_of_breakpoint) {
-                eprintln!("  the kernel died of an outdated {} (QEMU's fault); again", registry::DEFAULT.breakpoint);
+            if text.contains(self.architecture.death_of_breakpoint) {
+                eprintln!("  the kernel died of an outdated {} (QEMU's fault); again", self.architecture.breakpoint);
                 continue;
             }
             return match result(&text, self.workload) {
@@ -124,7 +128,7 @@ impl Guest<'_> {
                 ),
             };
         }
-        bail!("the guest's kernel died of an outdated {} {TRIES} times in a row", registry::DEFAULT.breakpoint);
+        bail!("the guest's kernel died of an outdated {} {TRIES} times in a row", self.architecture.breakpoint);
     }
 }
 
@@ -208,12 +212,14 @@ fn busy_ticks(stat: &str) -> Option<u64> {
     [0, 1, 2, 5, 6, 7].iter().map(|index| fields.get(*index).copied()).sum()
 }
 
-/// Writes the initramfs.
+/// Writes an initramfs with the program of an architecture's guests.
 ///
 /// # Errors
 /// The guest's program cannot be read, or the archive not be written.
-pub fn initramfs(guest: &Path, folder: &Path) -> Result<PathBuf> {
-    icsan_guest_tests::host::boot::write_initramfs(guest, folder)
+pub fn initramfs(architecture: &Architecture, program: &Path, folder: &Path) -> Result<PathBuf> {
+    let path = folder.join(format!("initramfs-{}.gz", architecture.name));
+    icsan_guest_tests::host::boot::write_initramfs_with(program, &[], &path)?;
+    Ok(path)
 }
 
 #[cfg(test)]

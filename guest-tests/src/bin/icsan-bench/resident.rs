@@ -6,7 +6,6 @@
 
 use crate::process::Guest;
 use anyhow::{Context, Result, bail};
-use icsan_guest_tests::arch::registry;
 use icsan_guest_tests::console::PREFIX;
 use std::fs::{self, File};
 use std::process::{Child, Stdio};
@@ -47,7 +46,7 @@ pub fn run(guest: &Guest<'_>, plugin: &str, seconds: u64) -> Result<()> {
         if died {
             println!(
                 "the kernel died of an outdated {} after {:.0} s and {} flips (QEMU's fault); again",
-                registry::DEFAULT.breakpoint,
+                guest.architecture.breakpoint,
                 last.after.as_secs_f64(),
                 last.flips
             );
@@ -65,7 +64,7 @@ pub fn run(guest: &Guest<'_>, plugin: &str, seconds: u64) -> Result<()> {
         );
         return Ok(());
     }
-    bail!("the kernel died of an outdated {} {TRIES} times", registry::DEFAULT.breakpoint);
+    bail!("the kernel died of an outdated {} {TRIES} times", guest.architecture.breakpoint);
 }
 
 /// One boot: what was seen, and whether the kernel died of QEMU's own staleness.
@@ -103,7 +102,7 @@ fn boot(guest: &Guest<'_>, plugin: &str, wanted: Duration) -> Result<(Vec<Sample
         thread::sleep(LOOK);
     };
     let text = String::from_utf8_lossy(&fs::read(&console)?).into_owned();
-    if text.contains(registry::DEFAULT.death_of_breakpoint) {
+    if text.contains(guest.architecture.death_of_breakpoint) {
         return Ok((samples, true));
     }
     if !status.success() || !text.contains(&format!("{PREFIX}done toggle")) {

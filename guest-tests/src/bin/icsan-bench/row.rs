@@ -58,6 +58,8 @@ impl Work {
 pub struct Row {
     /// Which QEMU.
     pub qemu: String,
+    /// Which guest: architecture and CPU.
+    pub guest: String,
     /// How many vCPUs.
     pub smp: u8,
     /// Which workload.
@@ -130,7 +132,7 @@ impl Row {
             .map(|pair| json!({"plain": pair.plain.json(), "plugin": pair.plugin.json(), "ratio": pair.ratio()}))
             .collect();
         json!({
-            "qemu": self.qemu, "smp": self.smp, "workload": self.workload, "mode": self.mode.name(),
+            "qemu": self.qemu, "guest": self.guest, "smp": self.smp, "workload": self.workload, "mode": self.mode.name(),
             "ratio": ratio, "ratio_min": least, "ratio_max": greatest,
             "blocks": self.work.blocks, "epochs": self.work.epochs, "held_bytes": self.work.held, "dropped_segments": self.work.dropped,
             "others_cpus_worst": self.disturbed(), "pairs": pairs,
@@ -148,6 +150,7 @@ pub mod tests {
         let pair = |ratio: f64| Pair { plain: usage(seconds), plugin: usage(seconds * ratio) };
         Row {
             qemu: "10.0".into(),
+            guest: "x86_64 max".into(),
             smp: 1,
             workload: workload.into(),
             mode: Mode::Full,
