@@ -9,18 +9,14 @@
  * Writing a name to /sys/module/icsan_patcher/parameters/broken makes one of the kernel's own functions return at once, so that its patching
  * protocol lacks a step; an empty line gives the function back.
  *
- * Only for throw-away guests: it makes its own text writable.
+ * What is changed, and how, is in a folder of each architecture. Only for throw-away guests: it makes its own text writable.
  */
-#include <linux/kdebug.h>
+#include <linux/irqflags.h>
 #include <linux/kprobes.h>
 #include <linux/kthread.h>
-#include <linux/ktime.h>
-#include <linux/mm.h>
 #include <linux/module.h>
-#include <linux/mutex.h>
+#include <linux/sched.h>
 #include <linux/smp.h>
-#include <linux/vmalloc.h>
-#include <asm/sync_core.h>
 
 #include "patcher.h"
 
@@ -32,55 +28,6 @@
  * worker that preempts the patcher) would wait for ever otherwise, and the patcher with it. That one change then counts for less: the interrupt serializes.
  */
 #define QUIET_CALLS 4000000
-#define INT3_PATIENCE (NSEC_PER_SEC / 20)
-
-struct icsan_site icsan_quad = {
-	.text = icsan_site_quad,
-	.version = { { 0xb8, 1, 1, 1, 1 }, { 0xb8, 2, 2, 2, 2 } },
-};
-
-/* Mixes of the two are harmless: EAX is 0 before. */
-struct icsan_site icsan_chunk = {
-	.text = icsan_site_chunk,
-	.version = { { 0xb8, 1, 1, 1, 1 }, { 0x0d, 2, 2, 2, 2 } },
-};
-
-struct icsan_site icsan_jump = {
-	.text = icsan_site_jump,
-	.version = { { 0x0f, 0x1f, 0x44, 0x00, 0x00 } },
-};
-
-static struct icsan_site *const sites[] = { &icsan_quad, &icsan_chunk, &icsan_jump };
-
-/* Found by name at run time. */
-static struct mutex *kernel_text_mutex;
-static void *(*kernel_text_poke)(void *to, const void *from, size_t length);
-static void (*kernel_protocol)(void *to, const void *from, size_t length, const void *emulate);
-static int (*kernel_set_memory_rw)(unsigned long address, int pages);
-static int (*kernel_set_memory_ro)(unsigned long address, int pages);
-
-/*
- * Steps of the kernel's protocols that a byte can take away: called through a pointer, in the IPIs of text poking and of membarrier(SYNC_CORE).
- * (What sends the IPIs is inlined.)
- */
-static struct {
-	const char *name;
-	void *text;
-} breakable[] = { { "do_sync_core" }, { "ipi_sync_core" } };
-
-static unsigned long expected_int3;	/* the address of an INT3 of our own */
-static u32 expected_value;		/* what the code then returns */
-static unsigned long trapped;
-
-/* Direct calls, so that there is no thunk between. */
-u32 icsan_call(struct icsan_site *site)
-{
-	if (site == &icsan_quad)
-		return icsan_target_quad(0);
-	if (site == &icsan_chunk)
-		return icsan_target_chunk(0);
-	return icsan_target_jump(0);
-}
 
 static bool is_quiet(enum icsan_order order)
 {
@@ -108,9 +55,11 @@ static int executor(void *data)
 			cpu_relax();
 			local_irq_disable();
 		}
+		if (run->yields && !is_quiet(order))
+			cond_resched();
 		if (!aside) {
 			if (run->sync_on_return && (last == ICSAN_ASIDE || last == ICSAN_ASIDE_QUIET))
-				sync_core();
+				icsan_sync();
 			WRITE_ONCE(run->value, icsan_call(run->site));
 			smp_store_release(&run->calls, run->calls + 1);
 		}
@@ -123,22 +72,7 @@ static int executor(void *data)
 	return 0;
 }
 
-/* Waits for the other CPU without telling it anything. */
-#define AWAIT_FOR(patience, condition)						\
-({										\
-	u64 end = ktime_get_ns() + (patience);					\
-	int error = 0;								\
-										\
-	while (!(condition)) {							\
-		if (ktime_get_ns() > end) {					\
-			error = -ETIMEDOUT;					\
-			break;							\
-		}								\
-		cpu_relax();							\
-	}									\
-	error;									\
-})
-#define AWAIT(condition) AWAIT_FOR(PATIENCE, condition)
+#define AWAIT(condition) ICSAN_AWAIT_FOR(PATIENCE, condition)
 
 /* Gives an order and waits until it is carried out. */
 int icsan_tell(struct icsan_run *run, enum icsan_order order)
@@ -155,10 +89,27 @@ int icsan_let_run(struct icsan_run *run)
 	return AWAIT(smp_load_acquire(&run->calls) - calls >= 2);
 }
 
+/* The executor has run the old version, and runs on; nobody interrupts it. */
+int icsan_quiet(struct icsan_run *run)
+{
+	return icsan_tell(run, ICSAN_RUN_QUIET) ?: icsan_let_run(run);
+}
+
+/* The executor runs on; its interrupts are served again. */
+int icsan_finish(struct icsan_run *run, int version, bool promised)
+{
+	int error = icsan_let_run(run);
+
+	if (error)
+		return error;
+	icsan_check(run, READ_ONCE(run->value), version, promised);
+	return icsan_tell(run, ICSAN_RUN);
+}
+
 void icsan_check(struct icsan_run *run, u32 value, int version, bool promised)
 {
 	run->patches++;
-	if (value == ICSAN_VALUE(version))
+	if (value == icsan_value(version))
 		run->seen++;
 	else if (promised)
 		run->outdated++;
@@ -166,7 +117,7 @@ void icsan_check(struct icsan_run *run, u32 value, int version, bool promised)
 
 static void sync_this_cpu(void *unused)
 {
-	sync_core();
+	icsan_sync();
 }
 
 void icsan_sync_all(void)
@@ -174,87 +125,16 @@ void icsan_sync_all(void)
 	on_each_cpu(sync_this_cpu, NULL, 1);
 }
 
-void icsan_poke(void *text, const void *bytes, size_t length)
-{
-	mutex_lock(kernel_text_mutex);
-	kernel_text_poke(text, bytes, length);
-	mutex_unlock(kernel_text_mutex);
-}
-
-void icsan_poke_protocol(void *text, const void *bytes, size_t length)
-{
-	mutex_lock(kernel_text_mutex);
-	kernel_protocol(text, bytes, length, NULL);
-	mutex_unlock(kernel_text_mutex);
-}
-
-void icsan_expect_int3(struct icsan_site *site, int version)
-{
-	WRITE_ONCE(expected_value, ICSAN_VALUE(version));
-	WRITE_ONCE(trapped, 0);
-	smp_store_release(&expected_int3, (unsigned long)site->text);
-}
-
-/*
- * Waits until the executor met the INT3, but not for long: with its interrupts off it may run the old instruction for as long as it likes, and
- * does so where old instructions are executed on purpose.
- */
-void icsan_await_int3(void)
-{
-	AWAIT_FOR(INT3_PATIENCE, READ_ONCE(trapped) > 0);
-}
-
-/*
- * Carries out the new version of the instruction under an INT3. One that is gone from memory can still be met: multi-threaded QEMU runs
- * outdated blocks, and then the kernel's own handler has forgotten it already. It must not end in an oops.
- */
-static int on_die(struct notifier_block *self, unsigned long event, void *data)
-{
-	struct pt_regs *regs = ((struct die_args *)data)->regs;
-	unsigned long at = regs->ip - 1;
-	unsigned int i;
-
-	if (event != DIE_INT3 || user_mode(regs))
-		return NOTIFY_DONE;
-	if (at == smp_load_acquire(&expected_int3)) {
-		regs->ax = READ_ONCE(expected_value);
-		regs->ip = at + ICSAN_LENGTH;
-		WRITE_ONCE(trapped, trapped + 1);
-		return NOTIFY_STOP;
-	}
-	for (i = 0; i < ARRAY_SIZE(sites); i++) {
-		if (at == (unsigned long)sites[i]->text && READ_ONCE(*sites[i]->text) != 0xcc) {
-			regs->ip = at;
-			return NOTIFY_STOP;
-		}
-	}
-	return NOTIFY_DONE;
-}
-
-static struct notifier_block die_notifier = { .notifier_call = on_die };
-
-/* The page of all targets in the direct map. */
-static u8 *direct_map;
-static bool writable;
-
-/* The kernel makes it read-only with the module's text, in 6.1 once more when the module is initialized: so not before. */
-static int make_writable(void)
-{
-	int error = writable ? 0 : kernel_set_memory_rw((unsigned long)direct_map, 1);
-
-	writable = !error;
-	return error;
-}
-
 static int play(const struct icsan_role *role, unsigned int cpu, struct icsan_run *run)
 {
 	struct task_struct *task = NULL;
-	int error = make_writable();
+	int error = icsan_text_open();
 
 	if (error)
 		return error;
 	run->site = role->site;
 	run->sync_on_return = role->sync_on_return;
+	run->yields = role->yields;
 	run->order = ICSAN_RUN;
 	if (!role->own) {
 		if (cpu >= nr_cpu_ids || !cpu_online(cpu) || cpu == raw_smp_processor_id())
@@ -271,11 +151,13 @@ static int play(const struct icsan_role *role, unsigned int cpu, struct icsan_ru
 	if (task)
 		kthread_stop(task);
 	/* Cut short, the site may be in any state. Nobody runs it now. */
-	icsan_poke(run->site->text, run->site->version[0], ICSAN_LENGTH);
+	icsan_restore(run->site);
 	icsan_sync_all();
-	WRITE_ONCE(expected_int3, 0);
 	return error;
 }
+
+/* Its functions are found. */
+static bool ready;
 
 /* The last run; the kernel lets one caller in at a time. */
 static struct icsan_run last_run;
@@ -285,7 +167,7 @@ static int set_role(const char *text, const struct kernel_param *param)
 	char name[32];
 	unsigned int cpu, i;
 
-	if (!kernel_set_memory_ro)
+	if (!ready)
 		return -EBUSY; /* as a parameter of insmod: not initialized yet */
 	if (sscanf(text, "%31s %u", name, &cpu) != 2)
 		return -EINVAL;
@@ -307,37 +189,28 @@ static const struct kernel_param_ops role_ops = { .set = set_role, .get = get_ro
 module_param_cb(role, &role_ops, NULL, 0600);
 MODULE_PARM_DESC(role, "ROLE CPU: plays a role, with its executor on that CPU");
 
-/* The function that returns at once, and the byte that it began with. */
+/* The function that returns at once, and what it began with. */
 static void *broken;
-static u8 broken_byte;
-
-/* One byte, which every CPU may execute before or after; then each serializes. */
-static void put_byte(void *text, u8 byte)
-{
-	icsan_poke(text, &byte, 1);
-	icsan_sync_all();
-}
+static u32 broken_began;
 
 static int set_broken(const char *text, const struct kernel_param *param)
 {
-	static const u8 ret = 0xc3;
 	char name[32] = "";
 	unsigned int i;
 
-	if (!kernel_set_memory_ro)
+	if (!ready)
 		return -EBUSY; /* as a parameter of insmod: not initialized yet */
 	sscanf(text, "%31s", name);
 	if (broken)
-		put_byte(broken, broken_byte);
+		icsan_mend(broken, broken_began);
 	broken = NULL;
 	if (!*name)
 		return 0;
-	for (i = 0; i < ARRAY_SIZE(breakable); i++) {
-		if (!breakable[i].text || strcmp(breakable[i].name, name))
+	for (i = 0; i < icsan_breakable_count; i++) {
+		if (!icsan_breakable[i].text || strcmp(icsan_breakable[i].name, name))
 			continue;
-		broken = breakable[i].text;
-		broken_byte = *(u8 *)broken;
-		put_byte(broken, ret);
+		broken = icsan_breakable[i].text;
+		broken_began = icsan_cut(broken);
 		return 0;
 	}
 	return -ENOENT;
@@ -360,57 +233,26 @@ static unsigned long (*find_lookup(void))(const char *name)
 	return found;
 }
 
-static int __init find_functions(void)
+static int __init patcher_init(void)
 {
 	unsigned long (*lookup)(const char *name) = find_lookup();
 	unsigned int i;
+	int error;
 
 	if (!lookup)
 		return -ENOENT;
-	for (i = 0; i < ARRAY_SIZE(breakable); i++)
-		breakable[i].text = (void *)lookup(breakable[i].name);
-	kernel_text_mutex = (void *)lookup("text_mutex");
-	kernel_text_poke = (void *)lookup("text_poke");
-	kernel_protocol = (void *)lookup("smp_text_poke_single"); /* since 6.16 */
-	if (!kernel_protocol)
-		kernel_protocol = (void *)lookup("text_poke_bp");
-	kernel_set_memory_rw = (void *)lookup("set_memory_rw");
-	kernel_set_memory_ro = (void *)lookup("set_memory_ro");
-	if (!kernel_text_mutex || !kernel_text_poke || !kernel_protocol || !kernel_set_memory_rw || !kernel_set_memory_ro)
-		return -ENOENT;
-	return 0;
-}
-
-static int __init map_sites(void)
-{
-	struct page *page = vmalloc_to_page(icsan_site_quad);
-	unsigned int i;
-
-	if (!page || page != vmalloc_to_page(icsan_site_jump + ICSAN_LENGTH - 1))
-		return -EFAULT;
-	memcpy(icsan_jump.version[1], icsan_jump_insn, ICSAN_LENGTH);
-	direct_map = page_address(page);
-	for (i = 0; i < ARRAY_SIZE(sites); i++)
-		sites[i]->alias = direct_map + offset_in_page(sites[i]->text);
-	return 0;
-}
-
-static int __init patcher_init(void)
-{
-	int error = find_functions() ?: map_sites();
-
-	if (error)
-		return error;
-	return register_die_notifier(&die_notifier);
+	for (i = 0; i < icsan_breakable_count; i++)
+		icsan_breakable[i].text = (void *)lookup(icsan_breakable[i].name);
+	error = icsan_text_init(lookup);
+	ready = !error;
+	return error;
 }
 
 static void __exit patcher_exit(void)
 {
 	if (broken)
-		put_byte(broken, broken_byte);
-	unregister_die_notifier(&die_notifier);
-	if (writable)
-		kernel_set_memory_ro((unsigned long)direct_map, 1);
+		icsan_mend(broken, broken_began);
+	icsan_text_exit();
 }
 
 module_init(patcher_init);

@@ -6,6 +6,7 @@
 //! Each architecture has a table of its own, in a folder of its name.
 
 pub mod aarch64;
+pub mod coverage;
 mod kernel;
 mod programs;
 pub mod x86;
@@ -34,6 +35,10 @@ pub struct Scenario {
     pub visible: Visible,
     /// Whom a report of the full model must name as a writer; none if that is left open.
     pub writer: Option<Writer>,
+    /// Which functions its reports must name; none if that is left open.
+    pub functions: Option<Functions>,
+    /// Which protocol must be told of as unsynced, and how often at least; none if that is left open.
+    pub protocol: Option<Protocol>,
     /// Does it take so long that only a run that asks for it includes it?
     pub heavy: bool,
     /// Does a kernel do it once a boot? Then there is one round.
@@ -73,6 +78,25 @@ pub enum Writer {
     Other,
     /// The executor's own CPU.
     Itself,
+}
+
+/// Functions, by globs over symbols with their offsets. One of the module that patches itself has its name and a colon
+/// before it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Functions {
+    /// Where all that is reported is executed.
+    pub executes: &'static str,
+    /// Where it is stored.
+    pub stores: &'static str,
+}
+
+/// A patching protocol that lacks a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Protocol {
+    /// Its function, by a glob.
+    pub function: &'static str,
+    /// How often a vCPU must be told of, at least.
+    pub least: u64,
 }
 
 /// Which scenarios are asked for.
@@ -178,6 +202,8 @@ const fn good(name: &'static str, what: &'static str) -> Scenario {
         light: None,
         visible: Visible::Always,
         writer: None,
+        functions: None,
+        protocol: None,
         heavy: false,
         once: false,
         append: "",
@@ -206,6 +232,16 @@ impl Scenario {
 
     const fn by_itself(mut self) -> Self {
         self.writer = Some(Writer::Itself);
+        self
+    }
+
+    const fn named(mut self, executes: &'static str, stores: &'static str) -> Self {
+        self.functions = Some(Functions { executes, stores });
+        self
+    }
+
+    const fn unsynced(mut self, function: &'static str, least: u64) -> Self {
+        self.protocol = Some(Protocol { function, least });
         self
     }
 

@@ -32,7 +32,6 @@ const LEFT: &[(&str, &[&str], &str)] = &[
     ("bin/icsan-zoo/main.rs", &["x86"], "the profiles that those kernels are judged by without --profile"),
     ("bin/icsan-zoo/arguments.rs", &["x86"], "the help names those profiles"),
     ("bin/icsan-bench/machine.rs", &["x86"], "names the kernel's page on the header that it reads the release from"),
-    ("bin/icsan-runner/attribution.rs", &["int3"], "the name of a row of the module, of which there is one so far"),
     (
         "bin/icsan-runner/explained.rs",
         &["x86", "iret", "int3"],

@@ -5,7 +5,7 @@ use super::{aarch64, x86};
 use crate::verdict::Profile;
 
 /// All of them; the first one is meant if no other is named.
-const KNOWN: &[&Architecture] = &[&x86::ARCHITECTURE, &aarch64::ARCHITECTURE];
+pub const KNOWN: &[&Architecture] = &[&x86::ARCHITECTURE, &aarch64::ARCHITECTURE];
 
 /// The one that is meant if none is named.
 pub const DEFAULT: &Architecture = KNOWN[0];

@@ -9,6 +9,7 @@ use crate::kernel_tracing::{TRACING, tracing};
 use crate::outcome::{Attempt, Outcome, wrong};
 use crate::sys::{Membarrier, cpus, membarrier, pin};
 use crate::zoo::Returns;
+use icsan_guest_tests::table::coverage::KEY_ROUNDS as TOGGLES;
 use icsan_guest_tests::table::{WRITER, executor};
 use std::fs;
 use std::io;
@@ -16,7 +17,6 @@ use std::io;
 const KEY: &str = "/proc/sys/kernel/sched_schedstats";
 const TRACEPOINT: &str = "events/sched/sched_switch/enable";
 const KPROBE: &str = "events/kprobes/icsan/enable";
-const TOGGLES: u32 = 20;
 
 /// How far behind a function's entry places are tried for a kprobe, from this distance on, in bytes.
 const INSIDE: u32 = 12;

@@ -10,6 +10,7 @@
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 mod bpf_replaced;
+mod broken_kernel;
 mod child;
 mod code_page;
 mod command;
@@ -34,6 +35,7 @@ mod membarrier;
 mod outcome;
 mod own_code;
 mod pace;
+mod patcher;
 mod processes;
 mod say;
 mod scenarios;

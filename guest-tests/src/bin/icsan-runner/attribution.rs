@@ -9,29 +9,11 @@ use anyhow::{Context, Result};
 use icsan_guest_tests::glob::matches_any;
 use icsan_guest_tests::host::initramfs::GuestFile;
 use icsan_guest_tests::patcher::NAME;
-use icsan_guest_tests::table::MODULES_FOLDER;
+use icsan_guest_tests::table::{Functions, MODULES_FOLDER, Protocol, Scenario};
 use icsan_guest_tests::verdict::{Kind, Mode, Verdict};
 use icsan_symbols::{SymbolTable, elf};
 use std::fs;
 use std::path::Path;
-
-/// The kernel's own copying, on behalf of text_poke().
-const TEXT_POKE: &str = "memcpy*,__memcpy*,text_poke_memcpy*,__text_poke*";
-const QUAD: &str = "icsan_patcher:icsan_target_quad+*";
-const CHUNK: &str = "icsan_patcher:icsan_target_chunk+*";
-const OPERAND: &str = "icsan_patcher:icsan_write_operand+*";
-const BYTES: &str = "icsan_patcher:icsan_write_bytes+*";
-
-/// Scenario, executing function, storing function.
-const EXPECTED: &[(&str, &str, &str)] = &[
-    ("module/good-own", CHUNK, TEXT_POKE),
-    ("module/no-ipi", QUAD, TEXT_POKE),
-    ("module/ipi-no-sync", QUAD, OPERAND),
-    ("module/no-int3", CHUNK, BYTES),
-    ("module/wrong-order", CHUNK, BYTES),
-    ("module/direct-map", QUAD, OPERAND),
-    ("module/direct-map-cross", QUAD, OPERAND),
-];
 
 /// The module, for a guest.
 ///
@@ -44,9 +26,9 @@ pub fn guest_file(module: &Named) -> Result<GuestFile> {
 
 /// The functions of the module's text, by their distance from its start.
 #[derive(Debug)]
-pub struct Functions(SymbolTable);
+pub struct ModuleText(SymbolTable);
 
-impl Functions {
+impl ModuleText {
     /// Reads them from the module.
     ///
     /// # Errors
@@ -62,38 +44,53 @@ impl Functions {
 }
 
 /// Names what has no name yet, given where the module's text is.
-pub fn name_places(report: &mut Report, functions: &Functions, text: u64) {
+pub fn name_places(report: &mut Report, module: &ModuleText, text: u64) {
     for hazard in &mut report.hazards {
-        hazard.symbol = hazard.symbol.take().or_else(|| functions.name(hazard.pc, text));
+        hazard.symbol = hazard.symbol.take().or_else(|| module.name(hazard.pc, text));
         for store in &mut hazard.stores {
-            store.symbol = store.symbol.take().or_else(|| functions.name(store.pc, text));
+            store.symbol = store.symbol.take().or_else(|| module.name(store.pc, text));
         }
     }
 }
 
-/// What is wrong with the functions that a report names. The light mode names no storing function.
-pub fn fault(scenario: &str, verdict: Verdict, hazards: &[&Hazard], mode: Mode) -> Option<String> {
+/// What is wrong with the functions that a report names. The light mode names no storing function, and no protocol.
+pub fn fault(row: &Scenario, verdict: Verdict, hazards: &[&Hazard], mode: Mode) -> Option<String> {
     let Verdict::Reported(kind) = verdict else { return None };
-    let (_, executor, writer) = EXPECTED.iter().find(|(name, ..)| *name == scenario)?;
+    let functions = row.functions.and_then(|functions| fault_of_functions(functions, kind, hazards, mode));
+    functions.or_else(|| fault_of_protocol(row.protocol?, hazards, mode))
+}
+
+fn fault_of_functions(functions: Functions, kind: Kind, hazards: &[&Hazard], mode: Mode) -> Option<String> {
+    let Functions { executes, stores } = functions;
     let is = |glob: &str, symbol: &Option<String>| symbol.as_deref().is_some_and(|symbol| matches_any(glob, symbol));
     let name = |symbol: &Option<String>, pc: u64| symbol.clone().unwrap_or_else(|| format!("{pc:#x}"));
-    if let Some(other) = hazards.iter().find(|hazard| !is(executor, &hazard.symbol)) {
-        return Some(format!("should be executed in {executor}, but is in {}", name(&other.symbol, other.pc)));
+    if let Some(other) = hazards.iter().find(|hazard| !is(executes, &hazard.symbol)) {
+        return Some(format!("should be executed in {executes}, but is in {}", name(&other.symbol, other.pc)));
     }
-    let mut stores =
+    let mut named =
         hazards.iter().filter(|hazard| hazard.kind == kind && kind != Kind::Emulator).flat_map(|hazard| &hazard.stores);
-    if let Some(other) = stores.clone().find(|store| !is(writer, &store.symbol)) {
-        return Some(format!("should be stored in {writer}, but is in {}", name(&other.symbol, other.pc)));
+    if let Some(other) = named.clone().find(|store| !is(stores, &store.symbol)) {
+        return Some(format!("should be stored in {stores}, but is in {}", name(&other.symbol, other.pc)));
     }
-    (mode == Mode::Full && stores.next().is_none())
-        .then(|| format!("should be stored in {writer}, but no store is named"))
+    (mode == Mode::Full && named.next().is_none())
+        .then(|| format!("should be stored in {stores}, but no store is named"))
+}
+
+fn fault_of_protocol(protocol: Protocol, hazards: &[&Hazard], mode: Mode) -> Option<String> {
+    let Protocol { function, least } = protocol;
+    let named = |hazard: &&&Hazard| hazard.protocol.as_deref().is_some_and(|name| matches_any(function, name));
+    let count: u64 = hazards.iter().filter(named).map(|hazard| hazard.count).sum();
+    (mode == Mode::Full && count < least)
+        .then(|| format!("{function} should be unsynced {least} times at least, but is {count} times"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::Place;
+    use icsan_guest_tests::arch::registry::{DEFAULT, KNOWN};
     use icsan_guest_tests::marker::Marker;
+    use icsan_guest_tests::table::by_name;
 
     fn hazard(symbol: &str, stores: &[&str]) -> Hazard {
         let stores = stores.iter().map(|symbol| Place { pc: 0x1234, symbol: Some((*symbol).into()) }).collect();
@@ -112,12 +109,15 @@ mod tests {
         }
     }
 
+    fn row(name: &str) -> &'static Scenario {
+        by_name(DEFAULT.table, name).unwrap()
+    }
+
     #[test]
     fn functions_are_checked() {
-        const ROW: &str = "module/no-ipi";
         const TARGET: &str = "icsan_patcher:icsan_target_quad+0x14/0x1e";
         let reported = Verdict::Reported(Kind::Unserialized);
-        let said = |hazard: &Hazard, mode| fault(ROW, reported, &[hazard], mode);
+        let said = |hazard: &Hazard, mode| fault(row("module/no-ipi"), reported, &[hazard], mode);
         assert_eq!(said(&hazard(TARGET, &[]), Mode::Light), None);
         assert!(said(&hazard(TARGET, &[]), Mode::Full).unwrap().contains("no store"));
         assert_eq!(said(&hazard(TARGET, &["memcpy_orig+0x9/0x100"]), Mode::Full), None);
@@ -129,18 +129,37 @@ mod tests {
         assert!(
             said(&hazard("schedule+0x1/0x2", &["memcpy_orig+0x9/0x100"]), Mode::Light).unwrap().contains("schedule")
         );
-        assert_eq!(fault(ROW, Verdict::Silent, &[], Mode::Full), None);
-        assert_eq!(fault("cross/imm8", reported, &[&hazard("main+0x1/0x2", &[])], Mode::Full), None);
+        assert_eq!(fault(row("module/no-ipi"), Verdict::Silent, &[], Mode::Full), None);
+        assert_eq!(fault(row("cross/imm8"), reported, &[&hazard("main+0x1/0x2", &[])], Mode::Full), None);
     }
 
     #[test]
-    fn every_reported_row_of_the_module_is_expected() {
-        use icsan_guest_tests::table::x86::TABLE;
-        use icsan_guest_tests::verdict::x86::PROFILES;
-        for row in TABLE.iter().filter(|row| row.name.starts_with("module/")) {
-            let reported =
-                PROFILES.iter().any(|profile| matches!(row.verdict(Mode::Full, *profile), Verdict::Reported(_)));
-            assert_eq!(reported, EXPECTED.iter().any(|(name, ..)| *name == row.name), "{}", row.name);
+    fn every_commit_of_a_broken_protocol_must_be_told_of() {
+        let unsynced = Verdict::Reported(Kind::Unsynced);
+        let said = |protocol: &str, count, mode| {
+            let mut told = hazard("schedule+0x1/0x2", &[]);
+            (told.protocol, told.count) = (Some(protocol.into()), count);
+            fault(row("coverage/empty-ipi"), unsynced, &[&told, &told], mode)
+        };
+        assert_eq!(said("text_poke_bp_batch", 20, Mode::Full), None);
+        assert!(said("text_poke_bp_batch", 19, Mode::Full).unwrap().ends_with("is 38 times"));
+        assert!(said("arch_arm_kprobe", 100, Mode::Full).unwrap().ends_with("is 0 times"));
+        assert_eq!(said("arch_arm_kprobe", 100, Mode::Light), None);
+    }
+
+    #[test]
+    fn every_reported_row_of_the_module_names_its_functions() {
+        for known in KNOWN {
+            let rows = known.table.iter().filter(|row| row.name.starts_with("module/"));
+            for row in rows {
+                let reported = |profile| matches!(row.verdict(Mode::Full, profile), Verdict::Reported(_));
+                assert_eq!(
+                    known.profiles.iter().any(|profile| reported(*profile)),
+                    row.functions.is_some(),
+                    "{}",
+                    row.name
+                );
+            }
         }
     }
 }

@@ -123,7 +123,7 @@ fn scenario(row: &Scenario, asked: Asked<'_>, output: &GuestOutput, report: &Rep
                 let executor = table::executor(conditions.smp) as u64;
                 fault_of_hazards(verdict, &hazards, executor)
                     .or_else(|| fault_of_writers(row, verdict, &hazards, conditions))
-                    .or_else(|| attribution::fault(row.name, verdict, &hazards, conditions.mode))
+                    .or_else(|| attribution::fault(row, verdict, &hazards, conditions.mode))
                     .or_else(|| conditions.inject?.fault(row, verdict, round))
             }
         };

@@ -1,7 +1,7 @@
 //! One cell of the matrix: a QEMU, a kernel and a profile, booted until it counts, and judged.
 
 use crate::arguments::{Arguments, Named};
-use crate::attribution::{self, Functions};
+use crate::attribution::{self, ModuleText};
 use crate::guest_output::{self, GuestOutput};
 use crate::inject::Inject;
 use crate::judge::{self, Asked, Check, Conditions, Status};
@@ -66,7 +66,7 @@ pub fn run(context: &Setting, cell: &Cell<'_>) -> Result<Judged> {
     let mut report = cell.profile.map(|_| read_report(&report_path));
     let patcher = arguments.patcher_of(cell.kernel);
     if let (Some(Ok(report)), Some(patcher), Some(text)) = (&mut report, patcher, output.patcher) {
-        attribution::name_places(report, &Functions::read(&patcher.path)?, text);
+        attribution::name_places(report, &ModuleText::read(&patcher.path)?, text);
     }
     let conditions = Conditions {
         profile: cell.profile.map(|profile| arguments.hardware().cpu.judged(profile)),

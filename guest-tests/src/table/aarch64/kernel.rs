@@ -10,7 +10,8 @@ use crate::verdict::aarch64::{ARM64_STRICT, ARM64_STRICT_COHERENT};
 const CHANCE: &str =
     "no instruction may be changed under a running CPU: depends on who runs one in the epoch of the old bytes";
 
-const KERNEL: Verdicts =
+/// Silent, as far as the letter is not asked.
+pub(super) const KERNEL: Verdicts =
     Verdicts::SILENT.but(ARM64_STRICT, Unchecked(CHANCE)).but(ARM64_STRICT_COHERENT, Unchecked(CHANCE));
 
 /// Those of any architecture.

@@ -5,6 +5,7 @@
 //! writer leaves a step out. What that breaks depends on what the hardware asks for, so on the profile, or on the CPU.
 
 mod kernel;
+mod module;
 mod programs;
 mod publish;
 
@@ -38,7 +39,7 @@ const fn step(base: Kind, without_clean: Verdict) -> Verdicts {
 const NO_MAINTENANCE: &str = "without the store side no maintenance is missed";
 const NO_COMMIT: &str = "no commits without the store side";
 
-const ALL: &[&[Scenario]] = &[publish::ROWS, programs::ROWS, kernel::SHARED, kernel::ROWS];
+const ALL: &[&[Scenario]] = &[publish::ROWS, programs::ROWS, kernel::SHARED, kernel::ROWS, module::ROWS];
 
 /// Every scenario.
 pub const TABLE: &[Scenario] = &joined::<{ count(ALL) }>(ALL);

@@ -10,7 +10,7 @@ use crate::processes;
 use crate::shape::{Kind, Shape};
 use crate::stores::store;
 use crate::sys::check;
-use crate::{kernel_tracing, mapping, own_code};
+use crate::{broken_kernel, kernel_coverage, kernel_tracing, mapping, own_code, patcher};
 use icsan_guest_tests::code::serialize;
 use std::sync::Arc;
 
@@ -19,7 +19,10 @@ const MIGRATIONS: u32 = 60;
 
 /// Looks the function up.
 pub fn function(name: &str) -> Option<fn() -> Attempt> {
-    publish::function(name).or_else(|| cross_scenarios(name)).or_else(|| twin_scenarios(name))
+    publish::function(name)
+        .or_else(|| cross_scenarios(name))
+        .or_else(|| twin_scenarios(name))
+        .or_else(|| module_scenarios(name))
 }
 
 /// Those in which one thread changes another one's code, or its own.
@@ -72,6 +75,34 @@ fn twin_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "commit/symbol-isb" => || commit::by_symbol(SERIALIZED),
         "commit/branch-isb" => || commits_branch(SERIALIZED),
         "commit/fork-isb" => || commit::by_fork(Runs::Serialized),
+        _ => return None,
+    })
+}
+
+/// Those in which a module of the kernel's changes itself, or the kernel.
+fn module_scenarios(name: &str) -> Option<fn() -> Attempt> {
+    Some(match name {
+        "module/good" => || patcher::across("good"),
+        "module/stopped" => || patcher::across("stopped"),
+        "module/static-key" => || patcher::across("static-key"),
+        "module/no-kick" => || patcher::across("no-kick"),
+        "module/no-ipi" => || patcher::across("no-ipi"),
+        "module/kick-first" => || patcher::across("kick-first"),
+        "module/kick" => || patcher::across("kick"),
+        "module/aside" => || patcher::across("aside"),
+        "module/all" => || patcher::across("all"),
+        "module/nothing" => || patcher::across("nothing"),
+        "module/no-clean" => || patcher::across("no-clean"),
+        "module/no-first-barrier" => || patcher::across("no-first-barrier"),
+        "module/no-invalidate" => || patcher::across("no-invalidate"),
+        "module/no-second-barrier" => || patcher::across("no-second-barrier"),
+        "module/kernel-steps" => || patcher::across("kernel-steps"),
+        "module/no-maintenance" => || patcher::across("no-maintenance"),
+        "module/own-nothing" => || patcher::alone("own-nothing"),
+        "module/own-no-synchronization" => || patcher::alone("own-no-synchronization"),
+        "module/own-kernel-steps" => || patcher::alone("own-kernel-steps"),
+        "coverage/healthy" => || broken_kernel::whole(kernel_coverage::everyday),
+        "coverage/no-kick" => || broken_kernel::without("kick_all_cpus_sync", kernel_coverage::everyday),
         _ => return None,
     })
 }

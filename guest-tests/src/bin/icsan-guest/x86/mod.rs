@@ -1,6 +1,5 @@
 //! What only x86-64 has: scenarios about its instructions, and what the other ones ask of an architecture.
 
-mod coverage;
 mod guard_word;
 mod guarded_call;
 mod int3_protocol;
@@ -9,7 +8,6 @@ mod litmus;
 mod maxcpus;
 mod neighbours;
 mod own_code;
-mod patcher;
 pub mod scenarios;
 pub mod shape;
 mod stores;

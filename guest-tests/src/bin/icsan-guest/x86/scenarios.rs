@@ -1,6 +1,6 @@
 //! Which function carries a scenario of the table out that only x86-64 has.
 
-use super::{coverage, guard_word, int3_protocol, kprobe_jump, maxcpus, neighbours, own_code, patcher, stores};
+use super::{guard_word, int3_protocol, kprobe_jump, maxcpus, neighbours, own_code, stores};
 use crate::commit::Runs;
 use crate::cross_modify::under_spinner;
 use crate::hand_over::{BARE, HandOver, SERIALIZED, aliased, hand_over};
@@ -9,7 +9,7 @@ use crate::pace::Pace;
 use crate::processes;
 use crate::shape::Kind;
 use crate::stores::store;
-use crate::{commit, kernel_coverage, kernel_tracing};
+use crate::{broken_kernel, commit, kernel_coverage, kernel_tracing, patcher};
 use icsan_guest_tests::code::serialize;
 use icsan_guest_tests::code::x86::iret_to_self;
 use int3_protocol::Missing;
@@ -131,10 +131,12 @@ fn kernel_scenarios(name: &str) -> Option<fn() -> Attempt> {
         "kernel/ftrace-syscalls" => || kernel_tracing::ftrace("__x64_sys_*"),
         "kernel/kprobe-inside" => kprobe_jump::kprobe_inside,
         "kernel/maxcpus" => maxcpus::maxcpus,
-        "coverage/healthy" | "coverage/healthy-isolated" => || coverage::healthy(kernel_coverage::everyday),
-        "coverage/empty-ipi" => || coverage::broken("do_sync_core", kernel_coverage::everyday),
-        "coverage/membarrier" | "coverage/membarrier-isolated" => || coverage::healthy(kernel_coverage::code_changes),
-        "coverage/membarrier-empty-ipi" => || coverage::broken("ipi_sync_core", kernel_coverage::code_changes),
+        "coverage/healthy" | "coverage/healthy-isolated" => || broken_kernel::whole(kernel_coverage::everyday),
+        "coverage/empty-ipi" => || broken_kernel::without("do_sync_core", kernel_coverage::everyday),
+        "coverage/membarrier" | "coverage/membarrier-isolated" => {
+            || broken_kernel::whole(kernel_coverage::code_changes)
+        }
+        "coverage/membarrier-empty-ipi" => || broken_kernel::without("ipi_sync_core", kernel_coverage::code_changes),
         _ => return None,
     })
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The ways to change code, right and wrong. The functions that store have names of their own, for the report to name them.
+ * The ways to change code on x86-64, right and wrong. The functions that store have names of their own, for the report to name them.
  *
  * A wrong role has the executor run the old version, stores, and has it run the new one, with interrupts off on that CPU: no tick can
  * serialize it in between and rightly hide the mistake.
@@ -9,7 +9,7 @@
 #include <linux/smp.h>
 #include <asm/sync_core.h>
 
-#include "patcher.h"
+#include "machine.h"
 
 /* All of an instruction's operand, in one store. */
 static noinline void icsan_write_operand(u8 *alias, const u8 *bytes)
@@ -24,23 +24,6 @@ static noinline void icsan_write_bytes(u8 *alias, const u8 *bytes, int from, int
 
 	for (at = from; at < to; at++)
 		WRITE_ONCE(alias[at], bytes[at]);
-}
-
-/* The executor has run the old version, and runs on; nobody interrupts it. */
-static int icsan_quiet(struct icsan_run *run)
-{
-	return icsan_tell(run, ICSAN_RUN_QUIET) ?: icsan_let_run(run);
-}
-
-/* The executor runs on; its interrupts are served again. */
-static int icsan_finish(struct icsan_run *run, int version, bool promised)
-{
-	int error = icsan_let_run(run);
-
-	if (error)
-		return error;
-	icsan_check(run, READ_ONCE(run->value), version, promised);
-	return icsan_tell(run, ICSAN_RUN);
 }
 
 /* The kernel's whole protocol. */
@@ -106,7 +89,7 @@ static void icsan_empty(void *unused)
 {
 }
 
-static void icsan_sync(void *unused)
+static void icsan_serialize(void *unused)
 {
 	sync_core();
 }
@@ -132,7 +115,7 @@ static int icsan_role_ipi_no_sync(struct icsan_run *run, int version)
 
 static int icsan_role_ipi_sync(struct icsan_run *run, int version)
 {
-	return icsan_ipi(run, version, icsan_sync);
+	return icsan_ipi(run, version, icsan_serialize);
 }
 
 /* In place, across two chunks, under a CPU that runs it. */

@@ -1,23 +1,23 @@
 //! `coverage/`: everyday work, with the kernel's own protocol whole, or with a step taken away by the module.
 
-use super::patcher::prepare;
 use crate::kernel_patching::write;
 use crate::outcome::Attempt;
+use crate::patcher::prepare;
 
 /// Names a function that returns at once from then on; nothing gives it back.
 const BROKEN: &str = "/sys/module/icsan_patcher/parameters/broken";
 
 /// Nothing is taken away.
-pub fn healthy(work: fn() -> Attempt) -> Attempt {
-    without(None, work)
+pub fn whole(work: fn() -> Attempt) -> Attempt {
+    carried_out(None, work)
 }
 
 /// This function of the kernel's does nothing meanwhile.
-pub fn broken(function: &str, work: fn() -> Attempt) -> Attempt {
-    without(Some(function), work)
+pub fn without(function: &str, work: fn() -> Attempt) -> Attempt {
+    carried_out(Some(function), work)
 }
 
-fn without(function: Option<&str>, work: fn() -> Attempt) -> Attempt {
+fn carried_out(function: Option<&str>, work: fn() -> Attempt) -> Attempt {
     if let Some(lack) = prepare()? {
         return Ok(lack);
     }
