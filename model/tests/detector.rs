@@ -8,7 +8,7 @@ use icsan_model::arch::decode::Decode;
 use icsan_model::arch::x86::X86_64;
 use icsan_model::detector::changes::{Changes, Settling, Told, ToldOf};
 use icsan_model::detector::flags::{Flag, Flags, OwnBoard, Rules, Segment};
-use icsan_model::detector::history::{History, Place, Question, Ran};
+use icsan_model::detector::history::{Footprint, History, Place, Question};
 use icsan_model::detector::light::CodeRun;
 use icsan_model::event::Store;
 use icsan_model::memory::PAGE;
@@ -317,9 +317,16 @@ fn own_store_is_hazard(then: impl FnOnce(&mut History)) -> bool {
     then(&mut history);
     let place = Place { second: None, ..PLACE };
     let (before, now) = (CodeRun::new(at, &[0], &[1]), CodeRun::new(at, &[6], &[1]));
-    let ran = [Ran { run: &before, place, since: Seq(1) }];
-    let question =
-        Question { vcpu: Vcpu(0), run: &now, place, ran: &ran, last_sync: None, epoch: Epoch(1), now: Seq(9) };
+    let footprints = [Footprint { run: &before, place, since: Seq(1) }];
+    let question = Question {
+        vcpu: Vcpu(0),
+        run: &now,
+        place,
+        footprints: &footprints,
+        last_sync: None,
+        epoch: Epoch(1),
+        now: Seq(9),
+    };
     let judged = history.judge(&question);
     let kinds: Vec<_> =
         judged.iter().filter_map(|judged| judged.verdict.hazard.as_ref()).map(|hazard| hazard.kind).collect();

@@ -4,7 +4,7 @@ use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::arch::maintenance::Caches;
 use icsan_model::arch::profile::{Buffers, Profile, Text};
 use icsan_model::arch::sync_event::SyncEventSet;
-use icsan_model::detector::history::{History, Place, Question, Ran};
+use icsan_model::detector::history::{Footprint, History, Place, Question};
 use icsan_model::detector::light::CodeRun;
 use icsan_model::event::Store;
 use icsan_model::memory::PAGE;
@@ -37,9 +37,16 @@ fn is_hazard(since: u64) -> bool {
     }
     let run = CodeRun::new(Linear(CODE), &[A], &[1]);
     let place = Place { page: Linear(CODE), first: Phys(CODE), second: None };
-    let ran = [Ran { run: &run, place, since: Seq(since) }];
-    let question =
-        Question { vcpu: Vcpu(0), run: &run, place, ran: &ran, last_sync: None, epoch: Epoch::default(), now: Seq(8) };
+    let footprints = [Footprint { run: &run, place, since: Seq(since) }];
+    let question = Question {
+        vcpu: Vcpu(0),
+        run: &run,
+        place,
+        footprints: &footprints,
+        last_sync: None,
+        epoch: Epoch::default(),
+        now: Seq(8),
+    };
     history.judge(&question).iter().any(|judged| judged.verdict.hazard.is_some())
 }
 

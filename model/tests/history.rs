@@ -12,7 +12,7 @@ use icsan_model::arch::decode::Decode;
 use icsan_model::arch::profile::Profile;
 use icsan_model::detector::changes::{Changes, Told, Touched};
 use icsan_model::detector::flags::{DONE, Flag, Flags, OwnBoard, Rules, Segment};
-use icsan_model::detector::history::{History, Holding, Place, Question, Ran};
+use icsan_model::detector::history::{Footprint, History, Holding, Place, Question};
 use icsan_model::detector::light::CodeRun;
 use icsan_model::event::{Event, Store};
 use icsan_model::machine::model::Model;
@@ -267,14 +267,21 @@ impl Fast {
             start.0 < end.0 && start.0 + other.run.bytes().len() as u64 > first.0
         };
         let executed = self.segments.iter().filter(near).filter(|other| cpu.own.flag(other.slot).executed());
-        let ran: Vec<Ran<'_>> = executed
+        let footprints: Vec<Footprint<'_>> = executed
             .filter_map(|other| {
-                Some(Ran { run: &other.run, place: other.place?, since: cpu.own.first_fetch(other.slot) })
+                Some(Footprint { run: &other.run, place: other.place?, since: cpu.own.first_fetch(other.slot) })
             })
             .collect();
         let place = segment.place.expect("it was interned with one");
-        let question =
-            Question { vcpu, run: &segment.run, place, ran: &ran, last_sync: cpu.last_sync, epoch: cpu.epoch, now };
+        let question = Question {
+            vcpu,
+            run: &segment.run,
+            place,
+            footprints: &footprints,
+            last_sync: cpu.last_sync,
+            epoch: cpu.epoch,
+            now,
+        };
         let judged = self.history.judge(&question);
         let slot = cpu.own.slot(segment.slot).expect("there are enough");
         cpu.own.reserve();

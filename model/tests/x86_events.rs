@@ -258,7 +258,7 @@ fn document() -> String {
         `ICSAN_BLESS=1 cargo test -p icsan-model --test x86_events`.\n\n\
         An event *serializes* if, after it, a vCPU's prefetch and trace buffers hold nothing older. Which events do is the choice of a profile;\n\
         the table says what the manuals say. `with=EVENT+EVENT` and `without=EVENT+EVENT` change a profile.\n\n\
-        **How sure** we are that Intel; AMD says so: *confirmed*: the primary text was read; *secondary*: somebody's paraphrase of it; *memory*: not\n\
+        **How sure** we are that Intel; AMD says so: *confirmed*: the primary text was read; *secondary*: a paraphrase of it; *memory*: not\n\
         checked; *inferred*: our own conclusion. `–` is \"no statement found\". Where texts conflict the event does not count, which errs towards reporting.\n\n\
         **Seen**: *instruction*: from the bytes; *run time*: from the bytes and register values; *hot*: from the bytes, but so frequent that\n\
         counting it slows the guest; *callback*: the emulator tells; *never*: nobody tells, so counting it has no effect.\n\n\

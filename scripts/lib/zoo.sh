@@ -144,7 +144,7 @@ zoo_kernel() {
 	[[ -e $zoo_build/vmlinux ]] || first='; the first one takes some ten minutes'
 	say "building kernel $1 ($(cat "$zoo_tree/.origin"))$first"
 	zoo_restore
-	inputs=$(zoo_inputs "$1") # as they are now: somebody may edit them meanwhile
+	inputs=$(zoo_inputs "$1") # as they are now: an editor may change them meanwhile
 	zoo_prepare
 	zoo_apply "$1" || {
 		zoo_restore

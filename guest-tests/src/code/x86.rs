@@ -56,7 +56,7 @@ pub fn pause() {
     std::hint::spin_loop();
 }
 
-/// Fetches find what was stored before, whoever stored it: there is nothing to do.
+/// Fetches find what was stored before, by any CPU: there is nothing to do.
 #[inline(always)]
 pub fn publish(_written: *const u8, _executed: *const u8, _len: usize) {}
 

@@ -64,20 +64,20 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         kind: Kind::Unsynced,
-        text: "whoever changes code that other CPUs may run must himself make each of them serialize after the last store, before he relies on \
+        text: "the processor that changes code that others may run must itself make each of them serialize after the last store, before it relies on \
                the change; an interrupt that happens to come is no part of that",
     },
     Rule {
         kind: Kind::Unclean,
-        text: "whoever changes code must clean the line, down to where instruction caches fill from, after the store",
+        text: "the processor that changes code must clean the line, down to where instruction caches fill from, after the store",
     },
     Rule {
         kind: Kind::Uninvalidated,
-        text: "whoever changes code must invalidate the line in the instruction caches of every CPU that may run it, after the store is clean",
+        text: "the processor that changes code must invalidate the line in the instruction caches of each that may run it, after the store is clean",
     },
     Rule {
         kind: Kind::Incomplete,
-        text: "whoever changes code must wait, by a barrier that reaches every CPU that may run it, for the store to be clean before the line is \
+        text: "the processor that changes code must wait, by a barrier that reaches each that may run it, for the store to be clean before the line is \
                invalidated, and for the invalidation before the change is relied on",
     },
     Rule {

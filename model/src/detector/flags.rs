@@ -44,9 +44,9 @@ pub enum Flag {
     Recheck = 1,
     /// It executed the segment.
     Executed = DONE,
-    /// It ran the block, but memory had other bytes. That is no evidence, and need not be looked at again in this
-    /// epoch.
-    Outlived = DONE + 1,
+    /// It ran a stale translation block: memory had other bytes. That is no evidence, and need not be looked at again
+    /// in this epoch.
+    StaleBlock = DONE + 1,
 }
 
 impl Flag {
@@ -55,7 +55,7 @@ impl Flag {
             0 => Self::Clear,
             1 => Self::Recheck,
             DONE => Self::Executed,
-            _ => Self::Outlived,
+            _ => Self::StaleBlock,
         }
     }
 

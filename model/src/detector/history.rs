@@ -4,8 +4,8 @@
 //! [`crate::machine::model::Model`] follows every execution. A detector that is to be fast knows only, for each run of
 //! instructions and each vCPU, *whether and since when* the vCPU executed the run in its current epoch. That is enough:
 //! with unbounded buffers a chunk is held since the first execution of any run that touches it. A [`History`] takes
-//! that list ([`Ran`]) where the model has its buffers, and judges with the model's own code
-//! ([`crate::verdict::execution`]).
+//! that list, the vCPU's footprints ([`Footprint`]), where the model has its buffers, and judges with the model's own
+//! code ([`crate::verdict::execution`]).
 //!
 //! Where it cannot be as good as the model:
 //! 1. It serves unbounded buffers without look-ahead only ([`History::serves`]). Recordings of the others can be
@@ -97,7 +97,7 @@ impl Place {
 
 /// A run that a vCPU executed in its current epoch.
 #[derive(Clone, Copy, Debug)]
-pub struct Ran<'a> {
+pub struct Footprint<'a> {
     /// The run.
     pub run: &'a CodeRun,
     /// Where it lay.
@@ -116,7 +116,7 @@ pub struct Question<'a> {
     /// Where it lies.
     pub place: Place,
     /// What the vCPU executed in this epoch in the run's chunks and in those right behind it, in any order.
-    pub ran: &'a [Ran<'a>],
+    pub footprints: &'a [Footprint<'a>],
     /// What began the epoch.
     pub last_sync: Option<LastSync>,
     /// The epoch.
@@ -354,7 +354,7 @@ impl History {
         let nothing = OwnStores::default();
         self.own(vcpu, epoch);
         let own = self.own.get(usize::from(vcpu.0)).map_or(&nothing, |(_, own)| own);
-        let held = RanChunks {
+        let held = FootprintChunks {
             since: self.held(question),
             own,
             epoch_start: question.last_sync.map_or(Seq(0), |sync| sync.seq),
@@ -381,9 +381,9 @@ impl History {
     /// Since when each chunk is held.
     fn held(&self, question: &Question<'_>) -> BTreeMap<Linear, Seq> {
         let mut held: BTreeMap<Linear, Seq> = BTreeMap::new();
-        for ran in question.ran {
-            let since = self.stood(ran).unwrap_or(ran.since);
-            for chunk in chunks(ran.run.linear(), ran.run.bytes().len() as u64, self.chunk()) {
+        for footprint in question.footprints {
+            let since = self.last_match(footprint).unwrap_or(footprint.since);
+            for chunk in chunks(footprint.run.linear(), footprint.run.bytes().len() as u64, self.chunk()) {
                 held.entry(chunk).and_modify(|known| *known = (*known).min(since)).or_insert(since);
             }
         }
@@ -396,15 +396,15 @@ impl History {
     /// order, but is not noted yet, and the second A has none. It has found A, so it came after both, and holds nothing
     /// of B.) If there is none, the moment was taken after memory was looked at, as it is where a page moved: then it
     /// is the last one before.
-    fn stood(&self, ran: &Ran<'_>) -> Option<Seq> {
+    fn last_match(&self, footprint: &Footprint<'_>) -> Option<Seq> {
         let bytes = || {
             (0..)
-                .zip(ran.run.bytes())
-                .filter_map(|(i, byte)| Some((ran.place.phys(ran.run.linear().offset(i))?, *byte)))
+                .zip(footprint.run.bytes())
+                .filter_map(|(i, byte)| Some((footprint.place.phys(footprint.run.linear().offset(i))?, *byte)))
         };
         let differs =
             |at: Seq| bytes().any(|(phys, byte)| self.memory.byte(phys, at).is_some_and(|known| known != byte));
-        let mut at = ran.since;
+        let mut at = footprint.since;
         if !differs(at) {
             return Some(at);
         }
@@ -431,9 +431,14 @@ impl History {
 fn mapping(question: &Question<'_>) -> Mapping {
     let mut mapping = Mapping::sketchy();
     let now: BTreeMap<Linear, Phys> = question.place.pages().collect();
-    let mut ran: Vec<_> = question.ran.iter().collect();
-    ran.sort_by_key(|ran| ran.since);
-    let visits = || ran.iter().flat_map(|ran| ran.place.pages().map(|(page, phys)| (page, phys, ran.since)));
+    let mut footprints: Vec<_> = question.footprints.iter().collect();
+    footprints.sort_by_key(|footprint| footprint.since);
+    let visits = || {
+        footprints.iter().flat_map(|footprint| {
+            let since = footprint.since;
+            footprint.place.pages().map(move |(page, phys)| (page, phys, since))
+        })
+    };
     // The last visit of a page at another place than now, or of a page that is not executed now.
     let elsewhere: BTreeMap<Linear, (Phys, Seq)> = visits()
         .filter(|(page, phys, _)| now.get(page).is_none_or(|now| now != phys))
@@ -458,13 +463,13 @@ fn mapping(question: &Question<'_>) -> Mapping {
 }
 
 /// What a vCPU holds, told by the runs that it executed.
-struct RanChunks<'a> {
+struct FootprintChunks<'a> {
     since: BTreeMap<Linear, Seq>,
     own: &'a OwnStores,
     epoch_start: Seq,
 }
 
-impl Held for RanChunks<'_> {
+impl Held for FootprintChunks<'_> {
     fn held_since(&self, chunk: Linear) -> Option<Seq> {
         self.since.get(&chunk).map(|since| self.own.clip(chunk, *since))
     }

@@ -9,6 +9,7 @@
 use crate::addr::{Linear, Phys};
 use crate::arch::sync_event::SyncEventSet;
 use crate::detector::sync_log::SyncAt;
+use crate::fetch::instruction_cache::Maintained;
 use std::collections::{BTreeMap, HashSet};
 
 /// Distinct rows that are kept. More are counted as dropped.
@@ -27,6 +28,8 @@ pub struct Reliance {
     /// All events that emptied the vCPU's buffers since it last executed the site: a bit for each row of the
     /// architecture's table.
     pub events: SyncEventSet,
+    /// The maintenance by which the vCPU's fetches find the change, where its cache does not see stores.
+    pub maintained: Option<Maintained>,
 }
 
 /// How often.

@@ -34,6 +34,26 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How many lines are kept of each kind. Linux maintains some ten thousands while it boots.
 const MAX_LINES: usize = 1 << 19;
 
+/// What made a CPU's cache return a store: what its hardware asked for and was done.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Maintained {
+    /// Was its line cleaned? Else the hardware asks for no clean of that store.
+    pub cleaned: bool,
+    /// What raised the CPU's floor above it first.
+    pub invalidated: Invalidated,
+}
+
+/// An invalidation that took effect.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Invalidated {
+    /// Of the line.
+    Line,
+    /// Of all lines, for all CPUs.
+    All,
+    /// Of all lines, for the CPU itself; or its fetch fence.
+    Own,
+}
+
 /// The moment that has not come.
 pub const NEVER: Seq = Seq(u64::MAX);
 
@@ -435,6 +455,23 @@ impl InstructionCache {
         if invalidated > clean { Kind::Incomplete } else { Kind::Uninvalidated }
     }
 
+    /// By what maintenance the CPU's fetches of a byte find a store to it, or a later one. `None`: they find it without
+    /// any, or not for certain.
+    #[must_use]
+    pub fn maintained(&self, cpu: Vcpu, phys: Phys, store: Seq) -> Option<Maintained> {
+        let kind = self.kind?;
+        let number = phys.0 / kind.instruction_line;
+        let (line, own) = (self.lines.get(&number), self.own(cpu)?);
+        let ways = [
+            (line.and_then(|line| line.floors.reached(phys, store)), Invalidated::Line),
+            (own.lines.get(&number).and_then(|floors| floors.reached(phys, store)), Invalidated::Line),
+            (self.floors.reached(phys, store), Invalidated::All),
+            (own.floors.reached(phys, store), Invalidated::Own),
+        ];
+        let (_, invalidated) = ways.into_iter().filter_map(|(from, by)| Some((from?, by))).min()?;
+        Some(Maintained { cleaned: self.cleaned(kind, phys).complete > store, invalidated })
+    }
+
     /// The first moment from which on every CPU's fetch of these bytes, all in one page, finds exactly what is there
     /// now. [`NEVER`]: it has not come.
     #[must_use]
@@ -509,6 +546,36 @@ mod tests {
         let store = Store { vcpu: Some(CPU), pc: None, linear: None, phys: Phys(phys), bytes: vec![seq as u8] };
         cache.store(Seq(seq), &store);
         memory.store(Seq(seq), store);
+    }
+
+    #[test]
+    fn what_made_a_store_seen_is_the_first_invalidation_behind_it() {
+        let kind = CacheType::of(Needs::CleanAndInvalidate);
+        let (mut cache, mut memory) = (InstructionCache::new(Some(kind), 2), Memory::default());
+        memory.contents(Phys(0), &[0; crate::memory::PAGE as usize]);
+        let by = |cache: &InstructionCache, cpu, store| cache.maintained(cpu, Phys(4), Seq(store));
+        let done = |cleaned, invalidated| Some(Maintained { cleaned, invalidated });
+        let full = |cache: &mut InstructionCache, seq| cache.barrier(Seq(seq), CPU, Domain::Inner, Accesses::All);
+        stored(&mut cache, &mut memory, 1, 4);
+        cache.maintain(Seq(2), CPU, Maintenance::Clean(Phys(4)), &memory);
+        full(&mut cache, 3);
+        cache.maintain(Seq(4), CPU, Maintenance::InvalidateOwn, &memory);
+        assert_eq!(by(&cache, CPU, 1), None, "not complete");
+        full(&mut cache, 5);
+        assert_eq!((by(&cache, CPU, 1), by(&cache, OTHER, 1)), (done(true, Invalidated::Own), None));
+        cache.maintain(Seq(6), CPU, Maintenance::Invalidate(Phys(4)), &memory);
+        full(&mut cache, 7);
+        assert_eq!(by(&cache, CPU, 1), done(true, Invalidated::Own), "the first one");
+        assert_eq!(by(&cache, OTHER, 1), done(true, Invalidated::Line));
+        // Past the caches no clean is needed.
+        cache.caches(CPU, false);
+        stored(&mut cache, &mut memory, 8, 4);
+        full(&mut cache, 9);
+        assert_eq!(by(&cache, OTHER, 8), None);
+        cache.maintain(Seq(10), CPU, Maintenance::InvalidateAll, &memory);
+        full(&mut cache, 11);
+        assert_eq!(by(&cache, OTHER, 8), done(false, Invalidated::All));
+        assert_eq!(InstructionCache::new(None, 2).maintained(CPU, Phys(4), Seq(0)), None);
     }
 
     #[test]

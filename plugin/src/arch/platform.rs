@@ -98,6 +98,8 @@ pub struct Words {
     pub space: &'static str,
     /// How a kernel that starts gives its place away.
     pub kernel_place: &'static str,
+    /// The return from an interrupt, and the entries that it is told apart by (`without=EVENT@SYMBOL`).
+    pub entries: &'static str,
 }
 
 /// The event of an instruction, from its bytes.
@@ -106,13 +108,13 @@ pub enum Synchronizing {
     /// This one.
     Fixed(SyncEventId),
     /// It depends on registers or memory, and is told when it runs ([`Platform::resolve`]). With what that must know of
-    /// the instruction, below [`TAGS`](crate::points::TAGS), and whether the place of the kernel may be learned from
-    /// it.
+    /// the instruction, below [`TAGS`](crate::points::TAGS), and whether it tells what must be known whatever
+    /// the profile counts: the place of the kernel, or a mode whose instructions are not decoded.
     AtRunTime {
         /// What [`Platform::resolve`] is given.
         tag: u8,
         /// Is it watched whatever the profile counts?
-        tells_place: bool,
+        always: bool,
     },
 }
 
@@ -137,6 +139,8 @@ pub enum Does {
     },
     /// It returns from the kernel to user mode.
     ReturnsToUser,
+    /// The same, to a mode whose instructions are not decoded.
+    ReturnsToForeign,
     /// From now on it stores through its caches, or past them.
     Caches {
         /// Through them?
@@ -242,8 +246,6 @@ pub trait Platform: Sync + Debug {
     /// Asks QEMU to tell of this vCPU's entries from interrupts and exceptions, where its API does not. The vCPU has
     /// just started. `false`: it cannot be asked.
     fn watch_entries(&self, vcpu: Vcpu) -> bool;
-    /// Is the vCPU in a mode whose instructions are not decoded?
-    fn is_foreign(&self, cpu: &CurrentCpu) -> bool;
     /// Does a vCPU that starts store past its caches?
     fn starts_uncached(&self) -> bool;
     /// Is it the first instruction of an interrupt's or exception's entry, of those that the vCPU has now?
@@ -269,8 +271,8 @@ pub trait Platform: Sync + Debug {
 
     /// The values that memory may hold right after a store of this form, if no other vCPU stored there.
     fn stored(&self, form: u8, store: ToldStore) -> Vec<u128>;
-    /// The parts of a store that change at once, each as a range of its bytes.
-    fn atomic_parts(&self, linear: u64, len: u64) -> Vec<Range<usize>>;
+    /// The parts of a store of this form that change at once, each as a range of its bytes.
+    fn atomic_parts(&self, form: u8, linear: u64, len: u64) -> Vec<Range<usize>>;
     /// Does execution get from the instruction at `from` to the one at `to` without any branch instruction in between?
     fn is_straight(&self, from: Linear, to: Linear, instruction: InstructionAt<'_>) -> bool;
 

@@ -36,10 +36,8 @@ pub enum ConfigError {
     Deferral { item: String, why: &'static str },
     #[error("commit={symbol}:{event}: {why}")]
     CommitEvent { symbol: String, event: String, why: &'static str },
-    #[error(
-        "without={item}: no such function of the kernel's{hint}; give EVENT@SYMBOL, with iret an entry (asm_exc_…, asm_sysvec_…, asm_common_interrupt)"
-    )]
-    NoPlace { item: String, hint: &'static str },
+    #[error("without={item}: no such function of the kernel's{hint}; give EVENT@SYMBOL, with {entries}")]
+    NoPlace { item: String, hint: &'static str, entries: &'static str },
     #[error("profile={profile} goes by places in the kernel{hint}")]
     NeedsKernel { profile: &'static str, hint: &'static str },
     #[error(

@@ -76,9 +76,11 @@ pub(super) fn without_at(platform: &dyn Platform, item: &str, symbols: &Symboliz
     Profile::select(arch, None, &[], &[event.to_owned()])?;
     let hint = kernel_hint(symbols);
     let known = arch.event_by_name(event).map(|event| WithoutAt { event, symbol: symbol.to_owned() });
-    known
-        .filter(|place| place.is_known(symbols, platform.facts()))
-        .ok_or_else(|| ConfigError::NoPlace { item: item.to_owned(), hint })
+    known.filter(|place| place.is_known(symbols, platform.facts())).ok_or_else(|| ConfigError::NoPlace {
+        item: item.to_owned(),
+        hint,
+        entries: platform.facts().words.entries,
+    })
 }
 
 /// An item of `defer=`.

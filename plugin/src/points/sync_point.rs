@@ -3,6 +3,7 @@
 use super::point_word::PointWord;
 use super::sink::{Sink, sink};
 use crate::arch::platform::{Does, Resolved, Synchronizing};
+use crate::gaps::Gap;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert::{Divert, MayDivertWord};
 use crate::qemu::translation::{Instruction, WordPayload};
@@ -36,7 +37,7 @@ impl WordPayload for ResolvedPoint {
         let origin = match does {
             Does::Nothing => None,
             Does::ReturnsToKernel { frame } => sink.origins().returns_to_kernel(frame),
-            Does::ReturnsToUser => sink.origins().returns_to_user(vcpu.id()),
+            Does::ReturnsToUser | Does::ReturnsToForeign => sink.origins().returns_to_user(vcpu.id()),
             Does::EntersSpace { from, to } => sink.enters_space(vcpu.id(), from, to),
             Does::Caches { on } => {
                 sink.caches(vcpu.id(), on);
@@ -47,9 +48,12 @@ impl WordPayload for ResolvedPoint {
                 None
             }
         };
+        if does == Does::ReturnsToForeign {
+            Gap::ForeignMode.note();
+        }
         sink.synchronizes(vcpu, SyncAt { event, pc: at, origin });
         // Its own serialization is not one that a protocol intends.
-        if does == Does::ReturnsToUser {
+        if matches!(does, Does::ReturnsToUser | Does::ReturnsToForeign) {
             sink.goes_to_user_mode(vcpu.id(), cpu);
         }
     }
@@ -68,7 +72,7 @@ impl MayDivertWord for EmulatedPoint {
     }
 }
 
-/// Puts a callback on the instruction if it `may_synchronize`, or tells where the kernel is.
+/// Puts a callback on the instruction if it `may_synchronize`, or tells what must be known in any case.
 pub fn instrument(instruction: &Instruction<'_>, sink: &dyn Sink, may_synchronize: bool) {
     let (at, platform) = (instruction.linear, sink.platform());
     match platform.synchronizing(instruction.bytes()) {
@@ -77,7 +81,7 @@ pub fn instrument(instruction: &Instruction<'_>, sink: &dyn Sink, may_synchroniz
                 instruction.on_execute_word::<FixedPoint>(word, false);
             }
         }
-        Some(Synchronizing::AtRunTime { tag, tells_place }) if may_synchronize || tells_place => {
+        Some(Synchronizing::AtRunTime { tag, always }) if may_synchronize || always => {
             if let Some(word) = (PointWord { at, tag }).bits() {
                 instruction.on_execute_word::<ResolvedPoint>(word, true);
             }

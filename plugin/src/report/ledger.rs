@@ -3,6 +3,7 @@
 use super::Report;
 use icsan_model::arch::sync_event::SyncEventSet;
 use icsan_model::detector::ledger::Ledger;
+use icsan_model::fetch::instruction_cache::{Invalidated, Maintained};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -24,6 +25,9 @@ pub struct ReliedOn {
     pub origin: Option<String>,
     /// All events without which the old code might still have been held.
     pub events: Vec<&'static str>,
+    /// The maintenance of caches by which the change is found, where it takes any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub maintained: Vec<&'static str>,
     /// Do these executions hang on one kind of event alone?
     pub alone: bool,
     /// How often: one for each site, vCPU and change.
@@ -32,13 +36,24 @@ pub struct ReliedOn {
     pub sites: usize,
 }
 
-type Key = (Option<String>, &'static str, String, Option<String>, SyncEventSet);
+type Key = (Option<String>, &'static str, String, Option<String>, SyncEventSet, Option<Maintained>);
 
 impl ReliedOn {
     /// Where it comes from, as far as is known: what follows the event's name in a sentence.
     fn whence(&self) -> String {
-        self.origin.as_ref().map_or_else(|| format!("in {}", self.place), |origin| format!("of {origin}"))
+        let place = self.origin.as_ref().map_or_else(|| format!("in {}", self.place), |origin| format!("of {origin}"));
+        if self.maintained.is_empty() { place } else { format!("{place}, after {}", self.maintained.join(" and ")) }
     }
+}
+
+/// The steps by name.
+fn steps(maintained: Maintained) -> Vec<&'static str> {
+    let invalidated = match maintained.invalidated {
+        Invalidated::Line => "invalidate",
+        Invalidated::All => "invalidate-all",
+        Invalidated::Own => "invalidate-own",
+    };
+    maintained.cleaned.then_some("clean").into_iter().chain([invalidated]).collect()
 }
 
 /// The ledgers of all boots, the most frequent first.
@@ -58,6 +73,7 @@ pub fn rows(report: &Report<'_>, ledgers: &[(usize, Ledger)]) -> Vec<ReliedOn> {
             function(reliance.by.pc.0),
             reliance.by.origin.map(|origin| super::origin_name(names, origin)),
             reliance.events,
+            reliance.maintained,
         );
         let sum = sums.entry(key).or_default();
         sum.0 += tally.executions;
@@ -65,9 +81,10 @@ pub fn rows(report: &Report<'_>, ledgers: &[(usize, Ledger)]) -> Vec<ReliedOn> {
     }
     let mut rows: Vec<ReliedOn> = sums
         .into_iter()
-        .map(|((writer, event, place, origin, events), (executions, sites))| {
+        .map(|((writer, event, place, origin, events, maintained), (executions, sites))| {
             let events: Vec<&'static str> = events.iter().map(|event| report.arch.event_name(event)).collect();
-            ReliedOn { writer, event, place, origin, alone: events.len() == 1, events, executions, sites }
+            let maintained = maintained.map(steps).unwrap_or_default();
+            ReliedOn { writer, event, place, origin, alone: events.len() == 1, events, maintained, executions, sites }
         })
         .collect();
     rows.sort_by(|a, b| {

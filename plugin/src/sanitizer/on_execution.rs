@@ -188,7 +188,7 @@ impl Sanitizer {
         let mut state = state.lock();
         if state.mismatch(segment) == Mismatch::StaleBlock {
             if let Some(slot) = slots.slot(segment.slot) {
-                slots.set(&slot, Flag::Outlived, Seq(0));
+                slots.set(&slot, Flag::StaleBlock, Seq(0));
             }
             let evidence = self.evidence_of_light(
                 &state,

@@ -118,7 +118,7 @@ impl Sanitizer {
 
     /// What the vCPU stored unseen is made known, if anything.
     #[inline]
-    fn sees_unseen(&self, vcpu: Vcpu, cpu: &CurrentCpu) {
+    pub(super) fn sees_unseen(&self, vcpu: Vcpu, cpu: &CurrentCpu) {
         if let Some(begun) = self.maintaining.of(vcpu)
             && begun.stored.load(Ordering::Relaxed)
         {

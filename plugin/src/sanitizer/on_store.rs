@@ -84,7 +84,7 @@ impl Sanitizer {
             self.invalidate(touched);
             table.stored_to(&touched.segments);
         };
-        for part in value.iter().flat_map(|_| self.platform.atomic_parts(linear.0, len as u64)) {
+        for part in value.iter().flat_map(|_| self.platform.atomic_parts(access.form(), linear.0, len as u64)) {
             let Some((phys, range)) = pieces().find(|(_, range)| range.contains(&part.start)) else { continue };
             let (at, to) = (linear.offset(part.start as u64), phys.offset((part.start - range.start) as u64));
             let bytes = value.as_ref().map_or(&[][..], |value| &value.bytes()[part]);

@@ -2,7 +2,6 @@
 
 use super::{Code, Sanitizer};
 use crate::code::code_table::CodeTable;
-use crate::gaps::Gap;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::host_code::Contents;
 use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
@@ -21,6 +20,7 @@ impl Sanitizer {
         if let Some(vcpu) = vcpu {
             self.begins_anew(vcpu);
             self.restores.executes(vcpu.id());
+            self.sees_unseen(vcpu.id(), &block.cpu());
         }
         let instructions = block.instructions();
         if let (Some(injecting), Some(first)) = (&self.injecting, instructions.first()) {
@@ -28,9 +28,6 @@ impl Sanitizer {
         }
         if instructions.iter().any(|instruction| instruction.bytes().is_empty()) {
             return;
-        }
-        if self.platform.is_foreign(&block.cpu()) {
-            Gap::ForeignMode.note();
         }
         // First the segments: on one instruction callbacks fire in the order of their registration, and a serializing
         // instruction belongs to the epoch that it ends.

@@ -43,18 +43,18 @@ impl Starting {
     /// The first vCPU has started, or QEMU ends without any.
     fn make(&self, caches: Option<CacheType>) -> Option<&'static Sanitizer> {
         let mut parts = self.parts.lock();
-        if let Some((config, machine)) = parts.take() {
+        let made = parts.take().map(|(config, machine)| {
             let config = match caches {
                 Some(caches) => config.on(caches),
                 None => config,
             };
-            match Sanitizer::new(self.platform, config, machine) {
-                Ok(made) => drop(self.made.set(made)),
-                Err(line) => {
-                    process::say(&line);
-                    process::refuse();
-                }
-            }
+            Sanitizer::new(self.platform, config, machine).map(|made| *self.made.get_or_init(|| made))
+        });
+        // QEMU's exit handlers, which a refusal runs on this thread, ask as well.
+        drop(parts);
+        if let Some(Err(line)) = made {
+            process::say(&line);
+            process::refuse();
         }
         self.made.get().copied()
     }

@@ -27,14 +27,31 @@ const FOLDER: u32 = 0o40_755;
 const PROGRAM: u32 = 0o100_755;
 const CHARACTER_DEVICE: u32 = 0o20_600;
 
+/// Numbers of architectures in an ELF file.
+const X86_64: u16 = 62;
+const AARCH64: u16 = 183;
+
+/// A segment's permissions: 4 to read, 2 to write, 1 to execute.
+const READ_EXECUTE: u32 = 5;
+const ALL: u32 = 7;
+
 /// Writes the file system, in the form that the kernel unpacks.
 pub fn write(path: &Path) {
-    let program = elf(&program().expect("it can be assembled"));
+    write_with(path, &elf(X86_64, READ_EXECUTE, &program().expect("it can be assembled")));
+}
+
+/// The same for Arm, with a program of these words, which may change itself.
+pub fn write_arm(path: &Path, program: &[u32]) {
+    let code: Vec<u8> = program.iter().flat_map(|word| word.to_le_bytes()).collect();
+    write_with(path, &elf(AARCH64, ALL, &code));
+}
+
+fn write_with(path: &Path, program: &[u8]) {
     let files = [
         ("dev", FOLDER, (0, 0), &[][..]),
         ("dev/console", CHARACTER_DEVICE, (5, 1), &[]),
         ("proc", FOLDER, (0, 0), &[]),
-        ("init", PROGRAM, (0, 0), &program),
+        ("init", PROGRAM, (0, 0), program),
         ("TRAILER!!!", 0, (0, 0), &[]),
     ];
     let archive: Vec<u8> = files.into_iter().zip(1..).flat_map(|(file, number)| entry(number, file)).collect();
@@ -57,16 +74,16 @@ fn entry(number: u32, (name, mode, device, data): (&str, u32, (u32, u32), &[u8])
 }
 
 /// A program of one segment that begins with its own headers.
-fn elf(code: &[u8]) -> Vec<u8> {
+fn elf(architecture: u16, permissions: u32, code: &[u8]) -> Vec<u8> {
     let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    // An executable, of x86-64; where it begins, and where the program header is.
-    [2u16, 62].iter().for_each(|half| file.extend(half.to_le_bytes()));
+    // An executable, and what for; where it begins, and where the program header is.
+    [2u16, architecture].iter().for_each(|half| file.extend(half.to_le_bytes()));
     file.extend(1u32.to_le_bytes());
     [BASE + HEADERS as u64, 64, 0].iter().for_each(|word| file.extend(word.to_le_bytes()));
     file.extend(0u32.to_le_bytes());
     [64u16, 56, 1, 0, 0, 0].iter().for_each(|half| file.extend(half.to_le_bytes()));
-    // To be loaded; readable and executable; where it is, its size twice, its alignment.
-    [1u32, 5].iter().for_each(|word| file.extend(word.to_le_bytes()));
+    // To be loaded; what it may be used for; where it is, its size twice, its alignment.
+    [1u32, permissions].iter().for_each(|word| file.extend(word.to_le_bytes()));
     let size = (HEADERS + code.len()) as u64;
     [0, BASE, BASE, size, size, 0x1000].iter().for_each(|word| file.extend(word.to_le_bytes()));
     assert_eq!(file.len(), HEADERS);

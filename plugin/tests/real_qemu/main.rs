@@ -9,8 +9,12 @@
 mod arm_code;
 mod arm_forms;
 mod arm_inject;
+mod arm_modes;
+mod arm_origins;
+mod arm_remap;
 mod arm_repair;
 mod arm_stores;
+mod arm_unseen;
 mod boot_sector;
 mod bounds;
 mod emulator;

@@ -11,7 +11,7 @@ const CPUS: [(&str, bool); 2] = [("cortex-a72", true), ("max,pauth-impdef=on", f
 fn boot(lab: &Lab, qemu: &Qemu, cpu: &str, keys: &str, commands: &'static str) -> Guest {
     let described = Machine::virt(lab, qemu, cpu).report().keys(keys).after_shell(commands);
     let image = described.file("image");
-    write_image(&image);
+    write_image(&image, ROUNDS);
     let (load, begin) = (
         format!("loader,file={},addr={ORIGIN:#x},force-raw=on", image.display()),
         format!("loader,addr={START:#x},cpu-num=0"),

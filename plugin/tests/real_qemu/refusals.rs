@@ -161,6 +161,44 @@ fn keys_of_later_qemus() {
     assert_no_faults(&faults);
 }
 
+/// What is another architecture's, or nothing that QEMU lacks there, is refused on AArch64 by name.
+#[test]
+fn keys_that_aarch64_has_not() {
+    let lab = Lab::open();
+    let cases: [(&str, &[&str]); 8] = [
+        ("serialize=emulate", &["serialize=emulate", "QEMU lacks no such instruction of this architecture"]),
+        ("profile=linux-x86", &["unknown profile `linux-x86`", "known are: linux-arm64"]),
+        ("profile=no-luck", &["unknown profile `no-luck`", "known are: linux-arm64"]),
+        ("without=iret", &["unknown event `iret`"]),
+        ("with=cpuid", &["unknown event `cpuid`"]),
+        ("without=exception-retrun", &["did you mean `exception-return`?"]),
+        (
+            "without=exception-return@asm_exc_int3",
+            &["no such function of the kernel's", "with exception-return an entry (el1h_64_irq"],
+        ),
+        ("writers=off,emulator=repair", &["emulator=repair", "needs the store side"]),
+    ];
+    let mut faults = Vec::new();
+    for qemu in &lab.arm {
+        let refused = |keys: &str, words: &[&str]| {
+            let guest =
+                Machine::virt(&lab, qemu, "cortex-a72").path_key("symbols", &lab.kernel_arm).keys(keys).launch();
+            refusal_fault(guest, words).map(|fault| format!("QEMU {} for Arm, `{keys}`: {fault}", qemu.version))
+        };
+        faults.extend(cases.iter().filter_map(|(keys, words)| refused(keys, words)));
+        if qemu.api < 6 {
+            faults.extend(refused("inject=stale", &["inject", "not possible here", "use QEMU 11.1"]));
+        }
+    }
+    assert_no_faults(&faults);
+    // On x86 it is taken where QEMU lets a plugin do that.
+    for qemu in lab.qemus.iter().filter(|qemu| qemu.api >= 6) {
+        let sector = BootSector::new(Ending::PowerOff);
+        let mut guest = Machine::pc(&lab, qemu).sector(&sector).keys("serialize=emulate").report().launch();
+        assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
+    }
+}
+
 /// The same keys with the values that this version fulfils.
 #[test]
 fn defaults_of_later_keys_are_taken() {

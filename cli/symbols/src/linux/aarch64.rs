@@ -15,7 +15,7 @@
 //! - Jump labels store one by one in [`Effect::Queues`], and the function that makes the CPUs synchronize comes later.
 //! - A CPU that has run the empty interrupt's function returns from the interrupt only later, and may have entered it
 //!   for another reason, before the store: see [`SyncPlace::Around`].
-//! - Ftrace synchronizes nobody: it changes NOP to BL and back, and whoever frees what was called waits for RCU.
+//! - Ftrace synchronizes nobody: it changes NOP to BL and back, and the task that frees what was called waits for RCU.
 //! - A `NAME.cold` is a part of the function, neither its entry nor its return.
 
 use super::aarch64_entries::{ENTRIES, OTHER_CALLS};

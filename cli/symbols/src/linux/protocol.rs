@@ -22,8 +22,8 @@ pub enum Effect {
     /// calls; or, where the protocol has no other queue, the change itself, committed by the next function of the same
     /// task's that commits.
     Queues,
-    /// It stores what the function of this name commits, which another task is in and waits: whoever makes the stores
-    /// is not who asked for them.
+    /// It stores what the function of this name commits, which another task is in and waits: the task that makes the
+    /// stores is not who asked for them.
     StoresFor(&'static str),
     /// It stores, and at most its own CPU has serialized. Who calls it has to do the rest.
     StoresOnly,

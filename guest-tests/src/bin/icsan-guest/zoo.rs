@@ -200,8 +200,8 @@ impl Returns {
         self.0.function(0)
     }
 
-    /// From now on it returns that number, to whoever serializes. Not inlined: reports name this function as the
-    /// writer.
+    /// From now on it returns that number, to each thread that serializes. Not inlined: reports name this function as
+    /// the writer.
     #[inline(never)]
     pub fn change(&self, number: u16) {
         self.0.change_returned(0, number);

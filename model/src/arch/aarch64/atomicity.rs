@@ -5,11 +5,11 @@
 //! as a whole, and with FEAT_LSE2 whatever lies within 16 aligned bytes. A64 instructions are aligned words, so that
 //! none of these three can make a difference to one; they are taken apart, which is the weaker.
 //!
-//! An access that is not aligned is one of single bytes, as without FEAT_LSE2, unless it is aligned to a word: a pair
-//! of W registers may be told of as one access of 8 bytes, and each is a word. What is not a pair then counts as one
-//! (STR of an X register at 4 bytes beyond a multiple of 8): that it may tear within a word without FEAT_LSE2 is
-//! missed.
+//! An access that is not aligned is one of single bytes, as without FEAT_LSE2: so is STR of an X register at 4 bytes
+//! beyond a multiple of 8, though what it stores there are whole instructions. A pair of W registers may be told of as
+//! one access of 8 bytes, and each is a word.
 
+use super::store_kind::StoreKind;
 use std::ops::Range;
 
 /// The largest part, in bytes.
@@ -18,13 +18,13 @@ const LARGEST: u64 = 8;
 /// What a pair that is told of as one access may be made of, in bytes.
 const WORD: u64 = 4;
 
-/// The parts of a store of `len` bytes at a linear address that each change at once, as offsets into it; lowest address
-/// first.
-pub fn parts(linear: u64, len: u64) -> impl Iterator<Item = Range<usize>> {
+/// The parts of a store of this kind, of `len` bytes at a linear address, that each change at once, as offsets into it;
+/// lowest address first.
+pub fn parts(kind: StoreKind, linear: u64, len: u64) -> impl Iterator<Item = Range<usize>> {
     let whole = len.min(LARGEST);
     let part = if whole > 0 && linear.is_multiple_of(whole) {
         whole
-    } else if len > WORD && linear.is_multiple_of(WORD) {
+    } else if kind == StoreKind::Pair && linear.is_multiple_of(WORD) {
         WORD
     } else {
         1
@@ -34,18 +34,22 @@ pub fn parts(linear: u64, len: u64) -> impl Iterator<Item = Range<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use super::parts;
+    use super::{StoreKind, parts};
 
     #[test]
     fn what_is_aligned_changes_at_once_and_bytes_otherwise() {
-        let parts = |linear, len| parts(linear, len).collect::<Vec<_>>();
+        let of = |kind, linear, len| parts(kind, linear, len).collect::<Vec<_>>();
+        let parts = |linear, len| of(StoreKind::Plain, linear, len);
         assert_eq!(parts(8, 8), vec![0..8; 1]);
         assert_eq!(parts(6, 2), vec![0..2; 1]);
         assert_eq!(parts(3, 1), vec![0..1; 1]);
         assert_eq!(parts(16, 16), [0..8, 8..16]);
         assert_eq!(parts(24, 16), [0..8, 8..16]);
-        assert_eq!(parts(4, 8), [0..4, 4..8]);
-        assert_eq!(parts(4092, 8), [0..4, 4..8]);
+        assert_eq!(parts(4, 8).len(), 8);
+        assert_eq!(parts(4, 16).len(), 16);
+        assert_eq!(of(StoreKind::Pair, 4, 8), [0..4, 4..8]);
+        assert_eq!(of(StoreKind::Pair, 4092, 8), [0..4, 4..8]);
+        assert_eq!(of(StoreKind::Pair, 2, 8).len(), 8);
         assert_eq!(parts(2, 4), [0..1, 1..2, 2..3, 3..4]);
         assert_eq!(parts(1, 2), [0..1, 1..2]);
         assert_eq!(parts(1, 16).len(), 16);

@@ -13,7 +13,7 @@
 //! (SCTLR_EL1.EE, E0E) is not looked at: of it the register's value would be told.
 
 use super::word;
-use StoreKind::{Add, And, Compare, Extreme, Or, Plain, Xor};
+use StoreKind::{Add, And, Compare, Extreme, Or, Pair, Plain, Xor};
 
 /// What is told of an instruction's stores.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -21,6 +21,8 @@ use StoreKind::{Add, And, Compare, Extreme, Or, Plain, Xor};
 pub enum StoreKind {
     /// What was stored.
     Plain,
+    /// What was stored, by a pair of words that may be told of as one access.
+    Pair,
     /// What was added to memory.
     Add,
     /// What memory was ANDed with. (Of LDCLR the complement of its operand.)
@@ -50,12 +52,12 @@ pub struct Access {
 
 impl StoreKind {
     /// All of them, by number.
-    pub const ALL: [Self; 7] = [Plain, Add, And, Or, Xor, Compare, Extreme];
+    pub const ALL: [Self; 8] = [Plain, Pair, Add, And, Or, Xor, Compare, Extreme];
 
     /// Must what the same instruction loaded be known?
     #[must_use]
     pub const fn needs_load(self) -> bool {
-        !matches!(self, Plain)
+        !matches!(self, Plain | Pair)
     }
 
     /// What memory may hold right after such an access, if nobody else stored there. Nothing: it stored nothing, or
@@ -66,7 +68,7 @@ impl StoreKind {
         let updated = |update: fn(u128, u128) -> u128| [loaded.map(|before| update(before, stored)), None];
         let results = match self {
             _ if !atomic => [Some(stored), None],
-            Plain => [Some(stored), None],
+            Plain | Pair => [Some(stored), None],
             Add => updated(u128::wrapping_add),
             And => updated(|before, operand| before & operand),
             Or => updated(|before, operand| before | operand),
@@ -85,6 +87,8 @@ type Row = (u32, u32, StoreKind);
 
 /// What is not plain. No word is in two rows.
 const ROWS: &[Row] = &[
+    // STP and STNP of W and of S registers.
+    (0x2800_0000, 0xfa40_0000, Pair),
     // STXR, STLXR; STXP, STLXP.
     (0x0800_0000, 0x3fe0_0000, Compare),
     (0x8820_0000, 0xbfe0_0000, Compare),
@@ -121,6 +125,7 @@ mod tests {
     #[test]
     fn what_is_told_may_be_an_operand() {
         assert_eq!(results(Plain, 4, 0x11, 0x22, true), [0x22]);
+        assert_eq!(results(Pair, 8, 0x11, 0x22, true), [0x22]);
         assert_eq!(results(Add, 4, 0x11, 2, true), [0x13]);
         assert_eq!(results(Add, 1, 0x01, 0xff, true), [0], "one less");
         assert_eq!(results(And, 2, 0x1234, 0xff, true), [0x34]);
@@ -139,6 +144,18 @@ mod tests {
         assert_eq!(results(Compare, 16, 0x11, 0x22, true), [0x22]);
         assert!(results(Compare, 8, 0x22, 0x22, true).is_empty());
         assert!(results(Compare, 1, 0x22, 0x7700_0022, true).is_empty(), "only its own bytes count");
+    }
+
+    #[test]
+    fn pairs_of_words_are_told_from_pairs_of_more_and_from_loads() {
+        // stp w10, w10, [x1, #4]; stnp w9, w10, [x1]; stp w9, w10, [x1], #8; stp w9, w10, [x1, #8]!; stp s0, s1, [x1].
+        for word in [0x2900_a82au32, 0x2800_2829, 0x2881_2829, 0x2981_2829, 0x2d00_0420] {
+            assert_eq!(store_kind(&word.to_le_bytes()), Pair, "{word:#x}");
+        }
+        // stp x10, x9, [x1]; ldp w9, w10, [x1]; stp q0, q0, [x1]; str x10, [x1, #4]; str w10, [x1].
+        for word in [0xa900_242au32, 0x2940_2829, 0xad00_0020, 0xf800_402a, 0xb900_002a] {
+            assert_eq!(store_kind(&word.to_le_bytes()), Plain, "{word:#x}");
+        }
     }
 
     #[test]

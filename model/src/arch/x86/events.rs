@@ -46,7 +46,7 @@ event_table! {
         "Always exits in a VM. TCG does not end a block after it.";
     IRET, "iret", Resolved, "`CF`, with `66` 16-bit, with REX.W 64-bit; any that is not `iret-to-self`",
         [Yes Confirmed "SDM vol. 3A, \"Serializing Instructions\"; vol. 2A, IRET"], [Yes Confirmed APM1],
-        "The return from every interrupt, until somebody makes it cheaper: FRED's `eretu` and `erets` do not serialize.";
+        "The return from every interrupt, until a processor makes it cheaper: FRED's `eretu` and `erets` do not serialize.";
     IRET_TO_SELF, "iret-to-self", Resolved, "`CF` to the next instruction at the same CPL",
         [Yes Confirmed "SDM vol. 3A, \"Serializing Instructions\"; vol. 2A, IRET"], [Yes Confirmed APM1],
         "Linux's `sync_core()` where SERIALIZE is missing; still legal with CR4.FRED=1. A row of its own so that a profile can keep it.";

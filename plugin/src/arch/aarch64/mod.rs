@@ -69,8 +69,14 @@ static FACTS: Facts = Facts {
         privilege: "EL",
         space: "TTBR0",
         kernel_place: "it writes the address of its vectors to VBAR_EL1 when it boots",
+        entries: "exception-return an entry (el1h_64_irq, el0t_64_sync, …)",
     },
 };
+
+/// The kind of a store, by its form's number.
+fn kind_of(form: u8) -> StoreKind {
+    StoreKind::ALL.get(usize::from(form)).copied().unwrap_or(StoreKind::Plain)
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -150,10 +156,6 @@ impl Platform for Aarch64 {
         in_qemu::el_change::watch(vcpu)
     }
 
-    fn is_foreign(&self, cpu: &CurrentCpu) -> bool {
-        privilege::is_aarch32(cpu)
-    }
-
     /// SCTLR_ELx.C is 0 after a reset.
     fn starts_uncached(&self) -> bool {
         true
@@ -206,12 +208,11 @@ impl Platform for Aarch64 {
 
     fn stored(&self, form: u8, store: ToldStore) -> Vec<u128> {
         let ToldStore { stored, loaded, len, atomic } = store;
-        let kind = StoreKind::ALL.get(usize::from(form)).copied().unwrap_or(StoreKind::Plain);
-        kind.results(store_kind::Access { stored, loaded, len, atomic }).collect()
+        kind_of(form).results(store_kind::Access { stored, loaded, len, atomic }).collect()
     }
 
-    fn atomic_parts(&self, linear: u64, len: u64) -> Vec<Range<usize>> {
-        atomicity::parts(linear, len).collect()
+    fn atomic_parts(&self, form: u8, linear: u64, len: u64) -> Vec<Range<usize>> {
+        atomicity::parts(kind_of(form), linear, len).collect()
     }
 
     fn is_straight(&self, from: Linear, to: Linear, instruction: InstructionAt<'_>) -> bool {
@@ -254,6 +255,11 @@ mod tests {
             assert_eq!(kind as usize, number);
         }
         assert!(StoreKind::ALL.len() <= STORE_FORMS && StoreKind::Plain as u8 == PLAIN);
+        // stp w10, w10, [x1, #4]; stur x10, [x1, #4].
+        for (word, parts) in [(0x2900_a82au32, 2), (0xf800_402a, 8)] {
+            let form = PLATFORM.store_form(&word.to_le_bytes()).number;
+            assert_eq!(PLATFORM.atomic_parts(form, 0x1004, 8).len(), parts, "{word:#x}");
+        }
         assert_eq!(PLATFORM.facts().arch.name, AARCH64.name);
     }
 }

@@ -30,12 +30,23 @@ pub fn level(cpu: &CurrentCpu) -> Option<u8> {
 /// The level that an ERET would return to now.
 #[must_use]
 pub fn returns_to(cpu: &CurrentCpu) -> Option<u8> {
-    let saved = match level(cpu)? {
-        0 => return None,
+    saved(cpu).map(level_of)
+}
+
+/// Would an ERET return to 32-bit code now? Once it runs QEMU does not tell any more: what it shows as `cpsr` is the
+/// state of before the return (target/arm/tcg/helper-a64.c, `exception_return`; gdbstub64.c shows `pstate`).
+#[must_use]
+pub fn returns_to_aarch32(cpu: &CurrentCpu) -> bool {
+    saved(cpu).is_some_and(|state| state & AARCH32 != 0)
+}
+
+/// The state that an ERET would return to now.
+fn saved(cpu: &CurrentCpu) -> Option<u64> {
+    match level(cpu)? {
+        0 => None,
         1 => SPSR_EL1.read(cpu),
         _ => SPSR_EL2.read(cpu),
-    };
-    saved.map(level_of)
+    }
 }
 
 /// Where an ERET would return to now.
@@ -69,12 +80,6 @@ pub fn made_room(cpu: &CurrentCpu) -> Option<u64> {
 /// What `sub sp, sp, #immediate` takes; 0: it is something else.
 const fn room_of(word: u32) -> u64 {
     if word & 0xffc0_03ff == 0xd100_03ff { (word >> 10 & 0xfff) as u64 } else { 0 }
-}
-
-/// Does it run 32-bit code?
-#[must_use]
-pub fn is_aarch32(cpu: &CurrentCpu) -> bool {
-    CPSR.read(cpu).is_some_and(|state| state & AARCH32 != 0)
 }
 
 /// Do IC and DC by address do anything here? At EL0 they trap unless the kernel lets them.

@@ -1,7 +1,7 @@
 //! Instructions that synchronize, or tell the plugin something: what is known of them from their bytes, and what is
 //! told when they run.
 
-use super::privilege::{level, returns_to};
+use super::privilege::{level, returns_to, returns_to_aarch32};
 use super::registers::{SP, TTBR0, general};
 use super::translation_table::of_ttbr;
 use crate::arch::platform::{Does, Resolved, Synchronizing};
@@ -46,7 +46,7 @@ pub fn synchronizing(bytes: &[u8]) -> Option<Synchronizing> {
     let event = classify(word).event?;
     Some(match Form::of(word, event) {
         Some(form) => {
-            Synchronizing::AtRunTime { tag: form.tag(), tells_place: matches!(form, Form::SetsVectors { .. }) }
+            Synchronizing::AtRunTime { tag: form.tag(), always: matches!(form, Form::SetsVectors { .. } | Form::Eret) }
         }
         None => Synchronizing::Fixed(event),
     })
@@ -137,6 +137,7 @@ pub fn resolve(tag: u8, cpu: &CurrentCpu) -> Resolved {
 fn eret(cpu: &CurrentCpu) -> Option<Does> {
     match (level(cpu)?, returns_to(cpu)?) {
         (0, _) => None,
+        (_, 0) if returns_to_aarch32(cpu) => Some(Does::ReturnsToForeign),
         (_, 0) => Some(Does::ReturnsToUser),
         _ => Some(Does::ReturnsToKernel { frame: SP.read(cpu)? }),
     }
@@ -178,15 +179,11 @@ mod tests {
             assert_eq!(of(word), Some(Synchronizing::Fixed(event)), "{word:#x}");
         }
         // eret, msr ttbr0_el1, msr vbar_el1, msr sctlr_el1, msr sctlr_el2.
-        for (word, tells_place) in [
-            (0xd69f_03e0, false),
-            (0xd518_2005, false),
-            (0xd518_c008, true),
-            (0xd518_1003, false),
-            (0xd51c_1000, false),
-        ] {
-            let Some(Synchronizing::AtRunTime { tells_place: told, .. }) = of(word) else { panic!("{word:#x}") };
-            assert_eq!(told, tells_place, "{word:#x}");
+        for (word, always) in
+            [(0xd69f_03e0, true), (0xd518_2005, false), (0xd518_c008, true), (0xd518_1003, false), (0xd51c_1000, false)]
+        {
+            let Some(Synchronizing::AtRunTime { always: told, .. }) = of(word) else { panic!("{word:#x}") };
+            assert_eq!(told, always, "{word:#x}");
         }
         // nop, movz, and what is no whole instruction.
         assert_eq!((of(0xd503_201f), of(0xd280_0020), synchronizing(&[0xdf, 0x3f, 0x03])), (None, None, None));

@@ -80,6 +80,7 @@ static FACTS: Facts = Facts {
         privilege: "CPL",
         space: "CR3",
         kernel_place: "it writes its system-call entry to MSR LSTAR when it boots",
+        entries: "iret an entry (asm_exc_…, asm_sysvec_…, asm_common_interrupt)",
     },
 };
 
@@ -164,11 +165,6 @@ impl Platform for X86 {
         false
     }
 
-    /// The decoder tells the modes apart by what QEMU takes for one instruction.
-    fn is_foreign(&self, _cpu: &CurrentCpu) -> bool {
-        false
-    }
-
     /// It may, but what is stored so needs nothing more than any other store.
     fn starts_uncached(&self) -> bool {
         false
@@ -231,7 +227,7 @@ impl Platform for X86 {
         kind.results(store_kind::Access { stored, loaded, len, atomic }).collect()
     }
 
-    fn atomic_parts(&self, linear: u64, len: u64) -> Vec<Range<usize>> {
+    fn atomic_parts(&self, _form: u8, linear: u64, len: u64) -> Vec<Range<usize>> {
         atomicity::parts(linear, len).collect()
     }
 

@@ -58,7 +58,7 @@ pub const NOP: [u8; SERIALIZE_LEN] = [0x0f, 0x1f, 0x00];
 pub fn synchronizing(bytes: &[u8]) -> Option<Synchronizing> {
     let class = classify(bytes)?;
     Some(match Form::of(class, bytes.len()) {
-        Ok(form) => Synchronizing::AtRunTime { tag: form.tag(), tells_place: class == Class::Wrmsr },
+        Ok(form) => Synchronizing::AtRunTime { tag: form.tag(), always: class == Class::Wrmsr },
         Err(event) => Synchronizing::Fixed(event),
     })
 }

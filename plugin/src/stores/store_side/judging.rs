@@ -8,7 +8,7 @@ use crate::qemu::scoreboard::VcpuSlots;
 use crate::vcpu::VcpuState;
 use icsan_model::addr::{Phys, Seq, Vcpu};
 use icsan_model::detector::flags::OwnBoard;
-use icsan_model::detector::history::{Judged, Place, Question, Ran};
+use icsan_model::detector::history::{Footprint, Judged, Place, Question};
 use icsan_model::detector::ledger::Reliance;
 use icsan_model::memory::PAGE;
 use icsan_model::verdict::candidates::Candidates;
@@ -64,18 +64,18 @@ impl StoreSide {
         let start = segment.run().linear().align_down(chunk);
         let end = segment.run().last().offset(self.history.window() - 1).align_down(chunk).offset(chunk);
         let near = table.touching(start, end.0.wrapping_sub(start.0));
-        let ran: Vec<Ran<'_>> = near
+        let footprints: Vec<Footprint<'_>> = near
             .iter()
             .filter(|other| slots.flag(other.slot).executed())
             .filter_map(|other| {
-                Some(Ran { run: other.run(), place: other.place()?, since: slots.first_fetch(other.slot) })
+                Some(Footprint { run: other.run(), place: other.place()?, since: slots.first_fetch(other.slot) })
             })
             .collect();
         let question = Question {
             vcpu,
             run: segment.run(),
             place,
-            ran: &ran,
+            footprints: &footprints,
             last_sync: state.last_sync,
             epoch: state.epoch,
             now,
@@ -124,7 +124,8 @@ impl StoreSide {
             if let (Some(by), Some(site)) = (by, phys(0)) {
                 let function = self.patching.writer(changed).and_then(|writer| writer.function);
                 let writer = function.or_else(|| memory.record(changed).and_then(|record| record.store.pc));
-                self.ledger.add(site, Reliance { writer, by, events });
+                let maintained = self.history.history().cache().maintained(looked.vcpu, site, changed);
+                self.ledger.add(site, Reliance { writer, by, events, maintained });
             }
         }
     }

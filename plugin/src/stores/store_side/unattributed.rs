@@ -131,7 +131,7 @@ impl StoreSide {
 }
 
 /// Where the bytes of a page differ: one span for each run of changes that lies [`APART`] from the next.
-pub(super) fn changed_spans(known: &[u8], now: &[u8]) -> Vec<std::ops::Range<usize>> {
+fn changed_spans(known: &[u8], now: &[u8]) -> Vec<std::ops::Range<usize>> {
     let mut spans: Vec<std::ops::Range<usize>> = Vec::new();
     for (at, _) in known.iter().zip(now).enumerate().filter(|(_, (known, now))| known != now) {
         match spans.last_mut() {

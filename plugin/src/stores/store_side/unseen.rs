@@ -1,7 +1,10 @@
 //! Stores of which it is known which vCPU makes them, and where, but not what: QEMU tells of no access.
+//!
+//! Each is one of single bytes: DC ZVA and its kind are a set of stores to each byte of their block, and CPY and SET
+//! access memory by what sizes they like (DDI0487, C5.3, "DC ZVA", and C3.2.12, "Memory Copy and Memory Set
+//! instructions"). The lowest address counts as stored first.
 
 use super::StoreSide;
-use super::unattributed::changed_spans;
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::host_code::Contents;
 use crate::stores::code_store::{CodeStore, Touched};
@@ -44,12 +47,11 @@ impl StoreSide {
             return Vec::new();
         }
         let (known, now) = (known.to_vec(), host.read(start, len as usize));
-        let note = |span: std::ops::Range<usize>| {
-            let at = span.start as u64;
-            let store =
-                CodeStore { vcpu, pc, linear: linear.offset(at), phys: phys.offset(at), bytes: &now[span.clone()] };
+        let note = |at: usize| {
+            let (offset, bytes) = (at as u64, &now[at..=at]);
+            let store = CodeStore { vcpu, pc, linear: linear.offset(offset), phys: phys.offset(offset), bytes };
             self.store(&store, state, cpu, &mut next)
         };
-        changed_spans(&known, &now).into_iter().map(note).collect()
+        (0..now.len()).filter(|at| known[*at] != now[*at]).map(note).collect()
     }
 }
