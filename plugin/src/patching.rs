@@ -196,7 +196,17 @@ impl Patching {
         stores.dedup();
         self.frames.iter_mut().for_each(|frame| frame.unasked.retain(|store| stores.binary_search(store).is_err()));
         let context = self.tasks.context(vcpu);
-        (!stores.is_empty()).then_some(Asked { vcpu, asker, covering, missing, stores, site, chain, context })
+        (!stores.is_empty()).then_some(Asked {
+            vcpu,
+            patcher: vcpu,
+            asker,
+            covering,
+            missing,
+            stores,
+            site,
+            chain,
+            context,
+        })
     }
 
     fn push(&mut self, entry: Entry, entered: Entered, stores: Vec<Seq>) {

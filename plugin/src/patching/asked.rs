@@ -110,8 +110,11 @@ impl Steps {
 /// The stores that a protocol takes for done.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// Which vCPU patches.
+    /// On which vCPU the protocol goes on.
     pub vcpu: Vcpu,
+    /// Which vCPU patches: the one that made the last store. Under Linux's `stop_machine()` that is whichever comes
+    /// last, while the task that waits for it goes on wherever it was.
+    pub patcher: Vcpu,
     /// Who is asked.
     pub asker: Asker,
     /// How it makes every CPU serialize.

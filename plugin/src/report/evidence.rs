@@ -100,7 +100,9 @@ pub struct Unsynced {
     pub covering: Covering,
     /// Where it should have made the vCPU serialize.
     pub missing: Missing,
-    /// The vCPU that patches.
+    /// The vCPU on which the protocol goes on.
+    pub goes_on: Vcpu,
+    /// The vCPU that patches: it made the last store.
     pub patcher: Vcpu,
     /// What serialized the vCPU by chance, first, until it was asked.
     pub luck: Option<SyncAt>,

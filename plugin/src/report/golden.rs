@@ -105,6 +105,7 @@ fn unsynced(missing: Missing, luck: Option<SyncAt>) -> Evidence {
         asker: Asker::Function(at("text_poke_bp_batch", 0)),
         covering: Covering::TextPoke,
         missing,
+        goes_on: Vcpu(0),
         patcher: Vcpu(0),
         luck,
         exposure: luck.is_none().then_some(ExposureId(1)),

@@ -121,7 +121,7 @@ impl Unsynced {
         let _ = writeln!(
             text,
             "{function} {went_on} on vCPU {}, and nothing that it does made {vcpu_is} serialize after {stores}:",
-            self.patcher
+            self.goes_on
         );
         let _ = match self.luck {
             Some(by) => {

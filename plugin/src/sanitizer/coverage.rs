@@ -82,9 +82,11 @@ impl Sanitizer {
         if self.config.profile.snoop || online.len() < 2 {
             return;
         }
+        let patcher = side.who_stored_last(&asked.stores).unwrap_or(asked.vcpu);
+        let asked = Asked { patcher, ..asked };
         let classes = online.into_iter().filter_map(|vcpu| {
             let switches =
-                if vcpu == asked.vcpu { Switches::Own(self.facts.linux.switches_mapping) } else { Switches::Lucky };
+                if vcpu == asked.patcher { Switches::Own(self.facts.linux.switches_mapping) } else { Switches::Lucky };
             self.class_of(vcpu, &asked, switches)
         });
         let classes: Vec<Answer> = classes.collect();
@@ -213,7 +215,8 @@ impl Sanitizer {
             asker: asked.asker,
             covering: asked.covering,
             missing: asked.missing,
-            patcher: asked.vcpu,
+            goes_on: asked.vcpu,
+            patcher: asked.patcher,
             luck: if let Class::Lucky(by) = class { Some(by) } else { None },
             exposure,
             ended: None,

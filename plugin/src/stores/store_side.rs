@@ -153,6 +153,12 @@ impl StoreSide {
         awaits(self)
     }
 
+    /// The vCPU that made the last of these stores, if that is known.
+    #[must_use]
+    pub fn who_stored_last(&self, stores: &[Seq]) -> Option<Vcpu> {
+        self.history.memory().record(*stores.last()?)?.store.vcpu
+    }
+
     /// The segments that these stores changed, each once, with the first of its changes.
     pub fn changed_by(&self, writes: &[Write]) -> Vec<(&'static Segment, Seq)> {
         let mut changed = Vec::new();
