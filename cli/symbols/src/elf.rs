@@ -8,9 +8,9 @@ use object::{Object, ObjectKind, ObjectSection, ObjectSymbol, SectionKind, Symbo
 use crate::btf::{KernelLayout, MAX_BTF};
 use crate::builder::Builder;
 use crate::error::SymbolError;
-use crate::kallsyms::{Image, Segment};
 use crate::linux::KERNELS;
 use crate::table::{Origin, SymbolTable};
+use crate::unpacked::{Image, Segment};
 
 /// Reads the symbols from a file of any size, without reading the rest of it.
 ///

@@ -11,7 +11,7 @@
 //! It leads to the very name; the entries on both sides of it lead to names, one below and one above it; and where it
 //! says that the symbol is, something is loaded. All entries that do agree, of which there should be one.
 
-use crate::kallsyms::Image;
+use crate::unpacked::Image;
 
 /// How long an entry is, and where in it its name is told.
 const ENTRY: usize = 12;
@@ -77,7 +77,7 @@ fn target(bytes: &[u8], at: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kallsyms::Segment;
+    use crate::unpacked::Segment;
 
     const LINK: u64 = 0xffff_8000_8000_0000;
     /// Where the table is, and the names.

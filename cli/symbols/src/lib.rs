@@ -47,6 +47,7 @@ pub mod symbolizer;
 pub mod system_map;
 pub mod table;
 mod unpack;
+pub mod unpacked;
 
 pub use btf::KernelLayout;
 pub use compression::Compression;

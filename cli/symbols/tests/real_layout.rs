@@ -9,9 +9,9 @@ use std::sync::LazyLock;
 
 use common::real::{deciding, linux_of};
 use icsan_symbols::image::{aarch64, bzimage};
-use icsan_symbols::kallsyms::Image;
 use icsan_symbols::linux::kernel::LinuxKernel;
 use icsan_symbols::linux::protocol::{Effect, Version};
+use icsan_symbols::unpacked::Image;
 use icsan_symbols::{KernelLayout, SymbolTable, Symbolizer, elf};
 
 /// A kernel image, its version and its symbols.

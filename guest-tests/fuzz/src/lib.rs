@@ -29,6 +29,8 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "symbols", check: symbols::file },
     Target { name: "payload", check: symbols::payload },
+    Target { name: "image", check: symbols::image },
+    Target { name: "zboot", check: symbols::zboot },
     Target { name: "btf", check: symbols::btf },
     Target { name: "recording", check: recordings::file },
     Target { name: "records", check: recordings::records },

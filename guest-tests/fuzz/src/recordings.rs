@@ -1,6 +1,7 @@
 //! Recordings: files as they come, and files whose checksums are right.
 
-use icsan_model::arch::x86::X86_64;
+use icsan_model::arch::architecture::Architecture;
+use icsan_model::arch::registry;
 use icsan_recording::{Header, Reader, Record, RecordingError, Writer};
 use icsan_replay::session;
 use icsan_replay::settings::Settings;
@@ -33,11 +34,15 @@ pub fn file(bytes: &[u8]) {
     }
 }
 
-/// A payload of records, in a file that is whole otherwise.
+/// A payload of records, in a file that is whole otherwise, of each architecture.
 pub fn records(bytes: &[u8]) {
+    registry::ALL.iter().for_each(|architecture| records_of(architecture, bytes));
+}
+
+fn records_of(architecture: &Architecture, bytes: &[u8]) {
     // The block that ends a file without records, in bytes.
     const END: usize = 20;
-    let header = Header::new(&X86_64, "0.1.0", 2);
+    let header = Header::new(architecture, "0.1.0", 2);
     let whole = Writer::new(Vec::new(), &header).and_then(Writer::finish).unwrap_or_else(|error| panic!("{error}"));
     let mut file = whole[..whole.len() - END].to_vec();
     file.extend(block(2, 1, bytes));

@@ -1,5 +1,6 @@
 //! Kernel images with their kallsyms, ELF files, lists of symbols, and BTF.
 
+use icsan_symbols::linux::KERNELS;
 use icsan_symbols::{KernelLayout, SymbolTable, Symbolizer};
 
 /// A file of symbols, of whatever kind.
@@ -15,16 +16,41 @@ pub fn file(bytes: &[u8]) {
             }
         }
     }
-    let symbols = Symbolizer::new(vec![table], icsan_symbols::linux::x86::KASLR);
-    for (addr, name) in some {
-        let _ = symbols.learn_offset(&name, addr.wrapping_add(2 << 20));
-        let _ = (symbols.resolve(addr), symbols.is_text(addr));
-        assert!(symbols.function_range(&name).is_none_or(|range| !range.is_empty()), "{name}");
+    // The file does not say which Linux it is of: each must stand it.
+    for linux in KERNELS {
+        let _ = linux.is_of(&table);
+        let symbols = Symbolizer::new(vec![table.clone()], linux.kaslr);
+        for (addr, name) in &some {
+            let _ = symbols.learn_offset(name, addr.wrapping_add(linux.kaslr.alignment));
+            let _ = (symbols.resolve(*addr), symbols.is_text(*addr), linux.entry_of(name));
+            assert!(symbols.function_range(name).is_none_or(|range| !range.is_empty()), "{name}");
+        }
+        let _ = (symbols.resolve(u64::MAX), linux.current_task.map(|offset| offset(&symbols)));
     }
-    let _ = (symbols.resolve(u64::MAX), icsan_symbols::linux::x86::current_task_offset(&symbols));
 }
 
-/// The payload of a kernel image: what is packed, by its magic number.
+/// What follows the header of an arm64 image.
+pub fn image(bytes: &[u8]) {
+    let mut image = vec![0; 64];
+    image.extend_from_slice(bytes);
+    let size = image.len() as u64;
+    image[0x10..0x18].copy_from_slice(&size.to_le_bytes());
+    image[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    file(&image);
+}
+
+/// The payload of an EFI program that unpacks a kernel.
+pub fn zboot(bytes: &[u8]) {
+    const START: usize = 0x40;
+    let mut image = vec![0; START];
+    image[..8].copy_from_slice(b"MZ\0\0zimg");
+    image[8..12].copy_from_slice(&(START as u32).to_le_bytes());
+    image[12..16].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+    image.extend_from_slice(bytes);
+    file(&image);
+}
+
+/// The payload of a bzImage: what is packed, by its magic number.
 pub fn payload(bytes: &[u8]) {
     const SETUP: usize = 0x400;
     let mut image = vec![0; SETUP];

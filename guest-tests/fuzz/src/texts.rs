@@ -1,8 +1,9 @@
 //! What people write: suppressions, and the plugin's arguments.
 
-use icsan::arch::x86::PLATFORM;
+use icsan::arch::registry::platform;
 use icsan::config::Config;
 use icsan::config::suppress::Suppressions;
+use icsan_model::arch::registry;
 use icsan_model::verdict::kind::Kind;
 
 /// A file of suppressions: it is refused with a line number, or each of its patterns has a reason.
@@ -24,7 +25,7 @@ pub fn suppressions(bytes: &[u8]) {
     }
 }
 
-/// The plugin's arguments, one a line: they are refused in one line, or make a configuration. Nothing with a path in
+/// The plugin's arguments, one a line, for each architecture: they are refused in one line, or make a configuration. Nothing with a path in
 /// it, since files would be read.
 pub fn arguments(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
@@ -32,9 +33,11 @@ pub fn arguments(bytes: &[u8]) {
         return;
     }
     let arguments: Vec<String> = text.lines().map(str::to_owned).collect();
-    match Config::parse(&arguments, &PLATFORM) {
-        Ok(config) => drop(format!("{config:?}")),
-        // A value may hold a line feed itself where it is quoted; lines here do not.
-        Err(error) => assert!(!error.to_string().contains('\n'), "one line: {error}"),
+    for platform in registry::ALL.iter().filter_map(|architecture| platform(architecture.name)) {
+        match Config::parse(&arguments, platform) {
+            Ok(config) => drop(format!("{config:?}")),
+            // A value may hold a line feed itself where it is quoted; lines here do not.
+            Err(error) => assert!(!error.to_string().contains('\n'), "one line: {error}"),
+        }
     }
 }

@@ -70,4 +70,4 @@ macro_rules! targets {
     };
 }
 
-targets! { symbols payload btf recording records suppressions arguments events }
+targets! { symbols payload image zboot btf recording records suppressions arguments events }

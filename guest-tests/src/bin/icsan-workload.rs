@@ -195,8 +195,9 @@ fn fault(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
 const MADE: usize = 1 << 12;
 const FUNCTION: usize = 16;
 
-/// What a just-in-time compiler does to ICSAN and to QEMU: functions are written, made visible (by maintenance where there is
-/// any, and by serializing), and each called once. No two are the same, and new ones take the place of old ones.
+/// What a just-in-time compiler does to ICSAN and to QEMU: functions are written, made visible (by maintenance where
+/// there is any, and by serializing), and each called once. No two are the same, and new ones take the place of old
+/// ones.
 fn fresh(rounds: &mut dyn Iterator<Item = u64>) -> u64 {
     const PLACES: usize = 16 * MADE;
     let (protection, flags) =

@@ -15,9 +15,10 @@ use std::collections::BTreeMap;
 use crate::btf::KernelLayout;
 use crate::compression::Compression;
 use crate::error::SymbolError;
-use crate::kallsyms::{self, Image, Segment};
+use crate::kallsyms;
 use crate::linux::aarch64::LINUX;
 use crate::table::{Origin, SymbolTable};
+use crate::unpacked::{Image, Segment};
 
 /// Where the magic number is.
 const MAGIC: usize = 0x38;

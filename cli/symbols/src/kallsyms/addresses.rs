@@ -2,7 +2,8 @@
 
 use super::names::{Names, Symbols};
 use super::tokens::Tokens;
-use super::{Image, align_8, u32_at};
+use super::{align_8, u32_at};
+use crate::unpacked::Image;
 
 /// How an `offsets` entry becomes an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

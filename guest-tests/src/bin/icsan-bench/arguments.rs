@@ -303,7 +303,8 @@ mod tests {
         let both = ["--qemu", "aarch64/b=/bin/sh", "--kernel", "aarch64/l=/bin/sh", "--guest", "aarch64=h"];
         assert_eq!(targets(&both).unwrap(), [format!("{plain} on a g"), format!("{other} on b h")]);
         let cpu = second.others[0].name;
-        let with = [&both[..], &["--cpu", &format!("aarch64/{cpu}")]].concat();
+        let chosen = format!("aarch64/{cpu}");
+        let with = [&both[..], &["--cpu", &chosen]].concat();
         assert_eq!(targets(&with).unwrap()[1], format!("{} {cpu} on b h", second.name));
     }
 
