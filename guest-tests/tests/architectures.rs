@@ -40,7 +40,6 @@ const LEFT: &[(&str, &str, &str)] = &[
     ("plugin/src/qemu/mod.rs", "aarch64", "the folder is a module of this one"),
     ("plugin/src/qemu/host/mod.rs", "x86", "the compiler's name of the host, not of a guest, picks a file"),
     ("plugin/src/qemu/host/other.rs", "x86", "the same, and what the user of another host is told"),
-    ("plugin/src/config/error.rs", "iret", "what is to be given instead, to the user: one text for all architectures"),
     ("plugin/src/report/objects.rs", "cr3", "a name of the report's schema, which stays what it is"),
     ("plugin/src/report/objects.rs", "cpl", "a name of the report's schema, which stays what it is"),
     ("cli/symbols/src/linux/mod.rs", "x86", "the files are modules of this one"),

@@ -7,16 +7,20 @@
 //!
 //! A site may also be overwritten by instructions that QEMU tells of by no access ([`Means`]).
 
+use crate::arm_translation::{IDENTITY, turn_on, words as entries};
 use std::ops::Range;
 use std::path::Path;
 
 /// Where it is loaded, and begins.
 pub const ORIGIN: u64 = 0x4010_0000;
-/// Where the sites are: each in a line of its own.
-const SITES: u64 = ORIGIN + 0x1000;
+/// Where the sites are: each in a page of its own.
+const SITES: u64 = ORIGIN + 0x1_0000;
+const PAGE: u64 = 0x1000;
 const LINE: u64 = 64;
 /// Where a line lies that is copied over sites: [`TWO`], RET and NOPs.
 const COPIED: u64 = ORIGIN + 0x2000;
+/// The table of the first level, if addresses are translated.
+const FIRST_TABLE: u64 = ORIGIN + 0x3000;
 
 /// `movz w0, #1`, `movz w0, #2`, `nop`, `b .+4`, `ret`.
 const ONE: u32 = 0x5280_0020;
@@ -66,7 +70,8 @@ impl Step {
 
 use Step::{Barrier, Clean, CleanElsewhere, Exception, Invalidate, InvalidateOwn, OwnBarrier, StoreBarrier, Sync};
 
-/// What changes a site, whose address is in X2; the new word is in X1.
+/// What changes a site, whose address is in X2; the new word is in X1. All but STR come after that: then QEMU has no
+/// translation in the site's page any more, and writes past everything that tells of stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Means {
     /// STR of the word.
@@ -160,7 +165,7 @@ pub const ROUNDS: &[Round] = &[
 impl Round {
     /// The site's address, of the round at this place in the table.
     pub const fn site(place: usize) -> u64 {
-        SITES + place as u64 * LINE
+        SITES + place as u64 * PAGE
     }
 }
 
@@ -171,7 +176,7 @@ fn set(register: u32, number: u32) -> [u32; 2] {
 }
 
 /// The words at ORIGIN, and where each round's store is: vectors come first, in 2 KiB of their own.
-fn code(rounds: &[Round]) -> (Vec<u32>, Vec<Range<u64>>) {
+fn code(rounds: &[Round], translated: bool) -> (Vec<u32>, Vec<Range<u64>>) {
     // Each of the sixteen vectors: mrs x10, esr_el1; lsr x10, x10, #26; cbnz x10, .+8; msr elr_el1, x30; eret. What is
     // undefined (exception class 0) returns to its caller.
     let vector = [0xd538_520a, 0xd35a_fd4a, 0xb500_004a, 0xd518_403e, 0xd69f_03e0];
@@ -180,6 +185,9 @@ fn code(rounds: &[Round]) -> (Vec<u32>, Vec<Range<u64>>) {
     // x10 = ORIGIN; msr vbar_el1, x10; x3 = SCTLR_EL1 | C; isb.
     words.extend(set(10, ORIGIN as u32));
     words.extend([0xd518_c00a, 0xd538_1003, 0xb27e_0063, 0xd518_1003, 0xd503_3fdf]);
+    if translated {
+        words.extend(turn_on(FIRST_TABLE));
+    }
     let call = |words: &mut Vec<u32>, site: u64| {
         let here = ORIGIN + 4 * words.len() as u64;
         words.push(0x9400_0000 | ((site.wrapping_sub(here) >> 2) as u32 & 0x03ff_ffff));
@@ -191,6 +199,9 @@ fn code(rounds: &[Round]) -> (Vec<u32>, Vec<Range<u64>>) {
         words.extend(set(1, round.words.1));
         call(&mut words, site);
         let from = ORIGIN + 4 * words.len() as u64;
+        if round.means != Means::Store {
+            words.extend(Means::Store.words());
+        }
         words.extend(round.means.words());
         stores.push(from..ORIGIN + 4 * words.len() as u64);
         words.extend(round.steps.iter().map(|step| step.word()));
@@ -208,21 +219,24 @@ fn code(rounds: &[Round]) -> (Vec<u32>, Vec<Range<u64>>) {
 pub const START: u64 = ORIGIN + 0x800;
 
 /// Writes the image, and answers where each round's store is.
-pub fn write_image(path: &Path, rounds: &[Round]) -> Vec<Range<u64>> {
-    let (mut words, stores) = code(rounds);
+///
+/// `translated`: its addresses are translated, to themselves, and its memory is cacheable.
+pub fn write_image(path: &Path, rounds: &[Round], translated: bool) -> Vec<Range<u64>> {
+    let (mut words, stores) = code(rounds, translated);
     let until = |words: &mut Vec<u32>, place: u64| {
         let length = ((place - ORIGIN) / 4) as usize;
         assert!(words.len() <= length, "{} words before {place:#x}", words.len());
         words.resize(length, 0);
     };
-    until(&mut words, SITES);
-    for round in rounds {
-        words.extend([round.words.0, RET]);
-        words.resize(words.len().next_multiple_of((LINE / 4) as usize), 0);
-    }
     until(&mut words, COPIED);
     words.extend([TWO, RET]);
     words.extend([NOP; (LINE / 4 - 2) as usize]);
+    until(&mut words, FIRST_TABLE);
+    words.extend(entries(&IDENTITY));
+    for (place, round) in rounds.iter().enumerate() {
+        until(&mut words, Round::site(place));
+        words.extend([round.words.0, RET]);
+    }
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     std::fs::write(path, bytes).unwrap();
     stores

@@ -3,6 +3,7 @@
 //! What the other processor fetched before stays until it synchronizes, and its stores through such an address are
 //! stores to where that leads now.
 
+use crate::arm_translation::{IDENTITY, PAGE, TABLE, turn_on, words as entries};
 use crate::lab::{Lab, Qemu};
 use crate::machine::{Guest, Machine, SOON};
 
@@ -18,35 +19,9 @@ const DATA: usize = 0x6000;
 /// Two pages that are mapped: first to A and to the data, and then to B both.
 const CODE_PAGE: u64 = 0x8000_0000;
 
-/// In a table: a block or a page of memory, of devices, and a further table (DDI0487 D8.3).
-const MEMORY_BLOCK: u64 = 0x701;
-const DEVICE_BLOCK: u64 = 0x405;
-const PAGE: u64 = 0x703;
-const TABLE: u64 = 3;
-
 const NOP: u32 = 0xd503_201f;
 const ISB: u32 = 0xd503_3fdf;
 const RET: u32 = 0xd65f_03c0;
-
-/// Both processors turn their translation on, and their caches: 39 bits of addresses, by the table behind the code.
-#[rustfmt::skip]
-const TRANSLATION: &[u32] = &[
-    0xd280_1fe0, // mov x0, #0xff
-    0xd518_a200, // msr mair_el1, x0
-    0xd286_a320, // mov x0, #0x3519
-    0xf2a0_1000, // movk x0, #0x80, lsl #16
-    0xf2c0_0040, // movk x0, #0x2, lsl #32
-    0xd518_2040, // msr tcr_el1, x0
-    0xd282_0000, // mov x0, #0x1000
-    0xf2a8_0200, // movk x0, #0x4010, lsl #16
-    0xd518_2000, // msr ttbr0_el1, x0
-    0xd503_3fdf, // isb
-    0xd538_1000, // mrs x0, sctlr_el1
-    0xd282_00a1, // mov x1, #0x1005
-    0xaa01_0000, // orr x0, x0, x1
-    0xd518_1000, // msr sctlr_el1, x0
-    0xd503_3fdf, // isb
-];
 
 /// The flags of the first and the second processor in X10 and X11, and the two remapped pages in X12 and X13.
 #[rustfmt::skip]
@@ -143,13 +118,14 @@ struct Does {
 
 fn image(does: Does) -> Vec<u32> {
     let if_done = |done: bool, words: &[u32]| if done { words.to_vec() } else { vec![NOP; words.len()] };
-    let mut words = [TRANSLATION, ADDRESSES, FIRST].concat();
+    let translation = turn_on(ORIGIN + TABLES as u64);
+    let mut words = [translation.as_slice(), ADDRESSES, FIRST].concat();
     let until = |words: &mut Vec<u32>, to: usize| {
         assert!(words.len() <= to / 4, "{} words before {to:#x}", words.len());
         words.resize(to / 4, 0);
     };
     until(&mut words, SECOND);
-    words.extend([TRANSLATION, ADDRESSES, BEFORE].concat());
+    words.extend([translation.as_slice(), ADDRESSES, BEFORE].concat());
     words.extend(if_done(does.synchronizes, &[ISB]));
     words.extend(BETWEEN);
     words.extend(if_done(does.maintains, MAINTENANCE));
@@ -157,12 +133,12 @@ fn image(does: Does) -> Vec<u32> {
     until(&mut words, TABLES);
     let at = |place: usize| ORIGIN + place as u64;
     let tables: [&[u64]; 3] = [
-        &[DEVICE_BLOCK, 0x4000_0000 | MEMORY_BLOCK, at(TABLES + 0x1000) | TABLE],
+        &[IDENTITY[0], IDENTITY[1], at(TABLES + 0x1000) | TABLE],
         &[at(TABLES + 0x2000) | TABLE],
         &[at(PAGE_A) | PAGE, at(DATA) | PAGE],
     ];
     for (level, table) in (1..).zip(tables) {
-        words.extend(table.iter().flat_map(|entry| [*entry as u32, (*entry >> 32) as u32]));
+        words.extend(entries(table));
         until(&mut words, TABLES + level * 0x1000);
     }
     // A: mov w0, #1. B: mov w0, #2, and something else.
@@ -205,7 +181,7 @@ fn what_was_mapped_elsewhere_stays_until_the_processor_synchronizes() {
                     let if_not = |done: bool, kind: &'static str| Vec::from_iter((!done).then_some(kind));
                     assert_eq!(kinds(&moved), if_not(synchronizes, "unsynchronized"), "{context}");
                     assert_eq!(kinds(&own), if_not(maintains, stored), "{context}");
-                    let before = TRANSLATION.len() + ADDRESSES.len() + BEFORE.len() + 1 + BETWEEN.len();
+                    let before = turn_on(0).len() + ADDRESSES.len() + BEFORE.len() + 1 + BETWEEN.len();
                     let store = format!("{:#x}", ORIGIN + SECOND as u64 + 4 * (before as u64 - 1));
                     for write in own.iter().flat_map(|hazard| hazard["writes"].as_array().unwrap()) {
                         assert_eq!((&write["vcpu"], &write["pc"]), (&1.into(), &store.as_str().into()), "{context}");

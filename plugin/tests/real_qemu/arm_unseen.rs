@@ -40,11 +40,17 @@ fn rounds(means: &[Means]) -> Vec<Round> {
     means.iter().flat_map(of).collect()
 }
 
-fn boot(lab: &Lab, qemu: &Qemu, cpu: &str, keys: &str, rounds: &[Round]) -> (Guest, Vec<Range<u64>>) {
+fn boot(
+    lab: &Lab,
+    qemu: &Qemu,
+    cpu: &str,
+    keys: &str,
+    (rounds, translated): (&[Round], bool),
+) -> (Guest, Vec<Range<u64>>) {
     let tags: &[&str] = if cpu.starts_with("max") { &["-machine", "mte=on"] } else { &[] };
     let described = Machine::virt(lab, qemu, cpu).arguments(tags).report().keys(keys);
     let image = described.file("image");
-    let stores = write_image(&image, rounds);
+    let stores = write_image(&image, rounds, translated);
     let load = format!("loader,file={},addr={ORIGIN:#x},force-raw=on", image.display());
     let begin = format!("loader,addr={START:#x},cpu-num=0");
     let mut guest = described.arguments(&["-device", &load, "-device", &begin]).launch();
@@ -65,9 +71,10 @@ fn what_is_stored_without_an_access_is_judged_and_has_its_writer() {
     for qemu in &lab.arm {
         for (cpu, needs, means) in CPUS {
             let rounds = rounds(means);
-            for keys in ["", "emulator=repair"] {
-                let (guest, stores) = boot(&lab, qemu, cpu, keys, &rounds);
-                let context = format!("QEMU {}, {cpu}, `{keys}`\n{}", qemu.version, guest.outputs());
+            for (keys, translated) in [("", false), ("", true), ("emulator=repair", true)] {
+                let (guest, stores) = boot(&lab, qemu, cpu, keys, (&rounds, translated));
+                let how = format!("`{keys}`, translated: {translated}");
+                let context = format!("QEMU {}, {cpu}, {how}\n{}", qemu.version, guest.outputs());
                 let report = guest.report();
                 assert_eq!(report.summary()["complete"], true, "{context}");
                 for (place, round) in rounds.iter().enumerate() {
@@ -97,7 +104,7 @@ fn the_model_agrees_on_stores_without_an_access() {
     let lab = Lab::open();
     for qemu in &lab.arm {
         for (cpu, _, means) in CPUS {
-            let (guest, _) = boot(&lab, qemu, cpu, "record=recording", &rounds(means));
+            let (guest, _) = boot(&lab, qemu, cpu, "record=recording", (&rounds(means), true));
             let (agreement, totals) = check(&guest.file("recording"), &guest.outputs());
             let found = guest.report().hazards.len() as u64;
             assert!(found > 0, "{}", guest.outputs());

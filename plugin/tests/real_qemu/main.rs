@@ -14,6 +14,7 @@ mod arm_origins;
 mod arm_remap;
 mod arm_repair;
 mod arm_stores;
+mod arm_translation;
 mod arm_unseen;
 mod boot_sector;
 mod bounds;

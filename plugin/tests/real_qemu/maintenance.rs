@@ -4,6 +4,7 @@ use crate::arm_code::{ORIGIN, ROUNDS, Round, START, write_image};
 use crate::lab::{Lab, Qemu};
 use crate::machine::{BOOT, Guest, Machine, SOON};
 use crate::recording::check;
+use std::collections::BTreeSet;
 
 /// A CPU whose caches need everything (CTR_EL0.IDC and DIC are 0), and one whose need nothing.
 const CPUS: [(&str, bool); 2] = [("cortex-a72", true), ("max,pauth-impdef=on", false)];
@@ -11,7 +12,7 @@ const CPUS: [(&str, bool); 2] = [("cortex-a72", true), ("max,pauth-impdef=on", f
 fn boot(lab: &Lab, qemu: &Qemu, cpu: &str, keys: &str, commands: &'static str) -> Guest {
     let described = Machine::virt(lab, qemu, cpu).report().keys(keys).after_shell(commands);
     let image = described.file("image");
-    write_image(&image, ROUNDS);
+    write_image(&image, ROUNDS, false);
     let (load, begin) = (
         format!("loader,file={},addr={ORIGIN:#x},force-raw=on", image.display()),
         format!("loader,addr={START:#x},cpu-num=0"),
@@ -59,6 +60,31 @@ fn every_step_that_is_left_out_has_its_kind() {
                 let listed = ROUNDS.iter().filter(|round| round.listed && !strict).count();
                 assert_eq!(summary["exempt"], listed, "{context}");
             }
+        }
+    }
+}
+
+/// The ledger says by what maintenance a change was found that was safe to execute; where none is needed it names none.
+#[test]
+fn the_ledger_has_the_steps_of_maintenance() {
+    let lab = Lab::open();
+    for qemu in &lab.arm {
+        for (cpu, needs) in CPUS {
+            let guest = boot(&lab, qemu, cpu, "", ":");
+            let report = guest.report();
+            let rows = report.summary()["reliance"].as_array().unwrap();
+            let steps = |event: &str| -> BTreeSet<String> {
+                let of_event = rows.iter().filter(|row| row["event"] == event);
+                of_event.map(|row| row["maintained"].to_string()).collect()
+            };
+            let context = format!("QEMU {}, {cpu}\n{}", qemu.version, guest.outputs());
+            // What one round stored and then invalidated in its own cache alone is another row.
+            let (line, own) = (r#"["clean","invalidate"]"#, r#"["clean","invalidate-own"]"#);
+            let expected = if needs { vec![line, own] } else { vec!["null"] };
+            assert_eq!(steps("isb"), expected.iter().map(|steps| (*steps).to_owned()).collect(), "{context}");
+            let expected = if needs { line } else { "null" };
+            assert_eq!(steps("exception-entry"), [expected.to_owned()].into(), "{context}");
+            assert_eq!(guest.stderr().contains(", after clean and invalidate-own\n"), needs, "{context}");
         }
     }
 }
