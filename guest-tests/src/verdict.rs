@@ -93,6 +93,12 @@ impl Verdicts {
         self
     }
 
+    /// What every profile must say that has no exception.
+    #[must_use]
+    pub const fn elsewhere(&self) -> Verdict {
+        self.all
+    }
+
     /// What this profile must say.
     #[must_use]
     pub fn under(&self, profile: Profile) -> Verdict {
@@ -149,6 +155,7 @@ mod tests {
         let verdicts = Verdicts::SILENT.but(FRED, Verdict::Reported(Kind::Torn));
         assert_eq!(verdicts.under(FRED), Verdict::Reported(Kind::Torn));
         assert_eq!(verdicts.under(LINUX_X86), Verdict::Silent);
+        assert_eq!(verdicts.elsewhere(), Verdict::Silent);
         let again = verdicts.but(FRED, Verdict::Silent);
         assert_eq!(again.under(FRED), Verdict::Silent, "the last word counts");
         assert_eq!(Verdicts::reported(Kind::Smc).under(COHERENT), Verdict::Silent);

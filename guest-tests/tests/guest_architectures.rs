@@ -28,9 +28,6 @@ const LEFT: &[(&str, &[&str], &str)] = &[
     ("bin/icsan-interpret/main.rs", &["x86"], "its guest tests an interpreter, and there is one architecture's so far"),
     ("litmus.rs", &["x86"], "picks the tests, of which there are one architecture's so far"),
     ("litmus/explore.rs", &["x86", "cpuid", "iret"], "goes to the model, which has the interpreter that it steps with"),
-    ("zoo.rs", &["x86", "int3", "sysret"], "the rows of the zoo, whose kernels are all of one architecture so far"),
-    ("bin/icsan-zoo/main.rs", &["x86"], "the profiles that those kernels are judged by without --profile"),
-    ("bin/icsan-zoo/arguments.rs", &["x86"], "the help names those profiles"),
     ("bin/icsan-bench/machine.rs", &["x86"], "names the kernel's page on the header that it reads the release from"),
     (
         "bin/icsan-runner/explained.rs",

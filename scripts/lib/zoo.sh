@@ -1,14 +1,32 @@
 # shellcheck shell=bash
 # The zoo's kernels: fetching the source, building, patching. Sourced after cache.sh and build.sh, not run.
 #
-# One source tree and one build folder. A variant's patch is applied, the kernel built and copied, and the patch taken back: make builds only what it touches.
-# A copy of the patch stands in the tree as long as it is applied, so that an interrupted run is cleaned up by the next one.
+# One source tree, and a build folder for each architecture. A variant's patch is applied, the kernel built and copied,
+# and the patch taken back: make builds only what it touches. A copy of the patch stands in the tree as long as it is
+# applied, so that an interrupted run is cleaned up by the next one.
 
-zoo=${root:?cache.sh comes first}/guest-tests/zoo
-zoo_cache=$cache/zoo
+zoo_cache=${cache:?cache.sh comes first}/zoo
 zoo_tree=$zoo_cache/tree
-zoo_build=$zoo_cache/build
 zoo_series=6.12
+
+# zoo_use ARCH: which architecture's kernels all that follows is about, by Debian's name of it. zoo: our own code,
+# configuration and patches; zoo_machine: QEMU's name of the architecture; zoo_target: what to make, and zoo_image: where
+# it is then; zoo_words: what make has to be told.
+zoo_use() {
+	local name=$1
+	case $1 in
+	amd64)
+		name=x86 zoo_machine=x86_64 zoo_target=bzImage zoo_build=$zoo_cache/build zoo_kernels=$zoo_cache/kernels
+		zoo_words=()
+		;;
+	arm64)
+		zoo_machine=aarch64 zoo_target=Image zoo_build=$zoo_cache/build-$1 zoo_kernels=$zoo_cache/kernels-$1
+		zoo_words=(ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-)
+		;;
+	*) die "there is no zoo for $1; known: amd64 arm64" ;;
+	esac
+	zoo_arch=$1 zoo=$root/guest-tests/zoo/$name zoo_image=$zoo_build/arch/$name/boot/$zoo_target
+}
 
 # zoo_variants: the healthy kernel, and one for each patch.
 zoo_variants() {
@@ -32,12 +50,28 @@ zoo_tools() {
 		die "${missing[*]} cannot be installed; apt's messages: $zoo_cache/log"
 }
 
+# zoo_cross: the programs of the cross compiler, where make finds them. They find their libraries by a variable that the
+# host's own must not see.
+zoo_cross() {
+	local files program
+	files=$("$root/scripts/cross" "$zoo_arch") || exit 1
+	mkdir -p "$zoo_build/.tools"
+	for program in "$files"/root/usr/bin/aarch64-linux-gnu-{gcc,ld,ar,nm,objcopy,objdump,strip,readelf}; do
+		cat >"$zoo_build/.tools/${program##*/}" <<-EOF
+			#!/bin/sh
+			export LD_LIBRARY_PATH="$files/root/usr/lib/x86_64-linux-gnu:$files/root/lib/x86_64-linux-gnu"
+			exec "$program" "\$@"
+		EOF
+		chmod +x "$zoo_build/.tools/${program##*/}"
+	done
+}
+
 # zoo_usable: the tree is there, and if habitat.diff was applied to it, there is a copy to take it back by.
 zoo_usable() {
 	complete "$zoo_tree" && { [[ -e $zoo_tree/.habitat ]] || ! grep -q icsan_zoo "$zoo_tree/kernel/Makefile"; }
 }
 
-# zoo_source: the source tree, from Debian's package. What no x86 kernel of ours compiles stays packed.
+# zoo_source: the source tree, from Debian's package. What no kernel of ours compiles stays packed.
 zoo_source() {
 	local release package exact suite part tar
 	! zoo_usable || return 0
@@ -90,7 +124,8 @@ zoo_apply() {
 
 # zoo_make TARGET...
 zoo_make() {
-	nice make -C "$zoo_tree" O="$zoo_build" -j"$(nproc)" KBUILD_BUILD_USER=icsan KBUILD_BUILD_HOST=zoo "$@" >>"$zoo_cache/log" 2>&1 ||
+	PATH=$zoo_build/.tools:$PATH nice make -C "$zoo_tree" O="$zoo_build" "${zoo_words[@]}" -j"$(nproc)" \
+		KBUILD_BUILD_USER=icsan KBUILD_BUILD_HOST=zoo "$@" >>"$zoo_cache/log" 2>&1 ||
 		die "the kernel does not build: $zoo_cache/log"
 }
 
@@ -107,6 +142,7 @@ zoo_habitat() {
 # zoo_prepare: our own code and configuration, where they changed.
 zoo_prepare() {
 	mkdir -p "$zoo_build"
+	[[ $zoo_arch == amd64 ]] || zoo_cross
 	cmp -s "$zoo/habitat.c" "$zoo_tree/kernel/icsan_zoo.c" || cp "$zoo/habitat.c" "$zoo_tree/kernel/icsan_zoo.c"
 	zoo_habitat
 	if ! cmp -s "$zoo/tiny.config" "$zoo_build/.fragment"; then
@@ -129,11 +165,11 @@ zoo_inputs() {
 	} | sha256sum | cut -d' ' -f1
 }
 
-# zoo_kernel VARIANT: builds its kernel, unless it is there: bzImage and System.map.
+# zoo_kernel VARIANT: builds its kernel, unless it is there: the image and System.map.
 zoo_kernel() {
-	local entry=$zoo_cache/kernels/$1 start=$SECONDS part inputs first=''
+	local entry=$zoo_kernels/$1 start=$SECONDS part inputs first=''
 	if complete "$zoo_tree" && complete "$entry" && [[ $(zoo_inputs "$1") == "$(cat "$entry/inputs")" ]]; then return 0; fi
-	mkdir -p "$zoo_cache/kernels"
+	mkdir -p "$zoo_kernels"
 	# A lock of its own: builds take long, and other scripts fill the rest of the cache.
 	exec 8>>"$zoo_cache/.lock"
 	flock -n 8 || { say "waiting for another scripts/zoo that builds" && flock 8; }
@@ -142,7 +178,7 @@ zoo_kernel() {
 	zoo_source
 	if complete "$entry" && [[ $(zoo_inputs "$1") == "$(cat "$entry/inputs")" ]]; then return 0; fi # another process was quicker
 	[[ -e $zoo_build/vmlinux ]] || first='; the first one takes some ten minutes'
-	say "building kernel $1 ($(cat "$zoo_tree/.origin"))$first"
+	say "building kernel $1 for $zoo_arch ($(cat "$zoo_tree/.origin"))$first"
 	zoo_restore
 	inputs=$(zoo_inputs "$1") # as they are now: an editor may change them meanwhile
 	zoo_prepare
@@ -150,9 +186,9 @@ zoo_kernel() {
 		zoo_restore
 		exit 1
 	}
-	zoo_make bzImage
+	zoo_make "$zoo_target"
 	part=$(stage "$entry")
-	cp "$zoo_build/arch/x86/boot/bzImage" "$zoo_build/System.map" "$part/"
+	cp "$zoo_image" "$zoo_build/System.map" "$part/"
 	printf '%s\n' "$inputs" >"$part/inputs"
 	zoo_restore
 	publish "$entry"

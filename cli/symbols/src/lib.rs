@@ -43,6 +43,7 @@ pub mod kallsyms;
 pub mod kallsyms_text;
 pub mod linux;
 pub mod load;
+mod specialized;
 pub mod symbolizer;
 pub mod system_map;
 pub mod table;

@@ -21,6 +21,7 @@ use std::ops::Range;
 use crate::btf::KernelLayout;
 use crate::buckets::Buckets;
 use crate::compression::Compression;
+use crate::specialized::is_function;
 
 /// The largest number of symbols in one file. Kernels have some 200,000.
 pub const MAX_SYMBOLS: usize = 4_000_000;
@@ -167,13 +168,15 @@ impl SymbolTable {
     }
 
     /// The link-time addresses of a function, from its first up to where the next symbol starts (in a program: as its
-    /// size says). What the compiler put into `NAME.cold` is apart. `None` if this is no text symbol.
+    /// size says). What the compiler put into `NAME.cold` is apart. A function that was specialized, and is there as
+    /// `NAME.constprop.0` or the like alone, is meant as well: the first of such copies. `None` if this is no text
+    /// symbol.
     #[must_use]
     pub fn function_range(&self, name: &str) -> Option<Range<u64>> {
-        let found = self.by_name.get(self.first_named(name)).and_then(|&index| self.entries.get(index as usize))?;
-        if found.name(&self.names) != name || !found.is_text() {
-            return None;
-        }
+        let rest = self.by_name.get(self.first_named(name)..)?;
+        let begin = rest.iter().take_while(|&&index| self.name_at(index).starts_with(name));
+        let found = begin.copied().find(|&index| is_function(self.name_at(index), name))?;
+        let found = self.entries.get(found as usize).filter(|entry| entry.is_text())?;
         let group =
             self.groups.get(self.groups_up_to(found.addr).checked_sub(1)?).filter(|group| group.addr == found.addr)?;
         group.best?; // an end marker is no function
@@ -271,6 +274,33 @@ mod tests {
             builder.push(addr, size, kind, name).unwrap();
         }
         builder.build(Origin::SystemMap)
+    }
+
+    #[test]
+    fn specialized_copies_are_the_function_and_parts_are_not() {
+        let name = "text_poke_bp_batch";
+        for symbol in [
+            "text_poke_bp_batch",
+            "text_poke_bp_batch.isra.0",
+            "text_poke_bp_batch.constprop.0.isra.12",
+            "text_poke_bp_batch.llvm.987",
+        ] {
+            let table = table(&[(TEXT, 0, 'T', "_text"), (TEXT + 0x40, 0, 't', symbol), (TEXT + 0x90, 0, 'T', "_end")]);
+            assert_eq!(table.function_range(name), Some(TEXT + 0x40..TEXT + 0x90), "{symbol}");
+        }
+        for symbol in [
+            "text_poke_bp",
+            "text_poke_bp_batch2",
+            "__text_poke_bp_batch",
+            "text_poke_bp_batch.cold",
+            "text_poke_bp_batch.part.0",
+            "text_poke_bp_batch.",
+        ] {
+            let table = table(&[(TEXT, 0, 'T', "_text"), (TEXT + 0x40, 0, 't', symbol), (TEXT + 0x90, 0, 'T', "_end")]);
+            assert_eq!(table.function_range(name), None, "{symbol}");
+        }
+        let both = [(TEXT, 0, 't', "foo.isra.0"), (TEXT + 0x40, 0, 't', "foo"), (TEXT + 0x90, 0, 'T', "_end")];
+        assert_eq!(table(&both).function_range("foo"), Some(TEXT + 0x40..TEXT + 0x90), "itself comes first");
     }
 
     fn kernel() -> SymbolTable {

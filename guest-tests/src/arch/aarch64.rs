@@ -3,6 +3,7 @@
 use super::architecture::{Architecture, Cpu};
 use crate::table::aarch64::TABLE;
 use crate::verdict::aarch64::{ARM64_STRICT, ARM64_STRICT_COHERENT, LINUX_ARM64, LINUX_ARM64_COHERENT, PROFILES};
+use crate::zoo::aarch64::ZOO;
 
 /// `movk xzr, #0x4943`, which has no effect and which no compiler makes; the operand spells "CI". X0 holds the value.
 pub const MARKER: [u8; 4] = 0xF289_287F_u32.to_le_bytes();
@@ -35,4 +36,5 @@ pub const ARCHITECTURE: Architecture = Architecture {
     marker: &MARKER,
     profiles: &PROFILES,
     table: TABLE,
+    zoo: &ZOO,
 };

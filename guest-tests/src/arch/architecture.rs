@@ -2,6 +2,7 @@
 
 use crate::table::Scenario;
 use crate::verdict::Profile;
+use crate::zoo::Zoo;
 
 /// A CPU model, and the word on the kernel's command line that goes with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +54,8 @@ pub struct Architecture {
     pub profiles: &'static [Profile],
     /// The rows.
     pub table: &'static [Scenario],
+    /// Kernels with bugs.
+    pub zoo: &'static Zoo,
 }
 
 impl Architecture {

@@ -3,6 +3,7 @@
 use super::architecture::{Architecture, Cpu};
 use crate::table::x86::{ISOLATED, TABLE};
 use crate::verdict::x86::PROFILES;
+use crate::zoo::x86::ZOO;
 
 /// `nop dword ptr [rax+rax+0x4E534349]`: a NOP on every x86-64 CPU, whose displacement spells "ICSN". RAX holds the
 /// value.
@@ -26,4 +27,5 @@ pub const ARCHITECTURE: Architecture = Architecture {
     marker: &MARKER,
     profiles: &PROFILES,
     table: TABLE,
+    zoo: &ZOO,
 };

@@ -7,6 +7,8 @@
 //!
 //! The tables are in a file of each architecture ([`super::x86`], [`super::aarch64`]).
 
+use crate::specialized::is_function;
+
 /// A kernel version: major and minor.
 pub type Version = (u16, u16);
 
@@ -59,13 +61,7 @@ impl ProtocolFunction {
     /// `.llvm.123`); a part of it (`.cold`, `.part.0`) is not the function.
     #[must_use]
     pub fn is_symbol(&self, symbol: &str) -> bool {
-        let Some(suffixes) = symbol.strip_prefix(self.name) else { return false };
-        let mut words = suffixes.split('.');
-        words.next() == Some("")
-            && words.all(|word| {
-                matches!(word, "isra" | "constprop" | "llvm")
-                    || (!word.is_empty() && word.bytes().all(|b| b.is_ascii_digit()))
-            })
+        is_function(symbol, self.name)
     }
 }
 

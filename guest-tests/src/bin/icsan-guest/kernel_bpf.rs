@@ -121,31 +121,61 @@ pub fn dispatcher() -> Attempt {
     everywhere("XDP programs", |number| test_run(XDP, number, 4))
 }
 
-/// Loads a program that returns `number`, runs it, and closes it.
+/// A program that runs at each switch of tasks, until both files are closed: itself, and what ties it to the tracepoint.
+pub fn at_switches(number: u32) -> io::Result<[File; 2]> {
+    const RAW_TRACEPOINT: u32 = 17;
+    const RAW_TRACEPOINT_OPEN: i32 = 17;
+    let program = load(RAW_TRACEPOINT, number)?;
+    let name = c"sched_switch";
+    let attributes = [name.as_ptr() as u64, pair(program.as_raw_fd() as u32, 0), 0];
+    // SAFETY: the kernel copies the attributes and the name; the descriptor is new, and ours alone.
+    let tie = unsafe {
+        let size = size_of_val(&attributes);
+        let tie = check(libc::syscall(libc::SYS_bpf, RAW_TRACEPOINT_OPEN, attributes.as_ptr(), size))?;
+        File::from_raw_fd(tie as libc::c_int)
+    };
+    Ok([tie, program])
+}
+
+/// Loads a program that returns `number`, runs it on a packet, and closes it.
 fn test_run(kind: u32, number: u32, repeat: u32) -> io::Result<bool> {
+    let program = load(kind, number)?;
+    let packet = [0u8; 64];
+    let mut attributes = [0u64; 16];
+    attributes[1] = pair(packet.len() as u32, 0);
+    attributes[2] = packet.as_ptr() as u64;
+    attributes[4] = pair(repeat, 0);
+    run_once(&program, attributes, number)
+}
+
+/// Two words of an attribute.
+fn pair(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
+/// Loads a program that returns `number`.
+fn load(kind: u32, number: u32) -> io::Result<File> {
     const LOAD: i32 = 5;
-    const TEST_RUN: i32 = 10;
     // mov r0, number; exit
     let program = [0xB7 | u64::from(number) << 32, 0x95u64];
     let license = c"GPL";
-    let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
     let mut attributes = [0u64; 16];
     attributes[..3].copy_from_slice(&[
         pair(kind, program.len() as u32),
         program.as_ptr() as u64,
         license.as_ptr() as u64,
     ]);
-    // SAFETY: the kernel copies the attributes and what they point to.
-    let program = unsafe {
+    // SAFETY: the kernel copies the attributes and what they point to; the descriptor is new, and ours alone.
+    unsafe {
         let program = check(libc::syscall(libc::SYS_bpf, LOAD, attributes.as_ptr(), size_of_val(&attributes)))?;
-        File::from_raw_fd(program as libc::c_int)
-    };
-    let packet = [0u8; 64];
-    let mut attributes = [0u64; 16];
+        Ok(File::from_raw_fd(program as libc::c_int))
+    }
+}
+
+/// Runs a program. Does it return `number`?
+fn run_once(program: &File, mut attributes: [u64; 16], number: u32) -> io::Result<bool> {
+    const TEST_RUN: i32 = 10;
     attributes[0] = pair(program.as_raw_fd() as u32, 0);
-    attributes[1] = pair(packet.len() as u32, 0);
-    attributes[2] = packet.as_ptr() as u64;
-    attributes[4] = pair(repeat, 0);
     // SAFETY: the kernel copies the attributes and the packet, and writes its answer into the attributes.
     check(unsafe { libc::syscall(libc::SYS_bpf, TEST_RUN, attributes.as_mut_ptr(), size_of_val(&attributes)) })?;
     Ok((attributes[0] >> 32) as u32 == number)

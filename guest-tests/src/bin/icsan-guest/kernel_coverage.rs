@@ -4,6 +4,7 @@
 
 use crate::architecture::SYSTEM_CALL;
 use crate::executor::{Executor, Spinner};
+use crate::kernel_bpf;
 use crate::kernel_patching::{all_ran, other_cpus, write};
 use crate::kernel_tracing::{TRACING, tracing};
 use crate::outcome::{Attempt, Outcome, wrong};
@@ -42,10 +43,8 @@ pub fn code_changes() -> Attempt {
     Ok(Outcome::Done { patches: TOGGLES, seen, tight: seen, wrong: first_wrong })
 }
 
-/// Twenty toggles of a static key, one tracepoint switched on and off, one kprobe armed and disarmed, and a program
-/// that changes its code, beside two loops of sched_yield(2) on each other CPU.
-pub fn everyday() -> Attempt {
-    pin(WRITER)?;
+/// Two loops of sched_yield(2) on each other CPU.
+fn yields() -> io::Result<Vec<Spinner>> {
     let yields = |cpu| {
         Spinner::start(cpu, || {
             // SAFETY: a system call without arguments.
@@ -53,7 +52,26 @@ pub fn everyday() -> Attempt {
             0
         })
     };
-    let threads = &other_cpus().chain(other_cpus()).map(yields).collect::<io::Result<Vec<_>>>()?;
+    other_cpus().chain(other_cpus()).map(yields).collect()
+}
+
+/// Programs that the kernel translates to code of its own, runs at each switch of tasks, and frees, beside such loops.
+/// The code of a new one stands on a page where that of others stood.
+pub fn programs() -> Attempt {
+    pin(WRITER)?;
+    let threads = &yields()?;
+    for number in 1..=TOGGLES {
+        let _program = kernel_bpf::at_switches(number)?;
+        all_ran(threads)?;
+    }
+    Ok(Outcome::Proven(format!("{TOGGLES} programs")))
+}
+
+/// Twenty toggles of a static key, one tracepoint switched on and off, one kprobe armed and disarmed, and a program
+/// that changes its code, beside two loops of sched_yield(2) on each other CPU.
+pub fn everyday() -> Attempt {
+    pin(WRITER)?;
+    let threads = &yields()?;
     for _ in 0..TOGGLES {
         for value in ["1", "0"] {
             write(KEY, value)?;

@@ -1,6 +1,7 @@
 //! The workloads of the bug zoo (`icsan.zoo=` on the kernel's command line): they have the kernels of
 //! `guest-tests/zoo/` patch themselves, while another CPU runs what is patched.
 
+use crate::architecture::ZOO;
 use crate::code_page::{CodePage, Function};
 use crate::executor::Spinner;
 use crate::outcome::{Attempt, Outcome};
@@ -23,7 +24,7 @@ pub fn run(names: &str) {
     let workloads: Vec<&str> = names.split(',').filter(|name| !name.is_empty()).collect();
     say(&format!("1..{}", workloads.len()));
     for (index, name) in workloads.iter().enumerate() {
-        let marker = Marker { scenario: zoo::workload_id(name), round: 1, attempt: 1 };
+        let marker = Marker { scenario: ZOO.workload_id(name), round: 1, attempt: 1 };
         let start = Instant::now();
         let result = in_child(name, marker);
         mark(Marker::OUTSIDE);
@@ -71,11 +72,12 @@ fn workload(name: &str) -> Attempt {
     match name {
         "batch" => batch(),
         "kprobe" => kprobe(),
-        "key" => key(),
+        "key" | "word" | "copy" => flips(name),
         "membarrier-sibling" => membarrier_sibling(),
         "membarrier-alone" => membarrier_alone(),
         "schedstats" => kernel_static_keys::schedstats(),
         "everyday" => kernel_coverage::everyday(),
+        "programs" => kernel_coverage::programs(),
         "defer-plain" => deferral::flips(name, deferral::Text::Key),
         "defer-entry" => deferral::flips(name, deferral::Text::Entry),
         _ => Ok(Outcome::Failed("no such workload".into())),
@@ -92,11 +94,12 @@ pub fn zoo_file(name: &str, text: &str) -> io::Result<()> {
     fs::write(zoo_path(name), text).map_err(|error| io::Error::new(error.kind(), format!("{name} <- {text}: {error}")))
 }
 
-/// A thread on the executor's CPU that runs `what` in the kernel, in system calls of two milliseconds each. Neither
-/// their entry nor their return serializes.
-fn executor(what: &'static str) -> io::Result<Spinner> {
+/// A thread on the executor's CPU that runs `what` in the kernel, in system calls of two milliseconds each. Nothing
+/// serializes between a patch and the run that it was made for, in one of them.
+fn executor(what: &str) -> io::Result<Spinner> {
     pin(WRITER)?;
-    Spinner::start(EXECUTOR, move || u64::from(zoo_file("burst", &format!("{what} 2000")).is_err()))
+    let asked = format!("{what} 2000");
+    Spinner::start(EXECUTOR, move || u64::from(zoo_file("burst", &asked).is_err()))
 }
 
 /// Has the kernel patch, `times` in each system call.
@@ -157,10 +160,11 @@ fn batch() -> Attempt {
     }
 }
 
-fn key() -> Attempt {
-    let _executor = executor("key")?;
-    let flips = patches("key", 10, 60)?;
-    say_visible_in_kernel("key")?;
+/// The kernel patches what has that name, each time while the executor stands aside.
+fn flips(name: &str) -> Attempt {
+    let _executor = executor(name)?;
+    let flips = patches(name, 10, 60)?;
+    say_visible_in_kernel(name)?;
     done(flips)
 }
 

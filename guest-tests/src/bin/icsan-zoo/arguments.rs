@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::Parser;
+use icsan_guest_tests::arch::architecture::Architecture;
 use icsan_guest_tests::arch::registry;
 use icsan_guest_tests::verdict::{Mode, Profile};
 use std::path::PathBuf;
@@ -9,6 +10,12 @@ use std::path::PathBuf;
 #[derive(Parser, Clone, Debug)]
 #[command(name = "icsan-zoo", version)]
 pub struct Arguments {
+    /// The architecture of the kernels, by QEMU's name of it
+    #[arg(long, value_name = "NAME", default_value = registry::DEFAULT.name, value_parser = registry::by_name)]
+    pub arch: &'static Architecture,
+    /// The CPU of boots in which page tables need not be isolated, by its name in the table of architectures
+    #[arg(long, value_name = "NAME")]
+    pub cpu: Option<String>,
     /// ICSAN's plugin
     #[arg(long, value_name = "PATH")]
     pub plugin: PathBuf,
@@ -18,13 +25,13 @@ pub struct Arguments {
     /// The guest program, linked statically
     #[arg(long, value_name = "PATH")]
     pub guest: PathBuf,
-    /// Where the kernels are: kernels/VARIANT/bzImage
+    /// Where the kernels are: a folder each, with the image that the kernel's build makes
     #[arg(long, value_name = "FOLDER")]
     pub kernels: PathBuf,
     /// How often each kernel is booted under each profile
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub rounds: u16,
-    /// A profile to judge by; repeatable [default: linux-x86 and fred]
+    /// A profile to judge by; repeatable [default: what the architecture's kernels are judged by]
     #[arg(long, value_name = "NAME", value_parser = registry::profile)]
     pub profile: Vec<Profile>,
     /// What the plugin knows: light (compares what is executed) or full (follows every store)

@@ -63,14 +63,15 @@ pub fn row(row: &Row, inject: Inject, boot: &Boot, fault: Option<&str>) -> Judge
 #[cfg(test)]
 mod tests {
     use super::*;
-    use icsan_guest_tests::zoo::{HEALTHY, rows};
+    use icsan_guest_tests::zoo::HEALTHY;
+    use icsan_guest_tests::zoo::x86::ZOO;
 
     fn boot(console: &str) -> Boot {
         Boot { console: console.into(), clean_exit: true, ..Boot::default() }
     }
 
     fn of(variant: &str, inject: Inject, console: &str) -> Option<String> {
-        let rows = rows(variant);
+        let rows = ZOO.rows(variant);
         let judged = rows.iter().find(|known| known.workload == "key").unwrap();
         row(judged, inject, &boot(console), None).fault
     }
@@ -88,8 +89,8 @@ mod tests {
 
     #[test]
     fn each_kernel_has_the_boots_that_its_bugs_show_in() {
-        assert_eq!(boots(&rows(HEALTHY)), [Inject::Stale, Inject::Torn]);
-        assert_eq!(boots(&rows("batch-no-first-sync")), [Inject::Torn]);
-        assert_eq!(boots(&rows("kprobes-no-sync")), [Inject::Stale]);
+        assert_eq!(boots(&ZOO.rows(HEALTHY)), [Inject::Stale, Inject::Torn]);
+        assert_eq!(boots(&ZOO.rows("batch-no-first-sync")), [Inject::Torn]);
+        assert_eq!(boots(&ZOO.rows("kprobes-no-sync")), [Inject::Stale]);
     }
 }

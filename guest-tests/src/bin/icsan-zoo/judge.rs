@@ -6,7 +6,7 @@ use icsan_guest_tests::glob::matches_any;
 use icsan_guest_tests::marker::Marker;
 use icsan_guest_tests::table::WRITER;
 use icsan_guest_tests::verdict::{Kind, Mode, Profile, Verdict};
-use icsan_guest_tests::zoo::{NO_SYMBOL, Row, workload_id};
+use icsan_guest_tests::zoo::{NO_SYMBOL, Row, Zoo};
 
 /// What came of one row in one boot, or of what lies outside of all rows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,9 +42,9 @@ pub enum Death {
 
 /// Judges one workload.
 #[must_use]
-pub fn row(row: &Row, evidence: &[Evidence], course: Course, mode: Mode, profile: Profile) -> Judged {
+pub fn row(zoo: &Zoo, row: &Row, evidence: &[Evidence], course: Course, mode: Mode, profile: Profile) -> Judged {
     let Course { deferred, death } = course;
-    let marker = u64::from(workload_id(row.workload));
+    let marker = u64::from(zoo.workload_id(row.workload));
     let mine = |found: &&Evidence| {
         let at_boot = death == Some(Death::AtBoot) && found.hazard.marker == Marker::OUTSIDE;
         (at_boot || u64::from(found.hazard.marker.scenario) == marker) && found.hazard.kind != Kind::Emulator
@@ -189,11 +189,11 @@ mod tests {
     use super::*;
     use crate::evidence;
     use icsan_guest_tests::verdict::x86::LINUX_X86;
-    use icsan_guest_tests::zoo::BUGS;
+    use icsan_guest_tests::zoo::x86::ZOO;
 
     /// As a report would have it.
     fn evidence(kind: Kind, vcpu: u64, symbol: &str, writer: &str, workload: &str) -> Evidence {
-        let marker = Marker { scenario: workload_id(workload), round: 1, attempt: 1 };
+        let marker = Marker { scenario: ZOO.workload_id(workload), round: 1, attempt: 1 };
         let writes = match writer.split_once('/') {
             None => String::new(),
             Some((symbol, function)) => {
@@ -214,8 +214,8 @@ mod tests {
     }
 
     fn key(found: &[Evidence], mode: Mode) -> Option<String> {
-        let bug = BUGS.iter().find(|row| row.workload == "key").unwrap();
-        row(bug, found, Course::default(), mode, LINUX_X86).fault
+        let bug = ZOO.bugs.iter().find(|row| row.workload == "key").unwrap();
+        row(&ZOO, bug, found, Course::default(), mode, LINUX_X86).fault
     }
 
     const SITE: &str = "zoo_keyed+0x4/0x20";
@@ -254,11 +254,12 @@ mod tests {
 
     /// Of the design that leaves out CPUs in user mode, in full mode.
     fn deferral(workload: &str, isolated: bool, found: &[Evidence], deferred: u64) -> Option<String> {
-        let bug = BUGS
+        let bug = ZOO
+            .bugs
             .iter()
             .find(|row| row.variant == "defer-user" && row.workload == workload && row.isolated == isolated)
             .unwrap();
-        row(bug, found, Course { deferred, death: None }, Mode::Full, LINUX_X86).fault
+        row(&ZOO, bug, found, Course { deferred, death: None }, Mode::Full, LINUX_X86).fault
     }
 
     #[test]
@@ -290,8 +291,8 @@ mod tests {
     #[test]
     fn a_kernel_that_dies_before_its_first_commit_is_found_by_what_it_executed() {
         let everyday = |variant: &str, found: &[Evidence], death| {
-            let bug = BUGS.iter().find(|row| row.variant == variant && row.workload == "everyday").unwrap();
-            row(bug, found, Course { deferred: 0, death }, Mode::Full, LINUX_X86).fault
+            let bug = ZOO.bugs.iter().find(|row| row.variant == variant && row.workload == "everyday").unwrap();
+            row(&ZOO, bug, found, Course { deferred: 0, death }, Mode::Full, LINUX_X86).fault
         };
         let stale = evidence(Kind::Stale, 1, SITE, COPY, "everyday");
         let variant = "static-key-memcpy";

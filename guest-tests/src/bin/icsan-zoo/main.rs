@@ -19,8 +19,6 @@ use anyhow::{Context, Result, bail};
 use arguments::Arguments;
 use clap::Parser;
 use icsan_guest_tests::host::boot;
-use icsan_guest_tests::verdict::x86::{FRED, LINUX_X86};
-use icsan_guest_tests::zoo;
 use output::Table;
 use run::Setting;
 use std::fs;
@@ -38,7 +36,8 @@ fn main() -> ExitCode {
 }
 
 fn run_all(arguments: Arguments) -> Result<Table> {
-    let known = zoo::variants();
+    let architecture = arguments.arch;
+    let known = architecture.zoo.variants();
     let variants: Vec<&str> = match arguments.variants.is_empty() {
         true => known.clone(),
         false => arguments.variants.iter().map(String::as_str).collect(),
@@ -47,9 +46,11 @@ fn run_all(arguments: Arguments) -> Result<Table> {
         bail!("no kernel {stray}: there are {}", known.join(" "));
     }
     let profiles = match arguments.profile.is_empty() {
-        true => vec![LINUX_X86, FRED],
+        true => architecture.zoo.profiles.to_vec(),
         false => arguments.profile.clone(),
     };
+    let cpu = arguments.cpu.as_deref().map_or(Ok(architecture.plain), |name| architecture.cpu(name));
+    let cpu = cpu.map_err(anyhow::Error::msg)?;
     let scratch = std::env::temp_dir().join(format!("icsan-zoo-{}", std::process::id()));
     let folder = arguments.keep.clone().unwrap_or_else(|| scratch.clone());
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -67,8 +68,8 @@ fn run_all(arguments: Arguments) -> Result<Table> {
         }
     }
     let total = usize::from(arguments.rounds) * boots.len();
-    let setting = Setting { arguments: &arguments, folder: &folder, initramfs: &initramfs };
-    let mut table = Table::default();
+    let setting = Setting { arguments: &arguments, cpu, folder: &folder, initramfs: &initramfs };
+    let mut table = Table::of(architecture);
     let mut number = 0;
     // Round by round, so that an interrupted run has seen every kernel.
     for round in 1..=arguments.rounds {

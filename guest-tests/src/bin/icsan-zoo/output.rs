@@ -2,7 +2,7 @@
 
 use crate::judge::OUTSIDE;
 use crate::run::Tried;
-use icsan_guest_tests::arch::registry;
+use icsan_guest_tests::arch::architecture::Architecture;
 use icsan_guest_tests::verdict::Profile;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,8 +16,9 @@ struct Cell {
 }
 
 /// All that was tried so far.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Table {
+    architecture: &'static Architecture,
     /// Kernel and workload, in the order in which they came.
     rows: Vec<(String, String)>,
     cells: BTreeMap<(usize, Profile), Cell>,
@@ -26,6 +27,11 @@ pub struct Table {
 }
 
 impl Table {
+    /// Nothing was tried yet.
+    pub const fn of(architecture: &'static Architecture) -> Self {
+        Self { architecture, rows: Vec::new(), cells: BTreeMap::new(), boots: 0, deaths: BTreeMap::new() }
+    }
+
     /// Adds what came of a boot.
     pub fn add(&mut self, variant: &str, profile: Profile, tried: &Tried) {
         self.boots += 1;
@@ -52,7 +58,7 @@ impl Table {
     pub fn text(&self) -> String {
         let mut profiles: Vec<Profile> = self.cells.keys().map(|(_, profile)| *profile).collect();
         // In the architecture's order.
-        let place = |profile: &Profile| registry::DEFAULT.profiles.iter().position(|known| known == profile);
+        let place = |profile: &Profile| self.architecture.profiles.iter().position(|known| known == profile);
         profiles.sort_unstable_by_key(place);
         profiles.dedup();
         let mut text = format!("{:24} {:20}", "kernel", "workload");
@@ -86,6 +92,7 @@ impl Table {
 mod tests {
     use super::*;
     use crate::judge::Judged;
+    use icsan_guest_tests::arch::registry;
     use icsan_guest_tests::verdict::x86::FRED;
 
     #[test]
@@ -96,7 +103,7 @@ mod tests {
             fault: fault.map(str::to_owned),
         };
         let tried = |fault| Tried { judged: vec![judged(fault)], deaths: 1, seconds: 1.0 };
-        let mut table = Table::default();
+        let mut table = Table::of(registry::DEFAULT);
         assert!(!table.all_right());
         table.add("some-bug", FRED, &tried(None));
         assert!(table.all_right());

@@ -5,13 +5,13 @@ use crate::evidence;
 use crate::inject;
 use crate::judge::{self, Course, Death, Judged};
 use anyhow::{Result, bail};
-use icsan_guest_tests::arch::registry;
+use icsan_guest_tests::arch::architecture::Cpu;
 use icsan_guest_tests::console::{DONE, PREFIX};
 use icsan_guest_tests::glob::matches_any;
 use icsan_guest_tests::host::boot::{Boot, Hardware, Machine};
 use icsan_guest_tests::marker::Marker;
 use icsan_guest_tests::verdict::{Mode, Profile};
-use icsan_guest_tests::zoo::{self, Inject, Row};
+use icsan_guest_tests::zoo::{CPUS, Inject, Row, Zoo};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -26,6 +26,8 @@ const BOOTS: u32 = 6;
 pub struct Setting<'a> {
     /// The command line.
     pub arguments: &'a Arguments,
+    /// The CPU of boots in which page tables need not be isolated.
+    pub cpu: Cpu,
     /// Where reports and logs go.
     pub folder: &'a Path,
     /// The guest's program, packed.
@@ -120,7 +122,9 @@ fn run_rows(
 ) -> Result<Tried> {
     let arguments = setting.arguments;
     let of_commits = rows.iter().all(Row::is_of_commits);
-    let kernel = arguments.kernels.join("kernels").join(variant).join("bzImage");
+    let architecture = arguments.arch;
+    let zoo = architecture.zoo;
+    let kernel = arguments.kernels.join(variant).join(zoo.image);
     if !kernel.is_file() {
         bail!("{} is not there: scripts/zoo builds it", kernel.display());
     }
@@ -134,8 +138,7 @@ fn run_rows(
     ));
     let report = stem.with_extension("jsonl");
     let (at_boot, by_program): (Vec<&str>, Vec<&str>) =
-        rows.iter().map(|row| row.workload).partition(|name| zoo::AT_BOOT.contains(name));
-    let architecture = registry::DEFAULT;
+        rows.iter().map(|row| row.workload).partition(|name| zoo.at_boot.contains(name));
     let isolation = if isolated { architecture.isolated } else { "" };
     let asked = if at_boot.is_empty() { String::new() } else { format!("icsan_zoo={} ", at_boot.join("+")) };
     let machine = Machine {
@@ -143,10 +146,10 @@ fn run_rows(
         qemu: arguments.qemu.clone(),
         kernel: kernel.clone(),
         initramfs: setting.initramfs.to_owned(),
-        hardware: Hardware::of(architecture),
-        smp: zoo::CPUS,
+        hardware: Hardware { cpu: setting.cpu, ..Hardware::of(architecture) },
+        smp: CPUS,
         thread: "multi".into(),
-        plugin: Some(plugin(arguments, &kernel, profile, &report, inject, zoo::meaning(variant))?),
+        plugin: Some(plugin(arguments, &kernel, profile, &report, inject, zoo.meaning(variant))?),
         append: format!("{asked}icsan.zoo={} {isolation}", by_program.join(",")),
         timeout: Duration::from_secs(arguments.timeout),
     };
@@ -168,7 +171,8 @@ fn run_rows(
             return Ok(tried);
         }
         let failed = fault.is_some();
-        tried.judged = judged(&rows, fault, inject::died(&boot), &report, arguments.mode, profile);
+        let judged_as = if isolated { profile } else { setting.cpu.judged(profile) };
+        tried.judged = judged(zoo, &rows, fault, inject::died(&boot), &report, arguments.mode, judged_as);
         // Of a kernel that may die of its bug, too: where QEMU ran an outdated block before, that may have come first.
         let wrong = || tried.judged.iter().any(|judged| judged.fault.is_some());
         let again = failed && spoiled(&boot) || boot.ended_by_emulator().is_some() && wrong();
@@ -182,7 +186,7 @@ fn run_rows(
 
 /// The rows of a kernel that are asked for.
 pub fn rows(arguments: &Arguments, variant: &str) -> Vec<Row> {
-    zoo::rows(variant).into_iter().filter(|row| matches_any(&arguments.filter, row.workload)).collect()
+    arguments.arch.zoo.rows(variant).into_iter().filter(|row| matches_any(&arguments.filter, row.workload)).collect()
 }
 
 /// An oops, whatever it died of, or a guest that hung: what outdated code does cannot be foreseen. Or a workload that
@@ -226,7 +230,9 @@ fn plugin(
         format!("symbols={}+{}", kernel.display(), arguments.guest.display()),
         arguments.mode.key().to_owned(),
     ];
-    words.extend(inject.into_iter().flat_map(inject::keys));
+    let keys: Vec<String> = inject.into_iter().flat_map(inject::keys).collect();
+    let always = arguments.arch.zoo.keys.iter().map(|key| (*key).to_owned());
+    words.extend(always.filter(|key| !keys.contains(key)).chain(keys.iter().cloned()));
     words.extend(meaning.filter(|_| arguments.mode == Mode::Full).map(str::to_owned));
     words.extend(arguments.extra.iter().cloned());
     if let Some(word) = words.iter().find(|word| word.contains(',')) {
@@ -235,7 +241,15 @@ fn plugin(
     Ok(words.join(","))
 }
 
-fn judged(rows: &[Row], fault: Option<String>, died: bool, report: &Path, mode: Mode, profile: Profile) -> Vec<Judged> {
+fn judged(
+    zoo: &Zoo,
+    rows: &[Row],
+    fault: Option<String>,
+    died: bool,
+    report: &Path,
+    mode: Mode,
+    profile: Profile,
+) -> Vec<Judged> {
     let text = fs::read_to_string(report).map_err(|error| error.to_string());
     let read = text.and_then(|text| evidence::read(&text));
     let (report, evidence) = match (fault, read) {
@@ -251,11 +265,11 @@ fn judged(rows: &[Row], fault: Option<String>, died: bool, report: &Path, mode: 
     };
     let mut judged: Vec<Judged> = Vec::new();
     for row in rows {
-        let marker = Marker { scenario: zoo::workload_id(row.workload), round: 1, attempt: 1 };
+        let marker = Marker { scenario: zoo.workload_id(row.workload), round: 1, attempt: 1 };
         let began = report.markers.contains(&marker);
         let death = died.then_some(if began { Death::AtWork } else { Death::AtBoot });
         let course = Course { deferred: report.deferred, death };
-        let mut result = judge::row(row, &evidence, course, mode, profile);
+        let mut result = judge::row(zoo, row, &evidence, course, mode, profile);
         if !(began || died && row.is_of_commits()) {
             result.fault = Some("the plugin did not see the marker".into());
         }

@@ -37,3 +37,4 @@ pub const SYSTEM_CALL: &str = "__arm64_sys_";
 pub const TRACED: &str = "__arm64_sys_getppid";
 
 pub use icsan_guest_tests::table::aarch64::TABLE;
+pub use icsan_guest_tests::zoo::aarch64::ZOO;

@@ -35,3 +35,4 @@ pub const TRACED: &str = "__do_sys_getppid";
 pub use litmus::run_asked as litmus;
 
 pub use icsan_guest_tests::table::x86::TABLE;
+pub use icsan_guest_tests::zoo::x86::ZOO;

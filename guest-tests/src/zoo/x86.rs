@@ -1,25 +1,27 @@
-//! The bug zoo: kernels with one bug each, what they are made to do, and what ICSAN must say.
-//!
-//! A row says what is true under the full model, by the commits of the known protocol functions; where the light mode
-//! has to say something else, the row says what and why, as in [`crate::table`]. A bug that a profile cannot show has a
-//! row as well: silent, and the reason.
+//! The zoo of x86-64.
 
+use super::{EXECUTOR, Inject, NO_SYMBOL, Row, Zoo};
 use crate::verdict::Kind::{Stale, Torn, Unserialized, Unsynced};
 use crate::verdict::Verdict::{Silent, Unchecked};
-use crate::verdict::x86::{LINUX_X86, PTI_BLIND};
-use crate::verdict::{COHERENT, Mode, Profile, Verdict, Verdicts};
+use crate::verdict::x86::{FRED, LINUX_X86, PTI_BLIND};
+use crate::verdict::{COHERENT, Verdicts};
 
-/// The CPU that runs what is patched, where that is not the writer's own.
-pub const EXECUTOR: usize = 1;
+/// The data.
+pub const ZOO: Zoo = Zoo {
+    folder: "x86",
+    image: "bzImage",
+    profiles: &[LINUX_X86, FRED],
+    keys: &[],
+    workloads: WORKLOADS,
+    at_boot: &["early", "nops"],
+    isolated: &["defer-plain", "defer-entry"],
+    bugs: BUGS,
+    // The switch to the kernel's page table serializes those that it leaves out. That is no write of CR3 like others.
+    meanings: &[(DEFERS, "defer=mov-cr3-pti")],
+};
 
-/// How many vCPUs: a writer and an executor.
-pub const CPUS: usize = 2;
-
-/// The kernel without a patch.
-pub const HEALTHY: &str = "healthy";
-
-/// What a kernel is made to do. A workload's place, from 1, is its marker; `habitat.c` knows the first two.
-pub const WORKLOADS: &[(&str, &str)] = &[
+/// `habitat.c` knows the markers of the first two.
+const WORKLOADS: &[(&str, &str)] = &[
     ("early", "the boot CPU patches by text_poke_early(), over and over, under a timer whose interrupt runs the site"),
     ("nops", "the boot CPU joins the NOPs of an alternative, over and over, and runs them"),
     (
@@ -52,109 +54,6 @@ pub const WORKLOADS: &[(&str, &str)] = &[
     ),
 ];
 
-/// The workloads that are also run with page tables isolated.
-pub const DEFERRALS: &[&str] = &["defer-plain", "defer-entry"];
-
-/// The workloads that the kernel carries out while it boots; it is asked for them by a word of its own on the command
-/// line.
-pub const AT_BOOT: &[&str] = &["early", "nops"];
-
-/// What the line of a workload begins with that says how often the guest saw something else than what was patched:
-/// `WORKLOAD: WRONG of LOOKED` follows.
-pub const VISIBLE: &str = "# visible: ";
-
-/// Which old instruction a bug lets a CPU execute so that the guest sees it: what `inject=` is set to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Inject {
-    /// The oldest.
-    Stale,
-    /// One that never stood in memory.
-    Torn,
-}
-
-impl Inject {
-    /// As the plugin's key has it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Stale => "stale",
-            Self::Torn => "torn",
-        }
-    }
-}
-
-/// A workload's marker.
-#[must_use]
-pub fn workload_id(name: &str) -> u16 {
-    WORKLOADS.iter().position(|(known, _)| *known == name).map_or(u16::MAX, |index| index as u16 + 1)
-}
-
-/// One bug, under one workload.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Row {
-    /// The kernel: its patch in `guest-tests/zoo/`.
-    pub variant: &'static str,
-    /// The workload.
-    pub workload: &'static str,
-    /// Are page tables isolated? Then it has a boot of its own.
-    pub isolated: bool,
-    /// What the full model must say.
-    pub full: Verdicts,
-    /// What the light mode says instead, and why.
-    pub light: Option<(Verdicts, &'static str)>,
-    /// Where it must be reported: globs over the symbol, joined by commas. Of what is unsynced: over the protocol
-    /// function's name.
-    pub site: &'static str,
-    /// Which function's stores it must be put down to, where stores are seen: globs over the symbol.
-    pub writer: &'static str,
-    /// Which of the known patching functions they must have been made for: globs over the outermost one; none: for none
-    /// of them.
-    pub function: Option<&'static str>,
-    /// Who executes it: the vCPU.
-    pub executor: usize,
-    /// Is the bug one of all patches of a kind, so that it may be met at other places, and while the kernel boots?
-    pub everywhere: bool,
-    /// The protocol function that must be unsynced, too, whatever is executed: globs.
-    pub unsynced: Option<&'static str>,
-    /// Is it silent since an event that is meant to ([`meaning`]) serializes who was left out, in time? Then that must
-    /// have been seen.
-    pub deferred: bool,
-    /// With what the guest sees it. `None`: nothing is reported, and nothing is to be seen. The healthy kernel must
-    /// bear both.
-    pub visible: Option<Inject>,
-    /// Why it is reported, or silent.
-    pub why: &'static str,
-}
-
-impl Row {
-    /// The workload, and what is special about the boot.
-    #[must_use]
-    pub fn label(&self) -> String {
-        format!("{}{}", self.workload, if self.isolated { ", isolated" } else { "" })
-    }
-
-    /// Does it have a boot of its own? With everyday work some of these kernels die, which is their bug.
-    #[must_use]
-    pub fn is_alone(&self) -> bool {
-        self.is_of_commits() || self.unsynced.is_some()
-    }
-
-    /// Is it about what a commit shows, and not about what the guest executes?
-    #[must_use]
-    pub fn is_of_commits(&self) -> bool {
-        matches!(self.full.under(LINUX_X86), Verdict::Reported(Unsynced))
-    }
-
-    /// What must be said under `profile` in `mode`.
-    #[must_use]
-    pub fn verdict(&self, mode: Mode, profile: Profile) -> Verdict {
-        match (mode, &self.light) {
-            (Mode::Light, Some((light, _))) => light.under(profile),
-            _ => self.full.under(profile),
-        }
-    }
-}
-
 const STALE: Verdicts = Verdicts::reported(Stale);
 const TORN: Verdicts = Verdicts::reported(Torn);
 const UNSERIALIZED: Verdicts = Verdicts::reported(Unserialized);
@@ -176,8 +75,7 @@ const BATCH: Option<&str> = Some("text_poke_finish+*");
 /// The guest program's function that changes code.
 const CHANGE: &str = "*zoo*Returns*change*";
 
-/// The bugs; the healthy kernel is silent under every workload.
-pub const BUGS: &[Row] = &[
+const BUGS: &[Row] = &[
     Row {
         variant: "kprobes-no-sync",
         workload: "kprobe",
@@ -419,97 +317,10 @@ const DEFERS: &str = "defer-user";
 /// What commits its patches.
 const POKE: &str = "text_poke_bp_batch";
 
-/// A key of the plugin's that says what a kernel means, if there is one.
-#[must_use]
-pub fn meaning(variant: &str) -> Option<&'static str> {
-    // The switch to the kernel's page table serializes those that it leaves out. That is no write of CR3 like others.
-    (variant == DEFERS).then_some("defer=mov-cr3-pti")
-}
-
 /// The design that leaves out CPUs in user mode, as the commits show it.
 const fn deferral(workload: &'static str, isolated: bool, why: &'static str) -> Row {
     Row { workload, isolated, ..everyday(DEFERS, POKE, why) }
 }
 
-/// Code that a program of the guest generated has no symbol.
-pub const NO_SYMBOL: &str = "";
-
 /// The sites that straddle two chunks.
 const STRADDLING: &str = "zoo_split_*";
-
-/// The kernels, the healthy one first.
-#[must_use]
-pub fn variants() -> Vec<&'static str> {
-    let mut names = vec![HEALTHY];
-    for row in BUGS {
-        if !names.contains(&row.variant) {
-            names.push(row.variant);
-        }
-    }
-    names
-}
-
-/// What one kernel is made to do, and what must be said of it.
-#[must_use]
-pub fn rows(variant: &str) -> Vec<Row> {
-    if variant != HEALTHY {
-        return BUGS.iter().filter(|row| row.variant == variant).copied().collect();
-    }
-    let healthy = |isolated: bool, (workload, why): &(&'static str, &'static str)| Row {
-        variant: HEALTHY,
-        workload,
-        isolated,
-        full: Verdicts::SILENT,
-        light: None,
-        site: "",
-        writer: "",
-        function: None,
-        executor: 0,
-        everywhere: false,
-        unsynced: None,
-        deferred: false,
-        visible: None,
-        why,
-    };
-    let isolated = WORKLOADS.iter().filter(|(workload, _)| DEFERRALS.contains(workload)).map(|row| healthy(true, row));
-    WORKLOADS.iter().map(|row| healthy(false, row)).chain(isolated).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::verdict::x86::FRED;
-
-    #[test]
-    fn the_healthy_kernel_does_everything_and_is_silent() {
-        let rows = rows(HEALTHY);
-        assert_eq!(rows.len(), WORKLOADS.len() + DEFERRALS.len());
-        for row in rows {
-            for mode in [Mode::Light, Mode::Full] {
-                assert_eq!(row.verdict(mode, FRED), Verdict::Silent, "{}", row.workload);
-            }
-        }
-    }
-
-    #[test]
-    fn every_bug_has_a_patch_and_a_workload() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("zoo");
-        for row in BUGS {
-            assert!(folder.join(format!("{}.patch", row.variant)).is_file(), "{}", row.variant);
-            assert!(workload_id(row.workload) <= WORKLOADS.len() as u16, "{}", row.workload);
-        }
-        let patches = std::fs::read_dir(&folder)
-            .unwrap()
-            .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "patch"));
-        assert_eq!(patches.count() + 1, variants().len());
-    }
-
-    #[test]
-    fn the_kernel_marks_the_workloads_that_it_carries_out_itself() {
-        let source = include_str!("../zoo/habitat.c");
-        for name in AT_BOOT {
-            let marker = crate::marker::Marker { scenario: workload_id(name), round: 1, attempt: 1 };
-            assert!(source.contains(&format!("mark({marker});\n\t\t{name}();")), "{name}");
-        }
-    }
-}
