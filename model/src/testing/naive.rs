@@ -123,10 +123,7 @@ impl Naive {
         self.events.push(Some(event.clone()));
         // Whatever is held may be brought in anew at any moment.
         for buffered in self.vcpus.values_mut() {
-            let runs = buffered.runs.iter_mut().flat_map(|run| run.chunks.values_mut());
-            for times in runs.chain(buffered.prefetch.iter_mut().map(|(_, times)| times)) {
-                times.insert(now);
-            }
+            buffered.fetches_anew(now);
         }
         match event {
             Event::Contents { .. } => {}

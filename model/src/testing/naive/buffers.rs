@@ -126,6 +126,14 @@ impl Naive {
 }
 
 impl Buffered {
+    /// What is held may be brought in again at this moment.
+    pub(super) fn fetches_anew(&mut self, now: usize) {
+        let runs = self.runs.iter_mut().flat_map(|run| run.chunks.values_mut());
+        for times in runs.chain(self.prefetch.iter_mut().map(|(_, times)| times)) {
+            times.insert(now);
+        }
+    }
+
     /// All moments that a chunk's bytes may stem from.
     fn times(&self, chunk: Linear) -> Times {
         let prefetched = self.prefetch.iter().filter(|(held, _)| *held == chunk).flat_map(|(_, times)| times);
