@@ -225,10 +225,14 @@ impl Patching {
         // was known).
         let same = |frame: &Frame| frame.entry == entry && frame.is_left(linux, who, returns_to, stack);
         let again = self.frames.iter().position(same).unwrap_or(self.frames.len());
+        // What serves a task that waits is called through a pointer, and no function ends in a jump to it: what is there
+        // with the same return was left, and that return was not seen (who calls through a pointer may have been
+        // translated before a task waited there).
+        let may_be_jumped_to = meaning.serves.is_none();
         let mut at = 0..;
         self.frames.retain(|frame| {
             let before = at.next().is_some_and(|at| at < again);
-            let tail = frame.is_left(linux, who, returns_to, stack);
+            let tail = may_be_jumped_to && frame.is_left(linux, who, returns_to, stack);
             // Whatever the same task entered deeper in its stack has been left some other way.
             before && (!frame.is_on_stack_of(who) || frame.stack > stack || tail)
                 || !before && !tail && !frame.is_on_stack_of(who)

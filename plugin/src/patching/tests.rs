@@ -336,6 +336,27 @@ fn what_another_task_stores_for_one_that_waits_is_committed_by_that() {
 }
 
 #[test]
+fn what_stores_for_one_that_waits_stores_for_no_other_whose_return_was_not_seen() {
+    let mut patching = Patching::new(2, &LINUX);
+    patching.switch(Vcpu(0), None, 100);
+    patching.switch(Vcpu(1), None, 200);
+    let stack = KERNEL + 0x8000;
+    let serves = |function| Meaning { serves: Some(Linear(function)), ..Meaning::default() };
+    // The stopper has served another function before: the same call through a pointer, with the same stack.
+    patching.enter(meaning(0, F + 2, F + 0x12, stack, COVERS));
+    patching.enter(meaning(1, F + 3, F + 0x11, stack + 0x4000, serves(F + 2)));
+    store(&mut patching, 1, 1);
+    assert_eq!(patching.leave(Vcpu(0), Linear(F + 0x12), stack, false).committed, [Seq(1)]);
+    patching.enter(meaning(0, F, F + 0x10, stack, COVERS));
+    patching.enter(meaning(1, F + 1, F + 0x11, stack + 0x4000, serves(F)));
+    store(&mut patching, 2, 1);
+    assert_eq!(patching.writer(Seq(2)).unwrap().function, Some(Linear(F + 1)), "on whose behalf");
+    let left = patching.leave(Vcpu(0), Linear(F + 0x10), stack, false);
+    assert_eq!(left.committed, [Seq(2)]);
+    assert_eq!(asked(left.asked), Some((0, Missing::AtTheEnd, vec![2], None)));
+}
+
+#[test]
 fn functions_that_end_in_each_other_are_one_return() {
     let mut patching = Patching::new(1, &LINUX);
     let returns = (F + 0x10, KERNEL + 0x8000);
