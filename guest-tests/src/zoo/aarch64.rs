@@ -40,7 +40,8 @@ const WORKLOADS: &[(&str, &str)] = &[
     ),
     (
         "programs",
-        "loads twenty BPF programs, one after the other, that run at each switch of tasks, beside loops of sched_yield(2): the same",
+        "loads twenty BPF programs, one after the other, that run at each switch of tasks, beside loops of \
+         sched_yield(2): the same",
     ),
 ];
 
