@@ -31,8 +31,8 @@
 #include <asm/sysreg.h>
 
 /*
- * MOVZ W0, #n is none of the instructions that may change under a running CPU. Each function has a line of the caches of
- * its own: maintenance of a neighbour must not reach it.
+ * MOVZ W0, #n is none of the instructions that may change under a running CPU. Each function has a line of the caches
+ * of its own: maintenance of a neighbour must not reach it.
  */
 #define MOVZ_W0(n)	(0x52800000u | (u32)(n) << 5)
 #define FUNCTION(name)								\
@@ -149,8 +149,8 @@ static ssize_t burst_write(struct file *file, const char __user *text, size_t le
 }
 
 /*
- * The writer waits for the executor, and stays on its CPU: a switch of tasks has a DSB, which would complete what a patch
- * has left out.
+ * The writer waits for the executor, and stays on its CPU: a switch of tasks has a DSB, which would complete what a
+ * patch has left out.
  */
 static bool executor_comes(int wanted, u64 after)
 {
