@@ -3,7 +3,7 @@
 //! What `word` patches is committed by none of the known protocol functions, so that the kind says what was left out;
 //! what is executed after a commit is `stale`, whatever the reason.
 
-use super::{Row, Zoo};
+use super::{Inject, Row, Zoo};
 use crate::verdict::Kind::{self, Incomplete, Stale, Unclean, Uninvalidated, Unsynced};
 use crate::verdict::Verdict::{Silent, Unchecked};
 use crate::verdict::aarch64::{ARM64_STRICT_COHERENT, LINUX_ARM64, LINUX_ARM64_COHERENT};
@@ -20,6 +20,8 @@ pub const ZOO: Zoo = Zoo {
     at_boot: &[],
     isolated: &[],
     bugs: BUGS,
+    // No page of theirs is ever maintained.
+    dead_if_injected: &["flush-no-clean", "flush-no-invalidate"],
     meanings: &[],
 };
 
@@ -38,7 +40,8 @@ const WORKLOADS: &[(&str, &str)] = &[
     ),
     (
         "programs",
-        "loads twenty BPF programs, one after the other, that run at each switch of tasks, beside loops of sched_yield(2): the same",
+        "loads twenty BPF programs, one after the other, that run at each switch of tasks, beside loops of \
+         sched_yield(2): the same",
     ),
 ];
 
@@ -65,6 +68,7 @@ const fn left_out(variant: &'static str, workload: &'static str, site: &'static 
         writer: COPY,
         function: Some(function),
         everywhere: true,
+        visible: Some(Inject::Stale),
         why: "the kernel takes the old instruction for gone, and the other CPU, which was not interrupted, may still \
               hold it",
         ..Row::silent(variant, workload)
@@ -93,6 +97,7 @@ const fn step(variant: &'static str, kind: Kind, why: &'static str) -> Row {
         writer: COPY,
         function: Some("aarch64_insn_patch_text_nosync+*"),
         everywhere: true,
+        visible: Some(Inject::Stale),
         why,
         ..Row::silent(variant, "word")
     }

@@ -63,6 +63,8 @@ pub struct Zoo {
     pub isolated: &'static [&'static str],
     /// The bugs; the healthy kernel is silent under every workload.
     pub bugs: &'static [Row],
+    /// Kernels that do not boot if old instructions are executed: there is nothing to look at then.
+    pub dead_if_injected: &'static [&'static str],
     /// Kernels by whose design something else synchronizes, with the key of the plugin's that says what.
     pub meanings: &'static [(&'static str, &'static str)],
 }

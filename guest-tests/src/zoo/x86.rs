@@ -16,6 +16,7 @@ pub const ZOO: Zoo = Zoo {
     at_boot: &["early", "nops"],
     isolated: &["defer-plain", "defer-entry"],
     bugs: BUGS,
+    dead_if_injected: &[],
     // The switch to the kernel's page table serializes those that it leaves out. That is no write of CR3 like others.
     meanings: &[(DEFERS, "defer=mov-cr3-pti")],
 };

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * ICSAN's bug zoo on arm64: code to be patched, and loops that patch it and run it. Built into every arm64 kernel of the zoo, as kernel/icsan_zoo.c.
+ * ICSAN's bug zoo on arm64: code to be patched, and loops that patch it and run it. Built into every arm64 kernel of
+ * the zoo, as kernel/icsan_zoo.c.
  *
  * Everything here goes by the rules: what is wrong in a kernel of the zoo is its patch.
  *
  * Files in debugfs:
  *   icsan_zoo/key    N           flips the static key N times, each time while the executor stands aside
- *   icsan_zoo/word   N           the same for one instruction, by aarch64_insn_patch_text_nosync() and kick_all_cpus_sync()
+ *   icsan_zoo/word   N           the same for one instruction, by aarch64_insn_patch_text_nosync() and
+ *                                kick_all_cpus_sync()
  *   icsan_zoo/copy   N           the same by aarch64_insn_copy()
- *   icsan_zoo/wrong              how often the executor met, right after a patch, something else than that; and how often it looked
+ *   icsan_zoo/wrong              how often the executor met, right after a patch, something else than that; and how
+ *                                often it looked, since the kernel started
  *   icsan_zoo/burst  WHAT MICROSECONDS  runs what is patched: key, word, copy
  */
 #include <linux/debugfs.h>
@@ -28,8 +31,8 @@
 #include <asm/sysreg.h>
 
 /*
- * MOVZ W0, #n is none of the instructions that may change under a running CPU. Each function has a line of the caches of its own: maintenance of a neighbour
- * must not reach it.
+ * MOVZ W0, #n is none of the instructions that may change under a running CPU. Each function has a line of the caches
+ * of its own: maintenance of a neighbour must not reach it.
  */
 #define MOVZ_W0(n)	(0x52800000u | (u32)(n) << 5)
 #define FUNCTION(name)								\
@@ -81,7 +84,8 @@ static u64 cycles(u32 microseconds)
 }
 
 /*
- * The timer has to wait, since its exception synchronizes. IPIs are let through. Behind it comes an ISB: what was fetched before is fetched again.
+ * The timer has to wait, since its exception synchronizes. IPIs are let through. Behind it comes an ISB: what was
+ * fetched before is fetched again.
  */
 static void hold_timer(void)
 {
@@ -96,8 +100,8 @@ static void release_timer(void)
 }
 
 /*
- * The executor stands aside while its code is patched, and runs it at once when that is done: nothing but an IPI comes between. It does not matter how long
- * the writer takes.
+ * The executor stands aside while its code is patched, and runs it at once when that is done: nothing but an IPI comes
+ * between. It does not matter how long the writer takes.
  */
 enum { RUNNING, ASKED, ASIDE };
 static int aside;
@@ -144,7 +148,10 @@ static ssize_t burst_write(struct file *file, const char __user *text, size_t le
 	return len;
 }
 
-/* Waits for the executor, and stays on its CPU: a switch of tasks has a DSB, which would complete what a patch has left out. */
+/*
+ * The writer waits for the executor, and stays on its CPU: a switch of tasks has a DSB, which would complete what a
+ * patch has left out.
+ */
 static bool executor_comes(int wanted, u64 after)
 {
 	u64 start = get_cycles(), patience = cycles(2000000);

@@ -57,7 +57,9 @@ fn run_all(arguments: Arguments) -> Result<Table> {
     let initramfs = boot::write_initramfs(&arguments.guest, &folder)?;
     let mut boots = Vec::new();
     for variant in &variants {
-        if arguments.inject {
+        if arguments.inject && architecture.zoo.dead_if_injected.contains(variant) {
+            eprintln!("{variant} is left out: if old instructions are executed, it does not boot");
+        } else if arguments.inject {
             boots.extend(
                 inject::boots(&run::rows(&arguments, variant))
                     .into_iter()
