@@ -225,8 +225,8 @@ impl Patching {
         // was known).
         let same = |frame: &Frame| frame.entry == entry && frame.is_left(linux, who, returns_to, stack);
         let again = self.frames.iter().position(same).unwrap_or(self.frames.len());
-        // What serves a task that waits is called through a pointer, and no function ends in a jump to it: what is there
-        // with the same return was left, and that return was not seen (who calls through a pointer may have been
+        // What serves a task that waits is called through a pointer, and no function ends in a jump to it: what is
+        // there with the same return was left, and that return was not seen (who calls through a pointer may have been
         // translated before a task waited there).
         let may_be_jumped_to = meaning.serves.is_none();
         let mut at = 0..;

@@ -25,8 +25,8 @@ pub fn suppressions(bytes: &[u8]) {
     }
 }
 
-/// The plugin's arguments, one a line, for each architecture: they are refused in one line, or make a configuration. Nothing with a path in
-/// it, since files would be read.
+/// The plugin's arguments, one a line, for each architecture: they are refused in one line, or make a configuration.
+/// Nothing with a path in it, since files would be read.
 pub fn arguments(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if text.contains(['/', '.', '\0']) {

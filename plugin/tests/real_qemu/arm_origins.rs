@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 /// Nothing but a synchronizing event lets it execute what was stored.
 const CPU: &str = "max,pauth-impdef=on";
 
-/// The first program. In each of 20 rounds it changes a function of its own, makes a system call and executes it; in ten
-/// of them it then changes it again, lets an eighth of a second go by (in which the timer's interrupt comes), and
+/// The first program. In each of 20 rounds it changes a function of its own, makes a system call and executes it; in
+/// ten of them it then changes it again, lets an eighth of a second go by (in which the timer's interrupt comes), and
 /// executes it once more. Then it ends, which the kernel does not survive.
 #[rustfmt::skip]
 const PROGRAM: &[u32] = &[

@@ -121,7 +121,8 @@ pub fn dispatcher() -> Attempt {
     everywhere("XDP programs", |number| test_run(XDP, number, 4))
 }
 
-/// A program that runs at each switch of tasks, until both files are closed: itself, and what ties it to the tracepoint.
+/// A program that runs at each switch of tasks, until both files are closed: itself, and what ties it to the
+/// tracepoint.
 pub fn at_switches(number: u32) -> io::Result<[File; 2]> {
     const RAW_TRACEPOINT: u32 = 17;
     const RAW_TRACEPOINT_OPEN: i32 = 17;

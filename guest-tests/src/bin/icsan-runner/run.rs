@@ -223,8 +223,8 @@ fn judge(
     judged
 }
 
-/// What is wrong with the kernels that the report speaks of, if not so many ran, one after the other, with a known place
-/// each.
+/// What is wrong with the kernels that the report speaks of, if not so many ran, one after the other, with a known
+/// place each.
 fn kernels_fault(report: &Report, kernels: usize) -> Option<String> {
     let (ran, found) = report.kernels;
     ((ran, found) != (kernels, kernels))

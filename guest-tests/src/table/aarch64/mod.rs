@@ -1,8 +1,9 @@
 //! The rows of AArch64.
 //!
-//! Unless a row says otherwise, the thread that stores also publishes: all maintenance is done, and what a bad row lacks
-//! is that the executor synchronizes. The rows `publish/` are the other way round: the executor synchronizes, and the
-//! writer leaves a step out. What that breaks depends on what the hardware asks for, so on the profile, or on the CPU.
+//! Unless a row says otherwise, the thread that stores also publishes: all maintenance is done, and what a bad row
+//! lacks is that the executor synchronizes. The rows `publish/` are the other way round: the executor synchronizes, and
+//! the writer leaves a step out. What that breaks depends on what the hardware asks for, so on the profile, or on the
+//! CPU.
 
 mod kernel;
 mod module;
