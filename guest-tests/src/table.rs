@@ -39,6 +39,9 @@ pub struct Scenario {
     pub functions: Option<Functions>,
     /// Which protocol must be told of as unsynced, and how often at least; none if that is left open.
     pub protocol: Option<Protocol>,
+    /// Protocol functions of which one at least must have committed something, where commits are asked: a silence is
+    /// worth nothing if nobody was. Empty if the kernel commits nothing here.
+    pub commits: &'static [&'static str],
     /// Does it take so long that only a run that asks for it includes it?
     pub heavy: bool,
     /// Does a kernel do it once a boot? Then there is one round.
@@ -204,6 +207,7 @@ const fn good(name: &'static str, what: &'static str) -> Scenario {
         writer: None,
         functions: None,
         protocol: None,
+        commits: &[],
         heavy: false,
         once: false,
         append: "",
@@ -242,6 +246,11 @@ impl Scenario {
 
     const fn unsynced(mut self, function: &'static str, least: u64) -> Self {
         self.protocol = Some(Protocol { function, least });
+        self
+    }
+
+    const fn commits(mut self, functions: &'static [&'static str]) -> Self {
+        self.commits = functions;
         self
     }
 

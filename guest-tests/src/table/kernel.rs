@@ -16,11 +16,20 @@ pub(super) const fn kernel(full: Verdicts, name: &'static str, what: &'static st
     Scenario { full, ..good(name, what).on_one_cpu() }
 }
 
+/// Through which functions an architecture's kernels commit what they patch: one of each, by version.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Committing {
+    /// Jump labels.
+    pub keys: &'static [&'static str],
+    /// Kprobes.
+    pub probes: &'static [&'static str],
+}
+
 /// The rows, with these verdicts.
-pub(super) const fn rows(full: Verdicts) -> [Scenario; 28] {
+pub(super) const fn rows(full: Verdicts, committing: Committing) -> [Scenario; 28] {
     [
         // Static keys.
-        kernel(full, "kernel/static-keys", "toggles /proc/sys/kernel/sched_schedstats"),
+        kernel(full, "kernel/static-keys", "toggles /proc/sys/kernel/sched_schedstats").commits(committing.keys),
         kernel(full, "kernel/task-delayacct", "toggles /proc/sys/kernel/task_delayacct").heavy(),
         kernel(full, "kernel/numa-balancing", "toggles /proc/sys/kernel/numa_balancing"),
         kernel(full, "kernel/ip-minttl", "sets IP_MINTTL, which a kernel does once a boot").once(),
@@ -42,7 +51,8 @@ pub(super) const fn rows(full: Verdicts) -> [Scenario; 28] {
             full,
             "kernel/tracepoint",
             "enables and disables the tracepoint sched_switch: a jump label, and a static call where there are any",
-        ),
+        )
+        .commits(committing.keys),
         kernel(full, "kernel/tracepoints-sched", "enables and disables every tracepoint of the scheduler").heavy(),
         kernel(
             full,
@@ -52,7 +62,8 @@ pub(super) const fn rows(full: Verdicts) -> [Scenario; 28] {
         .heavy(),
         // Probes.
         kernel(full, "kernel/ftrace", "switches the function tracer on and off for one function"),
-        kernel(full, "kernel/kprobe", "plants and removes a kprobe at the entry of a system call"),
+        kernel(full, "kernel/kprobe", "plants and removes a kprobe at the entry of a system call")
+            .commits(committing.probes),
         kernel(full, "kernel/kretprobe", "plants and removes a probe at the return of that system call").heavy(),
         kernel(full, "kernel/uprobe", "plants and removes a uprobe in a function that another thread runs"),
         // Code that the kernel makes.

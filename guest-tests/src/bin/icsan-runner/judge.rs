@@ -8,7 +8,7 @@ use crate::report::{Hazard, MEMBARRIER, Report};
 use icsan_guest_tests::marker::Marker;
 use icsan_guest_tests::skips::ExpectedSkips;
 use icsan_guest_tests::table::{self, Scenario, Writer};
-use icsan_guest_tests::verdict::{Kind, Mode, Profile, Verdict};
+use icsan_guest_tests::verdict::{COHERENT, Kind, Mode, Profile, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a check came to.
@@ -91,6 +91,17 @@ pub fn scenarios(asked: Asked<'_>, output: &GuestOutput, report: &Report, condit
     asked.rows.iter().map(|row| scenario(row, asked, output, report, conditions)).collect()
 }
 
+/// None of the functions that the row's patches are committed through did so, where that is asked: with all stores
+/// followed, on several CPUs, one of which may hold old code.
+fn nobody_asked(row: &Scenario, report: &Report, conditions: Conditions) -> Option<String> {
+    let asks = conditions.mode == Mode::Full
+        && conditions.smp > 1
+        && conditions.profile.is_some_and(|profile| profile != COHERENT);
+    let committed = |function: &&str| report.commits.get(*function).is_some_and(|commits| *commits > 0);
+    (asks && !row.commits.is_empty() && !row.commits.iter().any(|function| committed(&function)))
+        .then(|| format!("nothing was committed by {}, so nobody was asked", row.commits.join(", or ")))
+}
+
 fn scenario(row: &Scenario, asked: Asked<'_>, output: &GuestOutput, report: &Report, conditions: Conditions) -> Check {
     let verdict = conditions
         .profile
@@ -134,6 +145,12 @@ fn scenario(row: &Scenario, asked: Asked<'_>, output: &GuestOutput, report: &Rep
             }
             Some(_) => {}
         }
+    }
+    if check.status == Status::Passed
+        && skipped.is_none()
+        && let Some(why) = nobody_asked(row, report, conditions)
+    {
+        check.status = Status::Failed(why);
     }
     let rounds = row.rounds(asked.repeat);
     if check.rounds.1 != usize::from(rounds) && check.status == Status::Passed {
@@ -235,7 +252,6 @@ mod tests {
     use crate::report;
     use icsan_guest_tests::table::by_name;
     use icsan_guest_tests::table::x86::TABLE;
-    use icsan_guest_tests::verdict::COHERENT;
     use icsan_guest_tests::verdict::x86::LINUX_X86;
 
     const ONE: &str = "ICSAN| 1..1\nICSAN| ok 1 - cross/imm8 round 1 attempt 1\nICSAN| # done\n";
@@ -269,6 +285,25 @@ mod tests {
         match &check.status {
             Status::Failed(why) => why,
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_silence_is_worth_nothing_if_nobody_was_asked() {
+        let row = by_name(TABLE, "kernel/kprobe").unwrap();
+        let asked = |function: &str, commits, conditions| {
+            let report = Report { commits: BTreeMap::from([(function.into(), commits)]), ..Report::default() };
+            nobody_asked(row, &report, conditions)
+        };
+        let linux = conditions(LINUX_X86);
+        assert_eq!(asked("arch_arm_kprobe", 1, linux), None);
+        let words = "nothing was committed by arch_arm_kprobe, so nobody was asked";
+        assert_eq!(asked("arch_arm_kprobe", 0, linux).as_deref(), Some(words));
+        assert_eq!(asked("text_poke_bp_batch", 9, linux).as_deref(), Some(words));
+        for conditions in
+            [conditions(COHERENT), Conditions { smp: 1, ..linux }, Conditions { mode: Mode::Light, ..linux }]
+        {
+            assert_eq!(asked("arch_arm_kprobe", 0, conditions), None);
         }
     }
 

@@ -3,6 +3,7 @@
 use icsan_guest_tests::marker::Marker;
 use icsan_guest_tests::verdict::Kind;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// A place in code.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,6 +57,8 @@ pub struct Report {
     pub complete: bool,
     /// If not, why, in its own words.
     pub lost: String,
+    /// How often each protocol function committed something and was asked for it.
+    pub commits: BTreeMap<String, u64>,
     /// How many kernels ran, one after the other, and how many of them were found in memory.
     pub kernels: (usize, usize),
     /// How often a protocol left a CPU out that serialized in time, as it was meant to.
@@ -96,6 +99,10 @@ pub fn parse(text: &str) -> Result<Report, String> {
                 report.complete = object["complete"].as_bool().ok_or_else(|| at("no `complete`".into()))?;
                 report.kernels = kernels(&object);
                 let coverage = object["coverage"].as_array().map_or(&[][..], Vec::as_slice);
+                for row in coverage {
+                    let function = row["function"].as_str().unwrap_or_default().to_owned();
+                    *report.commits.entry(function).or_default() += row["commits"].as_u64().unwrap_or(0);
+                }
                 report.deferred = coverage.iter().filter_map(|row| row["deferred"].as_u64()).sum();
                 let words = ["dropped_by", "fault", "note"].into_iter().filter(|key| !object[*key].is_null());
                 report.lost = words.map(|key| format!("{key} {}", object[key])).collect::<Vec<_>>().join(", ");

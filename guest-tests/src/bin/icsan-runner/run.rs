@@ -270,6 +270,15 @@ impl WithAdded for Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_kernel_must_be_noticed_and_found() {
+        let fault = |kernels| kernels_fault(&Report { kernels, ..Report::default() }, 2);
+        assert_eq!(fault((2, 2)), None);
+        assert_eq!(fault((1, 1)).as_deref(), Some("2 kernels ran: 1 were noticed, 1 of them found"));
+        assert_eq!(fault((2, 1)).as_deref(), Some("2 kernels ran: 2 were noticed, 1 of them found"));
+    }
+
     use icsan_guest_tests::table::by_name;
     use icsan_guest_tests::table::x86::TABLE;
     use icsan_guest_tests::verdict::x86::LINUX_X86;

@@ -2,7 +2,7 @@
 //! x86-64 has.
 
 use crate::table::Scenario;
-use crate::table::kernel::{self, kernel};
+use crate::table::kernel::{self, Committing, kernel};
 use crate::verdict::Kind::Unserialized;
 use crate::verdict::Verdict::{Reported, Unchecked};
 use crate::verdict::Verdicts;
@@ -12,7 +12,10 @@ const KERNEL: Verdicts = Verdicts::SILENT
     .but(SDM_STRICT, Unchecked("no INT3 exemption: depends on who meets a breakpoint in the epoch of the old bytes"));
 
 /// Those of any architecture.
-pub(super) const SHARED: &[Scenario] = &kernel::rows(KERNEL);
+pub(super) const SHARED: &[Scenario] = &kernel::rows(KERNEL, COMMITTING);
+
+const COMMITTING: Committing =
+    Committing { keys: &["text_poke_bp_batch", "smp_text_poke_batch_finish"], probes: &["arch_arm_kprobe"] };
 
 pub(super) const ROWS: &[Scenario] = &[
     kernel(KERNEL, "kernel/tracepoints-irq", "enables and disables the tracepoints of every interrupt vector").heavy(),
