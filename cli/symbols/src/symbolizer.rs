@@ -205,6 +205,20 @@ impl Symbolizer {
         if location.kernel { Some(location.link.wrapping_add(self.offset()?)) } else { Some(location.link) }
     }
 
+    /// The runtime addresses at which a function of the kernel's begins: its own, and those of copies that the compiler
+    /// specialized. If it is none of the kernel's, [`Self::runtime_address_of`] it. A kernel's only once the offset is
+    /// known.
+    #[must_use]
+    pub fn entries_of(&self, name: &str) -> Vec<u64> {
+        let offset = self.offset();
+        let kernel = self.kernel.iter().flat_map(|table| table.entries_of(name));
+        let mut entries: Vec<u64> = kernel.filter_map(|link| Some(link.wrapping_add(offset?))).collect();
+        if entries.is_empty() {
+            entries.extend(self.runtime_address_of(name));
+        }
+        entries
+    }
+
     /// By how much the kernel may have been moved.
     #[must_use]
     pub fn kaslr(&self) -> KaslrRange {

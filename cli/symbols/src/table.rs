@@ -167,6 +167,18 @@ impl SymbolTable {
         })
     }
 
+    /// The link-time addresses at which a function begins: its own, as [`Self::address_of`] has it, and those of copies
+    /// that the compiler specialized (`NAME.isra.0`, `NAME.constprop.0`), in the order of their names.
+    pub fn entries_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = u64> + 'a {
+        let rest = self.by_name.get(self.first_named(name)..).unwrap_or_default();
+        let begin = rest.iter().take_while(move |&&index| self.name_at(index).starts_with(name));
+        let copy = move |symbol: &str| symbol != name && is_function(symbol, name);
+        let copies = begin.filter(move |&&index| copy(self.name_at(index)));
+        self.address_of(name).into_iter().chain(copies.filter_map(|&index| {
+            self.entries.get(index as usize).filter(|entry| entry.is_text()).map(|entry| entry.addr)
+        }))
+    }
+
     /// The link-time addresses of a function, from its first up to where the next symbol starts (in a program: as its
     /// size says). What the compiler put into `NAME.cold` is apart. A function that was specialized, and is there as
     /// `NAME.constprop.0` or the like alone, is meant as well: the first of such copies. `None` if this is no text
@@ -301,6 +313,12 @@ mod tests {
         }
         let both = [(TEXT, 0, 't', "foo.isra.0"), (TEXT + 0x40, 0, 't', "foo"), (TEXT + 0x90, 0, 'T', "_end")];
         assert_eq!(table(&both).function_range("foo"), Some(TEXT + 0x40..TEXT + 0x90), "itself comes first");
+        assert!(table(&both).entries_of("foo").eq([TEXT + 0x40, TEXT]), "it may be entered at either");
+        let parts = [(TEXT, 0, 't', "foo.cold"), (TEXT + 0x40, 0, 't', "food"), (TEXT + 0x90, 0, 'T', "_end")];
+        assert_eq!(table(&parts).entries_of("foo").count(), 0);
+        let copies =
+            [(TEXT, 0, 't', "f.isra.0"), (TEXT + 0x40, 0, 't', "f.constprop.0"), (TEXT + 0x90, 0, 'T', "_end")];
+        assert!(table(&copies).entries_of("f").eq([TEXT + 0x40, TEXT]), "all of them, by name");
     }
 
     fn kernel() -> SymbolTable {

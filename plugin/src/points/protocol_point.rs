@@ -184,7 +184,7 @@ fn meaning_of_named(named: &CommitFunction) -> Meaning {
 fn meaning_of(row: &ProtocolFunction, protocol: &Protocol, symbols: &Symbolizer) -> Meaning {
     let (commits, steps, queues) = (row.commits(), protocol.has_steps(row), row.effect == Effect::Queues);
     let serves = match row.effect {
-        Effect::StoresFor(waits) => symbols.runtime_address_of(waits).map(Linear),
+        Effect::StoresFor(waits) => symbols.entries_of(waits).first().copied().map(Linear),
         _ => None,
     };
     Meaning { commits, covers: commits.then_some(Covering::TextPoke), steps, queues, serves, poke: None }
@@ -235,12 +235,13 @@ impl ProtocolPoints {
             sink.learns_intended(&|function| symbols.function_range(function));
             let task = linux.kernel.current_task.and_then(|offset| offset(symbols));
             CURRENT_TASK.store(task.unwrap_or(UNKNOWN), Ordering::Relaxed);
-            let entry = |(name, role)| {
-                let address = symbols.runtime_address_of(name)?;
-                let point: &'static EntryPoint = Box::leak(Box::new(EntryPoint { entry: Linear(address), role }));
-                Some((address, point))
-            };
-            *entries = Entries { offset, points: Some(Box::leak(Box::new(roles.filter_map(entry).collect()))) };
+            let points = roles.flat_map(|(name, role)| {
+                symbols.entries_of(name).into_iter().map(move |address| {
+                    let point: &'static EntryPoint = Box::leak(Box::new(EntryPoint { entry: Linear(address), role }));
+                    (address, point)
+                })
+            });
+            *entries = Entries { offset, points: Some(Box::leak(Box::new(points.collect()))) };
         }
         entries.points
     }
