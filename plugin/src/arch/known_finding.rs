@@ -15,8 +15,8 @@ pub enum Instruction {
 /// A finding. All that is said here must hold of a hazard, so that another one at the same place is not taken for it.
 #[derive(Debug)]
 pub struct KnownFinding {
-    /// Of which kind.
-    pub kind: Kind,
+    /// Of which kind: one of these, where it depends on what the CPU needs.
+    pub kinds: &'static [Kind],
     /// The function that executes.
     pub executes: &'static str,
     /// The function that stores, and the protocol function on whose behalf it does: of every store. `None`: stores are

@@ -16,7 +16,7 @@ fn is(known: &KnownFinding, kind: Kind, evidence: &Evidence, symbols: Names<'_>,
         }
     };
     let instead = |shown: &Shown| shown.bytes == evidence.memory || is(&known.instead, &shown.bytes);
-    kind == known.kind
+    known.kinds.contains(&kind)
         && function(evidence.linear) == Some(known.executes)
         && known.memory.iter().any(|memory| is(memory, &evidence.memory))
         && evidence.candidates.iter().all(instead)

@@ -19,7 +19,7 @@ const MEMCPY_PAGE: &str = "docs/findings.md#memcpy_orig-patches-its-own-return-l
 pub static KNOWN: &[KnownFinding] = &[
     // Seen at every boot of 6.1, 6.12 and 7.3, on both QEMUs.
     KnownFinding {
-        kind: Kind::Smc,
+        kinds: &[Kind::Smc],
         executes: "memcpy_orig",
         stores: Some(("memcpy_orig", "apply_returns")),
         memory: RETURNS,
@@ -29,7 +29,7 @@ pub static KNOWN: &[KnownFinding] = &[
     },
     // The same without the store side.
     KnownFinding {
-        kind: Kind::Unserialized,
+        kinds: &[Kind::Unserialized],
         executes: "memcpy_orig",
         stores: None,
         memory: RETURNS,
