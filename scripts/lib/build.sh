@@ -84,6 +84,20 @@ build_plugin() {
 	printf '%s\n' "$target/release/libicsan.so"
 }
 
+# build_base COMMIT: builds the plugin as it was, from a copy of that commit in the cache, and prints its path.
+build_base() {
+	local commit folder
+	commit=$(git -C "$root" rev-parse --verify --quiet "$1^{commit}") || die "there is no commit $1"
+	folder=$cache/base/$commit
+	if [[ ! -e $folder/target/release/libicsan.so ]]; then
+		say "building the plugin of $1"
+		mkdir -p "$folder"
+		git -C "$root" archive "$commit" | tar -x -C "$folder"
+		(cd "$folder" && CARGO_TARGET_DIR=$folder/target cargo build --release --locked -p icsan-plugin) >&2 || exit 1
+	fi
+	printf '%s\n' "$folder/target/release/libicsan.so"
+}
+
 # build_runner: builds the host's side of the guest tests, and prints its path.
 build_runner() {
 	say "building the runner"

@@ -30,6 +30,10 @@ pub struct Arguments {
     /// ICSAN's plugin
     #[arg(long, value_name = "PATH")]
     pub plugin: PathBuf,
+    /// An older build of the plugin: each boot with the plugin is compared with one with this build in the same mode,
+    /// and not with one without a plugin
+    #[arg(long, value_name = "PATH", conflicts_with = "resident")]
+    pub base: Option<PathBuf>,
     /// A QEMU to boot with; repeatable. ARCH, here and below: the architecture of the guest, by QEMU's name of the
     /// target. Several are measured in turn, and told side by side
     #[arg(long, value_name = "[ARCH/]NAME=PATH", required = true)]

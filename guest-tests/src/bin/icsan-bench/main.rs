@@ -17,10 +17,11 @@ use clap::Parser;
 use icsan_guest_tests::verdict::Mode;
 use machine::Setting;
 use process::Guest;
-use row::{Pair, Row, Work};
+use row::{Against, Pair, Row, Work};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
+use std::iter;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::ExitCode;
@@ -110,13 +111,13 @@ fn stay(arguments: &Arguments, targets: &[Target], folder: &Path, seconds: u64) 
     let initramfs = process::initramfs(target.architecture, &target.program, folder)?;
     let workload = format!("toggle:{seconds}");
     let guest = guest(target, &initramfs, smp, &workload, folder, arguments);
-    resident::run(&guest, &plugin_words(arguments, &guest, None)?, seconds)
+    resident::run(&guest, &plugin_words(&arguments.plugin, arguments, &guest, None)?, seconds)
 }
 
-/// The plugin's path and keys, as QEMU takes them.
-fn plugin_words(arguments: &Arguments, guest: &Guest<'_>, mode: Option<Mode>) -> Result<String> {
+/// A build of the plugin, and its keys, as QEMU takes them.
+fn plugin_words(plugin: &Path, arguments: &Arguments, guest: &Guest<'_>, mode: Option<Mode>) -> Result<String> {
     let mut words = vec![
-        arguments.plugin.display().to_string(),
+        plugin.display().to_string(),
         format!("report={}", guest.folder.join("report.jsonl").display()),
         format!("symbols={}", guest.kernel.display()),
     ];
@@ -163,50 +164,72 @@ fn measure_all(arguments: &Arguments, targets: &[Target], folder: &Path) -> Resu
     Ok(rows)
 }
 
-/// Boots without the plugin and in each of its modes, in turn, and makes pairs of the first with each of the others.
-/// Round 0 does not count.
+/// A boot of a round: of which row, and whether with the plugin that is measured. What rows are compared with is
+/// booted once a round if it has no plugin, and once for each mode if it is another build of the plugin.
+#[derive(Clone, Copy)]
+enum Turn {
+    Plain,
+    Base(usize),
+    Plugin(usize),
+}
+
+/// Boots what is compared with and the plugin in each of its modes, in turn, and makes pairs of them. Round 0 does not
+/// count.
 fn measure(arguments: &Arguments, target: &Target, guest: &Guest<'_>, rounds: RangeInclusive<u16>) -> Result<Vec<Row>> {
     let report = guest.folder.join("report.jsonl");
+    let against = if arguments.base.is_some() { Against::Base } else { Against::None };
     let new = |mode| Row {
         qemu: target.qemu.name.clone(),
         guest: target.name(),
         smp: guest.smp,
         workload: guest.workload.to_owned(),
         mode,
+        against,
         pairs: Vec::new(),
         work: Work::default(),
     };
     let mut rows: Vec<Row> = arguments.modes().into_iter().map(new).collect();
+    let mut turns: Vec<Turn> = match against {
+        Against::None => iter::once(Turn::Plain).chain((0..rows.len()).map(Turn::Plugin)).collect(),
+        Against::Base => (0..rows.len()).flat_map(|row| [Turn::Base(row), Turn::Plugin(row)]).collect(),
+    };
+    // Whose turn is first changes, so that a drift of the machine meets all alike.
+    let first = usize::from(*rounds.start()) % turns.len();
+    turns.rotate_left(first);
     let mut checksums = Vec::new();
-    let mut boot = |plugin: Option<&str>| -> Result<process::Usage> {
-        let (usage, checksum) = guest.run(plugin)?;
+    let mut boot = |plugin: Option<(&Path, Mode)>| -> Result<process::Usage> {
+        let words = plugin.map(|(path, mode)| plugin_words(path, arguments, guest, Some(mode))).transpose()?;
+        let (usage, checksum) = guest.run(words.as_deref())?;
         checksums.push(checksum);
         Ok(usage)
     };
     for number in rounds {
-        // Whose turn is first changes, so that a drift of the machine meets all alike.
-        let mut plain = None;
+        let mut plain = vec![None; rows.len()];
         let mut with = vec![None; rows.len()];
-        for turn in 0..=rows.len() {
-            match (turn + usize::from(number)) % (rows.len() + 1) {
-                0 => plain = Some(boot(None)?),
-                which => {
-                    let row = &mut rows[which - 1];
-                    with[which - 1] = Some(boot(Some(&plugin_words(arguments, guest, Some(row.mode))?))?);
+        for turn in &turns {
+            match *turn {
+                Turn::Plain => plain.fill(Some(boot(None)?)),
+                Turn::Base(row) => {
+                    plain[row] = Some(boot(arguments.base.as_deref().map(|base| (base, rows[row].mode)))?);
+                }
+                Turn::Plugin(row) => {
+                    with[row] = Some(boot(Some((&arguments.plugin, rows[row].mode)))?);
                     let text = fs::read_to_string(&report)
                         .with_context(|| format!("the plugin wrote no {}", report.display()))?;
-                    row.work = Work::parse(&text).map_err(anyhow::Error::msg)?;
+                    rows[row].work = Work::parse(&text).map_err(anyhow::Error::msg)?;
                 }
             }
         }
+        turns.rotate_left(1);
         let label = if number == 0 { "warm-up".to_owned() } else { format!("round {number}") };
-        for (row, with) in rows.iter_mut().zip(with) {
+        for ((row, plain), with) in rows.iter_mut().zip(plain).zip(with) {
             let (Some(plain), Some(plugin)) = (plain, with) else { bail!("a boot is missing") };
             let pair = Pair { plain, plugin };
             eprintln!(
-                "  {label}, {}: user {:.2} s without, {:.2} s with: {:.2}",
+                "  {label}, {}: user {:.2} s {}, {:.2} s with: {:.3}",
                 row.mode.name(),
                 plain.user,
+                against.label(),
                 plugin.user,
                 pair.ratio()
             );

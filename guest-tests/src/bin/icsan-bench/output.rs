@@ -1,7 +1,7 @@
 //! What the bench prints: a table for the terminal, and one for docs/performance.md.
 
 use crate::machine::Setting;
-use crate::row::Row;
+use crate::row::{Against, Row};
 use std::fmt::Write;
 
 /// A number with its thousands set apart.
@@ -31,19 +31,20 @@ fn boot_of<'a>(rows: &'a [Row], row: &Row) -> Option<&'a Row> {
 #[must_use]
 pub fn text(row: &Row) -> String {
     let (ratio, least, greatest) = row.ratios();
+    let digits = row.against.digits();
     let mut text = format!(
-        "QEMU {}, {}, {} vCPU, {}, {}: median ratio {ratio:.2} ({least:.2} to {greatest:.2})\n",
+        "QEMU {}, {}, {} vCPU, {}, {}: median ratio {ratio:.digits$} ({least:.digits$} to {greatest:.digits$})\n",
         row.qemu,
         row.guest,
         row.smp,
         row.workload,
         row.mode.name()
     );
-    let pairs: Vec<String> = row.pairs.iter().map(|pair| format!("{:.2}", pair.ratio())).collect();
+    let pairs: Vec<String> = row.pairs.iter().map(|pair| format!("{:.digits$}", pair.ratio())).collect();
     let _ = writeln!(text, "  pairs     {}", pairs.join(" "));
     let _ = writeln!(text, "  medians   user s  sys s  wall s  RSS MiB");
     for (label, figure) in
-        [("without", Row::plain as fn(&Row, fn(&crate::process::Usage) -> f64) -> f64), ("with", Row::plugin)]
+        [(row.against.label(), Row::plain as fn(&Row, fn(&crate::process::Usage) -> f64) -> f64), ("with", Row::plugin)]
     {
         let (user, sys, wall, rss) =
             (figure(row, |u| u.user), figure(row, |u| u.sys), figure(row, |u| u.wall), figure(row, |u| u.rss));
@@ -89,14 +90,17 @@ pub fn markdown(rows: &[Row], setting: &Setting, pairs: u16) -> String {
         true => text.push_str("- The machine was quiet throughout.\n"),
         false => warnings.iter().for_each(|warning| _ = writeln!(text, "- {warning}")),
     }
-    text.push_str("\n| QEMU | guest | vCPUs | workload | mode | user s without | with | ratio, median (min–max) | less the boot | sys s | wall s | RSS MiB | ICSAN, MiB | blocks | epochs |\n");
+    let against = rows.first().map_or(Against::None, |row| row.against);
+    let _ = write!(text, "\n| QEMU | guest | vCPUs | workload | mode | user s {} ", against.label());
+    text.push_str("| with | ratio, median (min–max) | less the boot | sys s | wall s | RSS MiB | ICSAN, MiB | blocks | epochs |\n");
     text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
     for row in rows {
         let (ratio, least, greatest) = row.ratios();
+        let digits = row.against.digits();
         let alone = boot_of(rows, row).map_or_else(|| "–".to_owned(), |boot| format!("{:.2}", row.ratio_without(boot)));
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {:.2} | {:.2} | **{ratio:.2}** ({least:.2}–{greatest:.2}) | {alone} | {:.2} → {:.2} | {:.2} → {:.2} | {:.0} → {:.0} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {:.2} | {:.2} | **{ratio:.digits$}** ({least:.digits$}–{greatest:.digits$}) | {alone} | {:.2} → {:.2} | {:.2} → {:.2} | {:.0} → {:.0} | {} | {} | {} |",
             row.qemu,
             row.guest,
             row.smp,
@@ -184,6 +188,16 @@ mod tests {
             noisy.contains("**Not quiet:** 10.0 / x86_64 max / 1 / boot / full") && text(&rows[0]).contains("WARNING"),
             "{noisy}"
         );
+    }
+
+    #[test]
+    fn two_builds_are_compared_to_three_digits() {
+        let setting =
+            Setting { date: "2026-01-02".into(), shape: "2 CPUs".into(), versions: Vec::new(), warning: None };
+        let rows = [Row { against: Against::Base, ..row("boot", 4.0, 0.7) }];
+        let table = markdown(&rows, &setting, 2);
+        assert!(table.contains("| user s base | with |") && table.contains("**0.910** (0.770–1.050)"), "{table}");
+        assert!(text(&rows[0]).contains("median ratio 0.910") && text(&rows[0]).contains("  base "));
     }
 
     #[test]

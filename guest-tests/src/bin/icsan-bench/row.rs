@@ -4,10 +4,39 @@ use crate::process::Usage;
 use icsan_guest_tests::verdict::Mode;
 use serde_json::{Value, json};
 
-/// A boot without the plugin and one with it, close to each other.
+/// What a boot with the plugin is compared with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Against {
+    /// A boot without a plugin.
+    None,
+    /// A boot with another build of the plugin, in the same mode.
+    Base,
+}
+
+impl Against {
+    /// How the other boot is called in the tables.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::None => "without",
+            Self::Base => "base",
+        }
+    }
+
+    /// To how many digits a ratio is told: two builds differ by less than a plugin and none.
+    #[must_use]
+    pub fn digits(self) -> usize {
+        match self {
+            Self::None => 2,
+            Self::Base => 3,
+        }
+    }
+}
+
+/// A boot without the plugin, or with another build of it, and one with it, close to each other.
 #[derive(Clone, Copy, Debug)]
 pub struct Pair {
-    /// Without the plugin.
+    /// The boot that the one with the plugin is compared with.
     pub plain: Usage,
     /// With it.
     pub plugin: Usage,
@@ -66,6 +95,8 @@ pub struct Row {
     pub workload: String,
     /// In which of the plugin's modes.
     pub mode: Mode,
+    /// What it is compared with.
+    pub against: Against,
     /// All pairs, in order.
     pub pairs: Vec<Pair>,
     /// Of the last boot with the plugin.
@@ -88,7 +119,7 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 }
 
 impl Row {
-    /// Median over the boots without the plugin.
+    /// Median over the boots that those with the plugin are compared with.
     #[must_use]
     pub fn plain(&self, figure: impl Fn(&Usage) -> f64) -> f64 {
         median(self.pairs.iter().map(|pair| figure(&pair.plain)))
@@ -133,6 +164,7 @@ impl Row {
             .collect();
         json!({
             "qemu": self.qemu, "guest": self.guest, "smp": self.smp, "workload": self.workload, "mode": self.mode.name(),
+            "against": self.against.label(),
             "ratio": ratio, "ratio_min": least, "ratio_max": greatest,
             "blocks": self.work.blocks, "epochs": self.work.epochs, "held_bytes": self.work.held, "dropped_segments": self.work.dropped,
             "others_cpus_worst": self.disturbed(), "pairs": pairs,
@@ -154,6 +186,7 @@ pub mod tests {
             smp: 1,
             workload: workload.into(),
             mode: Mode::Full,
+            against: Against::None,
             pairs: vec![pair(1.5 * factor), pair(1.1 * factor)],
             work: Work { blocks: 80_000, epochs: 150_000, held: 100 << 20, dropped: 0 },
         }
