@@ -98,7 +98,7 @@ fn nobody_asked(row: &Scenario, report: &Report, conditions: Conditions) -> Opti
         && conditions.smp > 1
         && conditions.profile.is_some_and(|profile| profile != COHERENT);
     let committed = |function: &&str| report.commits.get(*function).is_some_and(|commits| *commits > 0);
-    (asks && !row.commits.is_empty() && !row.commits.iter().any(|function| committed(function)))
+    (asks && !row.commits.is_empty() && !row.commits.iter().any(committed))
         .then(|| format!("nothing was committed by {}, so nobody was asked", row.commits.join(", or ")))
 }
 
