@@ -56,7 +56,7 @@ zoo_cross() {
 	local files program
 	files=$("$root/scripts/cross" "$zoo_arch") || exit 1
 	mkdir -p "$zoo_build/.tools"
-	for program in "$files"/root/usr/bin/aarch64-linux-gnu-{gcc,ld,ar,nm,objcopy,objdump,strip,readelf}; do
+	for program in "$files/root/usr/bin/aarch64-linux-gnu-"{gcc,ld,ar,nm,objcopy,objdump,strip,readelf}; do
 		cat >"$zoo_build/.tools/${program##*/}" <<-EOF
 			#!/bin/sh
 			export LD_LIBRARY_PATH="$files/root/usr/lib/x86_64-linux-gnu:$files/root/lib/x86_64-linux-gnu"
