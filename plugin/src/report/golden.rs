@@ -175,6 +175,10 @@ fn protocols_that_leave_a_vcpu_out() {
     hazard("unsynced-lucky-system-call", &run, Kind::Unsynced, unsynced(Missing::AtTheEnd, system_call));
     hazard("unsynced-noted", &Run::new(&["luck=note"], ""), Kind::Unsynced, unsynced(between, by_chance));
     hazard("unsynced-patcher", &run, Kind::Unsynced, Evidence { vcpu: Vcpu(0), ..unsynced(Missing::AtTheEnd, None) });
+    // The task that waits for its patch goes on elsewhere than where the last store was made.
+    let mut elsewhere = unsynced(Missing::AtTheEnd, None);
+    elsewhere.unsynced.as_mut().unwrap().vcpu = Vcpu(1);
+    hazard("unsynced-elsewhere", &run, Kind::Unsynced, elsewhere);
     let mut membarrier = unsynced(Missing::AtTheEnd, None);
     if let Some(unsynced) = membarrier.unsynced.as_deref_mut() {
         (unsynced.asker, unsynced.covering) = (Asker::Membarrier, Covering::Membarrier { space: 0x2a_1000 });
