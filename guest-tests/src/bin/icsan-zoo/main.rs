@@ -38,10 +38,21 @@ fn main() -> ExitCode {
 fn run_all(arguments: Arguments) -> Result<Table> {
     let architecture = arguments.arch;
     let known = architecture.zoo.variants();
+    // A kernel that is named must have something to do; of all others those are taken that have.
+    let matches = |variant: &&str| {
+        let matches = !run::rows(&arguments, variant).is_empty();
+        if !matches {
+            eprintln!("{variant} is left out: no workload of it matches {}", arguments.filter);
+        }
+        matches
+    };
     let variants: Vec<&str> = match arguments.variants.is_empty() {
-        true => known.clone(),
+        true => known.iter().copied().filter(matches).collect(),
         false => arguments.variants.iter().map(String::as_str).collect(),
     };
+    if variants.is_empty() {
+        bail!("no workload matches {}", arguments.filter);
+    }
     if let Some(stray) = variants.iter().find(|name| !known.contains(name)) {
         bail!("no kernel {stray}: there are {}", known.join(" "));
     }
