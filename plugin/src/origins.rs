@@ -7,6 +7,9 @@
 //!   has the entry from user mode that its task made last, and takes it along when tasks are switched. A task without
 //!   one made a system call, or has just been made.
 //!
+//! The frames of interrupts also tell whether a function is interrupted: one that was pushed deeper in its task's stack
+//! has not been returned from.
+//!
 //! All vCPUs share it without a lock. It is of fixed size: what finds no room is lost, and is said to be not known.
 
 use icsan_model::addr::{Linear, Vcpu};
@@ -17,7 +20,18 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 const SLOTS: usize = 1 << 12;
 
 /// Slots that one key may be in.
-const WAYS: usize = 4;
+const WAYS: usize = 8;
+
+/// Bits of the distance from the beginning of a kernel stack, which is as large as that and aligned to it: Linux's
+/// THREAD_SIZE, without sanitizers of its own. In a kernel with larger stacks an interrupt far below a function is not
+/// known to interrupt it.
+const STACK_BITS: u32 = 14;
+
+/// Bits of an address that do not count: stack pointers and tasks are aligned to eight bytes.
+const ALIGNED_BITS: u32 = 3;
+
+/// Bits of a slot's word that are the entry's.
+const ENTRY_BITS: u32 = 8;
 
 /// An entry from user mode that is none.
 const NONE: u8 = 0;
@@ -31,21 +45,23 @@ const ENTRIES: usize = 256;
 struct Table {
     slots: Box<[AtomicU64]>,
     lost: AtomicU64,
+    /// Keys that differ in so many low bits only are in the same slots.
+    together: u32,
 }
 
 impl Table {
-    fn new() -> Self {
-        Self { slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(), lost: AtomicU64::new(0) }
+    fn new(together: u32) -> Self {
+        Self { slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(), lost: AtomicU64::new(0), together }
     }
 
     /// A key as it stands in a slot, above the entry.
     fn tag(key: u64) -> u64 {
-        key << 5 & !0xff
+        key << (ENTRY_BITS - ALIGNED_BITS) & !((1 << ENTRY_BITS) - 1)
     }
 
     /// The slots that a key may be in.
     fn bucket(&self, key: u64) -> &[AtomicU64] {
-        let hash = (key >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SLOTS.ilog2());
+        let hash = (key >> self.together).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SLOTS.ilog2());
         let start = hash as usize / WAYS * WAYS;
         self.slots.get(start..start + WAYS).unwrap_or_default()
     }
@@ -68,6 +84,19 @@ impl Table {
             let found = word != 0 && word & !0xff == Self::tag(key);
             (found && slot.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()).then_some(word as u8)
         })
+    }
+
+    /// The slots, and what is in them, of the keys that are less than this one and together with the one before it.
+    fn below(&self, key: u64) -> impl Iterator<Item = (&AtomicU64, u64)> {
+        let last = key.wrapping_sub(1 << ALIGNED_BITS);
+        let group = move |tag: u64| tag >> (self.together + ENTRY_BITS - ALIGNED_BITS);
+        let of_group = move |word: u64| {
+            word != 0 && group(word) == group(Self::tag(last)) && word >> ENTRY_BITS << ENTRY_BITS <= Self::tag(last)
+        };
+        self.bucket(last)
+            .iter()
+            .map(|slot| (slot, slot.load(Ordering::Acquire)))
+            .filter(move |(_, word)| of_group(*word))
     }
 
     fn clear(&self) {
@@ -102,8 +131,8 @@ impl Origins {
     #[must_use]
     pub fn new(vcpus: usize) -> Self {
         Self {
-            frames: Table::new(),
-            tasks: Table::new(),
+            frames: Table::new(STACK_BITS),
+            tasks: Table::new(ALIGNED_BITS),
             from_user: (0..vcpus).map(|_| FromUser(AtomicU8::new(NONE))).collect(),
             entries: (0..ENTRIES).map(|_| AtomicU64::new(0)).collect(),
             known: AtomicBool::new(false),
@@ -158,6 +187,21 @@ impl Origins {
     /// The kernel is interrupted. IRET will find the saved RIP at `frame`.
     pub fn enters_from_kernel(&self, frame: u64, entry: u8) {
         self.frames.put(frame, entry);
+    }
+
+    /// A function of the kernel's is entered, and will return with that stack pointer. What was pushed deeper in its
+    /// stack and not returned from is dead: its task died there, or the frame was left some other way.
+    pub fn enters_function(&self, stack: u64) {
+        for (slot, word) in self.frames.below(stack) {
+            let _ = slot.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// Is a function interrupted that will return with that stack pointer? Whatever is executed on its task's behalf
+    /// then is not its own.
+    #[must_use]
+    pub fn is_interrupted(&self, stack: u64) -> bool {
+        self.frames.below(stack).next().is_some()
     }
 
     /// What the vCPU returns from to user mode.
@@ -236,6 +280,45 @@ mod tests {
     }
 
     #[test]
+    fn a_function_is_interrupted_until_what_was_pushed_deeper_is_returned_from() {
+        let (origins, timer, fault) = origins();
+        let function = FRAME + 0x40;
+        assert!(!origins.is_interrupted(function));
+        origins.enters_from_kernel(FRAME, timer);
+        assert!(origins.is_interrupted(function) && origins.is_interrupted(FRAME + 8));
+        assert!(!origins.is_interrupted(FRAME), "the interrupt's own functions are not");
+        let stack = 1 << STACK_BITS;
+        assert!(!origins.is_interrupted(function + stack) && !origins.is_interrupted(function - stack), "other tasks'");
+        origins.enters_from_kernel(FRAME - 0x100, fault);
+        assert!(origins.is_interrupted(FRAME));
+        let _ = origins.returns_to_kernel(FRAME - 0x100);
+        assert!(!origins.is_interrupted(FRAME) && origins.is_interrupted(function));
+        let _ = origins.returns_to_kernel(FRAME);
+        assert!(!origins.is_interrupted(function));
+        // The last word of a stack is its own, and not the next one's.
+        let top = (FRAME | (stack - 1)) + 1;
+        origins.enters_from_kernel(top - 8, timer);
+        assert!(origins.is_interrupted(top) && !origins.is_interrupted(top + 8));
+    }
+
+    #[test]
+    fn what_nobody_returns_from_interrupts_no_later_function() {
+        let (origins, timer, _) = origins();
+        for depth in 0..4 {
+            origins.enters_from_kernel(FRAME - 0x100 * depth, timer);
+        }
+        let other = FRAME + (1 << STACK_BITS);
+        origins.enters_from_kernel(other, timer);
+        origins.enters_function(FRAME - 0x80);
+        assert!(
+            !origins.is_interrupted(FRAME - 0x80) && origins.is_interrupted(FRAME + 8),
+            "it is deeper than that one"
+        );
+        origins.enters_function(FRAME + 8);
+        assert!(!origins.is_interrupted(FRAME + 8) && origins.is_interrupted(other + 8));
+    }
+
+    #[test]
     fn returns_to_user_mode_are_known_by_the_task() {
         let (origins, timer, fault) = origins();
         assert_eq!(origins.returns_to_user(A), Some(SyncOrigin::SystemCall), "of a task that was just made");
@@ -293,7 +376,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_not_known_and_nothing_else_is_lost() {
-        let table = Table::new();
+        let table = Table::new(ALIGNED_BITS);
         let keys: Vec<u64> = (0..)
             .map(|number| FRAME + 8 * number)
             .filter(|key| table.bucket(*key).as_ptr() == table.bucket(FRAME).as_ptr())
@@ -323,7 +406,7 @@ mod tests {
 
     #[test]
     fn addresses_differ_in_all_their_bits() {
-        let table = Table::new();
+        let table = Table::new(ALIGNED_BITS);
         for bit in 3..57 {
             assert_ne!(Table::tag(FRAME), Table::tag(FRAME ^ 1 << bit), "{bit}");
         }

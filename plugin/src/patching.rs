@@ -15,6 +15,7 @@ mod writer;
 use crate::arch::caller::Caller;
 use crate::arch::isolation::Isolation;
 use crate::arch::linux_abi::LinuxAbi;
+use crate::origins::Origins;
 use asked::Steps;
 pub use asked::{Asked, Asker, Covering, Missing, Poke, Step};
 pub use context::{Context, TaskName};
@@ -52,6 +53,7 @@ pub struct Left {
 #[derive(Debug)]
 pub struct Patching {
     linux: &'static LinuxAbi,
+    origins: Arc<Origins>,
     tasks: Tasks,
     isolation: Isolation,
     frames: Vec<Frame>,
@@ -66,11 +68,12 @@ pub struct Patching {
 }
 
 impl Patching {
-    /// Nothing under way, on an architecture with that Linux.
+    /// Nothing under way, on an architecture with that Linux. `origins` know what is interrupted.
     #[must_use]
-    pub fn new(vcpus: usize, linux: &'static LinuxAbi) -> Self {
+    pub fn new(vcpus: usize, linux: &'static LinuxAbi, origins: Arc<Origins>) -> Self {
         Self {
             linux,
+            origins,
             tasks: Tasks::new(vcpus),
             isolation: Isolation::new(linux.user_half),
             frames: Vec::new(),
@@ -156,6 +159,9 @@ impl Patching {
     pub fn enter(&mut self, entry: Entry) -> Option<Asked> {
         let entered = if self.linux.is_kernel(entry.entry) { Entered::Kernel } else { Entered::Program };
         let (vcpu, poke) = (entry.vcpu, entry.meaning.poke);
+        if entered == Entered::Kernel {
+            self.origins.enters_function(entry.stack);
+        }
         self.push(entry, entered, Vec::new());
         self.pokes(vcpu, poke?)
     }
@@ -352,7 +358,8 @@ impl Patching {
         let mut function = None;
         let mut chain: Arc<[Caller]> = Arc::default();
         let (mut commits, mut queues, mut pokes, mut serves) = (false, false, false, None);
-        for frame in self.frames.iter_mut().filter(|frame| frame.includes(who, user, self.isolation)) {
+        let (isolation, origins) = (self.isolation, &*self.origins);
+        for frame in self.frames.iter_mut().filter(|frame| frame.includes(who, user, isolation, origins)) {
             let Meaning { commits: theirs, queues: only_queues, poke, serves: waits, .. } = frame.meaning;
             commits |= theirs;
             queues |= only_queues;

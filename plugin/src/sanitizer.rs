@@ -84,7 +84,7 @@ pub struct Sanitizer {
     /// they began.
     undecided: Mutex<FxHashMap<ExposureId, Evidence>>,
     user_modes: UserModes,
-    origins: Origins,
+    origins: Arc<Origins>,
     what_if: WhatIf,
     repair: Option<&'static Repair>,
     injecting: Option<Injecting>,
@@ -173,8 +173,10 @@ impl Sanitizer {
         sink.start(&Report { platform, arch, config: &config, machine: &machine })
             .map_err(|error| error.to_string())?;
         let recorded = recorder.as_ref().map(Recorder::changes);
+        let origins = Arc::new(Origins::new(count));
         let side = config.writers.then(|| {
-            let mut side = StoreSide::new(config.profile, platform, count, recorder, Box::new(name));
+            let (name, origins) = (Box::new(name), Arc::clone(&origins));
+            let mut side = StoreSide::new(config.profile, platform, count, recorder, name, origins);
             if maintained && platform.starts_uncached() {
                 (0..count).for_each(|vcpu| side.past().caches(Vcpu(vcpu as u16), false));
             }
@@ -198,7 +200,7 @@ impl Sanitizer {
             deferrals: Mutex::default(),
             undecided: Mutex::default(),
             user_modes: UserModes::new(count),
-            origins: Origins::new(count),
+            origins,
             what_if,
             repair,
             injecting,

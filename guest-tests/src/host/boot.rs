@@ -54,9 +54,12 @@ pub struct Machine {
     pub plugin: Option<String>,
     /// More of the kernel's command line.
     pub append: String,
-    /// When to kill it.
+    /// When to end it, if it has not ended.
     pub timeout: Duration,
 }
+
+/// How long a QEMU that is told to end may take, before it is killed: the plugin has its last words to write.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What came of it.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +70,7 @@ pub struct Boot {
     pub console: String,
     /// QEMU's and the plugin's own text.
     pub stderr: String,
-    /// Was it killed by us?
+    /// Was it ended by us?
     pub timed_out: bool,
     /// Did QEMU itself end well?
     pub clean_exit: bool,
@@ -188,24 +191,28 @@ impl Machine {
             if let Some(status) = child.try_wait()? {
                 break status;
             }
+            // A QEMU that is told to end does, whatever the guest does, and so the report has all that was seen.
             if start.elapsed() > self.timeout && !boot.timed_out {
                 boot.timed_out = true;
-                kill(&child);
+                signal(&child, libc::SIGTERM);
+            } else if start.elapsed() > self.timeout + GRACE {
+                signal(&child, libc::SIGKILL);
             }
             thread::sleep(Duration::from_millis(20));
         };
         boot.seconds = start.elapsed().as_secs_f64();
-        boot.clean_exit = status.success();
-        boot.exit = if boot.timed_out { format!("killed after {:.0} s", boot.seconds) } else { status.to_string() };
+        boot.clean_exit = status.success() && !boot.timed_out;
+        boot.exit = if boot.timed_out { format!("ended by us after {:.0} s", boot.seconds) } else { status.to_string() };
         boot.console = text(console);
         boot.stderr = text(stderr);
         Ok(boot)
     }
 }
 
-fn kill(child: &Child) {
+/// To all processes of the child's group.
+fn signal(child: &Child, number: libc::c_int) {
     // SAFETY: the group is the one that this child was started in, and it has not been waited for.
-    unsafe { libc::kill(-(child.id() as libc::pid_t), libc::SIGKILL) };
+    unsafe { libc::kill(-(child.id() as libc::pid_t), number) };
 }
 
 /// No more of an output than this is kept.
@@ -311,16 +318,28 @@ mod tests {
         assert!(isolated.contains("-cpu IvyBridge ") && !isolated.contains("mitigations=off"), "{isolated}");
     }
 
-    #[test]
-    fn a_process_that_hangs_is_killed() {
-        let folder = std::env::temp_dir().join(format!("icsan-runner-test-{}", std::process::id()));
+    /// Boots a shell script in the place of QEMU.
+    fn boot(name: &str, script: &str) -> Boot {
+        let folder = std::env::temp_dir().join(format!("icsan-runner-test-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let qemu = folder.join("qemu");
-        fs::write(&qemu, "#!/bin/sh\necho hello\nsleep 100 &\nwait\n").unwrap();
+        fs::write(&qemu, format!("#!/bin/sh\n{script}")).unwrap();
         fs::set_permissions(&qemu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let machine = machine(qemu, "");
-        let boot = machine.boot().unwrap();
-        assert!(boot.timed_out && !boot.clean_exit && boot.console == "hello\n", "{boot:?}");
+        let boot = machine(qemu, "").boot().unwrap();
         fs::remove_dir_all(folder).unwrap();
+        boot
+    }
+
+    #[test]
+    fn a_process_that_hangs_has_its_last_words() {
+        let boot = boot("ends", "trap 'echo bye; exit 0' TERM\necho hello\nsleep 100 &\nwait\n");
+        assert!(boot.timed_out && !boot.clean_exit && boot.console == "hello\nbye\n", "{boot:?}");
+    }
+
+    #[test]
+    fn a_process_that_goes_on_hanging_is_killed() {
+        let boot = boot("hangs", "trap '' TERM\necho hello\nsleep 100 &\nwait\nwait\n");
+        assert!(boot.timed_out && !boot.clean_exit && boot.console == "hello\n", "{boot:?}");
+        assert!(boot.seconds >= GRACE.as_secs_f64(), "{boot:?}");
     }
 }

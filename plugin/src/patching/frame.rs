@@ -6,6 +6,7 @@ use super::uncommitted::MAX_STORES;
 use crate::arch::caller::Caller;
 use crate::arch::isolation::Isolation;
 use crate::arch::linux_abi::LinuxAbi;
+use crate::origins::Origins;
 use icsan_model::addr::{Linear, Seq, Vcpu};
 use icsan_model::memory::PAGE;
 use std::sync::Arc;
@@ -137,11 +138,12 @@ impl Frame {
         if self.entered == Entered::Kernel { self.who.is_kernel_task(who) } else { self.who.is_thread(who) }
     }
 
-    /// Is a store made inside of it that `who` makes, in user mode or not?
+    /// Is a store made inside of it that `who` makes, in user mode or not? What interrupts a function of the kernel's
+    /// stores nothing for it.
     #[must_use]
-    pub fn includes(&self, who: Who, user: bool, isolation: Isolation) -> bool {
+    pub fn includes(&self, who: Who, user: bool, isolation: Isolation, origins: &Origins) -> bool {
         match self.entered {
-            Entered::Kernel => !user && self.who.is_kernel_task(who),
+            Entered::Kernel => !user && self.who.is_kernel_task(who) && !origins.is_interrupted(self.stack),
             Entered::Program if user => self.who.is_process(who),
             Entered::Program => self.who.is_process_in_kernel(who, isolation),
             Entered::SystemCall => false,

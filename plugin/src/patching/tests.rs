@@ -6,6 +6,10 @@ use crate::arch::x86::LINUX;
 /// Where the kernel's addresses begin.
 const KERNEL: u64 = 1 << 63;
 
+fn of_vcpus(vcpus: usize) -> Patching {
+    Patching::new(vcpus, &LINUX, Arc::new(Origins::new(vcpus)))
+}
+
 fn entry(vcpu: u16, entry: u64, returns_to: u64, stack: u64, commits: bool) -> Entry {
     meaning(vcpu, entry, returns_to, stack, Meaning { commits, ..Meaning::default() })
 }
@@ -20,7 +24,7 @@ fn store(patching: &mut Patching, seq: u64, vcpu: u16) {
 
 #[test]
 fn a_task_that_sleeps_and_migrates_commits_its_own_stores() {
-    let mut patching = Patching::new(2, &LINUX);
+    let mut patching = of_vcpus(2);
     patching.switch(Vcpu(0), None, 100);
     patching.switch(Vcpu(1), None, 200);
     patching.enter(entry(0, 1, 10, 0x8000, true));
@@ -40,8 +44,29 @@ fn a_task_that_sleeps_and_migrates_commits_its_own_stores() {
 }
 
 #[test]
+fn what_interrupts_a_function_stores_nothing_for_it() {
+    let origins = Arc::new(Origins::new(1));
+    let numbers = origins.learn(&[Linear(KERNEL | 0x500)]);
+    let mut patching = Patching::new(1, &LINUX, Arc::clone(&origins));
+    let stack = KERNEL | 0x7_3f00;
+    patching.enter(entry(0, KERNEL | 1, KERNEL | 10, stack, true));
+    store(&mut patching, 1, 0);
+    origins.enters_from_kernel(stack - 0x40, numbers[0].1);
+    store(&mut patching, 2, 0);
+    let _ = origins.returns_to_kernel(stack - 0x40);
+    store(&mut patching, 3, 0);
+    assert_eq!(patching.writer(Seq(2)).unwrap().function, None);
+    assert_eq!(patching.leave(Vcpu(0), Linear(KERNEL | 10), stack, false).committed, [Seq(1), Seq(3)]);
+    // An interrupt that was never returned from, and a function that was entered since.
+    origins.enters_from_kernel(stack - 0x40, numbers[0].1);
+    patching.enter(entry(0, KERNEL | 1, KERNEL | 10, stack, true));
+    store(&mut patching, 4, 0);
+    assert_eq!(patching.leave(Vcpu(0), Linear(KERNEL | 10), stack, false).committed, [Seq(4)]);
+}
+
+#[test]
 fn what_ends_in_a_jump_is_left_with_what_it_jumped_to() {
-    let mut patching = Patching::new(1, &LINUX);
+    let mut patching = of_vcpus(1);
     patching.enter(entry(0, 1, 10, 0x8000, false));
     patching.enter(entry(0, 2, 10, 0x8000, true));
     patching.enter(entry(0, 3, 30, 0x7f00, false));
@@ -54,7 +79,7 @@ fn what_ends_in_a_jump_is_left_with_what_it_jumped_to() {
 
 #[test]
 fn what_was_jumped_to_is_innermost() {
-    let mut patching = Patching::new(1, &LINUX);
+    let mut patching = of_vcpus(1);
     let kernel = |number: u64, stack: u64| entry(0, KERNEL | number, KERNEL | 10, stack, false);
     [kernel(1, 0x8100), kernel(2, 0x8000), kernel(3, 0x8000)].into_iter().for_each(|entry| drop(patching.enter(entry)));
     assert_eq!(patching.innermost(Vcpu(0)), Some(Linear(KERNEL | 3)));
@@ -64,7 +89,7 @@ fn what_was_jumped_to_is_innermost() {
 
 #[test]
 fn a_loop_whose_returns_are_not_seen_leaves_one_entry() {
-    let mut patching = Patching::new(1, &LINUX);
+    let mut patching = of_vcpus(1);
     for _ in 0..3 {
         patching.enter(entry(0, 1, 10, 0x8000, false));
         patching.enter(entry(0, 2, 10, 0x8000, true));
@@ -74,7 +99,7 @@ fn a_loop_whose_returns_are_not_seen_leaves_one_entry() {
 
 #[test]
 fn tasks_that_stored_long_ago_make_room() {
-    let mut patching = Patching::new(1, &LINUX);
+    let mut patching = of_vcpus(1);
     let looked = std::cell::Cell::new(0);
     let mut store = |seq: u64, task: u64, forgotten: u64| {
         patching.switch(Vcpu(0), None, task);
@@ -104,7 +129,7 @@ fn tasks_that_stored_long_ago_make_room() {
 
 #[test]
 fn membarrier_commits_what_the_task_stored_before_it() {
-    let mut patching = Patching::new(2, &LINUX);
+    let mut patching = of_vcpus(2);
     patching.enter_space(Vcpu(0), None, 0x1000);
     patching.enter_space(Vcpu(1), None, 0x2000);
     patching.store(Seq(1), Vcpu(0), true, Context::default(), |_| true);
@@ -130,7 +155,7 @@ fn membarrier_commits_what_the_task_stored_before_it() {
 /// Two processes that were made by fork(): the same code, the same addresses on the stack. Each vCPU has another of
 /// them.
 fn forked() -> Patching {
-    let mut patching = Patching::new(2, &LINUX);
+    let mut patching = of_vcpus(2);
     patching.switch(Vcpu(0), None, 0xffff_8880_0000_1000);
     patching.switch(Vcpu(1), None, 0xffff_8880_0000_2000);
     patching
@@ -138,7 +163,7 @@ fn forked() -> Patching {
 
 /// They are known by their page tables only, which lie side by side.
 fn forked_without_symbols() -> Patching {
-    let mut patching = Patching::new(2, &LINUX);
+    let mut patching = of_vcpus(2);
     patching.enter_space(Vcpu(0), None, 0x8c_8000);
     patching.enter_space(Vcpu(1), None, 0x8c_9000);
     patching
@@ -194,7 +219,7 @@ fn a_function_of_a_program_commits_for_its_own_process() {
 #[test]
 fn with_page_table_isolation_the_kernel_stores_for_the_process_whose_other_half_it_runs_on() {
     let store_in_kernel = |program: u64, kernel: u64| {
-        let mut patching = Patching::new(1, &LINUX);
+        let mut patching = of_vcpus(1);
         patching.enter_space(Vcpu(0), None, program);
         patching.enter(entry(0, 0x40_1000, 0x40_2000, STACK, true));
         patching.enter_space(Vcpu(0), None, kernel);
@@ -210,7 +235,7 @@ fn with_page_table_isolation_the_kernel_stores_for_the_process_whose_other_half_
 #[test]
 fn a_thread_whose_task_becomes_known_inside_of_a_call_commits() {
     // In a program: the address space stays the same.
-    let mut patching = Patching::new(2, &LINUX);
+    let mut patching = of_vcpus(2);
     patching.enter_space(Vcpu(0), None, 0x1000);
     user_store(&mut patching, 1, 0);
     patching.switch(Vcpu(0), None, 0xa000);
@@ -219,7 +244,7 @@ fn a_thread_whose_task_becomes_known_inside_of_a_call_commits() {
     patching.switch(Vcpu(1), None, 0xa000);
     assert_eq!(patching.leave(Vcpu(1), WRAPPER, STACK, false).committed, [Seq(1), Seq(2)]);
     // In the kernel: the first switch tells who ran there so far, and it comes back elsewhere.
-    let mut patching = Patching::new(2, &LINUX);
+    let mut patching = of_vcpus(2);
     patching.enter(entry(0, KERNEL + 1, KERNEL + 10, KERNEL + 0x8000, true));
     store(&mut patching, 1, 0);
     patching.switch(Vcpu(0), Some(0xa000), 0xb000);
@@ -228,7 +253,7 @@ fn a_thread_whose_task_becomes_known_inside_of_a_call_commits() {
     store(&mut patching, 3, 1);
     assert_eq!(patching.leave(Vcpu(1), Linear(KERNEL + 10), KERNEL + 0x8000, false).committed, [Seq(1), Seq(3)]);
     // Its address space, too, may become known by the register that is about to change.
-    let mut patching = Patching::new(1, &LINUX);
+    let mut patching = of_vcpus(1);
     user_store(&mut patching, 1, 0);
     patching.enter_space(Vcpu(0), Some(0x1000), 0x2000);
     patching.enter_membarrier(Vcpu(0), WRAPPER, STACK);
@@ -240,7 +265,7 @@ fn a_thread_whose_task_becomes_known_inside_of_a_call_commits() {
 
 #[test]
 fn a_kernel_stack_belongs_to_one_task() {
-    let mut patching = Patching::new(2, &LINUX);
+    let mut patching = of_vcpus(2);
     patching.switch(Vcpu(0), None, 100);
     patching.enter(entry(0, KERNEL + 1, KERNEL + 10, KERNEL + 0x8000, true));
     store(&mut patching, 1, 0);
@@ -258,7 +283,7 @@ fn a_kernel_stack_belongs_to_one_task() {
 
 #[test]
 fn threads_of_one_process_do_not_leave_each_others_calls() {
-    let mut patching = Patching::new(2, &LINUX);
+    let mut patching = of_vcpus(2);
     patching.enter_space(Vcpu(0), None, 0x1000);
     patching.enter_space(Vcpu(1), None, 0x1000);
     user_store(&mut patching, 1, 0);
@@ -292,7 +317,7 @@ fn asked(asked: Option<Asked>) -> Option<(u64, Missing, Vec<u64>, Option<u64>)> 
 
 #[test]
 fn the_innermost_function_that_commits_a_store_is_asked_once() {
-    let mut patching = Patching::new(2, &LINUX);
+    let mut patching = of_vcpus(2);
     let stack = |depth: u64| KERNEL + 0x8000 - depth * 0x100;
     patching.switch(Vcpu(0), None, 100);
     patching.enter(meaning(0, F, F + 0x10, stack(0), COVERS));
@@ -319,7 +344,7 @@ fn the_innermost_function_that_commits_a_store_is_asked_once() {
 
 #[test]
 fn what_another_task_stores_for_one_that_waits_is_committed_by_that() {
-    let mut patching = Patching::new(2, &LINUX);
+    let mut patching = of_vcpus(2);
     patching.switch(Vcpu(0), None, 100);
     patching.switch(Vcpu(1), None, 200);
     let stack = KERNEL + 0x8000;
@@ -337,7 +362,7 @@ fn what_another_task_stores_for_one_that_waits_is_committed_by_that() {
 
 #[test]
 fn what_stores_for_one_that_waits_stores_for_no_other_whose_return_was_not_seen() {
-    let mut patching = Patching::new(2, &LINUX);
+    let mut patching = of_vcpus(2);
     patching.switch(Vcpu(0), None, 100);
     patching.switch(Vcpu(1), None, 200);
     let stack = KERNEL + 0x8000;
@@ -358,7 +383,7 @@ fn what_stores_for_one_that_waits_stores_for_no_other_whose_return_was_not_seen(
 
 #[test]
 fn functions_that_end_in_each_other_are_one_return() {
-    let mut patching = Patching::new(1, &LINUX);
+    let mut patching = of_vcpus(1);
     let returns = (F + 0x10, KERNEL + 0x8000);
     patching.enter(meaning(0, F, returns.0, returns.1, COVERS));
     patching.enter(meaning(0, F + 1, returns.0, returns.1, COVERS));
@@ -369,7 +394,7 @@ fn functions_that_end_in_each_other_are_one_return() {
 
 #[test]
 fn each_step_is_asked_when_the_next_begins() {
-    let mut patching = Patching::new(1, &LINUX);
+    let mut patching = of_vcpus(1);
     let (outer, inner) = ((F + 0x10, KERNEL + 0x8000), (F + 0x12, KERNEL + 0x7f00));
     patching.enter(meaning(0, F, outer.0, outer.1, Meaning { steps: true, ..COVERS }));
     let mut seq = 0;
@@ -395,7 +420,7 @@ fn each_step_is_asked_when_the_next_begins() {
 
 #[test]
 fn what_a_queue_function_stores_itself_is_asked_about_at_the_next_commit() {
-    let mut patching = Patching::new(1, &LINUX);
+    let mut patching = of_vcpus(1);
     let (outer, inner) = ((F + 0x10, KERNEL + 0x8000), (F + 0x12, KERNEL + 0x7f00));
     patching.switch(Vcpu(0), None, 100);
     patching.enter(meaning(0, F, outer.0, outer.1, Meaning { queues: true, ..Meaning::default() }));
@@ -414,7 +439,7 @@ fn what_a_queue_function_stores_itself_is_asked_about_at_the_next_commit() {
 #[test]
 fn a_membarrier_is_asked_about_what_its_caller_stored() {
     const SPACE: u64 = 0x8c_9000;
-    let mut patching = Patching::new(2, &LINUX);
+    let mut patching = of_vcpus(2);
     patching.enter_space(Vcpu(0), None, SPACE);
     patching.enter_space(Vcpu(1), None, SPACE ^ 0x1000);
     user_store(&mut patching, 1, 0);
@@ -432,7 +457,7 @@ fn a_membarrier_is_asked_about_what_its_caller_stored() {
     user_store(&mut patching, 3, 0);
     assert!(!patching.is_in_process(Vcpu(1), SPACE) && !patching.is_isolated(SPACE));
     // What the kernel queued for its task is no matter of a membarrier's.
-    let mut patching = Patching::new(1, &LINUX);
+    let mut patching = of_vcpus(1);
     patching.switch(Vcpu(0), None, 100);
     patching.enter_space(Vcpu(0), None, SPACE);
     patching.enter(meaning(0, F, F + 0x10, KERNEL + 0x8000, Meaning { queues: true, ..Meaning::default() }));

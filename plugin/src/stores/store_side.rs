@@ -16,6 +16,7 @@ use crate::arch::platform::Platform;
 use crate::code::physical_map::PhysicalMap;
 use crate::code::segment::Segment;
 use crate::gaps::Gap;
+use crate::origins::Origins;
 use crate::patching::{Context, Patching, TaskName};
 use crate::qemu::cpu::CurrentCpu;
 use crate::qemu::host_code::Contents;
@@ -35,6 +36,7 @@ use icsan_model::memory::PAGE;
 use icsan_model::verdict::hazard::Write;
 pub use judging::Looked;
 use rustc_hash::FxHashMap;
+use std::sync::Arc;
 use std::time::Instant;
 pub use unattributed::Differing;
 pub use unseen::Unseen;
@@ -81,6 +83,7 @@ impl StoreSide {
         vcpus: usize,
         recorder: Option<Recorder>,
         task_name: TaskNameReader,
+        origins: Arc<Origins>,
     ) -> Self {
         let facts = platform.facts();
         let history = Past::new(History::new(profile, facts.decoder, vcpus), recorder);
@@ -95,7 +98,7 @@ impl StoreSide {
             task_name,
             ledger: Ledger::default(),
             ended: Vec::new(),
-            patching: Patching::new(vcpus, facts.linux),
+            patching: Patching::new(vcpus, facts.linux, origins),
             counts: StoreCounts::default(),
             forget_at: FORGET_EVERY,
             stores_since: FxHashMap::default(),

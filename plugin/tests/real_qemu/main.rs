@@ -24,6 +24,7 @@ mod golden;
 mod high_sector;
 mod initramfs;
 mod inject;
+mod interrupted;
 mod keys;
 mod lab;
 mod long_sector;
