@@ -202,7 +202,8 @@ impl Machine {
         };
         boot.seconds = start.elapsed().as_secs_f64();
         boot.clean_exit = status.success() && !boot.timed_out;
-        boot.exit = if boot.timed_out { format!("ended by us after {:.0} s", boot.seconds) } else { status.to_string() };
+        boot.exit =
+            if boot.timed_out { format!("ended by us after {:.0} s", boot.seconds) } else { status.to_string() };
         boot.console = text(console);
         boot.stderr = text(stderr);
         Ok(boot)

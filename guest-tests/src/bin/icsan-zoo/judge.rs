@@ -59,11 +59,19 @@ pub fn row(zoo: &Zoo, row: &Row, evidence: &[Evidence], course: Course, mode: Mo
             ("silent".into(), (!found.is_empty()).then(|| format!("should be silent, but: {}", list(&found))))
         }
         Verdict::Reported(Kind::Unsynced) => {
-            // Its own code killed the kernel in its first patch, before that was committed: what it executed was seen.
+            // Its own code killed the kernel in its first patch, before that was committed: what it executed was seen,
+            // or, if it met a half of what was stored and nothing outdated, what its protocol left out at boot.
             let executed = || found.iter().any(|found| found.hazard.kind != Kind::Unsynced);
+            let at_boot = || {
+                evidence.iter().any(|found| {
+                    found.hazard.marker == Marker::OUTSIDE
+                        && found.hazard.kind == Kind::Unsynced
+                        && is_of_protocol(found, row.site)
+                })
+            };
             let committed = found.iter().any(|found| found.hazard.kind == Kind::Unsynced);
-            let fault =
-                fault_of_protocol(row, row.site, &found).filter(|_| committed || death.is_none() || !executed());
+            let was_seen = || death.is_some() && !committed && (executed() || at_boot());
+            let fault = fault_of_protocol(row, row.site, &found).filter(|_| !was_seen());
             (Kind::Unsynced.to_string(), fault)
         }
         Verdict::Reported(kind) => {
@@ -83,14 +91,16 @@ pub fn row(zoo: &Zoo, row: &Row, evidence: &[Evidence], course: Course, mode: Mo
     Judged { workload: row.label(), demanded, fault }
 }
 
+/// Was one of these functions asked?
+fn is_of_protocol(found: &Evidence, functions: &str) -> bool {
+    found.hazard.protocol.as_ref().is_some_and(|function| matches_any(functions, function))
+}
+
 /// Unsynced at least once, of one of these functions, on the vCPU that does not patch; of no other function, and never
 /// on the one that does. What CPUs then execute is chance.
 fn fault_of_protocol(row: &Row, functions: &str, found: &[&Evidence]) -> Option<String> {
     let unsynced = found.iter().copied().filter(|found| found.hazard.kind == Kind::Unsynced);
-    let right = |found: &&Evidence| {
-        found.hazard.protocol.as_ref().is_some_and(|function| matches_any(functions, function))
-            && found.hazard.vcpu == row.executor as u64
-    };
+    let right = |found: &&Evidence| is_of_protocol(found, functions) && found.hazard.vcpu == row.executor as u64;
     let (right, wrong): (Vec<&Evidence>, Vec<&Evidence>) = unsynced.partition(right);
     if !wrong.is_empty() {
         return Some(format!("should be unsynced in {functions} on vCPU {} only, but: {}", row.executor, list(&wrong)));
@@ -309,7 +319,10 @@ mod tests {
         at_boot.hazard.protocol = Some("text_poke_finish".into());
         at_boot.hazard.marker = Marker::OUTSIDE;
         assert_eq!(everyday(variant, std::slice::from_ref(&at_boot), Some(Death::AtBoot)), None);
-        assert!(everyday(variant, &[at_boot], at_work).unwrap().contains("but is not"), "that was before its work");
+        assert_eq!(everyday(variant, std::slice::from_ref(&at_boot), at_work), None, "it died of half a store");
+        assert!(everyday(variant, std::slice::from_ref(&at_boot), None).unwrap().contains("but is not"), "it lived");
+        at_boot.hazard.protocol = Some("text_poke_early".into());
+        assert!(everyday(variant, &[at_boot], at_work).unwrap().contains("but is not"), "another function");
     }
 
     #[test]
