@@ -1,11 +1,6 @@
-//! What the tests work with: the plugin, the QEMUs, the kernels; and the turn to use the machine.
+//! What the tests work with: the plugin, the QEMUs, the kernels.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// One QEMU at a time: the guests' speed, and so what they do within a time limit, must not depend on how many tests
-/// run.
-static TURN: Mutex<()> = Mutex::new(());
 
 /// A QEMU that the plugin serves.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,7 +15,7 @@ pub struct Qemu {
     pub program: PathBuf,
 }
 
-/// The equipment. The test that holds it has the turn.
+/// The equipment.
 #[derive(Debug)]
 pub struct Lab {
     /// `libicsan.so`.
@@ -39,13 +34,11 @@ pub struct Lab {
     pub kernel_6_12: PathBuf,
     /// One for AArch64.
     pub kernel_arm: PathBuf,
-    _turn: MutexGuard<'static, ()>,
 }
 
 impl Lab {
-    /// Waits for the turn. Panics if a part of the equipment is not named, or not there.
+    /// Panics if a part of the equipment is not named, or not there.
     pub fn open() -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let qemu = |version, api, variable| Qemu { version, api, physical: api >= 5, program: existing(variable) };
         Self {
             plugin: existing("ICSAN_PLUGIN"),
@@ -56,7 +49,6 @@ impl Lab {
             kernel_6_1: existing("ICSAN_KERNEL_6_1"),
             kernel_6_12: existing("ICSAN_KERNEL_6_12"),
             kernel_arm: existing("ICSAN_KERNEL_ARM64"),
-            _turn: turn,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The plugin in real QEMUs, as its users load it.
 //!
 //! Built with the feature `real-qemu` only. What is needed is named by environment variables, which `scripts/test`
-//! sets; what is missing is a failure. One QEMU runs at a time ([`lab::Lab`] holds a lock), and each has a time limit.
+//! sets; what is missing is a failure. As many QEMUs run at a time as the host has CPUs, and each has a time limit.
 //!
 //! Most tests boot [`boot_sector`], less than 200 bytes that change their own code in known places, in a third of a
 //! second; what needs a kernel boots Debian's.
