@@ -86,14 +86,15 @@ impl Table {
         })
     }
 
-    /// The slots, and what is in them, of the keys that are less than this one and together with the one before it.
-    fn below(&self, key: u64) -> impl Iterator<Item = (&AtomicU64, u64)> {
-        let last = key.wrapping_sub(1 << ALIGNED_BITS);
+    /// The slots, and what is in them, of the keys up to this one that are together with what is right below it.
+    fn up_to(&self, key: u64) -> impl Iterator<Item = (&AtomicU64, u64)> {
+        let below = key.wrapping_sub(1 << ALIGNED_BITS);
         let group = move |tag: u64| tag >> (self.together + ENTRY_BITS - ALIGNED_BITS);
         let of_group = move |word: u64| {
-            word != 0 && group(word) == group(Self::tag(last)) && word >> ENTRY_BITS << ENTRY_BITS <= Self::tag(last)
+            let tag = word >> ENTRY_BITS << ENTRY_BITS;
+            word != 0 && group(tag) == group(Self::tag(below)) && tag <= Self::tag(key)
         };
-        self.bucket(last)
+        self.bucket(below)
             .iter()
             .map(|slot| (slot, slot.load(Ordering::Acquire)))
             .filter(move |(_, word)| of_group(*word))
@@ -192,16 +193,17 @@ impl Origins {
     /// A function of the kernel's is entered, and will return with that stack pointer. What was pushed deeper in its
     /// stack and not returned from is dead: its task died there, or the frame was left some other way.
     pub fn enters_function(&self, stack: u64) {
-        for (slot, word) in self.frames.below(stack) {
+        for (slot, word) in self.frames.up_to(stack) {
             let _ = slot.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
     /// Is a function interrupted that will return with that stack pointer? Whatever is executed on its task's behalf
-    /// then is not its own.
+    /// then is not its own. (The frame may be kept by the very stack pointer that was interrupted, which is that one in
+    /// a function that pushes nothing; what the interrupt calls is deeper.)
     #[must_use]
     pub fn is_interrupted(&self, stack: u64) -> bool {
-        self.frames.below(stack).next().is_some()
+        self.frames.up_to(stack).next().is_some()
     }
 
     /// What the vCPU returns from to user mode.
@@ -285,14 +287,14 @@ mod tests {
         let function = FRAME + 0x40;
         assert!(!origins.is_interrupted(function));
         origins.enters_from_kernel(FRAME, timer);
-        assert!(origins.is_interrupted(function) && origins.is_interrupted(FRAME + 8));
-        assert!(!origins.is_interrupted(FRAME), "the interrupt's own functions are not");
+        assert!(origins.is_interrupted(function) && origins.is_interrupted(FRAME));
+        assert!(!origins.is_interrupted(FRAME - 8), "the interrupt's own functions are not");
         let stack = 1 << STACK_BITS;
         assert!(!origins.is_interrupted(function + stack) && !origins.is_interrupted(function - stack), "other tasks'");
         origins.enters_from_kernel(FRAME - 0x100, fault);
-        assert!(origins.is_interrupted(FRAME));
+        assert!(origins.is_interrupted(FRAME - 8));
         let _ = origins.returns_to_kernel(FRAME - 0x100);
-        assert!(!origins.is_interrupted(FRAME) && origins.is_interrupted(function));
+        assert!(!origins.is_interrupted(FRAME - 8) && origins.is_interrupted(function));
         let _ = origins.returns_to_kernel(FRAME);
         assert!(!origins.is_interrupted(function));
         // The last word of a stack is its own, and not the next one's.

@@ -182,7 +182,8 @@ pub enum Entered {
     FromUser,
     /// From the kernel, which will be returned to by the frame at this address.
     FromKernel {
-        /// Where the return will find the saved program counter.
+        /// By what the frame is known again at the return: the stack pointer that was interrupted, or an address right
+        /// below it. What is interrupted is there or above, and what the interrupt calls is below.
         frame: u64,
     },
 }
