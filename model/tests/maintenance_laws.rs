@@ -9,7 +9,7 @@ use icsan_model::machine::model::Model;
 use icsan_model::memory::Memory;
 use icsan_model::testing::strategies::{self, BARRIERS, Guest, MAINTENANCE, Op, PAGES, Toy, VCPUS};
 use icsan_model::verdict::candidates::Candidates;
-use icsan_model::verdict::hazard::Verdict;
+use icsan_model::verdict::hazard::{Verdict, Write};
 use icsan_model::verdict::kind::Kind;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -241,7 +241,20 @@ proptest! {
     ) {
         let (mut model, mut forgetful) = (model(profile), model(profile));
         for (i, event) in strategies::events(&ops).iter().enumerate() {
-            prop_assert_eq!(model.apply(event), forgetful.apply(event));
+            let (mut known, forgotten) = (model.apply(event), forgetful.apply(event));
+            // What stood beside the candidate's bytes before a store is told as long as it is remembered.
+            let writes = |verdict: &mut Result<Verdict, _>| {
+                verdict.as_mut().ok().and_then(|verdict| verdict.hazard.as_mut()).map(|hazard| std::mem::take(&mut hazard.writes))
+            };
+            let mut lesser = forgotten.clone();
+            if let (Some(known), Some(lesser)) = (writes(&mut known), writes(&mut lesser)) {
+                prop_assert_eq!(known.len(), lesser.len());
+                for (known, lesser) in known.into_iter().zip(lesser) {
+                    let old = known.old.clone().filter(|_| lesser.old.is_some());
+                    prop_assert_eq!(Write { old, ..known }, lesser);
+                }
+            }
+            prop_assert_eq!(known, lesser);
             if i % every == 0 {
                 forgetful.forget();
             }
