@@ -244,7 +244,8 @@ proptest! {
             let (mut known, forgotten) = (model.apply(event), forgetful.apply(event));
             // What stood beside the candidate's bytes before a store is told as long as it is remembered.
             let writes = |verdict: &mut Result<Verdict, _>| {
-                verdict.as_mut().ok().and_then(|verdict| verdict.hazard.as_mut()).map(|hazard| std::mem::take(&mut hazard.writes))
+                let hazard = verdict.as_mut().ok().and_then(|verdict| verdict.hazard.as_mut());
+                hazard.map(|hazard| std::mem::take(&mut hazard.writes))
             };
             let mut lesser = forgotten.clone();
             if let (Some(known), Some(lesser)) = (writes(&mut known), writes(&mut lesser)) {
