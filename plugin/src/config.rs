@@ -10,6 +10,7 @@ pub mod suppress;
 use crate::arch::platform::Platform;
 use crate::exposure::Deferral;
 use crate::injection::Inject;
+use crate::qemu::hooks::Wish;
 use crate::report::exit_code::UNPROVEN;
 use crate::what_if::WithoutAt;
 pub use error::ConfigError;
@@ -66,6 +67,8 @@ pub struct Config {
     pub serialize: bool,
     /// Are QEMU's own outdated blocks repaired, or only told of?
     pub repair: bool,
+    /// Are QEMU's own functions hooked?
+    pub hooks: Wish,
     /// Where the event recording goes.
     pub record: Option<PathBuf>,
     /// Is memory compared after each store with what is noted of it?
@@ -97,6 +100,7 @@ impl Config {
         if repair {
             pairs.needs_writers("emulator", writers)?;
         }
+        let hooks = hooks(&pairs)?;
         let known = pairs.is_second("known", ["note", "report"], "note or report is expected")?;
         let luck = !pairs.is_second("luck", ["report", "note"], "report or note is expected")?;
         let check = pairs.is_second("check", ["off", "stores"], "off or stores is expected")?;
@@ -151,6 +155,7 @@ impl Config {
             inject,
             serialize,
             repair,
+            hooks,
             record,
             check,
         })
@@ -191,6 +196,17 @@ fn inject(pairs: &Pairs) -> Result<Option<Inject>, ConfigError> {
     const EXPECTED: &str = "off, stale, torn, or random:SEED:PERCENT with a percentage from 1 to 100 is expected";
     let Some(value) = pairs.get("inject").filter(|value| switch(value) != Some(false)) else { return Ok(None) };
     Inject::parse(value).map(Some).ok_or_else(|| bad("inject", value, EXPECTED))
+}
+
+fn hooks(pairs: &Pairs) -> Result<Wish, ConfigError> {
+    match pairs.get("hooks") {
+        None | Some("auto") => Ok(Wish::Auto),
+        Some(value) => match switch(value) {
+            Some(true) => Ok(Wish::On),
+            Some(false) => Ok(Wish::Off),
+            None => Err(bad("hooks", value, "auto, on or off is expected")),
+        },
+    }
 }
 
 fn exit_code(pairs: &Pairs) -> Result<u8, ConfigError> {
@@ -351,6 +367,7 @@ mod tests {
             (&["emulator=repair", "writers=off"][..], "needs the store side"),
             (&["emulator=on"][..], "report or repair"),
             (&["known=off"][..], "note or report"),
+            (&["hooks=maybe"][..], "auto, on or off"),
             (&["defer=nonsense"][..], "no such event, or none that a plugin can see; give EVENT, or EVENT@SYMBOL"),
             (&["defer=mov-cr3@__text_poke"][..], "no such function in the kernel's symbols (symbols=PATH)"),
             (&["defer=mov-cr3", "writers=off"][..], "defer=mov-cr3 needs the store side"),

@@ -75,6 +75,11 @@ gaps! {
         "repair",
         "a block that may be outdated could not be translated again: it is executed as it is, and not judged"
     );
+    /// A function of QEMU's that is hooked was called with something else than what is known by the plugin API.
+    Hooks = (
+        "hooks",
+        "a function of QEMU's own is not what it was taken for, and the hooks are off: QEMU may run blocks that are older than memory; use hooks=off, and please report this"
+    );
     /// A store after which memory held something else than was noted of it (`check=stores`).
     UntrueStore = (
         "untrue_stores",

@@ -2,9 +2,9 @@
 
 mod coverage;
 mod exposures;
-mod hooks;
 mod kernels;
 mod light;
+mod machine_events;
 mod on_execution;
 mod on_exit;
 mod on_injection;
@@ -27,6 +27,7 @@ use crate::points::{Points, sink};
 use crate::qemu::accelerator::Accelerator;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert;
+use crate::qemu::hooks;
 use crate::qemu::install::Machine;
 use crate::qemu::locks::Mutex;
 use crate::qemu::scoreboard::Slots;
@@ -154,7 +155,8 @@ impl Sanitizer {
         let vcpus = (0..count).map(|_| Mutex::default()).collect();
         let layout = config.symbols.kernel_table().and_then(|table| table.layout().copied());
         let name = move |cpu: &CurrentCpu, task: u64| TaskName::read(cpu, layout.as_ref()?, task);
-        let repair = if config.repair {
+        // Where QEMU's own functions are hooked nothing is left to repair.
+        let repair = if config.repair && !hooks::are_on() {
             Some(
                 Repair::new(machine.generation, count, facts)
                     .map_err(|why| format!("emulator=repair is not possible here: {why}"))?,
@@ -170,7 +172,7 @@ impl Sanitizer {
         let check = config.check.then(StoreCheck::default);
         // Last, since what stood in these files is lost from here on: a command line that is refused leaves them alone.
         let recorder = Recorder::open(&config, arch, count).map_err(|error| error.to_string())?;
-        sink.start(&Report { platform, arch, config: &config, machine: &machine })
+        sink.start(&Report { platform, arch, config: &config, machine: &machine, hooks: hooks::state() })
             .map_err(|error| error.to_string())?;
         let recorded = recorder.as_ref().map(Recorder::changes);
         let origins = Arc::new(Origins::new(count));
@@ -244,7 +246,8 @@ impl Sanitizer {
     }
 
     fn report(&self) -> Report<'_> {
-        Report { platform: self.platform, arch: self.facts.arch, config: &self.config, machine: &self.machine }
+        let Self { platform, facts, config, machine, .. } = self;
+        Report { platform: *platform, arch: facts.arch, config, machine, hooks: hooks::state() }
     }
 
     fn found(&self, kind: Kind, evidence: Evidence) {

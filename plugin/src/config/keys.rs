@@ -25,6 +25,7 @@ pub(super) const KEYS: &[(&str, bool)] = &[
     ("commit", true),
     ("emulator", true),
     ("record", true),
+    ("hooks", true),
     ("check", true),
 ];
 

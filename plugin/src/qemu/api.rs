@@ -73,7 +73,7 @@ fn lookup(name: &std::ffi::CStr) -> *mut c_void {
 ///
 /// # Errors
 /// Nothing, as the rest of a line.
-pub(super) fn find(name: &'static std::ffi::CStr) -> Result<*mut c_void, String> {
+pub(super) fn find(name: &std::ffi::CStr) -> Result<*mut c_void, String> {
     let found = lookup(name);
     if found.is_null() { Err(format!("this QEMU does not export `{}`", name.to_string_lossy())) } else { Ok(found) }
 }
@@ -86,7 +86,7 @@ const WITHOUT_EXPORTS: &str = "ICSAN_WITHOUT_EXPORTS";
 ///
 /// # Errors
 /// Nothing, as the rest of a line.
-pub(super) fn find_internal(name: &'static std::ffi::CStr) -> Result<*mut c_void, String> {
+pub(super) fn find_internal(name: &std::ffi::CStr) -> Result<*mut c_void, String> {
     if std::env::var_os(WITHOUT_EXPORTS).is_some() {
         return Err(format!("{WITHOUT_EXPORTS} is set, and `{}` is not looked for", name.to_string_lossy()));
     }

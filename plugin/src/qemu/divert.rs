@@ -16,6 +16,7 @@
 
 use super::api::{Generation, api, find};
 use super::cpu::{CurrentCpu, CurrentVcpu, Register};
+use super::current;
 use super::guard::guard;
 use super::host::{self, Returning};
 use super::locks::none_is_held;
@@ -114,23 +115,14 @@ pub fn prepare(generation: Generation, of_guest: impl FnOnce() -> Result<(), Str
         }
     };
     of_guest()?;
-    exported(CURRENT_CPU)?;
+    exported(current::CURRENT_CPU)?;
     let _ = FUNCTIONS.set(functions);
     Ok(())
 }
 
-/// QEMU's thread-local pointer to the vCPU whose thread it is.
-const CURRENT_CPU: &CStr = c"current_cpu";
-
 /// QEMU's own structure of the vCPU whose thread this is, as so many words. `None`: it is no vCPU's thread.
 fn current_object() -> Option<(*mut c_void, usize)> {
-    let current = find(CURRENT_CPU).ok()?;
-    // SAFETY: dlsym gives this thread's instance of a thread-local variable; it is a pointer, null outside of a vCPU's
-    // thread.
-    let whole = unsafe { current.cast::<*mut c_void>().read() };
-    if whole.is_null() {
-        return None;
-    }
+    let whole = current::object()?;
     // SAFETY: the vCPU is an object of QEMU's own heap, made by glib's or libc's malloc, so that it has so many usable
     // bytes.
     Some((whole, unsafe { libc::malloc_usable_size(whole) } / size_of::<u64>()))

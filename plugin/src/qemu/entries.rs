@@ -7,7 +7,7 @@
 use super::api::find;
 use super::cpu::{CurrentCpu, CurrentVcpu};
 use super::guard::guard;
-use super::hooks::hooks;
+use super::machine_events::told;
 use icsan_model::addr::Linear;
 use libc::{c_int, c_uint, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,9 +56,9 @@ pub(super) fn ask(id: u64) {
 
 unsafe extern "C" fn discontinuity(vcpu: c_uint, _kind: c_int, from: u64, _to: u64, _userdata: *mut c_void) {
     guard(|| {
-        if let Some(hooks) = hooks() {
+        if let Some(told) = told() {
             // SAFETY: QEMU calls on the vCPU's thread, and the token does not outlive the callback.
-            hooks.entered(&unsafe { CurrentVcpu::new(vcpu) }, Linear(from));
+            told.entered(&unsafe { CurrentVcpu::new(vcpu) }, Linear(from));
         }
     });
 }
@@ -70,10 +70,10 @@ unsafe extern "C" fn discontinuity(vcpu: c_uint, _kind: c_int, from: u64, _to: u
 /// Called by QEMU, on the thread of this vCPU, between two instructions, for a vCPU that runs no callback.
 pub(super) unsafe fn privilege_changed(vcpu: c_uint) {
     guard(|| {
-        if let Some(hooks) = hooks() {
+        if let Some(told) = told() {
             // SAFETY: the caller's promise; outside of generated code all registers are where QEMU looks for them.
             let (vcpu, cpu) = unsafe { (CurrentVcpu::new(vcpu), CurrentCpu::new(true)) };
-            hooks.privilege_changed(&vcpu, &cpu);
+            told.privilege_changed(&vcpu, &cpu);
         }
     });
 }

@@ -4,7 +4,7 @@ use super::api::{Generation, api};
 use super::cpu::{CurrentCpu, CurrentVcpu, learn_registers};
 use super::entries;
 use super::guard::{guard, guard_always};
-use super::hooks::{hooks, tell};
+use super::machine_events::{tell, told};
 use super::process::{exit_now, say};
 use super::translation::Translation;
 use icsan_model::addr::Vcpu;
@@ -85,9 +85,9 @@ fn start(id: u64, machine: Machine, arguments: &[String]) -> Result<(), String> 
     super::api::init().map_err(|missing| format!("{missing}; use QEMU 10.0 or newer"))?;
     let api = api().ok_or("no QEMU")?;
     let generation = machine.generation;
-    let hooks = crate::install(machine, arguments)?;
-    let wants_entries = hooks.wants_entries();
-    if !tell(hooks) {
+    let told = crate::install(machine, arguments)?;
+    let wants_entries = told.wants_entries();
+    if !tell(told) {
         return Err("loaded twice; give -plugin libicsan.so once".to_owned());
     }
     super::run_state::watch(stands_still);
@@ -162,28 +162,28 @@ fn vcpu_init(vcpu: c_uint) {
     guard(|| {
         super::current::set_vcpu(Vcpu(vcpu as u16));
         learn_registers();
-        if let Some(hooks) = hooks() {
+        if let Some(told) = told() {
             // SAFETY: QEMU calls on the vCPU's thread, outside of generated code, and the tokens do not outlive the
             // callback.
             let (vcpu, cpu) = unsafe { (CurrentVcpu::new(vcpu), CurrentCpu::new(true)) };
-            hooks.vcpu_start(&vcpu, &cpu);
+            told.vcpu_start(&vcpu, &cpu);
         }
     });
 }
 
 fn vcpu_runs(vcpu: c_uint, runs: bool) {
     guard(|| {
-        if let Some(hooks) = hooks() {
+        if let Some(told) = told() {
             // SAFETY: QEMU calls on the vCPU's thread, and the token does not outlive the callback.
-            hooks.vcpu_runs(&unsafe { CurrentVcpu::new(vcpu) }, runs);
+            told.vcpu_runs(&unsafe { CurrentVcpu::new(vcpu) }, runs);
         }
     });
 }
 
 fn flushed() {
     guard(|| {
-        if let Some(hooks) = hooks() {
-            hooks.flushed();
+        if let Some(told) = told() {
+            told.flushed();
         }
     });
 }
@@ -191,29 +191,29 @@ fn flushed() {
 /// The machine is stopped, or goes on.
 fn stands_still(stopped: bool) {
     guard(|| {
-        if let Some(hooks) = hooks() {
-            hooks.stands_still(stopped);
+        if let Some(told) = told() {
+            told.stands_still(stopped);
         }
     });
 }
 
 fn translate(tb: *mut sys::qemu_plugin_tb) {
     guard(|| {
-        if let Some(hooks) = hooks() {
+        if let Some(told) = told() {
             // SAFETY: the thread is the vCPU's since its init callback, it is in no other callback of it, and the token
             // does not outlive this one.
             let vcpu = super::current::vcpu().map(|vcpu| unsafe { CurrentVcpu::new(vcpu.0.into()) });
             // SAFETY: QEMU's handle, valid within the callback that is running.
-            hooks.translate(&unsafe { Translation::new(tb) }, vcpu.as_ref());
+            told.translate(&unsafe { Translation::new(tb) }, vcpu.as_ref());
         }
     });
 }
 
 fn exit() {
-    let Some(hooks) = hooks() else { return };
+    let Some(told) = told() else { return };
     let mut code = None;
-    guard_always(|| code = hooks.failed_exit());
-    guard_always(|| code = hooks.exit());
+    guard_always(|| code = told.failed_exit());
+    guard_always(|| code = told.exit());
     if let Some(code) = code {
         exit_now(code);
     }

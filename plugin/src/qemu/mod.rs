@@ -30,6 +30,7 @@ pub mod host_address;
 pub mod host_code;
 pub mod install;
 pub mod locks;
+pub mod machine_events;
 pub mod page_walk;
 pub mod process;
 pub mod repair;

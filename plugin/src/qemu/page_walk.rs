@@ -20,12 +20,12 @@
 //! until it is told to forget it. So an answer may be about another page than the one that the vCPU executes: see
 //! [`crate::code::physical_map`].
 
-use super::api::{Generation, api, find, find_internal};
+use super::api::{Generation, api, find_internal};
+use super::current;
 use super::process::say;
 use crate::gaps::Gap;
 use icsan_model::memory::PAGE;
 use libc::c_void;
-use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -45,15 +45,10 @@ static EXPORTED: OnceLock<Option<Walk>> = OnceLock::new();
 static AGREED: AtomicU32 = AtomicU32::new(0);
 static CONTRADICTED: AtomicU32 = AtomicU32::new(0);
 
-thread_local! {
-    /// Where QEMU keeps the pointer to this thread's vCPU.
-    static CURRENT_CPU: Cell<*const *mut c_void> = const { Cell::new(std::ptr::null()) };
-}
-
 /// Looks for the exported function, if this QEMU's API has none of its own. To be called at installation.
 pub fn prepare(generation: Generation) {
     EXPORTED.get_or_init(|| {
-        if generation > Generation::V4 || find_internal(c"current_cpu").is_err() {
+        if generation > Generation::V4 || find_internal(current::CURRENT_CPU).is_err() {
             return None;
         }
         let found = find_internal(c"cpu_get_phys_page_debug").ok()?;
@@ -73,21 +68,9 @@ pub(super) fn physical(linear: u64) -> Option<u64> {
         return unsafe { translate(linear, &raw mut physical) }.then_some(physical);
     }
     let walk = exported()?;
-    let mut current = CURRENT_CPU.get();
-    if current.is_null() {
-        current = find(c"current_cpu").ok()?.cast_const().cast();
-        CURRENT_CPU.set(current);
-    }
-    // SAFETY: dlsym gives this thread's instance of the thread-local variable, which lives as long as the thread; it is
-    // a pointer. If there is a vCPU in it, it is this thread's, and does not run guest code while its callback is
-    // running.
-    let page = unsafe {
-        let cpu = current.read();
-        if cpu.is_null() {
-            return None;
-        }
-        walk(cpu, linear)
-    };
+    // SAFETY: the function that it was taken for; the vCPU is this thread's, and does not run guest code while its
+    // callback is running.
+    let page = unsafe { walk(current::object()?, linear) };
     (page != NOWHERE).then_some((page & !(PAGE - 1)) | (linear % PAGE))
 }
 

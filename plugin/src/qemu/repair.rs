@@ -13,6 +13,7 @@
 
 use super::api::{Generation, api, find, find_internal};
 use super::cpu::{CurrentCpu, CurrentVcpu, NamedRegister};
+use super::current;
 use super::guard::guard;
 use super::host::{self, Returning};
 use super::locks::none_is_held;
@@ -21,7 +22,6 @@ use super::translation::{Instruction, Translation};
 use icsan_model::addr::{Linear, Phys};
 use libc::{c_int, c_uint, c_void};
 use qemu_plugin_sys as sys;
-use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -185,22 +185,13 @@ fn internal() -> Result<Internal, String> {
             ),
         }
     };
-    find_internal(CURRENT_CPU).map_err(elsewhere)?;
+    find_internal(current::CURRENT_CPU).map_err(elsewhere)?;
     match qemu_version().map_err(elsewhere)? {
         (10, 0) => Ok(way),
         (major, minor) => {
             Err(elsewhere(format!("with plugin API 4 it was tried on QEMU 10.0 only, and this is {major}.{minor}")))
         }
     }
-}
-
-/// QEMU's thread-local pointer to the vCPU whose thread it is.
-const CURRENT_CPU: &CStr = c"current_cpu";
-
-/// Is `cpu` the one whose thread this is, by QEMU's own word?
-fn is_current(cpu: *mut c_void) -> bool {
-    // SAFETY: dlsym gives this thread's instance of a thread-local variable; it is a pointer.
-    find(CURRENT_CPU).is_ok_and(|current| !cpu.is_null() && unsafe { current.cast::<*mut c_void>().read() } == cpu)
 }
 
 static PROBED: AtomicUsize = AtomicUsize::new(0);
@@ -468,7 +459,7 @@ unsafe fn leave_v4(way: &Internal, decision: Leave, vcpu: c_uint, back: usize) {
     // thread. No page lock is held in an execution callback.
     unsafe {
         let cpu = (way.get_cpu)(vcpu as c_int);
-        if !is_current(cpu) {
+        if current::object() != Some(cpu) {
             return;
         }
         match decision {

@@ -3,6 +3,7 @@
 use super::api::{VcpuCallback, api};
 use super::cpu::{CurrentCpu, CurrentVcpu};
 use super::guard::guard;
+use super::hooks::stale_translations::settle;
 use super::host_code::{HostCode, HostPage};
 use super::scoreboard::Slots;
 use icsan_model::addr::Linear;
@@ -39,6 +40,7 @@ unsafe extern "C" fn fire<P: Payload + 'static, const REGISTERS: bool>(vcpu: c_u
 /// Apart, and never unwinding, so that what passes has a short way.
 #[inline(never)]
 extern "C" fn fire_guarded<P: Payload, const REGISTERS: bool>(payload: &'static P, vcpu: CurrentVcpu) {
+    settle();
     // SAFETY: in the callback, which was registered with R_REGS if REGISTERS says so.
     guard(|| payload.fire(&vcpu, &unsafe { CurrentCpu::new(REGISTERS) }));
 }
@@ -59,6 +61,7 @@ unsafe extern "C" fn fire_word<P: WordPayload, const REGISTERS: bool>(vcpu: c_ui
     // The user data is a number and never followed.
     let word = userdata as u64;
     if !P::passes(word) {
+        settle();
         guard(|| {
             // SAFETY: QEMU calls, on the thread of this vCPU, and the callback was registered with R_REGS if REGISTERS
             // says so; the one value of each in it.

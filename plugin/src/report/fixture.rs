@@ -7,6 +7,7 @@ use crate::arch::x86::PLATFORM;
 use crate::config::Config;
 use crate::patching::{Context, TaskName, Writer};
 use crate::qemu::api::Generation;
+use crate::qemu::hooks::Hooked;
 use crate::qemu::install::Machine;
 use icsan_model::addr::{Epoch, Linear, Phys, Seq, Vcpu};
 use icsan_model::arch::x86::{X86_64, events};
@@ -85,7 +86,7 @@ impl Run {
     }
 
     pub fn report(&self) -> Report<'_> {
-        Report { platform: &PLATFORM, arch: &X86_64, config: &self.config, machine: &self.machine }
+        Report { platform: &PLATFORM, arch: &X86_64, config: &self.config, machine: &self.machine, hooks: Hooked::On }
     }
 }
 

@@ -12,6 +12,7 @@ use super::unsynced::{CoverageObject, UnsyncedObject};
 use super::{Counts, MemoryCounts, Report};
 use crate::injection::{Injections, Record};
 use crate::patching::Writer;
+use crate::qemu::hooks::HookCounts;
 use crate::repair::RepairCounts;
 use crate::stores::store_check::CheckCounts;
 use icsan_model::addr::{Linear, Vcpu};
@@ -51,6 +52,8 @@ pub struct Start<'a> {
     pub api: i32,
     pub vcpus: usize,
     pub writers: bool,
+    /// `on`; `off`: they are not wanted; `refused`: they are not possible here.
+    pub hooks: &'static str,
     pub chunk: u32,
 }
 
@@ -190,6 +193,9 @@ pub struct Summary<'a> {
     /// What was done about QEMU's own outdated blocks, with `emulator=repair`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub emulator: Option<Emulator>,
+    /// What hooks in QEMU's own functions did, where there are some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<HookObject>,
     /// How many stores were compared with memory, with `check=stores`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checked: Option<Checked>,
@@ -252,6 +258,15 @@ pub struct Emulator {
     pub gave_up: u64,
 }
 
+/// See [`Summary::hooks`].
+#[derive(Serialize, Debug)]
+pub struct HookObject {
+    /// Stores after which QEMU's blocks were dropped once more, since one was being decoded while the store was made.
+    pub dropped_again: u64,
+    /// Instructions that were translated without QEMU's note of their accesses' values.
+    pub without_notes: u64,
+}
+
 /// What `check=stores` found.
 #[derive(Serialize, Debug)]
 pub struct Checked {
@@ -283,6 +298,7 @@ impl<'a> Object<'a> {
             api: report.machine.generation as i32,
             vcpus: report.machine.vcpus,
             writers: report.config.writers,
+            hooks: report.hooks.name(),
             chunk: report.config.profile.buffers.chunk,
         })
     }
@@ -380,6 +396,9 @@ impl<'a> Object<'a> {
                 repaired,
                 gave_up,
             }),
+            hooks: counts
+                .hooks
+                .map(|HookCounts { dropped_again, without_notes }| HookObject { dropped_again, without_notes }),
             checked: counts.checked.map(|CheckCounts { code, data, untrue, unsettled }| Checked {
                 code,
                 data,

@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::coverage::CoverageTable;
 use crate::exposure::Deferrals;
 use crate::qemu::accelerator::Accelerator;
+use crate::qemu::hooks::{HookCounts, Hooked};
 use crate::qemu::install::Machine;
 use crate::repair::RepairCounts;
 use crate::stores::code_store::StoreCounts;
@@ -56,6 +57,8 @@ pub struct Report<'a> {
     pub config: &'a Config,
     /// What QEMU said.
     pub machine: &'a Machine,
+    /// Are QEMU's own functions hooked?
+    pub hooks: Hooked,
 }
 
 /// What an event belongs to, for people and programs: a function, or how the kernel was entered.
@@ -108,6 +111,8 @@ pub struct Counts {
     pub restored: u64,
     /// What was done about QEMU's own outdated blocks; `None` without `emulator=repair`.
     pub emulator: Option<RepairCounts>,
+    /// What the hooks did; `None` where there are none.
+    pub hooks: Option<HookCounts>,
     /// How many stores were compared with memory; `None` without `check=stores`.
     pub checked: Option<CheckCounts>,
     /// What the plugin itself holds.
@@ -146,6 +151,7 @@ impl Default for Counts {
             refused: None,
             restored: 0,
             emulator: None,
+            hooks: None,
             checked: None,
             memory: MemoryCounts::default(),
             dropped: 0,

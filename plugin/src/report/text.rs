@@ -6,6 +6,7 @@ use super::words::{SHOWN, name, whereabouts, writes};
 use super::{Counts, MemoryCounts, Report};
 use crate::arch::known_finding::KnownFinding;
 use crate::injection::Injections;
+use crate::qemu::hooks::HookCounts;
 use crate::repair::RepairCounts;
 use crate::stores::store_check::CheckCounts;
 use icsan_model::arch::architecture::Architecture;
@@ -313,6 +314,17 @@ pub fn summary(
         let _ = writeln!(
             text,
             "icsan: emulator=repair: {suspect} blocks of QEMU's may have been older than memory; {repaired} were translated again, {gave_up} executed as they were, and not judged"
+        );
+    }
+    if let Some(HookCounts { dropped_again, without_notes }) = counts.hooks {
+        let _ = writeln!(
+            text,
+            "icsan: hooks: after {dropped_again} stores QEMU's blocks were dropped once more, since one was being decoded meanwhile{}",
+            if without_notes > 0 {
+                format!("; {without_notes} instructions were translated without a note of what they access")
+            } else {
+                String::new()
+            }
         );
     }
     if let Some(CheckCounts { code, data, untrue, unsettled }) = counts.checked {

@@ -6,6 +6,7 @@ use crate::code::virtual_aliases;
 use crate::patching::Context;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert::{Divert, MayDivert};
+use crate::qemu::hooks::stale_translations;
 use crate::qemu::locks::{Mutex, MutexGuard};
 use crate::qemu::scoreboard::VcpuSlots;
 use crate::qemu::translation::Payload;
@@ -86,6 +87,11 @@ impl Sanitizer {
             // Who was told of in this epoch is not asked about again.
             if !skips() {
                 self.runs_stale_block(segment, vcpu, state, &slots, cpu);
+            }
+            // QEMU's lock of a page is taken without the code's.
+            drop(recorded);
+            if let Some(host) = segment.host.identity() {
+                stale_translations::drop_outdated(host, segment.run().bytes().len() as u64);
             }
             return None;
         }

@@ -4,7 +4,7 @@ use super::Sanitizer;
 use crate::HEAP;
 use crate::gaps::Gap;
 use crate::qemu::accelerator::Accelerator;
-use crate::qemu::{guard, locks, process};
+use crate::qemu::{guard, hooks, locks, process};
 use crate::repair::Repair;
 use crate::report::Counts;
 use crate::report::exit_code::{UNPROVEN, exit_code};
@@ -54,6 +54,7 @@ impl Sanitizer {
         }
         counts.restored = self.restores.count();
         counts.emulator = self.repair.map(Repair::counts);
+        counts.hooks = hooks::counts();
         counts.drop(&self.points.dropped());
         counts.drop(&[("origins", self.what_if.unknown())]);
         counts.refused = self.what_if.refused();

@@ -3,6 +3,7 @@
 use super::{Code, Sanitizer};
 use crate::code::code_table::CodeTable;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
+use crate::qemu::hooks::stale_translations;
 use crate::qemu::host_code::Contents;
 use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
 use crate::stores::store_side::StoreSide;
@@ -44,6 +45,9 @@ impl Sanitizer {
 
     fn watch_segments(&'static self, block: &Translation<'_>, instructions: &[Instruction<'_>]) {
         let mut code = self.code.lock();
+        if let Some(host) = instructions.first().and_then(Instruction::host) {
+            stale_translations::prove(host);
+        }
         let place = self.place(&mut code, instructions, &block.cpu());
         if let Some(repair) = self.repair {
             repair.watch(block, instructions, place);

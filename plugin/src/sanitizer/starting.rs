@@ -6,9 +6,9 @@ use crate::arch::platform::Platform;
 use crate::config::Config;
 use crate::qemu::accelerator::Accelerator;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
-use crate::qemu::hooks::Hooks;
 use crate::qemu::install::Machine;
 use crate::qemu::locks::Mutex;
+use crate::qemu::machine_events::MachineEvents;
 use crate::qemu::process;
 use crate::qemu::translation::Translation;
 use icsan_model::addr::Linear;
@@ -23,7 +23,7 @@ pub(crate) fn start(
     platform: &'static dyn Platform,
     config: Config,
     machine: Machine,
-) -> Result<Box<dyn Hooks>, String> {
+) -> Result<Box<dyn MachineEvents>, String> {
     // Where no vCPU ever tells of its start nothing is watched, which has to be said.
     if config.profile.incoherent_caches().is_none() || Accelerator::get().blind().is_some() {
         return Ok(Box::new(Sanitizer::new(platform, config, machine)?));
@@ -60,7 +60,7 @@ impl Starting {
     }
 }
 
-impl Hooks for Starting {
+impl MachineEvents for Starting {
     fn wants_entries(&self) -> bool {
         self.platform.facts().entry.is_some()
     }
@@ -72,7 +72,7 @@ impl Hooks for Starting {
     }
 
     fn entered(&self, vcpu: &CurrentVcpu, from: Linear) {
-        self.made.get().into_iter().for_each(|made| Hooks::entered(made, vcpu, from));
+        self.made.get().into_iter().for_each(|made| MachineEvents::entered(made, vcpu, from));
     }
 
     fn privilege_changed(&self, vcpu: &CurrentVcpu, cpu: &CurrentCpu) {
@@ -84,15 +84,15 @@ impl Hooks for Starting {
     }
 
     fn flushed(&self) {
-        self.made.get().into_iter().for_each(Hooks::flushed);
+        self.made.get().into_iter().for_each(MachineEvents::flushed);
     }
 
     fn stands_still(&self, stopped: bool) {
-        self.made.get().into_iter().for_each(|made| Hooks::stands_still(made, stopped));
+        self.made.get().into_iter().for_each(|made| MachineEvents::stands_still(made, stopped));
     }
 
     fn translate(&self, block: &Translation<'_>, vcpu: Option<&CurrentVcpu>) {
-        self.made.get().into_iter().for_each(|made| Hooks::translate(made, block, vcpu));
+        self.made.get().into_iter().for_each(|made| MachineEvents::translate(made, block, vcpu));
     }
 
     fn failed_exit(&self) -> Option<u8> {
@@ -100,6 +100,6 @@ impl Hooks for Starting {
     }
 
     fn exit(&self) -> Option<u8> {
-        self.make(None).and_then(|made| Hooks::exit(&made))
+        self.make(None).and_then(|made| MachineEvents::exit(&made))
     }
 }

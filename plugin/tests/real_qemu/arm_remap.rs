@@ -164,7 +164,7 @@ fn what_was_mapped_elsewhere_stays_until_the_processor_synchronizes() {
     let lab = Lab::open();
     for qemu in &lab.arm {
         for (cpu, stored) in [("cortex-a72", "unclean"), ("max,pauth-impdef=on", "unsynchronized")] {
-            for keys in ["", "emulator=repair"] {
+            for keys in ["", "hooks=off", "hooks=off,emulator=repair"] {
                 for (synchronizes, maintains) in [(false, false), (false, true), (true, false), (true, true)] {
                     let does = Does { synchronizes, maintains };
                     let guest = boot(&lab, qemu, cpu, keys, does);

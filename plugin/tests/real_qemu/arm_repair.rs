@@ -1,7 +1,7 @@
-//! `emulator=repair` on AArch64: with it a processor that asks what the other one changed, and synchronizes, executes
-//! what that wrote, each time.
+//! QEMU's own stale blocks on AArch64: with hooks, and without them with `emulator=repair`, a processor that asks what
+//! the other one changed, and synchronizes, executes what that wrote, each time.
 //!
-//! Without it QEMU executes what it translated before, in up to four of five rounds: so often that the test would fail.
+//! Without both QEMU executes what it translated before, in up to four of five rounds: so often that the test would fail.
 //! That is not tested, since it may also happen in none.
 
 use crate::lab::Lab;
@@ -101,16 +101,25 @@ fn what_was_changed_is_executed() {
     let lab = Lab::open();
     for qemu in &lab.arm {
         for cpu in ["cortex-a72", "max,pauth-impdef=on"] {
-            let machine = Machine::virt(&lab, qemu, cpu).arguments(&["-smp", "2"]).report().keys("emulator=repair");
-            let mut guest = machine.words(&image(), ORIGIN, ORIGIN).launch();
-            let context = format!("QEMU {}, {cpu}", qemu.version);
-            assert_eq!(guest.exit_code(SOON), 0, "{context}\n{}", guest.outputs());
-            assert_eq!(guest.serial(), "AAAAAAAA", "{context}\n{}", guest.outputs());
-            let report = guest.report();
-            let emulator = &report.summary()["emulator"];
-            assert!(emulator["repaired"].as_u64().unwrap() > 0, "{context}\n{}", guest.outputs());
-            assert_eq!(emulator["gave_up"], 0, "{context}\n{}", guest.outputs());
-            assert_eq!(report.summary()["complete"], true, "{context}\n{}", guest.outputs());
+            for hooks in [true, false] {
+                let keys = if hooks { "hooks=on" } else { "hooks=off,emulator=repair" };
+                let machine = Machine::virt(&lab, qemu, cpu).arguments(&["-smp", "2"]).report().keys(keys);
+                let mut guest = machine.words(&image(), ORIGIN, ORIGIN).launch();
+                let context = format!("QEMU {}, {cpu}, {keys}", qemu.version);
+                assert_eq!(guest.exit_code(SOON), 0, "{context}\n{}", guest.outputs());
+                assert_eq!(guest.serial(), "AAAAAAAA", "{context}\n{}", guest.outputs());
+                let report = guest.report();
+                let summary = report.summary();
+                if hooks {
+                    assert_eq!(report.start["hooks"], "on", "{context}");
+                    let again = summary["hooks"]["dropped_again"].as_u64();
+                    assert!(again.is_some_and(|again| again > 0), "{context}\n{}", guest.outputs());
+                } else {
+                    assert!(summary["emulator"]["repaired"].as_u64().unwrap() > 0, "{context}\n{}", guest.outputs());
+                    assert_eq!(summary["emulator"]["gave_up"], 0, "{context}\n{}", guest.outputs());
+                }
+                assert_eq!(summary["complete"], true, "{context}\n{}", guest.outputs());
+            }
         }
     }
 }
@@ -122,7 +131,7 @@ fn a_kernel_boots_with_repairs() {
     let lab = Lab::open();
     for qemu in &lab.arm {
         let machine = Machine::virt(&lab, qemu, "cortex-a72").arguments(&["-smp", "2"]).report();
-        let mut guest = machine.kernel_of_arm(&lab.kernel_arm).keys("emulator=repair").launch();
+        let mut guest = machine.kernel_of_arm(&lab.kernel_arm).keys("hooks=off,emulator=repair").launch();
         assert_eq!(guest.exit_code(BOOT), 0, "QEMU {}\n{}", qemu.version, guest.outputs());
         assert!(guest.serial().contains("VFS: Unable to mount root fs"), "QEMU {}\n{}", qemu.version, guest.outputs());
         let report = guest.report();

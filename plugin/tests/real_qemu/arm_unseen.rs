@@ -71,7 +71,9 @@ fn what_is_stored_without_an_access_is_judged_and_has_its_writer() {
     for qemu in &lab.arm {
         for (cpu, needs, means) in CPUS {
             let rounds = rounds(means);
-            for (keys, translated) in [("", false), ("", true), ("emulator=repair", true)] {
+            for (keys, translated) in
+                [("", false), ("", true), ("hooks=off", true), ("hooks=off,emulator=repair", true)]
+            {
                 let (guest, stores) = boot(&lab, qemu, cpu, keys, (&rounds, translated));
                 let how = format!("`{keys}`, translated: {translated}");
                 let context = format!("QEMU {}, {cpu}, {how}\n{}", qemu.version, guest.outputs());

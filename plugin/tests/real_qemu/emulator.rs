@@ -1,4 +1,4 @@
-//! `emulator=repair`: outdated blocks are translated again, and nothing else changes.
+//! `emulator=repair` without hooks: outdated blocks are translated again, and nothing else changes.
 
 use crate::boot_sector::{BootSector, Ending};
 use crate::lab::Lab;
@@ -15,7 +15,7 @@ fn repair_leaves_the_verdicts_as_they_are() {
             assert_eq!(guest.exit_code(SOON), 0, "{}", guest.outputs());
             guest
         };
-        let (told, repaired) = (boot("emulator=report"), boot("emulator=repair"));
+        let (told, repaired) = (boot("hooks=off,emulator=report"), boot("hooks=off,emulator=repair"));
         assert_eq!(told.report().sites(), repaired.report().sites(), "{}", repaired.outputs());
         assert_eq!(told.report().summary()["emulator"], serde_json::Value::Null);
         let emulator = &repaired.report().summary()["emulator"].clone();
@@ -37,7 +37,7 @@ fn a_kernel_boots_with_repairs() {
         let mut guest = Machine::pc(&lab, qemu)
             .kernel(&lab.kernel_6_12, "no_timer_check")
             .report()
-            .keys("emulator=repair")
+            .keys("hooks=off,emulator=repair")
             .launch();
         assert_eq!(guest.exit_code(BOOT), 0, "QEMU {}\n{}", qemu.version, guest.outputs());
         assert!(guest.serial().contains("VFS: Unable to mount root fs"), "QEMU {}\n{}", qemu.version, guest.outputs());

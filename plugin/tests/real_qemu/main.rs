@@ -22,6 +22,7 @@ mod emulator;
 mod endings;
 mod golden;
 mod high_sector;
+mod hooks;
 mod initramfs;
 mod inject;
 mod interrupted;

@@ -45,7 +45,8 @@ fn every_step_that_is_left_out_has_its_kind() {
         for (cpu, needs) in CPUS {
             for (keys, needs, strict) in [
                 ("", needs, false),
-                ("emulator=repair", needs, false),
+                ("hooks=off", needs, false),
+                ("hooks=off,emulator=repair", needs, false),
                 ("profile=arm64-strict", needs, true),
                 ("profile=arm64-base", true, false),
                 ("profile=arm64-idc-dic", false, false),

@@ -6,7 +6,7 @@ use icsan_model::addr::Linear;
 use std::sync::OnceLock;
 
 /// What the plugin does at the events that are not tied to an instruction.
-pub trait Hooks: Sync + Send {
+pub trait MachineEvents: Sync + Send {
     /// Is it to be told of entries from interrupts and exceptions?
     fn wants_entries(&self) -> bool;
     /// A vCPU starts, on its own host thread.
@@ -28,19 +28,19 @@ pub trait Hooks: Sync + Send {
     /// QEMU is about to exit: the last call, made once. Answers with the exit code that QEMU's own gives way to, if one
     /// does.
     fn exit(&self) -> Option<u8>;
-    /// The same if [`Hooks::exit`] does not come to its end.
+    /// The same if [`MachineEvents::exit`] does not come to its end.
     fn failed_exit(&self) -> Option<u8>;
 }
 
-static HOOKS: OnceLock<Box<dyn Hooks>> = OnceLock::new();
+static TOLD: OnceLock<Box<dyn MachineEvents>> = OnceLock::new();
 
 /// Who is told. `None` before the installation.
-pub(super) fn hooks() -> Option<&'static dyn Hooks> {
-    HOOKS.get().map(|hooks| &**hooks)
+pub(super) fn told() -> Option<&'static dyn MachineEvents> {
+    TOLD.get().map(|told| &**told)
 }
 
 /// From now on this one is told. `false`: there is one.
 #[must_use]
-pub(super) fn tell(told: Box<dyn Hooks>) -> bool {
-    HOOKS.set(told).is_ok()
+pub(super) fn tell(told: Box<dyn MachineEvents>) -> bool {
+    TOLD.set(told).is_ok()
 }

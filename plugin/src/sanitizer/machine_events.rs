@@ -3,13 +3,13 @@
 use super::Sanitizer;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::entries;
-use crate::qemu::hooks::Hooks;
+use crate::qemu::machine_events::MachineEvents;
 use crate::qemu::process;
 use crate::qemu::translation::Translation;
 use icsan_model::addr::Linear;
 use std::sync::atomic::Ordering;
 
-impl Hooks for &'static Sanitizer {
+impl MachineEvents for &'static Sanitizer {
     fn wants_entries(&self) -> bool {
         self.facts.entry.is_some()
     }
