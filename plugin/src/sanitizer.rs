@@ -27,11 +27,11 @@ use crate::points::{Points, sink};
 use crate::qemu::accelerator::Accelerator;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::divert;
-use crate::qemu::hooks;
+use crate::qemu::hooks::{self, trapped_stores};
 use crate::qemu::install::Machine;
 use crate::qemu::locks::Mutex;
 use crate::qemu::scoreboard::Slots;
-use crate::qemu::{fence, page_walk, process};
+use crate::qemu::{fence, host_address, page_walk, process};
 use crate::recorder::Recorder;
 use crate::repair::Repair;
 use crate::report::evidence::Evidence;
@@ -148,6 +148,7 @@ impl Sanitizer {
         let count = machine.max_vcpus.max(1);
         fence::prepare();
         page_walk::prepare(machine.generation);
+        host_address::prepare();
         let slots = Slots::new(count, config.writers).ok_or("QEMU gave no scoreboard")?;
         let maintained = config.profile.incoherent_caches().is_some();
         let rules = Rules { writers: config.writers, snoop: config.profile.snoop, maintained };
@@ -225,6 +226,9 @@ impl Sanitizer {
             panicked: OnceLock::new(),
         }));
         let _ = THE_ONE.set(sanitizer);
+        if sanitizer.config.writers {
+            trapped_stores::tell(sanitizer);
+        }
         sink::tell(sanitizer);
         if let Some(why) = Accelerator::get().blind() {
             process::say(&format!("nothing is watched: {why}"));

@@ -220,6 +220,9 @@ pub trait Platform: Sync + Debug {
     fn concerns_stores(&self, bytes: &[u8]) -> bool;
     /// May it store? It is asked for every translated instruction.
     fn may_store(&self, bytes: &[u8]) -> bool;
+    /// Tells of bytes that begin with an instruction: may it store by a function of QEMU's that checks its pages first,
+    /// and stores to them later, past the functions by which all others store?
+    fn past_helpers(&self) -> fn(&[u8]) -> bool;
     /// How it stores.
     fn store_form(&self, bytes: &[u8]) -> StoreForm;
     /// Does it go to user mode, without an event that tells of that?

@@ -32,6 +32,8 @@ struct Known {
 pub struct PhysicalMap {
     by_host: FxHashMap<HostPage, Known>,
     by_phys: FxHashMap<Phys, HostPage>,
+    /// The page that was found out about last.
+    latest: Option<(HostPage, Phys)>,
 }
 
 impl PhysicalMap {
@@ -56,9 +58,17 @@ impl PhysicalMap {
                     self.by_phys.remove(&before);
                 }
                 self.by_phys.insert(phys, host);
+                self.latest = Some((host, phys));
                 Some(phys)
             }
         }
+    }
+
+    /// Where a page would be if its memory followed, in the host as in the machine, that of a page which is known.
+    #[must_use]
+    pub fn guess(&self, host: HostPage) -> Option<Phys> {
+        let (known, phys) = self.latest?;
+        Some(Phys(phys.0.wrapping_add(host.distance(known))))
     }
 
     /// Where the host has the code of a physical page, as of the last translation of any in it.
@@ -116,6 +126,7 @@ mod tests {
         // Other memory at the same place.
         map.find(OTHER, || Some(Phys(0x9000)));
         assert_eq!(map.host(Phys(0x9000)), Some(OTHER));
+        assert_eq!(map.guess(HOST), Some(Phys(0x8000)), "a page before that one");
         // What was there first is not forgotten with what took its place.
         map.find(HOST, || Some(Phys(0xa000)));
         assert_eq!(map.host(Phys(0x9000)), Some(OTHER));

@@ -3,7 +3,7 @@
 //! No plugin API tells. QEMU's monitor does (`gpa2hva`), by a function of that name, which a QEMU that is built with
 //! modules exports with all its global functions.
 //!
-//! **What is relied on** (QEMU 11.1, `monitor/hmp-cmds-target.c`; taken for that version only): it looks the address up
+//! **What is relied on** (QEMU 10.0 and 11.1, `monitor/hmp-cmds-target.c`; taken for these versions only): it looks the address up
 //! in the machine's memory, as everybody sees it outside of system management, and answers with the host's address of
 //! it, and the memory region, which it holds a reference to; or with null, if that is neither RAM nor ROM, or shorter
 //! than so many bytes. It takes no lock that a vCPU's callback could not take, and changes nothing.
@@ -36,7 +36,7 @@ static FUNCTIONS: OnceLock<Option<Functions>> = OnceLock::new();
 /// Looks for the function. To be called at installation.
 pub fn prepare() {
     FUNCTIONS.get_or_init(|| {
-        if qemu_version() != Ok((11, 1)) {
+        if !matches!(qemu_version(), Ok((10, 0) | (11, 1))) {
             return None;
         }
         let (look_up, let_go) = (find_internal(c"gpa2hva").ok()?, find_internal(c"memory_region_unref").ok()?);

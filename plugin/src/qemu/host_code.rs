@@ -3,7 +3,10 @@
 //! At translation QEMU gives a host pointer for each instruction. Through it the plugin can see later whether memory
 //! still holds what was translated, without asking QEMU, at the price of a few loads.
 
+use super::host_address;
+use icsan_model::addr::Phys;
 use icsan_model::detector::flags::Holds;
+use icsan_model::memory::PAGE;
 
 /// Bytes that are kept beside the pointer, so that most comparisons touch one cache line of ours: as many as leave room
 /// in it for what a segment is asked at the same time.
@@ -180,6 +183,19 @@ impl HostPage {
     #[cfg(test)]
     pub(crate) const fn at(address: usize) -> Self {
         Self(address)
+    }
+
+    /// How far behind `other` it lies, in bytes, wrapping around.
+    #[must_use]
+    pub fn distance(self, other: Self) -> u64 {
+        self.0.wrapping_sub(other.0) as u64
+    }
+
+    /// Has the machine this memory at that physical address now? `false`, too, where QEMU does not tell.
+    #[must_use]
+    pub fn is_at(self, phys: Phys) -> bool {
+        let page = phys.align_down(PAGE);
+        host_address::is(self.0, page, PAGE)
     }
 
     /// What memory holds now: `len` bytes from `offset` on, which must lie in the page (of at least 4096 bytes).

@@ -3,13 +3,13 @@
 use super::api::{StoreCallback, api};
 use super::cpu::{CurrentCpu, CurrentVcpu};
 use super::guard::guard;
+use super::hooks::trapped_stores::Trapped;
 use super::translation::Instruction;
 use crate::arch::store_form::{PLAIN, STORE_FORMS, StoreForm};
 use icsan_model::addr::{Linear, Phys, Vcpu};
 use libc::{c_uint, c_void};
 use qemu_plugin_sys as sys;
 use std::cell::Cell;
-use std::marker::PhantomData;
 
 /// Who is told of stores. There is one in a process.
 pub trait StoreWatch: Sync + 'static {
@@ -27,14 +27,24 @@ pub trait StoreWatch: Sync + 'static {
 /// The store that is being told of. Exists only within the callback.
 #[derive(Debug)]
 pub struct Access<'a> {
-    info: sys::qemu_plugin_meminfo_t,
+    source: Source<'a>,
     linear: Linear,
-    vcpu: CurrentVcpu,
     /// The number of its form.
     form: u8,
-    /// What the same instruction loaded from there right before, where the form asks for it.
-    loaded: Option<u128>,
-    _callback: PhantomData<&'a ()>,
+}
+
+/// How it is told of.
+#[derive(Debug)]
+enum Source<'a> {
+    /// By the plugin API's callback.
+    Api {
+        info: sys::qemu_plugin_meminfo_t,
+        vcpu: CurrentVcpu,
+        /// What the same instruction loaded from there right before, where the form asks for it.
+        loaded: Option<u128>,
+    },
+    /// By QEMU's trap.
+    Trap(&'a Trapped),
 }
 
 /// The bytes of a store, or of a part of one: at most 16.
@@ -66,13 +76,24 @@ impl Stored {
     }
 }
 
-impl Access<'_> {
+impl<'a> Access<'a> {
+    /// A store that was trapped, by an instruction of that form.
+    #[must_use]
+    pub fn trapped(store: &'a Trapped, form: u8) -> Self {
+        Self { source: Source::Trap(store), linear: store.linear, form }
+    }
+
     /// How many bytes were stored.
     #[must_use]
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> u64 {
-        // SAFETY: the handle is that of the callback that is running.
-        api().map_or(1, |api| 1 << unsafe { (api.qemu_plugin_mem_size_shift)(self.info) }.min(4))
+        match &self.source {
+            Source::Api { info, .. } => {
+                // SAFETY: the handle is that of the callback that is running.
+                api().map_or(1, |api| 1 << unsafe { (api.qemu_plugin_mem_size_shift)(*info) }.min(4))
+            }
+            Source::Trap(store) => store.len,
+        }
     }
 
     /// The physical address of the first byte; `None` if it is no memory.
@@ -85,10 +106,15 @@ impl Access<'_> {
     /// up before it stores, and is asked here for what it found (its TLB entry), whatever the plugin API's version.
     #[must_use]
     pub fn physical_at(&self, linear: Linear) -> Option<Phys> {
+        let info = match &self.source {
+            Source::Api { info, .. } => *info,
+            Source::Trap(store) if linear == store.linear => return store.parts[0],
+            Source::Trap(store) => return store.parts[1],
+        };
         let api = api()?;
         // SAFETY: the handle is that of the callback that is running; what QEMU returns is valid within it, or null.
         unsafe {
-            let address = (api.qemu_plugin_get_hwaddr)(self.info, linear.0);
+            let address = (api.qemu_plugin_get_hwaddr)(info, linear.0);
             (!address.is_null() && !(api.qemu_plugin_hwaddr_is_io)(address))
                 .then(|| Phys((api.qemu_plugin_hwaddr_phys_addr)(address)))
         }
@@ -97,7 +123,10 @@ impl Access<'_> {
     /// The vCPU that stored: the key to what is its own.
     #[must_use]
     pub fn vcpu(&self) -> &CurrentVcpu {
-        &self.vcpu
+        match &self.source {
+            Source::Api { vcpu, .. } => vcpu,
+            Source::Trap(store) => &store.vcpu,
+        }
     }
 
     /// The vCPU that stored. Its registers cannot be read.
@@ -123,13 +152,23 @@ impl Access<'_> {
     /// asks for that.
     #[must_use]
     pub fn told(&self) -> Option<(u128, Option<u128>)> {
-        Some((told(self.info)?, self.loaded))
+        match &self.source {
+            Source::Api { info, loaded, .. } => Some((told(*info)?, *loaded)),
+            Source::Trap(store) => Some((store.value?, None)),
+        }
+    }
+
+    /// Is nothing told of its value, so that memory has to be asked?
+    #[must_use]
+    pub fn asks_memory(&self) -> bool {
+        matches!(&self.source, Source::Trap(store) if store.value.is_none())
     }
 
     /// What was stored, if QEMU's word for it is good ([`PLAIN`]).
     #[must_use]
     pub fn value(&self) -> Option<Stored> {
-        Some(Stored::new(told(self.info)?, self.len())).filter(|_| self.form == PLAIN)
+        let (value, _) = self.told().filter(|_| self.form == PLAIN)?;
+        Some(Stored::new(value, self.len()))
     }
 }
 
@@ -191,8 +230,8 @@ extern "C" fn looked_at<W: StoreWatch>(
         let loaded = loaded.filter(|(from, _)| *from == linear).map(|(_, loaded)| loaded);
         // SAFETY: QEMU calls, on the thread of this vCPU; the one value of this callback.
         let vcpu = unsafe { CurrentVcpu::new(vcpu) };
-        let access = Access { info, linear, vcpu, form: form.number, loaded, _callback: PhantomData };
-        watch.stored(access.vcpu.id(), Linear(pc as u64), linear, &access);
+        let access = Access { source: Source::Api { info, vcpu, loaded }, linear, form: form.number };
+        watch.stored(access.vcpu().id(), Linear(pc as u64), linear, &access);
     });
 }
 

@@ -3,6 +3,7 @@
 use super::Sanitizer;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
 use crate::qemu::entries;
+use crate::qemu::hooks::trapped_stores;
 use crate::qemu::machine_events::MachineEvents;
 use crate::qemu::process;
 use crate::qemu::translation::Translation;
@@ -56,6 +57,7 @@ impl MachineEvents for &'static Sanitizer {
     }
 
     fn flushed(&self) {
+        trapped_stores::flushed();
         Sanitizer::flushed(self);
     }
 

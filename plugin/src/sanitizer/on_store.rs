@@ -2,9 +2,11 @@
 
 use super::{Code, Sanitizer};
 use crate::arch::platform::ToldStore;
+use crate::arch::store_form::PLAIN;
 use crate::code::code_table::CodeTable;
-use crate::qemu::page_walk;
+use crate::qemu::hooks::trapped_stores::{self, StoredBy, TrapWatch, Trapped};
 use crate::qemu::stores::{Access, StoreWatch, Stored};
+use crate::qemu::{host_address, page_walk};
 use crate::report::Counts;
 use crate::stores::code_store::{CodeStore, Touched};
 use crate::stores::page_filter;
@@ -113,18 +115,52 @@ impl Sanitizer {
     /// carries out what is locked as a load and a store, and so it does, while all other vCPUs stand still, if it is
     /// not aligned (accel/tcg/cputlb.c, `atomic_mmu_lookup`).
     fn results(&self, access: &Access<'_>) -> impl Iterator<Item = Stored> {
+        // What an atomic operation left behind is what memory holds.
+        let memory = access.asks_memory().then(|| access.cpu().memory(access.linear().0, access.len() as usize));
+        let memory = memory.flatten().and_then(|memory| Stored::of(&memory));
         let atomic = self.has_several_vcpus() && access.linear().0.is_multiple_of(access.len());
         let told = access.told().map(|(stored, loaded)| {
             let told = ToldStore { stored, loaded, len: access.len() as u8, atomic };
             self.platform.stored(access.form(), told)
         });
         let len = access.len();
-        told.into_iter().flatten().map(move |value| Stored::new(value, len))
+        told.into_iter().flatten().map(move |value| Stored::new(value, len)).chain(memory)
     }
 
     /// Can more than one vCPU store?
     fn has_several_vcpus(&self) -> bool {
         self.machine.max_vcpus > 1
+    }
+
+    /// With `check=stores`: a store to a page with code, of which the plugin API tells, must be trapped.
+    fn checks_trap(&self, told: ToldOf, access: &Access<'_>) {
+        let Some(check) = &self.check else { return };
+        if check.was_trapped(told) {
+            return;
+        }
+        let here = PAGE - told.linear.0 % PAGE;
+        let pages = [Some(told.linear), (here < access.len()).then(|| told.linear.offset(here))];
+        let code = self.code.lock();
+        let side = code.side.as_ref();
+        // Where code runs from a ROM, and the machine has memory at the same address by now, what is stored there is
+        // not that code; when that memory is executed it is compared.
+        let is_there = |phys: Phys| {
+            let host = side.and_then(|side| side.host(phys));
+            !host_address::is_known() || host.is_none_or(|host| host.is_at(phys))
+        };
+        let is_code = |linear: Linear| {
+            access.physical_at(linear).is_some_and(|phys| self.filter.may_hold_code(phys) && is_there(phys))
+        };
+        let is_code = pages.into_iter().flatten().any(is_code);
+        drop(code);
+        let memory = access.cpu().memory(told.linear.0, access.len() as usize);
+        // A ROM ignores stores.
+        let is_stored = || self.results(access).any(|value| memory.as_deref() == Some(value.bytes()));
+        if is_code && is_stored() {
+            check.expects_trap(told);
+        } else {
+            self.checks(told, access);
+        }
     }
 
     /// With `check=stores`: a store that is noted nowhere, since its page holds no code, is compared with memory.
@@ -177,6 +213,7 @@ impl Sanitizer {
         if let Some(repair) = self.repair {
             repair.retires(phys);
         }
+        trapped_stores::give_up(phys);
         side.retire(phys);
     }
 
@@ -198,6 +235,21 @@ impl Sanitizer {
     }
 }
 
+impl TrapWatch for Sanitizer {
+    fn trapped(&self, store: &Trapped) {
+        let StoredBy { pc, form } = store.by.unwrap_or(StoredBy { pc: Linear(0), form: PLAIN });
+        let told = ToldOf { vcpu: store.vcpu.id(), pc, linear: store.linear };
+        let access = Access::trapped(store, form);
+        let pages = store.parts.map(|part| part.filter(|phys| self.filter.may_hold_code(*phys)));
+        if pages.iter().any(Option::is_some) {
+            self.stores_to_code(told, pages, &access);
+        }
+        if let Some(check) = &self.check {
+            check.trapped(told);
+        }
+    }
+}
+
 impl StoreWatch for Sanitizer {
     fn get() -> Option<&'static Self> {
         Sanitizer::the_one()
@@ -210,6 +262,14 @@ impl StoreWatch for Sanitizer {
 
     fn stored(&'static self, vcpu: Vcpu, pc: Linear, linear: Linear, access: &Access<'_>) {
         let told = ToldOf { vcpu, pc, linear };
+        if trapped_stores::are_told() {
+            // Asked first, since it remembers pages without code, whose stores are not told of again.
+            if self.in_code(vcpu, linear, access).is_none() {
+                self.proves_places(linear, access);
+            }
+            self.checks_trap(told, access);
+            return;
+        }
         let here = PAGE - linear.0 % PAGE;
         let crosses = here < access.len();
         let first = self.in_code(vcpu, linear, access);

@@ -1,10 +1,12 @@
 //! Translations: from a block to segments, points and the callbacks of its stores.
 
 use super::{Code, Sanitizer};
+use crate::arch::store_form::PLAIN;
 use crate::code::code_table::CodeTable;
 use crate::qemu::cpu::{CurrentCpu, CurrentVcpu};
-use crate::qemu::hooks::stale_translations;
+use crate::qemu::hooks::{stale_translations, trapped_stores, value_note};
 use crate::qemu::host_code::Contents;
+use crate::qemu::page_walk;
 use crate::qemu::translation::{Instruction, Translation, code_run, host_code};
 use crate::stores::store_side::StoreSide;
 use icsan_model::addr::{Phys, Seq};
@@ -33,11 +35,19 @@ impl Sanitizer {
         // First the segments: on one instruction callbacks fire in the order of their registration, and a serializing
         // instruction belongs to the epoch that it ends.
         self.watch_segments(block, &instructions);
+        let callbacks = self.config.writers && self.needs_store_callbacks();
+        let past_helpers = self.platform.past_helpers();
+        value_note::is_wanted(callbacks, past_helpers);
+        if trapped_stores::are_told() {
+            self.notes_forms(&instructions);
+        }
         for (index, instruction) in instructions.iter().enumerate() {
             let before =
                 (index == 0 && self.config.writers).then(|| instruction.bytes_before(self.facts.longest_call, PAGE));
             self.points.instrument(instruction, before.as_deref(), self, &block.cpu());
-            if self.config.writers && self.platform.may_store(instruction.bytes()) {
+            if (callbacks || self.config.writers && past_helpers(instruction.bytes()))
+                && self.platform.may_store(instruction.bytes())
+            {
                 instruction.on_store::<Sanitizer>(self.platform.store_form(instruction.bytes()));
             }
         }
@@ -99,10 +109,26 @@ impl Sanitizer {
         }
     }
 
+    /// How instructions of the block store whose stores are trapped.
+    fn notes_forms(&self, instructions: &[Instruction<'_>]) {
+        let form = |instruction: &Instruction<'_>| {
+            let form = self.platform.store_form(instruction.bytes()).number;
+            (form != PLAIN && self.platform.may_store(instruction.bytes())).then_some((instruction.linear, form))
+        };
+        trapped_stores::note_forms(&instructions.iter().filter_map(form).collect::<Vec<_>>());
+    }
+
+    /// Are the plugin API's callbacks on stores needed? Not where stores to code are trapped, but to prove what is
+    /// believed of places, and to check.
+    fn needs_store_callbacks(&self) -> bool {
+        !trapped_stores::are_told() || self.check.is_some() || page_walk::wants_proof()
+    }
+
     /// Finds out where a block lies, makes the contents of its pages known, and notes what changed there unseen.
     fn place(&self, code: &mut Code, instructions: &[Instruction<'_>], cpu: &CurrentCpu) -> Option<Place> {
         let side = code.side.as_mut()?;
         let place = side.place(instructions, cpu)?;
+        trapped_stores::watch([Some(place.first), place.second]);
         // A block's first page, and its second, if an instruction begins there.
         for part in instructions.chunk_by(|a, b| a.linear.align_down(PAGE) == b.linear.align_down(PAGE)) {
             let (first, last) = (&part[0], &part[part.len() - 1]);

@@ -11,6 +11,7 @@ use crate::qemu::locks::Mutex;
 use crate::qemu::process::say;
 use icsan_model::addr::Linear;
 use icsan_model::detector::changes::ToldOf;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -36,11 +37,49 @@ pub struct StoreCheck {
     code: AtomicU64,
     data: AtomicU64,
     unsettled: AtomicU64,
+    missed: AtomicU64,
     /// How many stores of each instruction were untrue.
     untrue: Mutex<BTreeMap<Linear, u64>>,
 }
 
+thread_local! {
+    /// The last store of this vCPU that was trapped, and of which the plugin API has not told.
+    static TRAPPED: Cell<Option<(Linear, Linear)>> = const { Cell::new(None) };
+    /// The last one of which the API has told, and which was not trapped: it tells first of what a helper stores.
+    static TOLD: Cell<Option<ToldOf>> = const { Cell::new(None) };
+}
+
 impl StoreCheck {
+    /// A store of the vCPU whose thread this is was trapped.
+    pub fn trapped(&self, store: ToldOf) {
+        let same = |told: ToldOf| (told.linear, told.pc) == (store.linear, store.pc);
+        match TOLD.take() {
+            Some(told) if same(told) => {}
+            other => {
+                other.into_iter().for_each(|told| self.missed(told));
+                TRAPPED.set(Some((store.linear, store.pc)));
+            }
+        }
+    }
+
+    /// The plugin API tells of a store of the vCPU whose thread this is. Was it trapped?
+    #[must_use]
+    pub fn was_trapped(&self, store: ToldOf) -> bool {
+        TOLD.take().into_iter().for_each(|told| self.missed(told));
+        TRAPPED.take() == Some((store.linear, store.pc))
+    }
+
+    /// It was not, and has to be.
+    pub fn expects_trap(&self, store: ToldOf) {
+        TOLD.set(Some(store));
+    }
+
+    /// A store to a page with code was not trapped, or something else is known of it.
+    fn missed(&self, store: ToldOf) {
+        self.missed.fetch_add(1, Ordering::Relaxed);
+        self.untrue(store);
+    }
+
     /// A store to a page with code was compared.
     pub fn code(&self) {
         self.code.fetch_add(1, Ordering::Relaxed);

@@ -19,7 +19,7 @@ use crate::gaps::Gap;
 use crate::origins::Origins;
 use crate::patching::{Context, Patching, TaskName};
 use crate::qemu::cpu::CurrentCpu;
-use crate::qemu::host_code::Contents;
+use crate::qemu::host_code::{Contents, HostPage};
 use crate::qemu::page_walk;
 use crate::qemu::translation::Instruction;
 use crate::recorder::{Past, Recorder};
@@ -179,6 +179,12 @@ impl StoreSide {
         patching.context(vcpu, privilege, |task| task_name(cpu, task))
     }
 
+    /// Where the host has the code of a page.
+    #[must_use]
+    pub fn host(&self, phys: Phys) -> Option<HostPage> {
+        self.map.host(phys.align_down(PAGE))
+    }
+
     /// A vCPU has made a store: who ran there.
     fn note_writer(&mut self, seq: Seq, store: &CodeStore<'_>, cpu: &CurrentCpu) {
         let Self { history, patching, task_name, platform, .. } = self;
@@ -194,8 +200,12 @@ impl StoreSide {
         let page = first.linear.align_down(PAGE);
         let next = page.offset(PAGE);
         let walk = |linear: Linear| cpu.physical(linear.0).map(Phys);
-        let mut find =
-            |instruction: &Instruction<'_>, linear| self.map.find(instruction.host_page(PAGE)?, || walk(linear));
+        let mut find = |instruction: &Instruction<'_>, linear| {
+            let host = instruction.host_page(PAGE)?;
+            // A debugger's walk, which API 4 has, does not find what may be executed and not read.
+            let guess = self.map.guess(host);
+            self.map.find(host, || walk(linear).or_else(|| guess.filter(|guess| host.is_at(*guess))))
+        };
         let at = find(first, page).filter(|_| page_walk::is_possible());
         let begins_there = instructions.iter().find(|instruction| instruction.linear.align_down(PAGE) == next);
         let reaches =

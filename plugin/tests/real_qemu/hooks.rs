@@ -31,13 +31,16 @@ fn verdicts_are_the_same_without() {
                 assert_eq!(report.summary()["hooks"].is_null(), state != "on", "{context}\n{}", guest.outputs());
                 let said = guest.stderr().contains("icsan: hooks=auto: none in QEMU's own functions");
                 assert_eq!(said, state == "refused", "{context}\n{}", guest.outputs());
+                let notes = report.summary()["hooks"]["without_notes"].as_u64().unwrap_or(0);
+                // On 10.0 what proves places has them: stores to pages that are mapped elsewhere, of which there are
+                // none.
+                let left_out = state == "on" && (qemu.physical || !mode.is_empty());
+                assert_eq!(notes > 0, left_out, "{context}");
                 // QEMU 10.0 without its exports does not tell places either, so that writers are not known.
                 if setup == ":" || !mode.is_empty() || qemu.physical {
                     let found: Vec<String> = report.sites().into_iter().map(str::to_owned).collect();
                     sites.push((context, found));
                 }
-                let notes = report.summary()["hooks"]["without_notes"].as_u64().unwrap_or(0);
-                assert_eq!(notes > 0, state == "on" && !mode.is_empty(), "only the light mode leaves them out");
             }
             for pair in sites.windows(2) {
                 assert_eq!(pair[0].1, pair[1].1, "{} and {}", pair[0].0, pair[1].0);

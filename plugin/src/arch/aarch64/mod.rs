@@ -5,6 +5,7 @@ mod call_chain;
 mod carry_out;
 mod known_findings;
 mod linux;
+mod past_helpers;
 mod privilege;
 mod registers;
 mod straight;
@@ -108,6 +109,10 @@ impl Platform for Aarch64 {
 
     fn may_store(&self, bytes: &[u8]) -> bool {
         may_store::may_store(bytes)
+    }
+
+    fn past_helpers(&self) -> fn(&[u8]) -> bool {
+        past_helpers::past_helpers
     }
 
     fn store_form(&self, bytes: &[u8]) -> StoreForm {

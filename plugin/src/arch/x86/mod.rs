@@ -6,6 +6,7 @@ mod known_findings;
 mod linux;
 mod page_table;
 mod page_walk;
+mod past_helpers;
 mod registers;
 mod straight;
 mod synchronizing;
@@ -117,6 +118,10 @@ impl Platform for X86 {
 
     fn may_store(&self, bytes: &[u8]) -> bool {
         may_store::may_store(bytes)
+    }
+
+    fn past_helpers(&self) -> fn(&[u8]) -> bool {
+        past_helpers::past_helpers
     }
 
     fn store_form(&self, bytes: &[u8]) -> StoreForm {

@@ -1,8 +1,8 @@
 //! Hooks in QEMU's own code (`hooks=auto`): what no plugin API tells, or tells at a price that is not needed.
 //!
 //! A QEMU that is built with loadable modules exports all its global functions, as Debian's are. Some of them are left
-//! for functions of ours by a jump at their beginning ([`detour`]). Which, what each relies on, and what is lost
-//! without: [`stale_translations`], [`value_note`].
+//! for functions of ours by a jump at their beginning. Which, what each relies on, and what is lost
+//! without: [`stale_translations`], [`trapped_stores`], [`value_note`].
 //!
 //! - They are taken only on an x86-64 host, and for the versions of QEMU whose source was read: 10.0 and 11.1.
 //! - All functions must be there, be as long as what is written over them, and begin with instructions that may be
@@ -11,60 +11,21 @@
 //!   that does not fit is told of, makes the report incomplete, and turns the hooks off: they pass everything on.
 //! - They hold nothing that must be dropped while a function of QEMU's runs, since that may leave by `longjmp`.
 
-mod detour;
-mod function;
+mod locked_pages;
 pub mod stale_translations;
 mod store_helpers;
+pub mod trapped_stores;
 pub mod value_note;
 
 use super::api::{Generation, find_internal};
+use super::host;
+pub use super::host::detour::HookError;
+use super::host::detour::{Detour, Function, To};
 use super::process::qemu_version;
 use crate::gaps::Gap;
-use detour::Detour;
 use std::ffi::CStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use thiserror::Error;
-
-/// Why QEMU's own functions are not hooked.
-#[derive(Clone, PartialEq, Eq, Error, Debug)]
-pub enum HookError {
-    /// Another kind of host.
-    #[error("they were tried on x86-64 Linux hosts only")]
-    Host,
-    /// Another version.
-    #[error("they were tried on QEMU 10.0 and 11.1 only, and this is {0}")]
-    Version(String),
-    /// A function is not exported.
-    #[error("{0}; use Debian's QEMU, or one built with --enable-modules")]
-    Missing(String),
-    /// It is not known how long a function is.
-    #[error("the length of `{0}` is not known")]
-    Length(String),
-    /// A function's beginning cannot be moved.
-    #[error("`{name}` begins with instructions that cannot be moved (at {offset:#x})")]
-    Prologue {
-        /// The function.
-        name: String,
-        /// Where in it.
-        offset: u64,
-    },
-    /// There is no free memory near QEMU's text.
-    #[error("there is no room for them near QEMU's code")]
-    NoRoom,
-    /// The moved instructions cannot be encoded.
-    #[error("QEMU's instructions cannot be moved: {0}")]
-    Encoding(String),
-    /// The host lets no memory become executable.
-    #[error("this host lets no memory become executable: {0}")]
-    NotExecutable(String),
-    /// The host does not let QEMU's text be written.
-    #[error("this host does not let QEMU's code be changed: {0}")]
-    NotWritable(String),
-    /// The text is not what it was.
-    #[error("`{0}` is not what it was a moment ago")]
-    Changed(String),
-}
 
 /// What the user wants.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -150,9 +111,7 @@ pub fn install(generation: Generation, light: bool) -> Result<(), HookError> {
 }
 
 fn place(generation: Generation, light: bool) -> Result<(), HookError> {
-    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        return Err(HookError::Host);
-    }
+    host::is_tried().map_err(HookError::Host)?;
     match (generation, qemu_version()) {
         (Generation::V4, Ok((10, 0))) | (Generation::V7, Ok((11, 1))) => {}
         (_, Ok((major, minor))) => return Err(HookError::Version(format!("{major}.{minor}"))),
@@ -160,10 +119,11 @@ fn place(generation: Generation, light: bool) -> Result<(), HookError> {
     }
     let mut detours = stale_translations::detours(generation)?;
     detours.extend(store_helpers::detours()?);
-    if light {
-        detours.extend(value_note::detours()?);
+    if !light {
+        detours.extend(trapped_stores::detours()?);
     }
-    detour::place(&detours)
+    detours.extend(value_note::detours()?);
+    host::place(&detours)
 }
 
 /// A call does not fit: what is hooked is not what it was taken for.
@@ -186,5 +146,5 @@ fn exported(name: &CStr) -> Result<usize, HookError> {
 /// # Errors
 /// It is not exported, or its length is not known.
 fn to_ours(name: &CStr, ours: usize, original: &'static std::sync::atomic::AtomicUsize) -> Result<Detour, HookError> {
-    Ok(Detour { function: function::Function::find(name)?, to: detour::To::Ours(ours, original) })
+    Ok(Detour { function: Function::find(name)?, to: To::Ours(ours, original) })
 }

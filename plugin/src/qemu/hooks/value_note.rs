@@ -2,23 +2,27 @@
 //!
 //! While an instruction is translated for a plugin, QEMU's generator adds to each of its loads and stores code that
 //! notes the value that was read or written, in case a plugin asks for callbacks on accesses when the block is
-//! complete (`plugin_gen_mem_callbacks`, tcg/tcg-op-ldst.c). In the light mode none does. The generator asks whether
+//! complete (`plugin_gen_mem_callbacks`, tcg/tcg-op-ldst.c). None does in the light mode, nor, but for a few
+//! instructions, where stores are trapped. The generator asks whether
 //! there is a `tcg_ctx->plugin_insn`; it is there from `plugin_gen_insn_start(cpu, db)` to `plugin_gen_insn_end()`, and
 //! is taken away between the two, and put back.
 //!
 //! **What is relied on**: in the translator's context (the thread-local `tcg_ctx`) the pointer `plugin_insn` lies right
 //! behind `plugin_db`, which is `db`; the first word of what it points to is the instruction's address, and that is the
-//! third word of `db` (`pc_next`). **How it is proven**: the place is looked for at the first instruction, by all three;
-//! it must be one only, and hold the same at each further instruction. If it does not, the note stays: that costs time,
-//! and no verdict.
+//! third word of `db` (`pc_next`). The second one is the address of the block's first instruction, and the seventh
+//! where that is in the host's memory: by these it is seen which instruction begins, and some keep their notes. **How
+//! it is proven**: the place is looked for at the first instruction, by all three; it must be one only, and hold the
+//! same at each further instruction. If it does not, the note stays: that costs time, and no verdict.
 
-use super::detour::Detour;
+use super::trapped_stores::PAGE;
 use super::{HookError, are_on, exported, to_ours};
 use crate::qemu::api::find;
+use crate::qemu::host::detour::Detour;
 use libc::c_void;
 use std::cell::Cell;
 use std::ffi::CStr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 type Start = unsafe extern "C" fn(*mut c_void, *mut c_void);
 type End = unsafe extern "C" fn();
@@ -36,6 +40,45 @@ const PC_NEXT: usize = 2;
 static PLACE: AtomicUsize = AtomicUsize::new(0);
 /// It was not found, or did not hold what it should.
 const NOWHERE: usize = usize::MAX;
+
+/// No callback on an access is asked for.
+static UNWANTED: AtomicBool = AtomicBool::new(false);
+
+/// From the next block on: will callbacks on accesses be asked for, of any instruction but those that are `kept`?
+pub fn is_wanted(wanted: bool, kept: Kept) {
+    let _ = KEPT.set(kept);
+    UNWANTED.store(!wanted, Ordering::Relaxed);
+}
+
+/// Does an instruction that these bytes begin with keep its notes?
+pub type Kept = fn(&[u8]) -> bool;
+static KEPT: OnceLock<Kept> = OnceLock::new();
+
+/// The word of `DisasContextBase` that holds the address of the block's first instruction, and the one that holds where
+/// that is in the host's memory (`host_addr[0]`).
+const PC_FIRST: usize = 1;
+const HOST_ADDR: usize = 6;
+/// Bytes that tell whether an instruction is kept; what begins nearer to the end of its page is.
+const TELLING: u64 = 16;
+
+/// # Safety
+/// `db` is that of the block under translation.
+unsafe fn is_kept(db: *mut c_void) -> bool {
+    let Some(kept) = KEPT.get() else { return true };
+    // SAFETY: the caller's promise. The host's address is that of the guest's page, which is whole in the host's
+    // memory.
+    unsafe {
+        let word = |index: usize| db.cast::<u64>().add(index).read();
+        let (first, next, host) = (word(PC_FIRST), word(PC_NEXT), word(HOST_ADDR));
+        if host == 0 || first / PAGE != next / PAGE || next % PAGE > PAGE - TELLING {
+            return true;
+        }
+        let at = (host + (next - first)) as *const u8;
+        // Other vCPUs may store there; single bytes have no invalid values.
+        let bytes: [u8; TELLING as usize] = std::array::from_fn(|offset| at.add(offset).read_volatile());
+        kept(&bytes)
+    }
+}
 
 /// Instructions that were translated without notes.
 static WITHOUT: AtomicU64 = AtomicU64::new(0);
@@ -75,8 +118,8 @@ fn context() -> Option<*mut *mut c_void> {
 /// # Safety
 /// `context` is the translator's, with a `word` and another one; `db` is that of the block under translation.
 unsafe fn is_place(context: *mut *mut c_void, word: usize, db: *mut c_void) -> bool {
-    // SAFETY: the caller's promise. What comes behind a pointer to `db` is read only if it can be one: `plugin_insn` has
-    // just been set.
+    // SAFETY: the caller's promise. What comes behind a pointer to `db` is read only if it can be one: `plugin_insn`
+    // has just been set.
     unsafe {
         let instruction = context.add(word + 1).read();
         context.add(word).read() == db
@@ -91,7 +134,7 @@ unsafe extern "C" fn start(cpu: *mut c_void, db: *mut c_void) {
     unsafe { std::mem::transmute::<usize, Start>(START.load(Ordering::Relaxed))(cpu, db) };
     TAKEN.set(std::ptr::null_mut());
     let mut place = PLACE.load(Ordering::Relaxed);
-    if place == NOWHERE || !are_on() {
+    if place == NOWHERE || !UNWANTED.load(Ordering::Relaxed) || !are_on() {
         return;
     }
     let Some(context) = context() else { return };
@@ -107,6 +150,10 @@ unsafe extern "C" fn start(cpu: *mut c_void, db: *mut c_void) {
     // SAFETY: a place among the words of the context.
     if place == NOWHERE || !unsafe { is_place(context, place, db) } {
         PLACE.store(NOWHERE, Ordering::Relaxed);
+        return;
+    }
+    // SAFETY: the block under translation.
+    if unsafe { is_kept(db) } {
         return;
     }
     // SAFETY: the place of `plugin_insn`; only this thread translates with this context.

@@ -15,3 +15,12 @@ pub fn is_tried() -> Result<(), String> {
 /// Nothing is registered with it: what would be is refused by [`is_tried`].
 #[cfg(not(target_arch = "x86_64"))]
 pub unsafe extern "C" fn entry<R: super::returning::Returning>(_vcpu: libc::c_uint, _userdata: *mut libc::c_void) {}
+
+/// No function of QEMU's is left for another one.
+///
+/// # Errors
+/// Always.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn place(_detours: &[super::detour::Detour]) -> Result<(), super::detour::HookError> {
+    is_tried().map_err(super::detour::HookError::Host)
+}

@@ -1,7 +1,12 @@
 //! x86-64 hosts.
 
+mod place;
+mod prologue;
+mod stubs;
+
 use super::returning::Returning;
 use libc::{c_uint, c_void};
+pub(in crate::qemu) use place::place;
 
 /// Passes on where QEMU's generated code goes on after the callback: its own return address, as the third argument.
 #[unsafe(naked)]

@@ -1,30 +1,14 @@
-//! A function of QEMU's, as it lies in this process, and whether its first instructions may be moved.
+//! May a function's first instructions be moved?
 
-use super::HookError;
-use crate::qemu::api::find_internal;
+use crate::qemu::host::detour::{Function, HookError};
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction};
-use libc::c_void;
-use std::ffi::CStr;
 
 /// A jump with a displacement of 32 bits, in bytes: what is written over a function's beginning.
-pub(super) const JUMP: usize = 5;
-
-/// `dladdr1` shall tell the symbol.
-const RTLD_DL_SYMENT: libc::c_int = 1;
-
-/// A function in the process's memory.
-#[derive(Clone, Debug)]
-pub(super) struct Function {
-    pub name: String,
-    /// Where it begins.
-    pub address: usize,
-    /// All of its bytes.
-    pub code: Vec<u8>,
-}
+pub(in crate::qemu) const JUMP: usize = 5;
 
 /// Where a function is left for another one, and what has to be executed for what the jump there is written over.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Prologue {
+pub(in crate::qemu) struct Prologue {
     /// Does it begin with ENDBR64? That stays, and the jump comes behind it.
     pub endbr: bool,
     /// The instructions that the jump touches.
@@ -34,33 +18,11 @@ pub(super) struct Prologue {
 }
 
 impl Function {
-    /// The one that QEMU exports under that name; its length is its symbol's.
-    ///
-    /// # Errors
-    /// It is not exported, or its length is not known.
-    pub(super) fn find(name: &CStr) -> Result<Self, HookError> {
-        let text = || name.to_string_lossy().into_owned();
-        let address = find_internal(name).map_err(HookError::Missing)?;
-        // SAFETY: all of it are pointers, which may be null.
-        let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
-        let mut symbol: *mut c_void = std::ptr::null_mut();
-        // SAFETY: any address may be asked for; the two answers are written to variables of their types.
-        let found = unsafe { libc::dladdr1(address, &raw mut info, &raw mut symbol, RTLD_DL_SYMENT) } != 0;
-        if !found || symbol.is_null() || info.dli_saddr != address {
-            return Err(HookError::Length(text()));
-        }
-        // SAFETY: dladdr1 answered with the symbol's entry in the object's symbol table, which stays mapped.
-        let len = unsafe { (*symbol.cast::<libc::Elf64_Sym>()).st_size } as usize;
-        // SAFETY: the symbol says that the function has so many bytes, and text can be read.
-        let code = unsafe { std::slice::from_raw_parts(address.cast::<u8>(), len) }.to_vec();
-        Ok(Self { name: text(), address: address as usize, code })
-    }
-
     /// May a jump be written over its beginning?
     ///
     /// # Errors
     /// Why not.
-    pub(super) fn prologue(&self) -> Result<Prologue, HookError> {
+    pub(in crate::qemu) fn prologue(&self) -> Result<Prologue, HookError> {
         let refuse = |at: u64| HookError::Prologue { name: self.name.clone(), offset: at - self.address as u64 };
         let instructions: Vec<Instruction> =
             Decoder::with_ip(64, &self.code, self.address as u64, DecoderOptions::NONE).into_iter().collect();

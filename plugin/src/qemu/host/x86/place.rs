@@ -1,19 +1,20 @@
 //! Detours: a function of QEMU's begins with a jump to one of ours.
 //!
-//! All of them are placed at installation, when QEMU has no vCPU thread yet, so that no thread can be in what is written
-//! over; or none is. No page is ever writable and executable at once: what is jumped to is made in a page of our own,
-//! which becomes executable when it is complete, and QEMU's text is written through `/proc/self/mem`, as a debugger
-//! does, which leaves its protection as it is. A host that forbids either is refused as a whole. The jumps are direct,
-//! and indirect ones are NOTRACK, behind an ENDBR64 that stays in its place: a host that tracks indirect branches (CET)
-//! takes them.
+//! All of them are placed at installation, when QEMU has no vCPU thread yet, so that no thread can be in what is
+//! written over; or none is. No page is ever writable and executable at once: what is jumped to is made in a page of
+//! our own, which becomes executable when it is complete, and QEMU's text is written through `/proc/self/mem`, as a
+//! debugger does, which leaves its protection as it is. A host that forbids either is refused as a whole. The jumps are
+//! direct, and indirect ones are NOTRACK, behind an ENDBR64 that stays in its place: a host that tracks indirect
+//! branches (CET) takes them.
 
-use super::HookError;
-use super::function::{Function, JUMP, Prologue};
+use super::prologue::{JUMP, Prologue};
+use super::stubs::stub;
+use crate::qemu::host::detour::{Detour, Function, HookError, To};
 use iced_x86::{BlockEncoder, BlockEncoderOptions, Code, Instruction, InstructionBlock};
 use libc::c_void;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 /// `notrack jmp [rip]`; the address follows.
@@ -25,31 +26,6 @@ const STEP: usize = 0x10_0000;
 /// Room for what one detour needs, in bytes.
 const ROOM: usize = 128;
 const HOST_PAGE: usize = 4096;
-
-/// What is executed in place of a function.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum To {
-    /// This one of ours, of the same type; where the old one can be called afterwards is left there.
-    Ours(usize, &'static AtomicUsize),
-    /// Made by this: bytes for a place in the process, which they may depend on.
-    Made(fn(&Made) -> Vec<u8>, Made),
-}
-
-/// What a [`To::Made`] is made of.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Made {
-    /// A function of QEMU's.
-    pub theirs: usize,
-    /// A function of ours.
-    pub ours: usize,
-}
-
-/// A function, and what is executed in its place.
-#[derive(Debug)]
-pub(super) struct Detour {
-    pub function: Function,
-    pub to: To,
-}
 
 /// `jmp` over `JUMP` bytes at `from`.
 fn jump(from: usize, to: usize) -> Option<[u8; JUMP]> {
@@ -144,7 +120,7 @@ struct Write {
 ///
 /// # Errors
 /// Why none is placed.
-pub(super) fn place(detours: &[Detour]) -> Result<(), HookError> {
+pub(in crate::qemu) fn place(detours: &[Detour]) -> Result<(), HookError> {
     let Some(first) = detours.first() else { return Ok(()) };
     let prologues = detours.iter().map(|detour| detour.function.prologue()).collect::<Result<Vec<_>, _>>()?;
     let near = Near::map(first.function.address, detours.len() * ROOM)?;
@@ -159,7 +135,7 @@ pub(super) fn place(detours: &[Detour]) -> Result<(), HookError> {
                 lead.extend_from_slice(&ours.to_le_bytes());
                 (lead, Some(original))
             }
-            To::Made(make, made) => (make(&made), None),
+            To::Stub(shape, pair) => (stub(shape, &pair), None),
         };
         near.write(room, &lead);
         if let Some(original) = original {
@@ -206,6 +182,7 @@ fn replace(memory: &File, write: &Write) -> Result<(), HookError> {
 mod tests {
     use super::*;
     use iced_x86::code_asm::{CodeAssembler, qword_ptr, rax, rcx, rdi, rdx, rsp};
+    use std::sync::atomic::AtomicUsize;
 
     type Two = extern "C" fn(u64, u64) -> u64;
 
