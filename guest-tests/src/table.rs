@@ -48,6 +48,9 @@ pub struct Scenario {
     pub once: bool,
     /// A word that the kernel's command line must have: the scenario gets a boot of its own. Empty for most.
     pub append: &'static str,
+    /// Does the executor run while the writer maintains caches? Then which step it comes before is chance, and each of
+    /// their kinds is as good as `unsynchronized`.
+    pub any_step: bool,
 }
 
 /// Files that a guest needs for a row, besides its program.
@@ -211,6 +214,7 @@ const fn good(name: &'static str, what: &'static str) -> Scenario {
         heavy: false,
         once: false,
         append: "",
+        any_step: false,
     }
 }
 
@@ -251,6 +255,11 @@ impl Scenario {
 
     const fn commits(mut self, functions: &'static [&'static str]) -> Self {
         self.commits = functions;
+        self
+    }
+
+    const fn at_any_step(mut self) -> Self {
+        self.any_step = true;
         self
     }
 

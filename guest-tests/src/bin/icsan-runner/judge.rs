@@ -102,6 +102,14 @@ fn nobody_asked(row: &Scenario, report: &Report, conditions: Conditions) -> Opti
         .then(|| format!("nothing was committed by {}, so nobody was asked", row.commits.join(", or ")))
 }
 
+/// What a hazard counts as in this row.
+fn kind_of_row(row: &Scenario, kind: Kind) -> Kind {
+    match kind {
+        Kind::Unclean | Kind::Uninvalidated | Kind::Incomplete if row.any_step => Kind::Unsynchronized,
+        kind => kind,
+    }
+}
+
 fn scenario(row: &Scenario, asked: Asked<'_>, output: &GuestOutput, report: &Report, conditions: Conditions) -> Check {
     let verdict = conditions
         .profile
@@ -129,8 +137,12 @@ fn scenario(row: &Scenario, asked: Asked<'_>, output: &GuestOutput, report: &Rep
             Ending::Ok if conditions.profile.is_none() => None,
             Ending::Ok if !report.markers.contains(&marker) => Some("the plugin did not see the marker".into()),
             Ending::Ok => {
-                let hazards: Vec<&Hazard> =
-                    report.hazards_at(marker).filter(|hazard| hazard.kind != Kind::Emulator).collect();
+                let hazards: Vec<Hazard> = report
+                    .hazards_at(marker)
+                    .filter(|hazard| hazard.kind != Kind::Emulator)
+                    .map(|hazard| Hazard { kind: kind_of_row(row, hazard.kind), ..hazard.clone() })
+                    .collect();
+                let hazards: Vec<&Hazard> = hazards.iter().collect();
                 let executor = table::executor(conditions.smp) as u64;
                 fault_of_hazards(verdict, &hazards, executor)
                     .or_else(|| fault_of_writers(row, verdict, &hazards, conditions))

@@ -53,8 +53,10 @@ pub(super) const ROWS: &[Scenario] = &[
         UNSYNCHRONIZED,
         "aarch64_insn_patch_text_nosync() of a MOVZ under a running CPU, and nothing behind it",
     )
+    .at_any_step()
     .named(MOVE, INSN_WRITE),
     bad("module/kick-first", "module/kick", UNSYNCHRONIZED, "the same behind kick_all_cpus_sync()")
+        .at_any_step()
         .named(MOVE, INSN_WRITE),
     good("module/kick", "the same before kick_all_cpus_sync(), while the executor stands aside with interrupts on"),
     good("module/aside", "the same while the executor stands aside; it executes ISB before it comes back"),

@@ -36,13 +36,16 @@ const fn listed(name: &'static str, what: &'static str) -> Scenario {
 /// The rows.
 pub(super) const ROWS: &[Scenario] = &[
     // A thread runs code without a system call while another one changes it.
-    unsynchronized("cross/move", "cross/move-isb", "changes the operand of a MOVZ under a spinning thread"),
+    unsynchronized("cross/move", "cross/move-isb", "changes the operand of a MOVZ under a spinning thread")
+        .at_any_step(),
     unsynchronized(
         "cross/move-text",
         "cross/move-isb",
         "the same in the program's own text, made writable: the symbol is patch_target_movz",
-    ),
-    unsynchronized("cross/pair", "cross/pair-isb", "changes a MOVZ and the MOVK behind it, in two chunks"),
+    )
+    .at_any_step(),
+    unsynchronized("cross/pair", "cross/pair-isb", "changes a MOVZ and the MOVK behind it, in two chunks")
+        .at_any_step(),
     good("cross/move-isb", "MOVZ; the executor stands aside and executes ISB"),
     good("cross/pair-isb", "MOVZ and MOVK; the executor stands aside and executes ISB"),
     listed("cross/branch", "NOP to B and back under a spinning thread: it executes the old or the new one"),
