@@ -3,10 +3,10 @@
 //! No plugin API tells. QEMU's monitor does (`gpa2hva`), by a function of that name, which a QEMU that is built with
 //! modules exports with all its global functions.
 //!
-//! **What is relied on** (QEMU 10.0 and 11.1, `monitor/hmp-cmds-target.c`; taken for these versions only): it looks the address up
-//! in the machine's memory, as everybody sees it outside of system management, and answers with the host's address of
-//! it, and the memory region, which it holds a reference to; or with null, if that is neither RAM nor ROM, or shorter
-//! than so many bytes. It takes no lock that a vCPU's callback could not take, and changes nothing.
+//! **What is relied on** (QEMU 10.0 and 11.1, `monitor/hmp-cmds-target.c`; taken for these versions only): it looks the
+//! address up in the machine's memory, as everybody sees it outside of system management, and answers with the host's
+//! address of it, and the memory region, which it holds a reference to; or with null, if that is neither RAM nor ROM,
+//! or shorter than so many bytes. It takes no lock that a vCPU's callback could not take, and changes nothing.
 //!
 //! **How it is proven**: it is asked only whether a host address that QEMU gave for code is the one at a physical
 //! address, and its answer counts only if it is that very address.

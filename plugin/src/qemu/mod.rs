@@ -11,8 +11,8 @@
 //!   [`repair`]: how a block is left and translated again.
 //! - [`divert`]: how a vCPU executes something else; what that takes of a guest's architecture is in a folder of its
 //!   name.
-//! - [`hooks`]: jumps in QEMU's own functions, and what they tell; [`machine_events`]: who is told of what is tied to no
-//!   instruction.
+//! - [`hooks`]: jumps in QEMU's own functions, and what they tell; [`machine_events`]: who is told of what is tied to
+//!   no instruction.
 //! - [`accelerator`]: what runs the guest.
 //! - [`guard`]: no panic leaves this folder; [`fence`]: how vCPUs see what others did, at the expense of those who
 //!   rarely look; [`process`]: what is asked of the host process.

@@ -1,8 +1,8 @@
 //! QEMU's own stale blocks on AArch64: with hooks, and without them with `emulator=repair`, a processor that asks what
 //! the other one changed, and synchronizes, executes what that wrote, each time.
 //!
-//! Without both QEMU executes what it translated before, in up to four of five rounds: so often that the test would fail.
-//! That is not tested, since it may also happen in none.
+//! Without both QEMU executes what it translated before, in up to four of five rounds: so often that the test would
+//! fail. That is not tested, since it may also happen in none.
 
 use crate::lab::Lab;
 use crate::machine::{BOOT, Machine, SOON};
