@@ -78,7 +78,8 @@ gaps! {
     /// A function of QEMU's that is hooked was called with something else than what is known by the plugin API.
     Hooks = (
         "hooks",
-        "a function of QEMU's own is not what it was taken for, and the hooks are off: QEMU may run blocks that are older than memory, and stores to code may not be told of; use hooks=off, and please report this"
+        "a function of QEMU's own is not what it was taken for, and the hooks are off: QEMU may run \
+         blocks that are older than memory, and stores to code may not be told of; use hooks=off, and please report this"
     );
     /// A store after which memory held something else than was noted of it (`check=stores`).
     UntrueStore = (

@@ -2,7 +2,6 @@
 
 use super::{Code, Sanitizer};
 use crate::arch::platform::ToldStore;
-use crate::arch::store_form::PLAIN;
 use crate::code::code_table::CodeTable;
 use crate::qemu::hooks::trapped_stores::{self, StoredBy, TrapWatch, Trapped};
 use crate::qemu::stores::{Access, StoreWatch, Stored};
@@ -237,7 +236,9 @@ impl Sanitizer {
 
 impl TrapWatch for Sanitizer {
     fn trapped(&self, store: &Trapped) {
-        let StoredBy { pc, form } = store.by.unwrap_or(StoredBy { pc: Linear(0), form: PLAIN });
+        // What no instruction stores (an interrupt's pushes) is found by comparison, as without hooks: no writer is
+        // named that is not known.
+        let Some(StoredBy { pc, form }) = store.by else { return };
         let told = ToldOf { vcpu: store.vcpu.id(), pc, linear: store.linear };
         let access = Access::trapped(store, form);
         let pages = store.parts.map(|part| part.filter(|phys| self.filter.may_hold_code(*phys)));

@@ -37,7 +37,6 @@ pub struct StoreCheck {
     code: AtomicU64,
     data: AtomicU64,
     unsettled: AtomicU64,
-    missed: AtomicU64,
     /// How many stores of each instruction were untrue.
     untrue: Mutex<BTreeMap<Linear, u64>>,
 }
@@ -76,7 +75,6 @@ impl StoreCheck {
 
     /// A store to a page with code was not trapped, or something else is known of it.
     fn missed(&self, store: ToldOf) {
-        self.missed.fetch_add(1, Ordering::Relaxed);
         self.untrue(store);
     }
 
