@@ -79,7 +79,8 @@ gaps! {
     Hooks = (
         "hooks",
         "a function of QEMU's own is not what it was taken for, and the hooks are off: QEMU may run \
-         blocks that are older than memory, and stores to code may not be told of; use hooks=off, and please report this"
+         blocks that are older than memory, and stores to code may not be told of; use hooks=off, \
+         and please report this"
     );
     /// A store after which memory held something else than was noted of it (`check=stores`).
     UntrueStore = (

@@ -319,8 +319,8 @@ pub fn summary(
     if let Some(HookCounts { dropped_again, without_notes }) = counts.hooks {
         let _ = writeln!(
             text,
-            "icsan: hooks: after {dropped_again} stores QEMU's blocks were dropped once more, since one was being decoded \
-             meanwhile{}",
+            "icsan: hooks: after {dropped_again} stores QEMU's blocks were dropped once more, since one was \
+             being decoded meanwhile{}",
             if without_notes > 0 {
                 format!("; {without_notes} instructions were translated without a note of what they access")
             } else {
